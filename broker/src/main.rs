@@ -1,0 +1,2 @@
+//! Deputize.
+fn main() {}

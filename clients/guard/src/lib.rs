@@ -1,0 +1,1 @@
+//! The verification core that stands before an MCP server.

@@ -1,0 +1,1 @@
+//! Exchange a user's JWT for tool-call tokens: DPoP, nonces, caching where the level allows.

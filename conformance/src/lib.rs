@@ -1,0 +1,1 @@
+//! Black-box suites: what must hold, what must be refused, seen from outside.

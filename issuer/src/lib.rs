@@ -1,0 +1,1 @@
+//! The core: decides, records, mints. No HTTP, no sockets.

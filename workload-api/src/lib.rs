@@ -1,0 +1,1 @@
+//! Door 2: the SPIFFE Workload API on a Unix socket.
