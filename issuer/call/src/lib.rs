@@ -22,5 +22,6 @@ pub mod keys;
 pub mod level;
 pub mod nonce;
 pub mod once;
+pub mod schema;
 pub mod sign;
 pub mod token;
