@@ -1,7 +1,9 @@
 //! The digests that pin what runs: `call_digest`, `tool_digest`, `manifest_digest`.
 //! Each is base64url(SHA-256(prefix ‖ 0x00 ‖ JCS(object))).
 
-use crate::json::{JsonError, Object};
+use crate::json::{self, JsonError, MAX_DEPTH, Object};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
 use serde_json::Value;
 
 /// A SHA-256 digest, shown and serialized as unpadded base64url (43 characters).
@@ -23,23 +25,44 @@ pub struct CallInput<'a> {
     pub request_state: Option<&'a Value>,
 }
 
-/// The digest of one call, prefix `mcp-call/1`.
+/// The digest of one call, prefix `mcp-call/1`, over `{ "a": arguments, "m": method, "n": name }` and, where
+/// present, `"i": inputResponses`, `"s": requestState`. Each part may be [`MAX_DEPTH`] levels deep.
 pub fn call_digest(input: &CallInput<'_>) -> Result<Digest, JsonError> {
-    let _ = input;
-    todo!()
+    json::check_depth(input.arguments)?;
+    for steering in [input.input_responses, input.request_state].into_iter().flatten() {
+        json::check_value(steering, MAX_DEPTH)?;
+    }
+    digest_canonical(
+        "mcp-call/1",
+        &CallForm {
+            a: input.arguments,
+            i: input.input_responses,
+            m: input.method,
+            n: input.name,
+            s: input.request_state,
+        },
+    )
 }
 
 /// The digest of a tool's definition, prefix `mcp-tool/1`, over exactly the members present among `name`,
-/// `title`, `description`, `inputSchema`, `outputSchema`, `annotations`.
+/// `title`, `description`, `inputSchema`, `outputSchema`, `annotations`. Absent is not `null`.
 pub fn tool_digest(definition: &Object) -> Result<Digest, JsonError> {
-    let _ = definition;
-    todo!()
+    let mut form = std::collections::BTreeMap::new();
+    for name in PINNED_TOOL_MEMBERS {
+        if let Some(member) = definition.get(name) {
+            json::check_value(member, MAX_DEPTH - 1)?;
+            form.insert(name, member);
+        }
+    }
+    digest_canonical("mcp-tool/1", &form)
 }
 
 /// The digest of a manifest, prefix `mcp-manifest/1`, over `{ "id", "version", "tools": [digests, sorted bytewise] }`.
+/// What is sorted is the digests' base64url text, as it stands in the array.
 pub fn manifest_digest(id: &str, version: &str, tools: &[Digest]) -> Result<Digest, JsonError> {
-    let _ = (id, version, tools);
-    todo!()
+    let mut tools: Vec<String> = tools.iter().map(Digest::to_string).collect();
+    tools.sort_unstable();
+    digest_canonical("mcp-manifest/1", &ManifestForm { id, tools, version })
 }
 
 impl Digest {
@@ -55,15 +78,23 @@ impl Digest {
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let _ = bytes;
-    todo!()
+    sha256_of(&[bytes])
 }
 
-// Display, Debug (both the base64url text), FromStr (strict: 43 characters, zero trailing bits), Serialize, Deserialize.
+/// SHA-256 of all parts, one after the other.
+pub(crate) fn sha256_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut output = [0; 32];
+    output.copy_from_slice(context.finish().as_ref());
+    output
+}
+
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = f;
-        todo!()
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
     }
 }
 impl std::fmt::Debug for Digest {
@@ -74,8 +105,9 @@ impl std::fmt::Debug for Digest {
 impl std::str::FromStr for Digest {
     type Err = JsonError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let _ = text;
-        todo!()
+        // This engine refuses padding and non-zero trailing bits: one digest has one text.
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| JsonError::Syntax("not a base64url SHA-256 digest".to_owned()))
     }
 }
 impl serde::Serialize for Digest {
@@ -89,3 +121,30 @@ impl<'de> serde::Deserialize<'de> for Digest {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[derive(Serialize)]
+struct CallForm<'a> {
+    a: &'a Object,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    i: Option<&'a Value>,
+    m: &'a str,
+    n: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
+struct ManifestForm<'a> {
+    id: &'a str,
+    tools: Vec<String>,
+    version: &'a str,
+}
+
+fn digest_canonical<T: Serialize>(prefix: &str, form: &T) -> Result<Digest, JsonError> {
+    let canonical =
+        serde_json_canonicalizer::to_vec(form).map_err(|error| JsonError::Syntax(error.to_string()))?;
+    Ok(Digest(sha256_of(&[prefix.as_bytes(), &[0], &canonical])))
+}
+
+const PINNED_TOOL_MEMBERS: [&str; 6] =
+    ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
