@@ -1,0 +1,213 @@
+//! The rules, as data. Each has its reason, the places that are excepted (with theirs), and an example that breaks it.
+
+/// Something that must not stand in some part of the tree.
+pub(crate) struct Absence {
+    pub(crate) name: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) seek: Seek,
+    /// Path prefixes that the rule is about.
+    pub(crate) within: &'static [&'static str],
+    /// Path prefixes where it may stand, and why.
+    pub(crate) except: &'static [(&'static str, &'static str)],
+    /// Whether files of tests, benches and the black-box side are looked at too.
+    pub(crate) tests_too: bool,
+    /// A path and a text that break the rule.
+    pub(crate) broken_by: (&'static str, &'static str),
+}
+
+/// What to look for.
+pub(crate) enum Seek {
+    /// Whole words or paths in Rust code, comments and literals aside.
+    Code(&'static [&'static str]),
+    /// Rust string literals with exactly this content.
+    Literal(&'static [&'static str]),
+    /// Any part of any text; each pattern is given in two halves, so that this file does not find itself.
+    Text(&'static [(&'static str, &'static str)]),
+}
+
+const EVERYWHERE: &[&str] = &[""];
+const PRODUCT: &[&str] = &["issuer/", "workload-api/", "broker/", "clients/"];
+
+pub(crate) const ABSENCES: &[Absence] = &[
+    Absence {
+        name: "oauth-errors",
+        reason: "one file speaks the protocol's errors, so that each refusal has one place that decides what a caller learns",
+        seek: Seek::Literal(&[
+            "invalid_request",
+            "invalid_client",
+            "invalid_grant",
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "invalid_scope",
+            "invalid_target",
+            "invalid_authorization_details",
+            "invalid_dpop_proof",
+            "use_dpop_nonce",
+            "access_denied",
+            "authorization_pending",
+            "slow_down",
+            "expired_token",
+            "insufficient_user_authentication",
+            "temporarily_unavailable",
+        ]),
+        within: &["issuer/", "workload-api/", "broker/src/"],
+        except: &[("broker/src/http/error.rs", "the one file")],
+        tests_too: false,
+        broken_by: ("broker/src/http/token.rs", r#"fn f() -> &'static str { "invalid_grant" }"#),
+    },
+    Absence {
+        name: "http-error-statuses",
+        reason: "as for the OAuth codes: the status belongs to the code",
+        seek: Seek::Code(&[
+            "StatusCode::BAD_REQUEST",
+            "StatusCode::UNAUTHORIZED",
+            "StatusCode::FORBIDDEN",
+            "StatusCode::NOT_FOUND",
+            "StatusCode::METHOD_NOT_ALLOWED",
+            "StatusCode::CONFLICT",
+            "StatusCode::PAYLOAD_TOO_LARGE",
+            "StatusCode::UNSUPPORTED_MEDIA_TYPE",
+            "StatusCode::TOO_MANY_REQUESTS",
+            "StatusCode::INTERNAL_SERVER_ERROR",
+            "StatusCode::SERVICE_UNAVAILABLE",
+            "StatusCode::GATEWAY_TIMEOUT",
+            "StatusCode::BAD_GATEWAY",
+            "StatusCode::from_u16",
+        ]),
+        within: &["issuer/", "workload-api/", "broker/src/"],
+        except: &[("broker/src/http/error.rs", "the one file")],
+        tests_too: false,
+        broken_by: ("broker/src/http/admin.rs", "fn f() -> StatusCode { StatusCode::FORBIDDEN }"),
+    },
+    Absence {
+        name: "grpc-statuses",
+        reason: "one file of the Workload API maps refusals to the statuses of its specification",
+        seek: Seek::Code(&[
+            "tonic::Status",
+            "tonic::Code",
+            "Code::PermissionDenied",
+            "Code::InvalidArgument",
+        ]),
+        within: PRODUCT,
+        except: &[("workload-api/src/error.rs", "the one file")],
+        tests_too: false,
+        broken_by: ("workload-api/src/socket.rs", "use tonic::Status;"),
+    },
+    Absence {
+        name: "unsafe",
+        reason: "memory safety is not traded for speed anywhere",
+        seek: Seek::Code(&["unsafe"]),
+        within: EVERYWHERE,
+        except: &[],
+        tests_too: true,
+        broken_by: ("issuer/src/keys.rs", "fn f(p: *const u8) -> u8 { unsafe { *p } }"),
+    },
+    Absence {
+        name: "clock",
+        reason: "time is a parameter: what expires is tested by advancing a clock",
+        seek: Seek::Code(&["SystemTime::now", "Instant::now", "SystemTime::UNIX_EPOCH.elapsed"]),
+        within: PRODUCT,
+        except: &[("issuer/src/clock.rs", "the one clock")],
+        tests_too: false,
+        broken_by: ("issuer/src/decide.rs", "fn f() { let _ = std::time::Instant::now(); }"),
+    },
+    Absence {
+        name: "entropy",
+        reason: "randomness is a parameter: ids are reproducible in tests, and one place fails when the system has none",
+        seek: Seek::Code(&["Uuid::now_v7", "Uuid::new_v4", "rand::fill", "rand::thread_rng", "getrandom"]),
+        within: PRODUCT,
+        except: &[("issuer/src/clock.rs", "the one source")],
+        tests_too: false,
+        broken_by: ("issuer/src/issue.rs", "fn f() { let _ = uuid::Uuid::now_v7(); }"),
+    },
+    Absence {
+        name: "concrete-backends",
+        reason: "everything but the assembly sees a backend through the trait of the stage that asks",
+        seek: Seek::Code(&["backends::"]),
+        within: &["broker/src/"],
+        except: &[
+            ("broker/src/assemble.rs", "the assembly"),
+            ("broker/src/backends/", "the backends themselves"),
+        ],
+        tests_too: false,
+        broken_by: ("broker/src/http/token.rs", "use crate::backends::embedded::Store;"),
+    },
+    Absence {
+        name: "registry-hosts",
+        reason: "packages come through each tool's own configuration, so that mirrors and closed networks work",
+        seek: Seek::Text(&[
+            ("registry.", "npmjs"),
+            ("registry.", "yarnpkg"),
+            ("npm.", "pkg.github"),
+            ("index.", "crates.io"),
+            ("static.", "crates.io"),
+            ("py", "pi.org"),
+            ("files.", "pythonhosted"),
+            ("proxy.", "golang.org"),
+            ("deb.", "debian.org"),
+            ("archive.", "ubuntu.com"),
+            ("deb.", "nodesource.com"),
+            ("\"resolved", "\":"),
+        ]),
+        within: EVERYWHERE,
+        except: &[],
+        tests_too: true,
+        broken_by: ("test", concat!("npm ci --registry=https://registry.", "npmjs.org")),
+    },
+    Absence {
+        name: "machine-paths",
+        reason: "a clone works wherever it lies; nothing is read from outside the repository",
+        seek: Seek::Text(&[
+            ("/wo", "rk/"),
+            ("/ro", "ot/"),
+            ("/ho", "me/"),
+            ("/Us", "ers/"),
+            ("/tmp/", "brief"),
+        ]),
+        within: EVERYWHERE,
+        except: &[],
+        tests_too: true,
+        broken_by: ("broker/src/main.rs", concat!("const PLACE: &str = \"/wo", "rk/main\";")),
+    },
+];
+
+/// Which crates of the workspace a crate may depend on: dependencies point one way.
+pub(crate) const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("issuer/call", &[]),
+    ("issuer", &["deputize-call"]),
+    ("workload-api", &["deputize-call", "deputize-issuer"]),
+    ("clients/rust", &["deputize-call"]),
+    ("clients/guard", &["deputize-call"]),
+    (
+        "broker",
+        &["deputize-call", "deputize-issuer", "deputize-workload-api", "deputize-guard", "deputize-client"],
+    ),
+    // From outside: the wire, the socket and the client libraries, never the core.
+    ("conformance", &["deputize-call", "deputize-client", "deputize-guard"]),
+];
+
+/// Third-party crates (by prefix) that a crate must not depend on, and why.
+pub(crate) const FORBIDDEN_CRATES: &[(&str, &[&str], &str)] = &[
+    (
+        "issuer/call",
+        &["tokio", "axum", "hyper", "reqwest", "cedar", "redis", "aws-sdk", "tonic"],
+        "a verifier needs no I/O and no policy engine",
+    ),
+    (
+        "issuer",
+        &["axum", "hyper", "reqwest", "redis", "aws-sdk", "aws-config", "tonic"],
+        "the core waits for the network behind traits only",
+    ),
+    ("clients/guard", &["cedar", "redis", "aws-sdk"], "a guard enforces what was decided"),
+];
+
+/// Names of files, folders and modules that say nothing of their purpose.
+pub(crate) const FORBIDDEN_NAMES: &[&str] =
+    &["util", "utils", "common", "helper", "helpers", "misc", "shared", "stuff"];
+
+/// Limits of size, in lines.
+pub(crate) const MAX_FILE_LINES: usize = 400;
+pub(crate) const MAX_FUNCTION_LINES: usize = 70;
+
+/// Files, and functions (`path::name`), that are better long, and why.
+pub(crate) const BETTER_LONG: &[(&str, &str)] = &[];
