@@ -1,6 +1,6 @@
 //! The claims of a tool-call token (RFC 9068 `at+jwt`, with `act`, `cnf`, `authorization_details`).
 
-use crate::{constraints::Constraints, digest::Digest, level::Level};
+use crate::{constraints::Constraints, digest::Digest, jws::JwsError, level::Level};
 use serde::{Deserialize, Serialize};
 
 /// `typ` of a tool-call token (RFC 9068 §2.1).
@@ -122,6 +122,42 @@ pub struct LogPlace {
     pub index: u64,
 }
 
+impl ToolCallClaims {
+    /// Checks what the types alone do not say: the claims agree with each other, and the entry has the shape of its
+    /// level. A token that fails this was not made by a broker of ours.
+    pub fn check(&self) -> Result<(), JwsError> {
+        let named = [
+            ("sub", &self.sub),
+            ("tenant", &self.tenant),
+            ("client_id", &self.client_id),
+            ("jti", &self.jti),
+            ("scope", &self.scope),
+            ("txn", &self.txn),
+        ];
+        for (name, value) in named {
+            if value.is_empty() {
+                return Err(JwsError::Claim(name, "empty"));
+            }
+        }
+        if self.exp < self.nbf || self.exp < self.iat {
+            return Err(JwsError::Claim("exp", "before the token begins"));
+        }
+        let (Confirmation::Jkt(thumbprint) | Confirmation::X5tS256(thumbprint)) = &self.cnf;
+        if thumbprint.parse::<Digest>().is_err() {
+            return Err(JwsError::Claim("cnf", "not a SHA-256 thumbprint"));
+        }
+        if self.act.iter().flat_map(Actor::chain).any(str::is_empty) {
+            return Err(JwsError::Claim("act", "empty sub"));
+        }
+        let [detail] = &self.authorization_details;
+        let [location] = &detail.locations;
+        if *location != self.aud {
+            return Err(bad_detail("location is not the audience"));
+        }
+        detail.check()
+    }
+}
+
 impl GrantedDetail {
     /// The binding level that this entry expresses.
     pub fn level(&self) -> Level {
@@ -132,6 +168,40 @@ impl GrantedDetail {
             (None, None, None) => Level::L0,
         }
     }
+    /// Whether the entry has exactly the members of its level.
+    fn check(&self) -> Result<(), JwsError> {
+        if self.detail_type != DETAIL_TYPE {
+            return Err(bad_detail("unknown type"));
+        }
+        if self.actions.is_empty() || self.actions.iter().any(String::is_empty) {
+            return Err(bad_detail("no action"));
+        }
+        let level = self.level();
+        if level == Level::L0 {
+            return match &self.tool_digest {
+                None => Ok(()),
+                Some(_) => Err(bad_detail("a tool's digest without the tool")),
+            };
+        }
+        if self.identifier.as_deref().is_none_or(str::is_empty) || self.actions.len() != 1 {
+            return Err(bad_detail("not exactly one action on one identifier"));
+        }
+        if self.tool_digest.is_none() && self.actions.iter().any(|action| action == "tools/call") {
+            return Err(bad_detail("a tool that is not pinned"));
+        }
+        match (level, self.max_uses) {
+            (Level::L2, None) | (Level::L1 | Level::L2, Some(0)) => {
+                Err(bad_detail("max_uses missing or zero"))
+            }
+            (Level::L3, uses) if uses != Some(1) => Err(bad_detail("one call, but not one use")),
+            // A call digest beside constraints would leave open which of them binds.
+            (Level::L3, _) if self.constraints.is_some() => Err(bad_detail("two bindings")),
+            _ => match self.constraints.as_ref().map(Constraints::check) {
+                Some(Err(_)) => Err(bad_detail("malformed constraints")),
+                Some(Ok(())) | None => Ok(()),
+            },
+        }
+    }
 }
 
 impl Actor {
@@ -139,4 +209,8 @@ impl Actor {
     pub fn chain(&self) -> impl Iterator<Item = &str> {
         std::iter::successors(Some(self), |actor| actor.act.as_deref()).map(|actor| actor.sub.as_str())
     }
+}
+
+fn bad_detail(reason: &'static str) -> JwsError {
+    JwsError::Claim("authorization_details", reason)
 }

@@ -1,10 +1,26 @@
 //! "Seen this before?" for things that live for seconds: two generations of 16-byte tags in sharded locks.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// Remembers each tag for at least `lifetime` and at most twice that. Never evicts: when full, it says so.
+///
+/// Memory is taken as it is needed: 20–40 bytes a tag, two generations at most.
 pub struct OnceSet {
     lifetime: Duration,
+    shards: Box<[Mutex<Shard>]>,
+    shard_capacity: usize,
+    /// Chooses the shard. Its keys are random: nobody can aim all tags at one shard.
+    hasher: RandomState,
+    /// The newest epoch in which every shard was turned.
+    swept: AtomicU64,
 }
 
 /// The answer of a once-only set.
@@ -19,28 +35,217 @@ pub enum Once {
 }
 
 impl OnceSet {
-    /// A set that holds up to `capacity` tags in each generation.
+    /// A set that holds up to `capacity` tags in each generation. Room is divided among shards of some thousand tags,
+    /// so that a large set may call itself full a few hundredths early.
     pub fn new(lifetime: Duration, capacity: usize) -> Self {
-        let _ = capacity;
-        Self { lifetime }
+        let shards = (capacity / SHARD_TAGS).next_power_of_two().min(MAX_SHARDS);
+        Self {
+            lifetime: lifetime.max(Duration::from_millis(1)),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shard_capacity: capacity / shards,
+            hasher: RandomState::new(),
+            swept: AtomicU64::new(0),
+        }
     }
     /// Takes the tag. `uptime` is monotonic.
     pub fn take(&self, tag: [u8; 16], uptime: Duration) -> Once {
-        let _ = (tag, uptime, self.lifetime);
-        todo!()
+        self.expire(uptime);
+        let Some(mut shard) = self.shard_of(&tag) else { return Once::Full };
+        let expired = shard.turn(self.epoch(uptime));
+        let answer = shard.take(tag, self.shard_capacity);
+        drop(shard);
+        drop(expired);
+        answer
+    }
+    /// Gives back the memory of what has expired. [`take`](Self::take) does so by itself; a timer may, where
+    /// requests have stopped.
+    pub fn expire(&self, uptime: Duration) {
+        let epoch = self.epoch(uptime);
+        // One caller per epoch goes round; a shard that is asked before its turn turns itself.
+        if self.swept.load(Ordering::Relaxed) < epoch
+            && self.swept.fetch_max(epoch, Ordering::Relaxed) < epoch
+        {
+            for shard in &self.shards {
+                let expired = lock(shard).turn(epoch);
+                drop(expired);
+            }
+        }
     }
     /// How many tags are held now.
     pub fn len(&self) -> usize {
-        todo!()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn epoch(&self, uptime: Duration) -> u64 {
+        u64::try_from(uptime.as_nanos() / self.lifetime.as_nanos()).unwrap_or(u64::MAX)
+    }
+    fn shard_of(&self, tag: &[u8; 16]) -> Option<MutexGuard<'_, Shard>> {
+        let index = self.hasher.hash_one(tag) % self.shards.len() as u64;
+        self.shards.get(usize::try_from(index).ok()?).map(lock)
     }
 }
 
 impl std::fmt::Debug for OnceSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OnceSet").finish_non_exhaustive()
+    }
+}
+
+/// Tags of the epoch that runs and of the one before.
+#[derive(Default)]
+struct Shard {
+    epoch: u64,
+    current: HashSet<[u8; 16]>,
+    previous: HashSet<[u8; 16]>,
+}
+
+impl Shard {
+    /// Moves on to `epoch` and hands out what has expired, to be freed outside the lock.
+    fn turn(&mut self, epoch: u64) -> [HashSet<[u8; 16]>; 2] {
+        // INVARIANT: a tag taken in epoch n leaves no earlier than epoch n + 2 begins, a whole lifetime after n ended.
+        // Threads may read the clock in one order and come here in another: an older epoch changes nothing.
+        if epoch <= self.epoch {
+            return Default::default();
+        }
+        let ended = std::mem::take(&mut self.current);
+        let follows = epoch == self.epoch + 1;
+        self.epoch = epoch;
+        if follows {
+            [std::mem::replace(&mut self.previous, ended), HashSet::default()]
+        } else {
+            [std::mem::take(&mut self.previous), ended]
+        }
+    }
+    fn take(&mut self, tag: [u8; 16], capacity: usize) -> Once {
+        if self.previous.contains(&tag) || self.current.contains(&tag) {
+            Once::Seen
+        } else if self.current.len() >= capacity {
+            Once::Full
+        } else {
+            self.current.insert(tag);
+            Once::First
+        }
+    }
+    fn len(&self) -> usize {
+        self.current.len() + self.previous.len()
+    }
+}
+
+/// A panic elsewhere cannot leave a shard half changed, so a poisoned lock is as good as any.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tags per shard: few enough that growing a table pauses for well under a millisecond.
+const SHARD_TAGS: usize = 8 * 1024;
+const MAX_SHARDS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const LIFETIME: Duration = Duration::from_secs(60);
+
+    fn tag(number: u64) -> [u8; 16] {
+        let mut tag = [0; 16];
+        tag[..8].copy_from_slice(&number.to_be_bytes());
+        tag
+    }
+
+    #[test]
+    fn remembered_for_a_lifetime_and_forgotten_after_two() {
+        let second = Duration::from_secs(1);
+        for start in [Duration::ZERO, second * 30, LIFETIME - Duration::from_nanos(1), second * 100_000] {
+            let set = OnceSet::new(LIFETIME, 10);
+            assert_eq!(set.take(tag(1), start), Once::First);
+            assert_eq!(set.take(tag(1), start), Once::Seen);
+            assert_eq!(set.take(tag(2), start), Once::First);
+            assert_eq!(set.take(tag(1), start + LIFETIME), Once::Seen);
+            assert_eq!(set.take(tag(1), start + LIFETIME * 2), Once::First);
+        }
+    }
+
+    #[test]
+    fn asking_again_does_not_prolong_nor_shorten() {
+        let set = OnceSet::new(LIFETIME, 10);
+        assert_eq!(set.take(tag(1), Duration::from_secs(59)), Once::First);
+        for seconds in 60..=119 {
+            assert_eq!(set.take(tag(1), Duration::from_secs(seconds)), Once::Seen);
+        }
+        assert_eq!(set.take(tag(1), Duration::from_secs(120)), Once::First);
+    }
+
+    #[test]
+    fn a_late_thread_with_an_earlier_time_is_still_answered() {
+        let set = OnceSet::new(LIFETIME, 10);
+        assert_eq!(set.take(tag(1), Duration::from_secs(61)), Once::First);
+        assert_eq!(set.take(tag(2), Duration::from_secs(59)), Once::First);
+        assert_eq!(set.take(tag(1), Duration::from_secs(59)), Once::Seen);
+    }
+
+    #[test]
+    fn full_never_forgets_and_makes_room_with_time() {
+        let set = OnceSet::new(LIFETIME, 10);
+        for number in 0..10 {
+            assert_eq!(set.take(tag(number), Duration::ZERO), Once::First);
+        }
+        assert_eq!(set.take(tag(10), Duration::ZERO), Once::Full);
+        assert_eq!(set.take(tag(3), Duration::ZERO), Once::Seen);
+        assert_eq!(set.len(), 10);
+        assert_eq!(set.take(tag(10), LIFETIME), Once::First);
+        assert_eq!(set.len(), 11);
+        assert_eq!(OnceSet::new(LIFETIME, 0).take(tag(1), Duration::ZERO), Once::Full);
+    }
+
+    #[test]
+    fn large_sets_hold_nearly_all_they_promise_and_no_more() {
+        let capacity = 100_000;
+        let set = OnceSet::new(LIFETIME, capacity);
+        let firsts =
+            (0..200_000).filter(|number| set.take(tag(*number), Duration::ZERO) == Once::First).count();
+        assert!((capacity * 95 / 100..=capacity).contains(&firsts), "{firsts}");
+        set.expire(LIFETIME * 2);
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn one_winner_among_racers_even_as_generations_turn() {
+        let set = OnceSet::new(LIFETIME, 100_000);
+        let winners: Vec<AtomicUsize> = (0..1_000).map(|_| AtomicUsize::new(0)).collect();
+        std::thread::scope(|scope| {
+            for racer in 0..8_u64 {
+                let (set, winners) = (&set, &winners);
+                scope.spawn(move || {
+                    for (number, wins) in (0_u64..).zip(winners) {
+                        // Each racer's clock reading straddles the turn differently.
+                        let uptime =
+                            LIFETIME + Duration::from_millis(number) - Duration::from_millis(500 + racer);
+                        if set.take(tag(number), uptime) == Once::First {
+                            wins.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(winners.iter().all(|wins| wins.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_panic_while_holding_a_lock_does_not_spread() {
+        let set = OnceSet::new(LIFETIME, 10);
+        assert_eq!(set.take(tag(1), Duration::ZERO), Once::First);
+        std::thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                let _held = set.shard_of(&tag(1));
+                panic!("on purpose");
+            });
+            assert!(holder.join().is_err());
+        });
+        assert_eq!(set.take(tag(1), Duration::ZERO), Once::Seen);
     }
 }

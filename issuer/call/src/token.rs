@@ -1,6 +1,11 @@
 //! Verification of a tool-call token: signature, `typ`, `iss`, `aud`, times, and the shape of every claim.
 
-use crate::{claims::ToolCallClaims, jws::JwsError, keys::KeySet};
+use crate::{
+    claims::{TYP, ToolCallClaims},
+    jws::{self, EmbeddedKey, JwsError},
+    keys::KeySet,
+};
+use serde_json::Value;
 
 /// What a token must be.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +28,25 @@ pub struct VerifiedToken {
 
 /// Verifies a tool-call token.
 pub fn verify(token: &str, keys: &KeySet, expected: &Expected<'_>) -> Result<VerifiedToken, JwsError> {
-    let _ = (token, keys, expected);
-    todo!()
+    let jws = jws::parse(token, EmbeddedKey::Refused)?;
+    // RFC 9068 §4: `typ` first, so that no other kind of token of this issuer passes for one.
+    if jws.header.typ.as_deref() != Some(TYP) {
+        return Err(JwsError::Malformed("typ is not at+jwt"));
+    }
+    if jws::string_claim(&jws.claims, "iss", MAX_URI_BYTES)? != expected.issuer {
+        return Err(JwsError::Claim("iss", "another issuer"));
+    }
+    // One audience, as a string: an array of one would be another spelling of the same token.
+    let audience = jws::string_claim(&jws.claims, "aud", MAX_URI_BYTES)?;
+    if expected.audience.is_some_and(|expected| audience != expected) {
+        return Err(JwsError::Claim("aud", "another audience"));
+    }
+    jws::check_times(&jws.claims, expected.now_seconds, expected.leeway_seconds)?;
+    keys.verify(&jws)?;
+    let claims: ToolCallClaims = serde_json::from_value(Value::Object(jws.claims))
+        .map_err(|_| JwsError::Malformed("claims of the wrong shape"))?;
+    claims.check()?;
+    Ok(VerifiedToken { claims })
 }
 
 impl VerifiedToken {
@@ -37,3 +59,5 @@ impl VerifiedToken {
         self.claims
     }
 }
+
+const MAX_URI_BYTES: usize = 2048;
