@@ -13,4 +13,5 @@
 
 pub mod person;
 pub mod policy;
+pub mod provider;
 pub mod registry;
