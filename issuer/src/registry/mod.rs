@@ -1,9 +1,14 @@
 //! The registry: which servers and tools exist, in the form in which they were approved (S-13, S-14). A tool
 //! that is not here cannot get a token (S-16).
 
+mod build;
 mod record;
+mod resource;
+#[cfg(test)]
+mod tests;
 
 pub use record::{DataClass, Downstream, Effect, ServerRecord, Tier, ToolRecord, Verifier};
+pub use resource::{check_resource, is_cloud_audience};
 
 use deputize_call::{digest::Digest, level::Level, schema::PinnedSchema};
 use std::{collections::BTreeMap, sync::Arc};
@@ -55,8 +60,7 @@ pub struct RegistryError {
 impl Registry {
     /// Checks and pins all records; every problem found is reported, not only the first.
     pub fn build(records: Vec<ServerRecord>) -> Result<Self, Vec<RegistryError>> {
-        let _ = records;
-        todo!()
+        build::build(records)
     }
     /// The server with this resource URI, compared exactly.
     pub fn server(&self, resource: &str) -> Option<&Arc<Server>> {

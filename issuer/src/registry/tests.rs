@@ -1,0 +1,278 @@
+use super::*;
+use deputize_call::digest::{manifest_digest, tool_digest};
+use serde_json::{Value, json};
+
+const CRM: &str = "https://crm.example.com/mcp";
+const BANK: &str = "https://bank.example.com/mcp";
+
+fn tool(name: &str, tier: &str) -> Value {
+    let definition = json!({ "name": name, "description": "d", "inputSchema": {
+        "type": "object", "properties": { "id": { "type": "string" } } } });
+    let digest = tool_digest(definition.as_object().unwrap()).unwrap();
+    json!({ "tier": tier, "effect": "read", "tool_digest": digest, "definition": definition })
+}
+
+fn server(id: &str, resource: &str, tools: Vec<Value>) -> Value {
+    json!({ "id": id, "resource": resource, "tenant": "acme", "version": "1", "owner": "o", "purpose": "p",
+        "environment": "production", "data_class": "internal", "verifier": "guard", "tools": tools })
+}
+
+fn set(mut value: Value, pointer: &str, member: Value) -> Value {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    value.pointer_mut(parent).unwrap()[name] = member;
+    value
+}
+
+fn build(servers: Vec<Value>) -> Result<Registry, Vec<RegistryError>> {
+    Registry::build(servers.into_iter().map(|server| serde_json::from_value(server).unwrap()).collect())
+}
+
+/// The only problem of a registry that is sound but for one change.
+fn only_problem(servers: Vec<Value>) -> RegistryError {
+    let mut problems = build(servers).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.remove(0)
+}
+
+fn crm() -> Value {
+    server("crm", CRM, vec![tool("read_contact", "low"), tool("refund", "high")])
+}
+
+fn bank() -> Value {
+    server("bank", BANK, vec![tool("balance", "medium")])
+}
+
+#[test]
+fn a_sound_registry_is_pinned() {
+    let registry = build(vec![crm(), bank()]).unwrap();
+    let server = registry.server(CRM).unwrap();
+    assert_eq!(server.tools().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["read_contact", "refund"]);
+    assert_eq!(server.tool("refund").unwrap().least_level, Level::L3);
+    assert_eq!(registry.server(BANK).unwrap().tool("balance").unwrap().least_level, Level::L2);
+    assert!(registry.server("https://crm.example.com/mcp/").is_none());
+    assert!(server.tool("delete_all").is_none());
+}
+
+#[test]
+fn its_digest_depends_on_every_record_and_not_on_their_order() {
+    let digest = build(vec![crm(), bank()]).unwrap().digest();
+    assert_eq!(build(vec![bank(), crm()]).unwrap().digest(), digest);
+    assert_ne!(build(vec![crm(), set(bank(), "/enabled", json!(false))]).unwrap().digest(), digest);
+    assert_ne!(build(vec![crm()]).unwrap().digest(), digest);
+}
+
+#[test]
+fn ids_and_resources_are_unique_and_well_formed() {
+    assert!(only_problem(vec![crm(), set(bank(), "/id", json!("crm"))]).problem.contains("id is taken"));
+    for taken in [CRM, "https://crm.example.com/mcp/"] {
+        let problem = only_problem(vec![crm(), set(bank(), "/resource", json!(taken))]).problem;
+        assert!(problem.contains("is taken by another"), "{problem}");
+    }
+    for id in ["", "CRM", "a b", "a/b", &"a".repeat(65)] {
+        assert!(only_problem(vec![set(crm(), "/id", json!(id))]).problem.starts_with("id must"), "{id}");
+    }
+    assert!(only_problem(vec![set(crm(), "/tenant", json!("a:b"))]).problem.starts_with("tenant must"));
+    assert!(
+        only_problem(vec![set(crm(), "/client_id", json!("user:x"))]).problem.starts_with("client_id must")
+    );
+    assert!(only_problem(vec![set(crm(), "/owner", json!(""))]).problem.starts_with("owner must"));
+    for day in ["2026-13-01", "yesterday", "2026-1-1", "2026-01-32"] {
+        assert!(
+            only_problem(vec![set(crm(), "/last_review", json!(day))]).problem.starts_with("last_review")
+        );
+    }
+    assert!(build(vec![set(crm(), "/last_review", json!("2026-10-31"))]).is_ok());
+}
+
+#[test]
+fn resources_have_one_spelling() {
+    for good in [
+        "https://crm.example.com/mcp",
+        "https://crm.example.com",
+        "https://crm.example.com/",
+        "https://crm.example.com:8443/a/b",
+        "http://127.0.0.1:8080/mcp",
+        "http://localhost/mcp",
+        "http://[::1]:1/mcp",
+    ] {
+        assert_eq!(check_resource(good), Ok(()), "{good}");
+    }
+    for bad in [
+        "",
+        "crm",
+        "/mcp",
+        "//crm.example.com/mcp",
+        "urn:crm",
+        "ftp://crm.example.com/",
+        "http://crm.example.com/mcp",
+        "http://127.0.0.1.example.com/mcp",
+        "https://crm.example.com/mcp?x=1",
+        "https://crm.example.com/mcp?",
+        "https://crm.example.com/mcp#f",
+        "https://crm.example.com/mcp#",
+        "https://user@crm.example.com/mcp",
+        "https://@crm.example.com/mcp",
+        "https://CRM.example.com/mcp",
+        "https://crm.example.com:443/mcp",
+        "https://crm.example.com/a/../mcp",
+        "https://crm.example.com/a%2Fmcp",
+        "https://crm.example.com./mcp",
+        "https:\\\\crm.example.com\\mcp",
+        " https://crm.example.com/mcp",
+        "https://crm.example.com/mcp\n",
+    ] {
+        assert!(check_resource(bad).is_err(), "{bad}");
+    }
+    assert!(check_resource(&format!("https://crm.example.com/{}", "a".repeat(512))).is_err());
+}
+
+#[test]
+fn no_resource_is_an_audience_of_a_cloud() {
+    for cloud in [
+        "sts.amazonaws.com",
+        "https://sts.amazonaws.com",
+        "https://STS.amazonaws.com./",
+        "https://sts.eu-west-1.amazonaws.com/",
+        "https://sts.cn-north-1.amazonaws.com.cn/",
+        "https://signin.aws.amazon.com/saml",
+        "api://AzureADTokenExchange",
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "https://sts.googleapis.com/v1/token",
+    ] {
+        assert!(is_cloud_audience(cloud) || cloud.starts_with("//"), "{cloud}");
+        assert!(check_resource(cloud).is_err(), "{cloud}");
+    }
+    assert!(!is_cloud_audience("https://notamazonaws.com/mcp"));
+    assert!(!is_cloud_audience("https://amazonaws.com.example/mcp"));
+    assert!(!is_cloud_audience(CRM));
+}
+
+#[test]
+fn a_changed_definition_needs_a_new_approval() {
+    for changed in ["description", "title"] {
+        let drifted = set(crm(), &format!("/tools/0/definition/{changed}"), json!("changed"));
+        let right = tool_digest(drifted["tools"][0]["definition"].as_object().unwrap()).unwrap();
+        let problem = only_problem(vec![drifted]);
+        assert_eq!(problem.tool.as_deref(), Some("read_contact"));
+        assert!(problem.problem.contains(&right.to_string()) && problem.problem.contains("new approval"));
+    }
+}
+
+#[test]
+fn the_manifest_digest_is_checked_where_given() {
+    let digests: Vec<Digest> = crm()["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| serde_json::from_value(tool["tool_digest"].clone()).unwrap())
+        .collect();
+    let right = manifest_digest("crm", "1", &digests).unwrap();
+    let registry = build(vec![set(crm(), "/manifest_digest", json!(right))]).unwrap();
+    assert_eq!(registry.server(CRM).unwrap().manifest_digest, right);
+    let other_version = set(set(crm(), "/manifest_digest", json!(right)), "/version", json!("2"));
+    assert!(only_problem(vec![other_version]).problem.contains("new approval"));
+    let fewer = server("crm", CRM, vec![tool("refund", "high")]);
+    assert!(
+        only_problem(vec![set(fewer, "/manifest_digest", json!(right))]).problem.contains("new approval")
+    );
+}
+
+#[test]
+fn tool_names_are_sane_and_unique() {
+    for name in ["", "a b", "ä", "a\nb", &"a".repeat(129)] {
+        let problem = only_problem(vec![server("crm", CRM, vec![tool(name, "low")])]).problem;
+        assert!(problem.starts_with("definition.name"), "{name}");
+    }
+    assert!(build(vec![server("crm", CRM, vec![tool("Files/read.v2_x-y", "low")])]).is_ok());
+    let twice = server("crm", CRM, vec![tool("read", "low"), tool("read", "low")]);
+    assert!(only_problem(vec![twice]).problem.contains("name is taken"));
+}
+
+#[test]
+fn tiers_bring_their_controls() {
+    for (tier, below, least) in [("low", "L0", "L1"), ("medium", "L1", "L2"), ("high", "L2", "L3")] {
+        let with = |level| vec![server("crm", CRM, vec![set(tool("t", tier), "/level", json!(level))])];
+        assert!(only_problem(with(below)).problem.contains("is below"));
+        assert!(build(with(least)).is_ok());
+    }
+    let plain = |tool| vec![set(server("crm", CRM, vec![tool]), "/verifier", json!("rfc9068"))];
+    assert!(build(plain(tool("t", "medium"))).is_ok());
+    for tier in ["high", "critical"] {
+        assert!(only_problem(plain(tool("t", tier))).problem.contains("verifier: guard"));
+    }
+    assert!(
+        only_problem(plain(set(tool("t", "low"), "/level", json!("L3")))).problem.contains("verifier: guard")
+    );
+}
+
+#[test]
+fn lifetimes_and_uses_are_bounded() {
+    let with = |member: &str, value: u64| {
+        vec![server("crm", CRM, vec![set(tool("t", "low"), member, json!(value))])]
+    };
+    for seconds in [30, 120] {
+        assert!(build(with("/lifetime_seconds", seconds)).is_ok());
+    }
+    for seconds in [0, 29, 121] {
+        assert!(only_problem(with("/lifetime_seconds", seconds)).problem.contains("30–120"));
+    }
+    for uses in [1, 1000] {
+        assert!(build(with("/max_uses", uses)).is_ok());
+    }
+    for uses in [0, 1001] {
+        assert!(only_problem(with("/max_uses", uses)).problem.contains("1–1000"));
+    }
+    let twice = server("crm", CRM, vec![set(tool("t", "high"), "/max_uses", json!(2))]);
+    assert!(only_problem(vec![twice]).problem.contains("max_uses is 1"));
+}
+
+#[test]
+fn downstream_points_to_a_tool_of_the_same_tenant_at_a_possible_level() {
+    let with = |to: &str, name: &str, level: &str, other: Value| {
+        let hop = json!([{ "server": to, "tool": name, "level": level }]);
+        vec![set(crm(), "/tools/0/downstream", hop), other]
+    };
+    assert!(build(with(BANK, "balance", "L2", bank())).is_ok());
+    assert!(build(with(BANK, "balance", "L3", bank())).is_ok());
+    for (servers, expected) in [
+        (with("https://unknown.example/", "balance", "L2", bank()), "not a registered server"),
+        (with(BANK, "transfer", "L2", bank()), "no approved tool"),
+        (with(BANK, "balance", "L1", bank()), "is below L2"),
+        (with(BANK, "balance", "L2", set(bank(), "/tenant", json!("other"))), "another tenant"),
+    ] {
+        let problem = only_problem(servers);
+        assert_eq!(problem.tool.as_deref(), Some("read_contact"));
+        assert!(problem.problem.contains(expected), "{problem}");
+    }
+}
+
+#[test]
+fn schemas_compile_and_examples_satisfy_them() {
+    let with = |example| vec![set(crm(), "/tools/0/example_arguments", example)];
+    assert!(build(with(json!({ "id": "c1" }))).is_ok());
+    assert!(only_problem(with(json!({ "id": 1 }))).problem.starts_with("example_arguments/id"));
+    assert!(only_problem(with(json!({ "unknown": 1 }))).problem.starts_with("example_arguments"));
+
+    for (schema, expected) in
+        [(json!(null), "not an object"), (json!({ "$ref": "https://x.example/" }), "$ref")]
+    {
+        let mut broken = tool("t", "low");
+        broken["definition"]["inputSchema"] = schema;
+        broken["tool_digest"] = json!(tool_digest(broken["definition"].as_object().unwrap()).unwrap());
+        assert!(only_problem(vec![server("crm", CRM, vec![broken])]).problem.contains(expected));
+    }
+    let mut missing = tool("t", "low");
+    missing["definition"].as_object_mut().unwrap().remove("inputSchema");
+    missing["tool_digest"] = json!(tool_digest(missing["definition"].as_object().unwrap()).unwrap());
+    assert!(only_problem(vec![server("crm", CRM, vec![missing])]).problem.contains("no inputSchema"));
+}
+
+#[test]
+fn every_problem_is_reported() {
+    let broken = set(set(crm(), "/id", json!("CRM")), "/tools/1/lifetime_seconds", json!(5));
+    let problems =
+        build(vec![broken, set(bank(), "/resource", json!("http://bank.example.com/mcp"))]).unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems[1].to_string(), "server \"CRM\", tool \"refund\": lifetime_seconds must be 30–120");
+}
