@@ -11,6 +11,7 @@
     )
 )]
 
+pub mod log;
 pub mod person;
 pub mod policy;
 pub mod provider;
