@@ -1,1 +1,12 @@
-//! Black-box suites: what must hold, what must be refused, seen from outside.
+//! Black-box suites: what must hold, what must be refused, seen from outside. This library is their harness: it
+//! starts a broker as its operator would, speaks to it as anyone on the network could, and forges what an attacker would.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a harness that meets something unexpected should stop the test there"
+)]
+
+pub mod forge;
+pub mod wire;

@@ -1,0 +1,209 @@
+//! HTTP/1.1 by hand, so that a request can be as wrong as it has to be.
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use serde_json::Value;
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+/// Where to connect, and how.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// `host:port` as it stands in `Host`.
+    pub authority: String,
+    address: String,
+    host: String,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// One request, nothing in it checked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Method.
+    pub method: String,
+    /// Request target as sent.
+    pub target: String,
+    /// Header fields in order; `Host` and `Content-Length` are added unless they are here.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Status.
+    pub status: u16,
+    /// Header fields, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// A connection that is kept.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    authority: String,
+    buffered: Vec<u8>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Endpoint {
+    /// The endpoint of `url`; `https` needs the configuration that trusts it.
+    pub fn new(url: &Url, tls: Option<Arc<ClientConfig>>) -> Self {
+        let host = url.host_str().expect("a host").to_owned();
+        let port = url.port_or_known_default().expect("a port");
+        let tls = (url.scheme() == "https").then(|| tls.expect("a TLS configuration"));
+        Self { authority: format!("{host}:{port}"), address: format!("{host}:{port}"), host, tls }
+    }
+
+    /// Connects, retrying nothing.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some(config) => {
+                let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await?)
+            }
+        };
+        Ok(Connection { stream, authority: self.authority.clone(), buffered: Vec::new() })
+    }
+
+    /// One request on a connection of its own.
+    pub async fn send(&self, request: &Request) -> io::Result<Response> {
+        self.connect().await?.send(request).await
+    }
+}
+
+impl Request {
+    /// A request without body.
+    pub fn get(target: &str) -> Self {
+        Self { method: "GET".into(), target: target.into(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// A form.
+    pub fn form(target: &str, form: &[(String, String)]) -> Self {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let media_type = ("content-type".into(), "application/x-www-form-urlencoded".into());
+        Self { method: "POST".into(), target: target.into(), headers: vec![media_type], body: body.into_bytes() }
+    }
+
+    fn bytes(&self, authority: &str) -> Vec<u8> {
+        let has = |name: &str| self.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        if !has("host") {
+            head += &format!("host: {authority}\r\n");
+        }
+        if !has("content-length") && !has("transfer-encoding") {
+            head += &format!("content-length: {}\r\n", self.body.len());
+        }
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        [head.as_bytes(), b"\r\n", &self.body].concat()
+    }
+}
+
+impl Response {
+    /// The first header field of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON; `null` where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// `error` of the body.
+    pub fn error_code(&self) -> Option<String> {
+        self.json()["error"].as_str().map(str::to_owned)
+    }
+}
+
+impl Connection {
+    /// One request and its answer, in at most thirty seconds.
+    pub async fn send(&mut self, request: &Request) -> io::Result<Response> {
+        let bytes = request.bytes(&self.authority);
+        tokio::time::timeout(ANSWER_WITHIN, async {
+            // A server may refuse by its answer alone, before it has read everything.
+            let written = self.stream.write_all(&bytes).await;
+            let answer = self.read().await;
+            answer.or_else(|error| written.and(Err(error)))
+        })
+        .await?
+    }
+
+    async fn read(&mut self) -> io::Result<Response> {
+        let end = loop {
+            if let Some(at) = self.buffered.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at;
+            }
+            self.fill().await?;
+        };
+        let head = String::from_utf8_lossy(&self.buffered[..end]).into_owned();
+        self.buffered.drain(..end + 4);
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status line: {head}")))?;
+        let headers: Vec<_> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+            .collect();
+        let mut response = Response { status, headers, body: Vec::new() };
+        response.body = if response.header("transfer-encoding") == Some("chunked") {
+            self.chunks().await?
+        } else {
+            let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            self.take(length).await?
+        };
+        Ok(response)
+    }
+
+    async fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(at) = self.buffered.windows(2).position(|window| window == b"\r\n") {
+                    break at;
+                }
+                self.fill().await?;
+            };
+            let line = self.take(end + 2).await?;
+            let length = usize::from_str_radix(&String::from_utf8_lossy(&line[..end]), 16).map_err(io::Error::other)?;
+            body.extend_from_slice(&self.take(length + 2).await?[..length]);
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffered.len() < length {
+            self.fill().await?;
+        }
+        Ok(self.buffered.drain(..length).collect())
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                self.buffered.extend_from_slice(&chunk[..read]);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How long an answer may take on a loaded machine before a test gives up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
