@@ -1,1 +1,32 @@
-//! The verification core that stands before an MCP server.
+//! The verification core that stands before an MCP server: one HTTP request in, a verified call or a refusal out.
+//! No HTTP framework, no sockets, no clock: what it must ask of the outside are the two traits [`Redeemer`] and
+//! [`Upstream`].
+//!
+//! A call reaches the server only as a [`VerifiedCall`], which only [`Guard::verify`] makes: what is forwarded is
+//! re-serialized from what was verified.
+
+mod config;
+mod guard;
+mod headers;
+mod message;
+mod outside;
+mod possession;
+mod refusal;
+mod revocation;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod uses;
+mod verified;
+
+pub use config::GuardConfig;
+pub use guard::Guard;
+pub use headers::IncomingCall;
+pub use message::LISTING_METHODS;
+pub use outside::{Admission, Redeemed, Redeemer, Upstream};
+pub use refusal::{Reason, Refusal};
+pub use revocation::Revocation;
+pub use snapshot::{
+    ObservedTools, SNAPSHOT_TYP, SignedSnapshot, Snapshot, SnapshotDocument, SnapshotError, ToolDocument,
+};
+pub use verified::{Verified, VerifiedCall, VerifiedListing};

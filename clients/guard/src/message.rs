@@ -1,0 +1,145 @@
+//! The body of a request: exactly one JSON-RPC message that asks for exactly one thing.
+
+use crate::refusal::Reason;
+use deputize_call::{
+    digest::{CallInput, Digest, call_digest},
+    json::{self, MAX_DEPTH, Object},
+};
+use serde_json::{Map, Value};
+
+/// What an L0 token admits, besides notifications: discovery and listing.
+pub const LISTING_METHODS: [&str; 4] = ["initialize", "ping", "server/discover", "tools/list"];
+
+/// A message as it was strictly read.
+#[derive(Debug)]
+pub(crate) struct Message {
+    method: String,
+    kind: Kind,
+    /// The whole message, to be serialized anew.
+    whole: Object,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// `tools/call`.
+    Call(Call),
+    /// Discovery, listing, a notification.
+    Listing,
+}
+
+/// The parts of a `tools/call`.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) arguments: Object,
+    pub(crate) input_responses: Option<Value>,
+    pub(crate) request_state: Option<Value>,
+}
+
+impl Message {
+    /// Reads a body (JSON-RPC 2.0 §4). Batches, unknown members, and requests in the guise of notifications are
+    /// refused; so is every method that is neither a call of a tool nor on the list of an L0 token.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Reason> {
+        let whole = match json::parse_value(body, MAX_DEPTH + ENVELOPE_LEVELS) {
+            Ok(Value::Object(whole)) => whole,
+            Ok(Value::Array(_)) => return Err(Reason::Message("batches are not accepted")),
+            Ok(_) => return Err(Reason::Message("the body is not a JSON-RPC message")),
+            Err(error) => return Err(Reason::Json(error)),
+        };
+        if !only(&whole, &["jsonrpc", "id", "method", "params"]) {
+            return Err(Reason::Message("a request has only jsonrpc, id, method and params"));
+        }
+        if whole.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+            return Err(Reason::Message("jsonrpc must be \"2.0\""));
+        }
+        let Some(method) = whole.get("method").and_then(Value::as_str).map(str::to_owned) else {
+            return Err(Reason::Message("method must be a string"));
+        };
+        let is_notification = match whole.get("id") {
+            None => true,
+            Some(Value::String(_)) => false,
+            Some(Value::Number(id)) if id.is_i64() || id.is_u64() => false,
+            // MCP: ids are strings or integers, never null.
+            Some(_) => return Err(Reason::Message("id must be a string or an integer")),
+        };
+        let nothing = Map::new();
+        let params = match whole.get("params") {
+            None => &nothing,
+            Some(Value::Object(params)) => params,
+            Some(_) => return Err(Reason::Message("params must be an object")),
+        };
+        let kind = match method.as_str() {
+            _ if is_notification != method.starts_with("notifications/") => {
+                return Err(Reason::Message("notifications, and they alone, have no id"));
+            }
+            "tools/call" => Kind::Call(Call::parse(params)?),
+            listing if is_notification || LISTING_METHODS.contains(&listing) => Kind::Listing,
+            _ => return Err(Reason::UnknownMethod),
+        };
+        Ok(Self { method, kind, whole })
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The message serialized from what was read: nothing else of the body is ever forwarded.
+    pub(crate) fn into_parts(self) -> (String, Kind, Vec<u8>) {
+        let body = Value::Object(self.whole).to_string().into_bytes();
+        (self.method, self.kind, body)
+    }
+}
+
+impl Call {
+    fn parse(params: &Object) -> Result<Self, Reason> {
+        // INVARIANT: of these, only `_meta` is outside of the call's digest.
+        if !only(params, &["name", "arguments", "_meta", "inputResponses", "requestState"]) {
+            return Err(Reason::Message("params of tools/call has an unknown member"));
+        }
+        let Some(name) = params.get("name").and_then(Value::as_str) else {
+            return Err(Reason::Message("params.name must be a string"));
+        };
+        let arguments = match params.get("arguments") {
+            None => Object::new(),
+            Some(Value::Object(arguments)) => arguments.clone(),
+            Some(_) => return Err(Reason::Message("params.arguments must be an object")),
+        };
+        if params.get("_meta").is_some_and(|meta| !meta.is_object()) {
+            return Err(Reason::Message("params._meta must be an object"));
+        }
+        json::check_depth(&arguments).map_err(Reason::Json)?;
+        Ok(Self {
+            name: name.to_owned(),
+            arguments,
+            input_responses: params.get("inputResponses").cloned(),
+            request_state: params.get("requestState").cloned(),
+        })
+    }
+
+    /// Whether this is a retry of a multi-round-trip call, which its responses steer.
+    pub(crate) fn is_steered(&self) -> bool {
+        self.input_responses.is_some() || self.request_state.is_some()
+    }
+
+    pub(crate) fn digest(&self) -> Result<Digest, Reason> {
+        call_digest(&CallInput {
+            method: "tools/call",
+            name: &self.name,
+            arguments: &self.arguments,
+            input_responses: self.input_responses.as_ref(),
+            request_state: self.request_state.as_ref(),
+        })
+        .map_err(Reason::Json)
+    }
+}
+
+fn only(object: &Object, names: &[&str]) -> bool {
+    object.keys().all(|key| names.contains(&key.as_str()))
+}
+
+/// The message and its `params` stand around the arguments.
+const ENVELOPE_LEVELS: usize = 2;

@@ -1,0 +1,95 @@
+//! Who sends the request: a token for this server, and the proof that its sender holds the token's key.
+
+use crate::{config::GuardConfig, headers::IncomingCall, refusal::Reason};
+use deputize_call::{
+    claims::{Confirmation, ToolCallClaims},
+    dpop,
+    keys::KeySet,
+    nonce::{Nonce, NonceMaker},
+    once::{Once, OnceSet},
+    token,
+};
+
+/// A token whose sender holds its key.
+pub(crate) struct Possessed<'t> {
+    pub(crate) token: &'t str,
+    pub(crate) claims: ToolCallClaims,
+}
+
+/// What proofs are held against.
+pub(crate) struct Proofs {
+    pub(crate) nonces: NonceMaker,
+    pub(crate) seen: OnceSet,
+}
+
+/// Verifies the one token of a request, then its binding.
+pub(crate) fn verify<'a>(
+    call: &IncomingCall<'a>,
+    config: &GuardConfig,
+    keys: &KeySet,
+    proofs: &Proofs,
+) -> Result<Possessed<'a>, Reason> {
+    let header = call.single("authorization")?.ok_or(Reason::NoToken)?;
+    let (scheme, token) = header.split_once(' ').ok_or(Reason::TokenRefused("no scheme"))?;
+    let expected = token::Expected {
+        issuer: &config.issuer,
+        audience: Some(&config.resource),
+        now_seconds: call.now_seconds,
+        leeway_seconds: config.leeway_seconds,
+    };
+    let claims = token::verify(token, keys, &expected).map_err(Reason::Token)?.into_claims();
+    match &claims.cnf {
+        Confirmation::Jkt(jkt) => {
+            // RFC 9449 §7.1: a bound token is never accepted as a bearer token.
+            if !scheme.eq_ignore_ascii_case("dpop") {
+                return Err(Reason::TokenRefused("a bound token needs the scheme DPoP"));
+            }
+            proofs.verify(call, config, token, jkt)?;
+        }
+        Confirmation::X5tS256(thumbprint) => {
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(Reason::TokenRefused("a certificate-bound token needs the scheme Bearer"));
+            }
+            // RFC 8705 §3.
+            if call.client_certificate != Some(thumbprint.as_str()) {
+                return Err(Reason::TokenRefused("not the certificate that the token is bound to"));
+            }
+        }
+    }
+    Ok(Possessed { token, claims })
+}
+
+impl Proofs {
+    /// All checks of RFC 9449 §4.3, the cheapest first; the proof is used up last.
+    fn verify(
+        &self,
+        call: &IncomingCall<'_>,
+        config: &GuardConfig,
+        token: &str,
+        jkt: &str,
+    ) -> Result<(), Reason> {
+        // Check 1: not more than one DPoP header.
+        let header = call.single("dpop")?.ok_or(Reason::NoProof)?;
+        let proof = dpop::parse(header).map_err(Reason::Proof)?;
+        // Check 10. A challenge consumes nothing.
+        match proof.nonce().map(|nonce| self.nonces.check(nonce, call.uptime)) {
+            Some(Nonce::Fresh) => {}
+            Some(Nonce::Stale | Nonce::Foreign) | None => return Err(Reason::Nonce),
+        }
+        let expected = dpop::Expected {
+            htm: call.method,
+            htu: &config.public_url,
+            access_token: Some(token),
+            jkt: Some(jkt),
+            now_seconds: call.now_seconds,
+            window_seconds: config.proof_window_seconds,
+        };
+        let verified = proof.verify(&expected).map_err(Reason::Proof)?;
+        // INVARIANT: proofs are remembered for longer than the nonces in them are good.
+        match self.seen.take(verified.tag, call.uptime) {
+            Once::First => Ok(()),
+            Once::Seen => Err(Reason::ProofReplayed),
+            Once::Full => Err(Reason::Unavailable("too many proofs")),
+        }
+    }
+}

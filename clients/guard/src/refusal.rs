@@ -1,0 +1,248 @@
+//! Why a request is refused, and how that is said: the only place with HTTP statuses and OAuth error codes.
+
+use crate::config::GuardConfig;
+use deputize_call::{
+    constraints::ConstraintError, json::JsonError, jws::JwsError, level::Level, schema::SchemaError,
+};
+use serde_json::{Value, json};
+
+/// Why, in our words. For logs; the caller gets the [`Refusal`].
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The body is longer than the configured size.
+    #[error("body too large")]
+    TooLarge,
+    /// Not `POST`.
+    #[error("method not allowed")]
+    HttpMethod,
+    /// Not plain `application/json`.
+    #[error("media type or encoding not accepted")]
+    MediaType,
+    /// A header that may stand once stands twice.
+    #[error("repeated header {0}")]
+    RepeatedHeader(&'static str),
+    /// Not strict JSON.
+    #[error("body: {0}")]
+    Json(JsonError),
+    /// Strict JSON, but not one JSON-RPC request.
+    #[error("message: {0}")]
+    Message(&'static str),
+    /// A method that no token admits.
+    #[error("method is not known")]
+    UnknownMethod,
+    /// A header says something else than the body.
+    #[error("header {0} differs from the body")]
+    HeaderMismatch(&'static str),
+    /// No token.
+    #[error("no token")]
+    NoToken,
+    /// The token is not acceptable.
+    #[error("token: {0}")]
+    Token(JwsError),
+    /// The token does not belong here, or not to this sender.
+    #[error("token refused: {0}")]
+    TokenRefused(&'static str),
+    /// The proof is missing or not acceptable.
+    #[error("proof: {0}")]
+    Proof(JwsError),
+    /// No `DPoP` header.
+    #[error("no proof")]
+    NoProof,
+    /// The proof was seen before.
+    #[error("proof seen before")]
+    ProofReplayed,
+    /// The proof needs one of our nonces.
+    #[error("nonce missing, foreign or stale")]
+    Nonce,
+    /// The token is for something else.
+    #[error("scope: {0}")]
+    Scope(&'static str),
+    /// The tool is not approved, or no longer what was approved.
+    #[error("tool: {0}")]
+    Tool(&'static str),
+    /// The arguments are not valid.
+    #[error("arguments: {0}")]
+    Arguments(SchemaError),
+    /// The arguments are outside of the token's constraints.
+    #[error("constraints: {0}")]
+    Constraints(ConstraintError),
+    /// This is another call than the one that was granted.
+    #[error("call digest differs")]
+    CallDiffers,
+    /// The token, or something that it stands on, is revoked.
+    #[error("revoked")]
+    Revoked,
+    /// The token was used as often as it may be.
+    #[error("token used up")]
+    UsedUp,
+    /// Over a rate.
+    #[error("rate limited")]
+    Limited {
+        /// Seconds after which to come back.
+        retry_after_seconds: u64,
+    },
+    /// Something that a decision needs is not at hand: fail closed.
+    #[error("unavailable: {0}")]
+    Unavailable(&'static str),
+}
+
+/// The answer to a refused request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// `error` (RFC 6750 §3.1, RFC 9449 §7.1); empty where the request had no token at all.
+    pub error: &'static str,
+    /// What is wrong and what to do.
+    pub description: String,
+    /// Values of `WWW-Authenticate`.
+    pub challenges: Vec<String>,
+    /// Value of `DPoP-Nonce`.
+    pub dpop_nonce: Option<String>,
+    /// The `authorization_details` that would be needed (403 `insufficient_scope`).
+    pub authorization_details: Option<Value>,
+    /// Value of `Retry-After`.
+    pub retry_after_seconds: Option<u64>,
+    /// Why, in our words.
+    pub reason: Reason,
+}
+
+/// What would have to be granted for the call at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Needed {
+    pub(crate) scope: String,
+    pub(crate) details: Value,
+}
+
+impl Needed {
+    /// What a call of `name` would need.
+    pub(crate) fn for_call(config: &GuardConfig, name: &str, level: Level, arguments: Value) -> Self {
+        let mut detail = json!({
+            "type": deputize_call::claims::DETAIL_TYPE,
+            "locations": [config.resource],
+            "actions": ["tools/call"],
+            "identifier": name,
+        });
+        if level == Level::L3
+            && let Some(members) = detail.as_object_mut()
+        {
+            members.insert("arguments".to_owned(), arguments);
+        }
+        Self { scope: format!("tool:{name}"), details: Value::Array(vec![detail]) }
+    }
+
+    /// Listing needs a token without `authorization_details`.
+    pub(crate) fn for_listing() -> Self {
+        Self { scope: "mcp:list".to_owned(), details: Value::Array(Vec::new()) }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(
+        reason: Reason,
+        config: &GuardConfig,
+        nonce: Option<String>,
+        needed: Option<Needed>,
+    ) -> Self {
+        let (status, error, description) = render(&reason);
+        let mut refusal = Self {
+            status,
+            error,
+            description: description.to_owned(),
+            challenges: Vec::new(),
+            dpop_nonce: nonce,
+            authorization_details: None,
+            retry_after_seconds: (status == 503).then_some(RETRY_AFTER_SECONDS),
+            reason,
+        };
+        match &refusal.reason {
+            Reason::Arguments(error) => refusal.description = format!("{description} ({error})"),
+            Reason::Constraints(error) => refusal.description = format!("{description} ({error})"),
+            Reason::Limited { retry_after_seconds } => {
+                refusal.retry_after_seconds = Some(*retry_after_seconds)
+            }
+            _ => {}
+        }
+        let needed = needed.filter(|_| status == 403);
+        if matches!(status, 401 | 403) {
+            refusal.challenges = vec![challenge(error, config, needed.as_ref())];
+        }
+        refusal.authorization_details = needed.map(|needed| needed.details);
+        refusal
+    }
+
+    /// The JSON body of the answer.
+    pub fn body(&self) -> Value {
+        let mut body = json!({ "error": self.error, "error_description": self.description });
+        if let (Some(members), Some(details)) = (body.as_object_mut(), &self.authorization_details) {
+            members.insert("authorization_details".to_owned(), details.clone());
+        }
+        body
+    }
+}
+
+/// Status, code, and a sentence that gives nothing of the inside away. Every reason has its own arm.
+fn render(reason: &Reason) -> (u16, &'static str, &'static str) {
+    match reason {
+        Reason::TooLarge => (413, "invalid_request", "the body is too large: send less"),
+        Reason::HttpMethod => (405, "invalid_request", "use POST"),
+        Reason::MediaType => (415, "invalid_request", "send uncompressed application/json in UTF-8"),
+        Reason::RepeatedHeader(_) => (400, "invalid_request", "a header that may stand once was sent twice"),
+        Reason::Json(_) => {
+            (400, "invalid_request", "the body is not strict JSON: unique members, exact numbers, one value")
+        }
+        Reason::Message(what) => (400, "invalid_request", what),
+        Reason::UnknownMethod => (403, "insufficient_scope", "no token admits this method"),
+        Reason::HeaderMismatch(_) => (400, "invalid_request", "an Mcp- header differs from the body"),
+        Reason::NoToken => (401, "", "send a token for this resource"),
+        Reason::Token(_) | Reason::TokenRefused(_) => {
+            (401, "invalid_token", "the token is not good here: exchange anew for this resource")
+        }
+        Reason::Proof(_) | Reason::NoProof | Reason::ProofReplayed => (
+            401,
+            "invalid_dpop_proof",
+            "send one fresh proof of the token's key for this URL, method and token",
+        ),
+        Reason::Nonce => {
+            (401, "use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in the proof")
+        }
+        Reason::Scope(_) | Reason::CallDiffers => {
+            (403, "insufficient_scope", "the token is for something else: exchange for exactly this call")
+        }
+        Reason::Tool(_) => (403, "insufficient_scope", "this tool is not approved as it is now"),
+        Reason::Arguments(_) => {
+            (403, "insufficient_scope", "the arguments do not satisfy the approved schema")
+        }
+        Reason::Constraints(_) => {
+            (403, "insufficient_scope", "the arguments are outside of the token's constraints")
+        }
+        Reason::Revoked => (401, "invalid_token", "the token was revoked"),
+        Reason::UsedUp => (401, "invalid_token", "the token was used as often as it may be: exchange anew"),
+        Reason::Limited { .. } => (429, "temporarily_unavailable", "too many calls: come back later"),
+        Reason::Unavailable(_) => {
+            (503, "temporarily_unavailable", "the call cannot be decided now: come back later")
+        }
+    }
+}
+
+/// RFC 9449 §7.1, RFC 6750 §3, RFC 9728 §5.1. Nothing in it comes from the request but the scope, whose
+/// characters are checked.
+fn challenge(error: &str, config: &GuardConfig, needed: Option<&Needed>) -> String {
+    let mut challenge =
+        format!("DPoP resource_metadata=\"{}\", algs=\"ES256 EdDSA\"", quotable(&config.resource_metadata));
+    if !error.is_empty() {
+        challenge.push_str(&format!(", error=\"{error}\""));
+    }
+    if let Some(needed) = needed {
+        challenge.push_str(&format!(", scope=\"{}\"", quotable(&needed.scope)));
+    }
+    challenge
+}
+
+fn quotable(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).take(MAX_QUOTED_CHARS).collect()
+}
+
+const RETRY_AFTER_SECONDS: u64 = 1;
+const MAX_QUOTED_CHARS: usize = 256;

@@ -1,0 +1,279 @@
+//! What a guard knows of its server: the approved tools and the broker's keys, as a signed snapshot.
+
+use crate::revocation::Revocation;
+use deputize_call::{
+    digest::{Digest, sha256, tool_digest},
+    json::{self, Object},
+    jws::{self, EmbeddedKey, string_claim},
+    keys::KeySet,
+    level::Level,
+    schema::PinnedSchema,
+    sign::SigningKey,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// `typ` of the signature over a snapshot.
+pub const SNAPSHOT_TYP: &str = "deputize-snapshot+jwt";
+
+/// What the broker serves at `GET /guard/snapshot`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedSnapshot {
+    /// A [`SnapshotDocument`] as JSON text: the bytes that are signed.
+    pub snapshot: String,
+    /// A compact JWS of `iss`, `aud` (the resource), `iat`, `exp` and `sha256` (the text's digest).
+    pub signature: String,
+}
+
+/// The content of a snapshot, as the broker writes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotDocument {
+    /// Grows with every change, revocations included; a guard never goes back.
+    pub version: u64,
+    /// Seconds since the epoch.
+    pub issued_at: u64,
+    /// Seconds since the epoch; at most an hour after `issued_at`.
+    pub expires_at: u64,
+    /// The broker.
+    pub issuer: String,
+    /// Id of the server in the registry.
+    pub server_id: String,
+    /// The server's resource URI.
+    pub resource: String,
+    /// The server's tenant.
+    pub tenant: String,
+    /// Digest of its approved manifest.
+    pub manifest_digest: Digest,
+    /// The keys that sign tool-call tokens.
+    pub jwks: Value,
+    /// The tools that may be called now.
+    pub tools: Vec<ToolDocument>,
+    /// What is revoked.
+    #[serde(default)]
+    pub revocations: Vec<Revocation>,
+}
+
+/// One approved tool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolDocument {
+    /// Its definition as approved.
+    pub definition: Object,
+    /// Digest of that definition.
+    pub tool_digest: Digest,
+    /// The least level of its tokens.
+    pub least_level: Level,
+    /// Its risk tier, by name.
+    pub tier: String,
+}
+
+/// A snapshot whose every tool was checked and compiled.
+#[derive(Debug)]
+pub struct Snapshot {
+    document: SnapshotDocument,
+    keys: KeySet,
+    tools: BTreeMap<String, PinnedTool>,
+}
+
+/// A tool as calls are held against it.
+#[derive(Debug)]
+pub(crate) struct PinnedTool {
+    pub(crate) definition: Object,
+    pub(crate) tool_digest: Digest,
+    pub(crate) schema: PinnedSchema,
+    pub(crate) least_level: Level,
+}
+
+/// What a server's live `tools/list` is, compared with what was approved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedTools {
+    /// Tools that are exactly what was approved: the only ones to be listed.
+    pub approved: Vec<String>,
+    /// Tools whose definition is no longer the approved one.
+    pub drifted: Vec<String>,
+    /// Tools that were never approved.
+    pub unknown: Vec<String>,
+}
+
+/// Why a snapshot is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Not of the right form.
+    #[error("malformed snapshot: {0}")]
+    Malformed(String),
+    /// The signature does not verify, or is about something else.
+    #[error("snapshot signature: {0}")]
+    Signature(String),
+    /// Made for another guard, or by another broker.
+    #[error("snapshot of another {0}")]
+    Other(&'static str),
+    /// Expired, not yet begun, or good for more than an hour.
+    #[error("snapshot outside of its time")]
+    Time,
+    /// Older than one that was installed before.
+    #[error("snapshot version {offered} is below {highest}")]
+    Older {
+        /// The version offered.
+        offered: u64,
+        /// The highest installed so far.
+        highest: u64,
+    },
+    /// A tool in it does not hold.
+    #[error("snapshot tool {name:?}: {problem}")]
+    Tool {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl SignedSnapshot {
+    /// Signs a snapshot with one of the broker's keys for snapshots.
+    pub fn sign(document: &SnapshotDocument, key: &SigningKey) -> Result<Self, SnapshotError> {
+        let malformed = |error: &dyn std::fmt::Display| SnapshotError::Malformed(error.to_string());
+        let snapshot = serde_json::to_string(document).map_err(|error| malformed(&error))?;
+        let claims = json!({
+            "iss": document.issuer, "aud": document.resource, "iat": document.issued_at,
+            "exp": document.expires_at, "sha256": Digest::from_bytes(sha256(snapshot.as_bytes())),
+        });
+        let signature = key.sign(SNAPSHOT_TYP, &claims).map_err(|error| malformed(&error))?;
+        Ok(Self { snapshot, signature })
+    }
+
+    /// Verifies the signature with the configured keys, and reads what is signed.
+    pub fn open(self, signers: &KeySet, now_seconds: u64) -> Result<Snapshot, SnapshotError> {
+        let refused = |error: jws::JwsError| SnapshotError::Signature(error.to_string());
+        let jws = jws::parse(&self.signature, EmbeddedKey::Refused).map_err(refused)?;
+        if jws.header.typ.as_deref() != Some(SNAPSHOT_TYP) {
+            return Err(SnapshotError::Signature("wrong typ".to_owned()));
+        }
+        jws::check_times(&jws.claims, now_seconds, CLOCK_SKEW_SECONDS).map_err(|_| SnapshotError::Time)?;
+        signers.verify(&jws).map_err(refused)?;
+        let digest = Digest::from_bytes(sha256(self.snapshot.as_bytes())).to_string();
+        if string_claim(&jws.claims, "sha256", 64).map_err(refused)? != digest {
+            return Err(SnapshotError::Signature("it is over another text".to_owned()));
+        }
+        let snapshot = Snapshot::from_json(self.snapshot.as_bytes(), now_seconds)?;
+        let says = |name, value: &str| {
+            string_claim(&jws.claims, name, MAX_URI_BYTES).is_ok_and(|claim| claim == value)
+        };
+        if !says("iss", &snapshot.document.issuer) || !says("aud", &snapshot.document.resource) {
+            return Err(SnapshotError::Other("broker or server"));
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Snapshot {
+    /// Reads a snapshot whose origin the transport already vouches for; from the network use [`SignedSnapshot::open`].
+    pub fn from_json(text: &[u8], now_seconds: u64) -> Result<Self, SnapshotError> {
+        if text.len() > MAX_SNAPSHOT_BYTES {
+            return Err(SnapshotError::Malformed("longer than 16 MiB".to_owned()));
+        }
+        let value = json::parse_value(text, json::MAX_DEPTH + 4)
+            .map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+        let document =
+            serde_json::from_value(value).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+        Self::from_document(document, now_seconds)
+    }
+
+    /// Checks and compiles a snapshot.
+    pub fn from_document(mut document: SnapshotDocument, now_seconds: u64) -> Result<Self, SnapshotError> {
+        let begins_soon = document.issued_at <= now_seconds + CLOCK_SKEW_SECONDS;
+        let is_short = document.expires_at.saturating_sub(document.issued_at) <= MAX_LIFETIME_SECONDS;
+        if !begins_soon || !is_short || document.expires_at <= now_seconds {
+            return Err(SnapshotError::Time);
+        }
+        let jwks = document.jwks.to_string();
+        let keys = KeySet::from_jwks(jwks.as_bytes())
+            .map_err(|error| SnapshotError::Malformed(format!("jwks: {error}")))?;
+        if document.tools.len() > MAX_TOOLS {
+            return Err(SnapshotError::Malformed("more than 500 tools".to_owned()));
+        }
+        let mut tools = BTreeMap::new();
+        for tool in std::mem::take(&mut document.tools) {
+            let (name, tool) = pin(tool)?;
+            if tools.contains_key(&name) {
+                return Err(SnapshotError::Tool { name, problem: "stands twice".to_owned() });
+            }
+            tools.insert(name, tool);
+        }
+        Ok(Self { document, keys, tools })
+    }
+
+    /// Its version.
+    pub fn version(&self) -> u64 {
+        self.document.version
+    }
+
+    /// The server's id in the registry.
+    pub fn server_id(&self) -> &str {
+        &self.document.server_id
+    }
+
+    /// Digest of the server's approved manifest.
+    pub fn manifest_digest(&self) -> Digest {
+        self.document.manifest_digest
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.document.issuer
+    }
+
+    pub(crate) fn resource(&self) -> &str {
+        &self.document.resource
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        &self.document.tenant
+    }
+
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.document.expires_at
+    }
+
+    pub(crate) fn revocations(&self) -> &[Revocation] {
+        &self.document.revocations
+    }
+
+    pub(crate) fn keys(&self) -> &KeySet {
+        &self.keys
+    }
+
+    pub(crate) fn tool(&self, name: &str) -> Option<&PinnedTool> {
+        self.tools.get(name)
+    }
+}
+
+fn pin(tool: ToolDocument) -> Result<(String, PinnedTool), SnapshotError> {
+    let name = tool.definition.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let broken = |problem: String| SnapshotError::Tool { name: name.clone(), problem };
+    if name.is_empty() || tool.least_level == Level::L0 {
+        return Err(broken("a tool needs a name and a level above L0".to_owned()));
+    }
+    let digest = tool_digest(&tool.definition).map_err(|error| broken(error.to_string()))?;
+    if digest != tool.tool_digest {
+        return Err(broken("its definition is not the one of its digest".to_owned()));
+    }
+    let schema =
+        tool.definition.get("inputSchema").ok_or_else(|| broken("it has no inputSchema".to_owned()))?;
+    let schema = PinnedSchema::compile(schema).map_err(|error| broken(error.to_string()))?;
+    let pinned = PinnedTool {
+        tool_digest: digest,
+        schema,
+        least_level: tool.least_level,
+        definition: tool.definition,
+    };
+    Ok((name, pinned))
+}
+
+const CLOCK_SKEW_SECONDS: u64 = 60;
+const MAX_LIFETIME_SECONDS: u64 = 3600;
+const MAX_SNAPSHOT_BYTES: usize = 16 * 1024 * 1024;
+const MAX_TOOLS: usize = 500;
+const MAX_URI_BYTES: usize = 2048;
