@@ -11,8 +11,10 @@
     )
 )]
 
+pub mod clock;
 pub mod log;
 pub mod person;
 pub mod policy;
 pub mod provider;
 pub mod registry;
+pub mod secret;
