@@ -1,2 +1,5 @@
 //! Deputize.
+
+mod dev;
+
 fn main() {}

@@ -1,0 +1,41 @@
+//! Sends e-mail; here it only says that it would have.
+
+use super::{Tools, tool};
+use deputize_call::json::{JsonError, Object};
+use deputize_issuer::registry::{Effect, Tier, ToolRecord};
+use serde_json::{Value, json};
+
+/// The tools as approved.
+pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
+    let definition = json!({
+        "name": "send_email",
+        "title": "Send an e-mail",
+        "description": "Sends a plain-text e-mail to one address.",
+        "inputSchema": {
+            "type": "object",
+            "properties": {
+                "to": { "type": "string", "pattern": "^[^@\\s]+@[^@\\s]+$", "maxLength": 254 },
+                "subject": { "type": "string", "maxLength": 200 },
+                "body": { "type": "string", "maxLength": 10_000 }
+            },
+            "required": ["to", "subject", "body"],
+            "additionalProperties": false
+        },
+        "annotations": { "readOnlyHint": false, "destructiveHint": false, "openWorldHint": true }
+    });
+    let example =
+        json!({ "to": "grace@shop.example", "subject": "Your refund", "body": "It is on its way." });
+    Ok(vec![tool(definition, Tier::Medium, Effect::Write, example)?])
+}
+
+#[derive(Debug)]
+pub(super) struct Mailer;
+
+impl Tools for Mailer {
+    fn run(&self, tool: &str, arguments: &Object) -> Result<Value, String> {
+        match tool {
+            "send_email" => Ok(json!({ "accepted": [arguments.get("to")] })),
+            _ => Err(format!("no tool {tool}")),
+        }
+    }
+}

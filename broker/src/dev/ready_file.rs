@@ -1,0 +1,150 @@
+//! The ready file: where a development environment is and how to use it, for scripts and tests.
+//!
+//! It holds credentials (user tokens, the client's private key), so it is its owner's alone. It appears complete or
+//! not at all, and only once everything answers.
+
+use deputize_issuer::clock::{NoRandomness, fill_random};
+use deputize_issuer::registry::ServerRecord;
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+/// What the file says.
+#[derive(Serialize)]
+pub(crate) struct ReadyFile {
+    /// The broker: `iss` of its tokens.
+    pub(crate) issuer: String,
+    /// Where tokens are exchanged.
+    pub(crate) token_endpoint: String,
+    /// Where its public keys are.
+    pub(crate) jwks_uri: String,
+    /// Its administration.
+    pub(crate) admin_url: String,
+    /// The identity provider.
+    pub(crate) idp: String,
+    /// A token for each user, good for an hour.
+    pub(crate) user_tokens: BTreeMap<String, String>,
+    /// The agent platform, as a client of the broker.
+    pub(crate) client: ReadyClient,
+    /// The MCP servers.
+    pub(crate) servers: Vec<ReadyServer>,
+}
+
+/// A client of the broker.
+#[derive(Serialize)]
+pub(crate) struct ReadyClient {
+    /// Its id.
+    pub(crate) client_id: String,
+    /// The key with which it authenticates (`private_key_jwt`), as a JWK.
+    pub(crate) private_jwk: Value,
+}
+
+/// An MCP server.
+#[derive(Serialize)]
+pub(crate) struct ReadyServer {
+    resource: String,
+    tools: Vec<ReadyTool>,
+}
+
+#[derive(Serialize)]
+struct ReadyTool {
+    name: Value,
+    input_schema: Value,
+    tier: &'static str,
+    level: &'static str,
+    example_arguments: Value,
+}
+
+impl ReadyServer {
+    /// What the file says of a server.
+    pub(crate) fn of(record: &ServerRecord) -> Self {
+        let tools = record.tools.iter().map(|tool| {
+            let member = |name| tool.definition.get(name).cloned().unwrap_or_default();
+            let least = tool.tier.least_level();
+            ReadyTool {
+                name: member("name"),
+                input_schema: member("inputSchema"),
+                tier: tool.tier.as_str(),
+                level: tool.level.map_or(least, |level| level.max(least)).as_str(),
+                example_arguments: tool.example_arguments.clone().unwrap_or_default().into(),
+            }
+        });
+        Self { resource: record.resource.clone(), tools: tools.collect() }
+    }
+}
+
+/// Writes the file: first beside its place under a random name, exclusively and for its owner alone, then renamed.
+pub(crate) fn write(path: &Path, ready: &ReadyFile) -> io::Result<()> {
+    let text = zeroize::Zeroizing::new(serde_json::to_vec_pretty(ready)?);
+    let mut random = [0_u8; 8];
+    fill_random(&mut random).map_err(|NoRandomness| io::Error::other(NoRandomness))?;
+    let temporary = path.with_extension(format!("{:016x}.tmp", u64::from_be_bytes(random)));
+    let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Nothing half-written is left behind; that it may not be there to remove changes nothing.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dev::example_server::ExampleServer;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn ready() -> ReadyFile {
+        let crm = ExampleServer::crm("http://127.0.0.1:7001/mcp", "crm").unwrap();
+        ReadyFile {
+            issuer: "http://127.0.0.1:7000".to_owned(),
+            token_endpoint: "http://127.0.0.1:7000/token".to_owned(),
+            jwks_uri: "http://127.0.0.1:7000/jwks".to_owned(),
+            admin_url: "http://127.0.0.1:7003".to_owned(),
+            idp: "http://127.0.0.1:7004".to_owned(),
+            user_tokens: [("alice".to_owned(), "a.b.c".to_owned())].into(),
+            client: ReadyClient { client_id: "platform".to_owned(), private_jwk: Value::Null },
+            servers: vec![ReadyServer::of(crm.record())],
+        }
+    }
+
+    #[test]
+    fn it_is_whole_private_and_replaces_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        fs::write(&path, "of an earlier run").unwrap();
+        write(&path, &ready()).unwrap();
+
+        let read: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let tool = &read["servers"][0]["tools"][0];
+        assert_eq!(
+            (&tool["name"], &tool["tier"], &tool["level"]),
+            (&"lookup_customer".into(), &"low".into(), &"L1".into())
+        );
+        assert_eq!(tool["example_arguments"]["customer_id"], "cus_17");
+        assert_eq!(tool["input_schema"]["type"], "object");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let occupied = folder.path().join("ready.json");
+        fs::create_dir(&occupied).unwrap();
+        write(&occupied, &ready()).unwrap_err();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        write(&folder.path().join("missing/ready.json"), &ready()).unwrap_err();
+    }
+}
