@@ -29,7 +29,7 @@ pub struct ToolCallClaims {
     pub exp: u64,
     /// Unique id of the token.
     pub jti: String,
-    /// Names the tool (`tool:NAME`), or `mcp:list` at L0.
+    /// Names the tool; `mcp:list` at L0.
     pub scope: String,
     /// The key that the bearer must prove.
     pub cnf: Confirmation,

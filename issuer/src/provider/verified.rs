@@ -28,6 +28,8 @@ pub struct VerifiedUserToken {
     pub act: Option<Actor>,
     /// The key that the token is bound to.
     pub bound_to: Option<Confirmation>,
+    /// Whether it has one audience alone, as an actor token must.
+    pub sole_audience: bool,
 }
 
 /// What a token must be this time.
@@ -59,7 +61,8 @@ impl ReadToken {
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), claims.get(name)?.clone())))
             .collect();
-        let audiences = jws::audiences(claims, MAX_AUDIENCES)?.into_iter().map(str::to_owned).collect();
+        let audiences: Vec<String> =
+            jws::audiences(claims, MAX_AUDIENCES)?.into_iter().map(str::to_owned).collect();
         let mut parties = Vec::new();
         for name in PARTY_CLAIMS.into_iter().filter(|name| claims.contains_key(*name)) {
             parties.push((name, jws::string_claim(claims, name, MAX_PARTY_BYTES)?.to_owned()));
@@ -71,6 +74,7 @@ impl ReadToken {
             may_act: delegation::may_act(claims)?,
             act: delegation::act(claims)?,
             bound_to: delegation::bound_to(claims)?,
+            sole_audience: audiences.len() == 1,
         };
         // Parsed claims take about as much again as their text, plus a fixed overhead.
         let weight = u32::try_from(2 * jws.signing_input.len() + 1024).unwrap_or(u32::MAX);

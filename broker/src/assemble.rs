@@ -1,0 +1,218 @@
+//! Puts the broker together. The only file that names concrete backends.
+
+use arc_swap::ArcSwap;
+use deputize_call::{nonce::NonceMaker, once::OnceSet};
+use deputize_issuer::{
+    clock::{Clock, ClockWatch, SystemClock},
+    desk::{Desk, Rules, Settings},
+    keys::KeySource,
+    limits::{Limits, Rate},
+    lineage::Lineage,
+    log::{Class, Log, LogConfig, Recovery},
+    provider::{Providers, TokenDecrypter},
+    record::{Entry, Kind, Pseudonyms, Refusals},
+    replay::EmbeddedReplay,
+    transaction::TransactionIds,
+};
+use std::{path::Path, sync::Arc, time::Duration};
+use url::Url;
+
+use crate::{
+    backends::{
+        embedded::EmbeddedRevocations,
+        key_files::{self, KeyFiles},
+        oidc::{OidcIssuer, OidcKeys},
+    },
+    config::resolved::{Mode, Resolved},
+    restore,
+};
+
+/// A broker that is put together, but does not listen yet.
+pub struct Assembly {
+    /// The desk.
+    pub desk: Arc<Desk>,
+    /// Its log.
+    pub log: Log,
+    /// Keeps identity providers' keys fresh.
+    pub provider_keys: Arc<OidcKeys>,
+}
+
+/// Why a broker cannot start; says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotStart(pub String);
+
+/// Puts a broker together from its configuration.
+///
+/// # Errors
+/// [`CannotStart`]: the data folder is not usable, is one of `dev`, or its log is damaged or rolled back.
+pub fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, CannotStart> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    key_files::make_private_folder(&resolved.data_dir).map_err(cannot)?;
+    check_marker(&resolved.data_dir, mode)?;
+    let keys = KeyFiles::open(&resolved.data_dir).map_err(cannot)?;
+    let (log, recovery) = open_log(resolved, &keys)?;
+    tracing::info!(size = recovery.size, torn_bytes = recovery.torn_bytes_dropped, "log opened");
+
+    let assertions = Arc::new(EmbeddedReplay::new(
+        Arc::clone(&clock),
+        ASSERTION_MEMORY + Duration::from_secs(2 * resolved.limits.leeway_seconds),
+        resolved.limits.once_capacity,
+    ));
+    let lineage = Lineage::default();
+    let restored = restore::from_log(&log.reader(), clock.now_ms(), &assertions, &lineage).map_err(cannot)?;
+    tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
+
+    let revocations = EmbeddedRevocations::open(&resolved.data_dir.join("facts.redb"), Arc::clone(&clock))
+        .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
+    let provider_keys = provider_keys(resolved, Arc::clone(&clock))?;
+    let rules = rules(resolved, &provider_keys)?;
+    let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
+    let desk = Desk {
+        settings: Settings {
+            issuer: resolved.issuer.clone(),
+            token_endpoint: format!("{}/token", resolved.issuer),
+            leeway_seconds: resolved.limits.leeway_seconds,
+            proof_window_seconds: PROOF_WINDOW.as_secs(),
+            log_size_at_start: recovery.size,
+        },
+        clock_watch: ClockWatch::new(clock.as_ref()),
+        rules: ArcSwap::from_pointee(rules),
+        keys: KeySource::new(keys.token_key().map_err(cannot)?, Vec::new()),
+        audit: Arc::new(log.clone()),
+        assertions,
+        // A proof passes with a live nonce alone, so its id is remembered longer than nonces live.
+        proofs: OnceSet::new(NONCE_LIFETIME + PROOF_WINDOW, resolved.limits.once_capacity),
+        nonces: NonceMaker::new(log.origin(), NONCE_LIFETIME).map_err(|error| random(&error))?,
+        redemptions: OnceSet::new(REDEMPTION_MEMORY, resolved.limits.once_capacity),
+        revocations: Arc::new(revocations),
+        lineage,
+        transactions: TransactionIds::new(keys.secret("transactions").map_err(cannot)?.expose()),
+        pseudonyms: Pseudonyms::new(keys.secret("pseudonyms").map_err(cannot)?.expose()),
+        limits: Limits::new(
+            Rate { per_second: resolved.limits.client_per_second, burst: resolved.limits.client_per_second },
+            Rate {
+                per_second: resolved.limits.denials_per_second,
+                burst: resolved.limits.denials_per_second.saturating_mul(10),
+            },
+        ),
+        refusals: Refusals::default(),
+        clock,
+    };
+    record_start(&desk)?;
+    Ok(Assembly { desk: Arc::new(desk), log, provider_keys })
+}
+
+/// Reads registry, policies and clients again and swaps them in as a whole; on any error the old ones stay.
+///
+/// # Errors
+/// Everything that is wrong with the new ones.
+pub fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), CannotStart> {
+    let rules = rules(resolved, &assembly.provider_keys)?;
+    assembly.desk.rules.store(Arc::new(rules));
+    record_configuration(&assembly.desk)
+}
+
+fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, CannotStart> {
+    let (registry, policies) = resolved.load_rules().map_err(|errors| {
+        CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    let providers = resolved.providers.iter().map(|upstream| upstream.provider.clone()).collect();
+    let keys = Arc::clone(provider_keys);
+    Ok(Rules {
+        clients: resolved.index_clients().map_err(cannot)?,
+        providers: Providers::new(providers, keys, decrypter(resolved)?).map_err(cannot)?,
+        registry,
+        policies,
+    })
+}
+
+fn provider_keys(resolved: &Resolved, clock: Arc<dyn Clock>) -> Result<Arc<OidcKeys>, CannotStart> {
+    let issuers = resolved
+        .providers
+        .iter()
+        .map(|upstream| OidcIssuer {
+            issuer: upstream.provider.issuer.clone(),
+            ca_file: upstream.ca_file.clone(),
+            allow_private_addresses: upstream.allow_private_addresses,
+        })
+        .collect();
+    OidcKeys::new(issuers, clock).map(Arc::new).map_err(cannot)
+}
+
+#[cfg(feature = "jwe")]
+fn decrypter(resolved: &Resolved) -> Result<Option<Arc<dyn TokenDecrypter>>, CannotStart> {
+    if resolved.jwe_key_files.is_empty() {
+        return Ok(None);
+    }
+    let decrypter = crate::backends::jwe::JweKeys::load(&resolved.jwe_key_files).map_err(cannot)?;
+    Ok(Some(Arc::new(decrypter)))
+}
+
+#[cfg(not(feature = "jwe"))]
+fn decrypter(resolved: &Resolved) -> Result<Option<Arc<dyn TokenDecrypter>>, CannotStart> {
+    if resolved.jwe_key_files.is_empty() {
+        return Ok(None);
+    }
+    Err(CannotStart("jwe_key_files: this program was built without the feature jwe".to_owned()))
+}
+
+fn open_log(resolved: &Resolved, keys: &KeyFiles) -> Result<(Log, Recovery), CannotStart> {
+    let host = Url::parse(&resolved.issuer).map_err(cannot)?.host_str().unwrap_or("deputize").to_owned();
+    let replica = keys.secret("replica").map_err(cannot)?;
+    let name: String = replica.expose().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let origin = format!("{host}/log/{name}");
+    let signer = keys.checkpoint_signer(&origin).map_err(cannot)?;
+    let config = LogConfig {
+        folder: resolved.data_dir.join("log"),
+        origin,
+        anchor: resolved.anchor.clone(),
+        segment_bytes: resolved.segment_bytes,
+        reserve_bytes: resolved.reserve_bytes,
+    };
+    Log::open(config, signer).map_err(cannot)
+}
+
+/// The data of `dev` is marked: its keys were made for nobody's production.
+fn check_marker(data_dir: &Path, mode: Mode) -> Result<(), CannotStart> {
+    let marker = data_dir.join(DEVELOPMENT_MARKER);
+    match mode {
+        Mode::Development => std::fs::write(&marker, "Made by `deputize dev`: not for production.\n").map_err(cannot),
+        Mode::Production if marker.exists() => Err(CannotStart(format!(
+            "{} was made by `deputize dev`; production needs a data folder of its own",
+            data_dir.display()
+        ))),
+        Mode::Production => Ok(()),
+    }
+}
+
+fn record_start(desk: &Desk) -> Result<(), CannotStart> {
+    let mut entry = Entry::new(Kind::Start, desk.clock.now_ms());
+    entry.by = Some(format!("deputize {}", env!("CARGO_PKG_VERSION")));
+    let bytes = entry.to_bytes().map_err(cannot)?;
+    desk.audit.append_later(Class::Vital, bytes).map_err(cannot)?;
+    record_configuration(desk)
+}
+
+fn record_configuration(desk: &Desk) -> Result<(), CannotStart> {
+    let rules = desk.rules.load();
+    let mut entry = Entry::new(Kind::Configuration, desk.clock.now_ms());
+    entry.registry = Some(rules.registry.digest().to_string());
+    entry.policy =
+        Some(deputize_call::claims::PolicyRef { digest: rules.policies.digest().to_owned(), ids: Vec::new() });
+    let bytes = entry.to_bytes().map_err(cannot)?;
+    desk.audit.append_later(Class::Vital, bytes).map_err(cannot)
+}
+
+fn cannot(error: impl std::fmt::Display) -> CannotStart {
+    CannotStart(error.to_string())
+}
+
+/// Marks a data folder of `dev`.
+pub const DEVELOPMENT_MARKER: &str = "DEVELOPMENT";
+const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+const PROOF_WINDOW: Duration = Duration::from_secs(30);
+/// Assertions live five minutes at most; this, and the leeway twice.
+const ASSERTION_MEMORY: Duration = Duration::from_secs(300);
+/// Longer than a tool-call token can live.
+const REDEMPTION_MEMORY: Duration = Duration::from_secs(180);

@@ -1,0 +1,123 @@
+//! Revocations of one machine: durable in an embedded store, answered from memory.
+
+use async_trait::async_trait;
+use deputize_issuer::{
+    clock::Clock,
+    revocation::{RevocationFailed, Revocations, Revoked, RevokedSet},
+};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::{path::Path, sync::Arc};
+
+/// JSON of a [`Revoked`] → Unix seconds until which it holds.
+const REVOKED: TableDefinition<'_, &str, u64> = TableDefinition::new("revoked");
+
+/// Revocations in `data_dir/facts.redb`.
+pub struct EmbeddedRevocations {
+    database: Arc<Database>,
+    view: Arc<RevokedSet>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the store of revocations: {0}")]
+pub struct StoreError(#[from] redb::Error);
+
+impl EmbeddedRevocations {
+    /// Opens the store, dropping what has lapsed.
+    ///
+    /// # Errors
+    /// If it cannot be opened: another process holds it, or it is damaged.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(redb::Error::from)?;
+        drop_lapsed(&database, clock.now_seconds())?;
+        let view = RevokedSet::default();
+        for (revoked, until) in read_all(&database)? {
+            view.insert([revoked], until);
+        }
+        Ok(Self { database: Arc::new(database), view: Arc::new(view), clock })
+    }
+}
+
+#[async_trait]
+impl Revocations for EmbeddedRevocations {
+    fn any_revoked(&self, what: &[Revoked]) -> bool {
+        self.view.any(what)
+    }
+
+    async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed> {
+        // In memory first: it takes effect now even if the disk is slow; the answer waits for the disk.
+        self.view.insert(what.iter().cloned(), until_seconds);
+        self.view.forget_before(self.clock.now_seconds());
+        let database = Arc::clone(&self.database);
+        let stored = tokio::task::spawn_blocking(move || store(&database, &what, until_seconds)).await;
+        match stored {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "revocation not stored");
+                Err(RevocationFailed)
+            }
+            Err(_) => Err(RevocationFailed),
+        }
+    }
+}
+
+fn store(database: &Database, what: &[Revoked], until_seconds: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(REVOKED)?;
+        for revoked in what {
+            let key = serde_json::to_string(revoked).unwrap_or_default();
+            let earlier = table.get(key.as_str())?.map_or(0, |until| until.value());
+            table.insert(key.as_str(), earlier.max(until_seconds))?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn drop_lapsed(database: &Database, now_seconds: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(REVOKED)?.retain(|_, until| until >= now_seconds)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read_all(database: &Database) -> Result<Vec<(Revoked, u64)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(REVOKED)?;
+    let mut all = Vec::new();
+    for row in table.iter()? {
+        let (key, until) = row?;
+        // INVARIANT: keys are written by `store` alone; one that does not parse would be a damaged store.
+        let revoked = serde_json::from_str(key.value()).map_err(|_| redb::Error::Corrupted("revocation key".into()))?;
+        all.push((revoked, until.value()));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputize_issuer::clock::TestClock;
+
+    #[tokio::test]
+    async fn what_was_revoked_stays_so_after_a_restart_until_it_lapses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("facts.redb");
+        let clock = Arc::new(TestClock::at_seconds(1000));
+        let token = Revoked::Token("a".into());
+        let store = EmbeddedRevocations::open(&path, clock.clone()).unwrap();
+        assert!(!store.any_revoked(std::slice::from_ref(&token)));
+        store.revoke(vec![token.clone()], 1100).await.unwrap();
+        assert!(store.any_revoked(std::slice::from_ref(&token)));
+        drop(store);
+        let store = EmbeddedRevocations::open(&path, clock.clone()).unwrap();
+        assert!(store.any_revoked(std::slice::from_ref(&token)));
+        assert!(!store.any_revoked(&[Revoked::Transaction("a".into())]), "kinds are apart");
+        drop(store);
+        clock.advance(std::time::Duration::from_secs(101));
+        let store = EmbeddedRevocations::open(&path, clock).unwrap();
+        assert!(!store.any_revoked(std::slice::from_ref(&token)), "lapsed");
+    }
+}

@@ -1,0 +1,199 @@
+//! `deputize serve`: the broker, for production.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{
+    assemble::{self, Assembly, CannotStart},
+    config::resolved::{self, Mode, Resolved},
+    http::{
+        admin::Administration,
+        listen::{Listening, serve_tcp, serve_unix},
+        router,
+        source::SourceLimit,
+        tls,
+    },
+    telemetry,
+};
+
+/// A broker that listens.
+pub struct Running {
+    /// Where the public door is.
+    pub address: SocketAddr,
+    /// Where health and metrics are.
+    pub admin_address: Option<SocketAddr>,
+    /// What it is made of.
+    pub assembly: Assembly,
+    stop: watch::Sender<bool>,
+    administration: Arc<Administration>,
+    tasks: JoinSet<()>,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reads registry, policies and clients again.
+///
+/// # Errors
+/// [`CannotStart`].
+pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), CannotStart> {
+    let resolved = load(path, Mode::Production)?;
+    if resolved.anchor.is_none() {
+        tracing::warn!("audit.anchor is not configured: a rollback of the data folder would not be seen");
+    }
+    let listener = TcpListener::bind(resolved.listen.address).await.map_err(|error| {
+        CannotStart(format!("cannot listen on {}: {error}", resolved.listen.address))
+    })?;
+    let running = start(&resolved, Mode::Production, listener).await?;
+    tracing::info!(address = %running.address, issuer = resolved.issuer, "ready");
+    if let Some(file) = ready_file {
+        let text = format!("{{\"address\":\"{}\"}}\n", running.address);
+        std::fs::write(&file, text).map_err(|error| CannotStart(format!("{}: {error}", file.display())))?;
+    }
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| CannotStart(error.to_string()))?;
+    loop {
+        tokio::select! {
+            () = stop_signal() => break,
+            _ = hangup.recv() => reload(&running, path),
+        }
+    }
+    running.drain().await;
+    Ok(())
+}
+
+/// Starts a broker on a listener that is bound already.
+///
+/// # Errors
+/// [`CannotStart`].
+pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Result<Running, CannotStart> {
+    let cannot = |error: std::io::Error| CannotStart(error.to_string());
+    let address = listener.local_addr().map_err(cannot)?;
+    let assembly = assemble::assemble(resolved, mode)?;
+    let tls = resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
+    let (stop, stopping) = watch::channel(false);
+    let administration = Arc::new(Administration {
+        desk: Arc::clone(&assembly.desk),
+        log: assembly.log.clone(),
+        ready: AtomicBool::new(false),
+        metrics: telemetry::metrics().map_err(CannotStart)?,
+    });
+    let sources = Arc::new(SourceLimit::new(resolved.limits.source_per_second));
+    let listening = Listening {
+        tls,
+        connections: resolved.limits.connections,
+        drain: resolved.limits.drain,
+        stop: stopping.clone(),
+    };
+    let inside = Listening { tls: None, connections: 64, ..listening.clone() };
+
+    let mut tasks = JoinSet::new();
+    let admin_address = match resolved.admin_address {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.map_err(cannot)?;
+            let bound = listener.local_addr().map_err(cannot)?;
+            let router = match mode {
+                // Over TCP only what probes and scrapers may see; administration is on the socket.
+                Mode::Production => router::observation(Arc::clone(&administration)),
+                Mode::Development => router::administration(Arc::clone(&administration)),
+            };
+            tasks.spawn(serve_tcp(listener, router, inside.clone()));
+            Some(bound)
+        }
+    };
+    let socket = bind_socket(&resolved.admin_socket)?;
+    tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration)), inside));
+    let public = router::public(Arc::clone(&assembly.desk), Arc::clone(&sources));
+    tasks.spawn(serve_tcp(listener, public, listening));
+    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, stopping));
+    assembly.provider_keys.start();
+    administration.ready.store(true, Ordering::Release);
+    Ok(Running { address, admin_address, assembly, stop, administration, tasks })
+}
+
+impl Running {
+    /// Stops taking requests, finishes those under way, and closes the log.
+    pub async fn drain(mut self) {
+        self.administration.ready.store(false, Ordering::Release);
+        tracing::info!("draining");
+        // There is a receiver as long as a task runs; without one there is nothing to stop.
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+        self.assembly.desk.refusals.write(&self.assembly.desk);
+        if let Err(error) = self.assembly.log.close().await {
+            tracing::error!(%error, "log not closed cleanly");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_signal() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Reads a configuration and joins what is wrong with it into one message.
+///
+/// # Errors
+/// [`CannotStart`].
+pub fn load(path: &Path, mode: Mode) -> Result<Resolved, CannotStart> {
+    resolved::load(path, mode)
+        .map_err(|errors| CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+fn reload(running: &Running, path: &Path) {
+    let reloaded = load(path, Mode::Production).and_then(|resolved| assemble::reload(&running.assembly, &resolved));
+    match reloaded {
+        Ok(()) => tracing::info!("configuration reloaded"),
+        Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays"),
+    }
+}
+
+/// Once a second: what was counted goes into the log. Now and then: what nobody needs is forgotten.
+async fn keep_house(desk: Arc<deputize_issuer::desk::Desk>, sources: Arc<SourceLimit>, mut stop: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut ticks = 0_u64;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        desk.refusals.write(&desk);
+        ticks += 1;
+        if ticks % 10 == 0 {
+            sources.forget_idle();
+        }
+    }
+}
+
+/// A socket in a folder that only its owner may enter; what a dead process left there is removed.
+fn bind_socket(path: &Path) -> Result<UnixListener, CannotStart> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let cannot = |error: std::io::Error| CannotStart(format!("{}: {error}", path.display()));
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path).map_err(cannot)?,
+        Ok(_) => return Err(CannotStart(format!("{} exists and is not a socket", path.display()))),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+    Ok(listener)
+}

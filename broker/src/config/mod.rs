@@ -1,0 +1,5 @@
+//! Configuration in two steps: [`raw`] is what the file says, [`resolved`] is what is true.
+
+pub mod raw;
+pub mod read;
+pub mod resolved;

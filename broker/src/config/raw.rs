@@ -1,0 +1,244 @@
+//! What the configuration file says, member for member. `resolved` checks it; nothing else reads it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// The configuration of a broker. Relative paths are relative to the file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Public base URL of the broker: `iss` of its tokens. https, without a trailing slash.
+    pub issuer: String,
+    /// Folder of the log, keys and runtime facts.
+    pub data_dir: PathBuf,
+    /// The public listener.
+    pub listen: Listen,
+    /// The listener of health, metrics and administration.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The audit log.
+    #[serde(default)]
+    pub audit: Audit,
+    /// OIDC issuers whose users' tokens are accepted.
+    #[serde(default)]
+    pub identity_providers: Vec<IdentityProvider>,
+    /// OAuth clients: agent platforms, agents, guards of MCP servers.
+    #[serde(default)]
+    pub clients: Vec<Client>,
+    /// Folder of registry files, one server each (`*.yaml`, `*.yml`, `*.json`).
+    pub registry: PathBuf,
+    /// Folder of policies (`*.cedar`).
+    pub policies: PathBuf,
+    /// Whether clients may authenticate with a bootstrap secret. Off by default: keys are better.
+    #[serde(default)]
+    pub allow_client_secrets: bool,
+    /// Files with private keys (JWK) for JWE-wrapped subject tokens.
+    #[serde(default)]
+    pub jwe_key_files: Vec<PathBuf>,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// A listener.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// `host:port`; port 0 takes a free one.
+    pub address: String,
+    /// TLS, unless a proxy in front terminates it.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Set to true where a proxy in front terminates TLS and this listener is not reachable otherwise.
+    #[serde(default)]
+    pub behind_proxy: bool,
+}
+
+/// Certificate and key of a listener.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM chain.
+    pub certificate_file: PathBuf,
+    /// PEM key, readable by its owner alone.
+    pub key_file: PathBuf,
+}
+
+/// Administration.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `host:port` for health and metrics; administration itself only where `socket` is not enough (see `tls`).
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Unix socket for administration: whoever may open it is an administrator. `data_dir/admin.sock` by default.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// Where the newest checkpoint is kept outside the data folder, so that a rollback of the folder is seen.
+    pub anchor: Option<PathBuf>,
+    /// Space kept free for decisions and revocations, in MiB.
+    pub reserve_mib: u64,
+    /// Size of a segment file, in MiB.
+    pub segment_mib: u64,
+}
+
+/// One trusted OIDC issuer.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProvider {
+    /// `iss`, exactly as in its tokens.
+    pub issuer: String,
+    /// Tenant of its users.
+    pub tenant: String,
+    /// Where its claims are: `entra_id`, `okta`, `auth0`, `keycloak`, `google` or `generic`.
+    #[serde(default)]
+    pub preset: Preset,
+    /// What differs from the preset.
+    #[serde(default)]
+    pub claims: Claims,
+    /// PEM file of a private certification authority.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Whether its address may be private or loopback. Off by default, so that a name cannot point inward.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
+}
+
+/// Vendors whose claims are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the vendors' names")]
+pub enum Preset {
+    EntraId,
+    Okta,
+    Auth0,
+    Keycloak,
+    Google,
+    #[default]
+    Generic,
+}
+
+/// Where claims are, where that differs from the preset.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Claims {
+    /// The claim that never changes for a person.
+    pub stable: Option<String>,
+    /// The claim that lists groups.
+    pub groups: Option<String>,
+    /// Groups that make a role.
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// Further claims for policy: name there → claim here.
+    pub extra: BTreeMap<String, String>,
+}
+
+/// One OAuth client.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// Tenant.
+    pub tenant: String,
+    /// What `act.sub` says when it acts; its id by default. Often a SPIFFE ID.
+    #[serde(default)]
+    pub actor: Option<String>,
+    /// File with its public keys (JWKS).
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// SHA-256 of its bootstrap secret, base64url; `deputize client add --secret` prints it.
+    #[serde(default)]
+    pub secret_sha256: Option<String>,
+    /// `aud` (and `azp`/`client_id`) of the user tokens that it may bring.
+    #[serde(default)]
+    pub subject_audiences: Vec<String>,
+    /// Actors that it may present by `actor_token`.
+    #[serde(default)]
+    pub presents_actors: Vec<PresentedActor>,
+    /// Servers and tools that it may ask for; none by default.
+    #[serde(default)]
+    pub may_call: Vec<Reach>,
+    /// Resource URI of the MCP server that this client is.
+    #[serde(default)]
+    pub server: Option<String>,
+    /// Whether it may get L0 tokens of its own (`client_credentials`).
+    #[serde(default)]
+    pub client_credentials: bool,
+    /// A disabled client is unknown.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+/// An actor that a client may present.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PresentedActor {
+    /// `iss` of the actor token.
+    pub issuer: String,
+    /// Its stable claim.
+    pub subject: String,
+    /// What `act.sub` then says.
+    pub actor: String,
+}
+
+/// How far a client may reach.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// Resource URI, or `*` for every server of the tenant.
+    pub resource: String,
+    /// Tools; all by default.
+    #[serde(default)]
+    pub tools: Option<Vec<String>>,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests a second of one source address, before anything is verified.
+    pub source_per_second: u32,
+    /// Requests a second of one authenticated client.
+    pub client_per_second: u32,
+    /// Records of denials a second of one client; more are counted.
+    pub denials_per_second: u32,
+    /// Open connections.
+    pub connections: usize,
+    /// Grace on the times of other parties' tokens, in seconds.
+    pub leeway_seconds: u64,
+    /// Proofs and assertions remembered, each.
+    pub once_capacity: usize,
+    /// How long a stop waits for requests under way, in seconds.
+    pub drain_seconds: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { anchor: None, reserve_mib: 64, segment_mib: 64 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            source_per_second: 5000,
+            client_per_second: 5000,
+            denials_per_second: 10,
+            connections: 10_000,
+            leeway_seconds: 5,
+            once_capacity: 2_000_000,
+            drain_seconds: 10,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,359 @@
+//! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::{
+    keys::KeySet,
+    sign::{SigningAlgorithm, SigningKey},
+};
+use deputize_issuer::{
+    authenticate::{Client, Clients, PresentedActor, Reach},
+    policy::{PolicyEngine, PolicyFile},
+    provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
+    registry::{Registry, ServerRecord},
+};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use url::Url;
+
+use super::{
+    raw,
+    read::{self, ConfigError},
+};
+
+/// The checked configuration of a broker.
+#[derive(Debug)]
+pub struct Resolved {
+    /// Issuer URL, without a trailing slash.
+    pub issuer: String,
+    /// Data folder.
+    pub data_dir: PathBuf,
+    /// Public listener.
+    pub listen: Listen,
+    /// Listener of health and metrics.
+    pub admin_address: Option<SocketAddr>,
+    /// Socket of administration.
+    pub admin_socket: PathBuf,
+    /// Copy of the newest checkpoint, outside the data folder.
+    pub anchor: Option<PathBuf>,
+    /// Space kept free in the data folder, in bytes.
+    pub reserve_bytes: u64,
+    /// Size of a segment, in bytes.
+    pub segment_bytes: u64,
+    /// Where identity providers are, and how they may be reached.
+    pub providers: Vec<Upstream>,
+    /// Clients.
+    pub clients: Vec<Client>,
+    /// Private keys for JWE.
+    pub jwe_key_files: Vec<PathBuf>,
+    /// Bounds.
+    pub limits: Limits,
+    registry: PathBuf,
+    policies: PathBuf,
+}
+
+/// The public listener.
+#[derive(Debug)]
+pub struct Listen {
+    /// Address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Certificate chain and key, as PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// An identity provider.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// How its tokens are read.
+    pub provider: Provider,
+    /// PEM file of its private certification authority.
+    pub ca_file: Option<PathBuf>,
+    /// Whether its address may be private.
+    pub allow_private_addresses: bool,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "documented in raw.rs")]
+pub struct Limits {
+    pub source_per_second: u32,
+    pub client_per_second: u32,
+    pub denials_per_second: u32,
+    pub connections: usize,
+    pub leeway_seconds: u64,
+    pub once_capacity: usize,
+    pub drain: Duration,
+}
+
+/// Whether the safety rules of production hold, or those of `dev`, which lives on loopback without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `serve`.
+    Production,
+    /// `dev`.
+    Development,
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it, not only the first thing.
+pub fn load(path: &Path, mode: Mode) -> Result<Resolved, Vec<ConfigError>> {
+    let raw = read::read_config(path, std::env::vars()).map_err(|error| vec![error])?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut check = Check { path, folder, mode, errors: Vec::new() };
+    let resolved = check.resolve(raw);
+    match resolved {
+        Some(resolved) if check.errors.is_empty() => Ok(resolved),
+        _ => Err(check.errors),
+    }
+}
+
+impl Resolved {
+    /// Reads the registry and the policies, which can be reloaded.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load_rules(&self) -> Result<(Registry, PolicyEngine), Vec<ConfigError>> {
+        let registry = load_registry(&self.registry);
+        let policies = load_policies(&self.policies);
+        match (registry, policies) {
+            (Ok(registry), Ok(policies)) => Ok((registry, policies)),
+            (registry, policies) => {
+                let errors = registry.err().into_iter().chain(policies.err()).flatten();
+                Err(errors.collect())
+            }
+        }
+    }
+
+    /// The clients, indexed.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn index_clients(&self) -> Result<Clients, ConfigError> {
+        let decoy = SigningKey::generate(SigningAlgorithm::ES256)
+            .map_err(|error| ConfigError::new(&self.data_dir, error.to_string()))?;
+        Ok(Clients::new(self.clients.clone(), decoy.public().clone()))
+    }
+}
+
+fn load_registry(folder: &Path) -> Result<Registry, Vec<ConfigError>> {
+    let files = read::files_of(folder, &["yaml", "yml", "json"]).map_err(|error| vec![error])?;
+    let (mut records, mut errors) = (Vec::new(), Vec::new());
+    for file in &files {
+        match read::read_yaml::<ServerRecord>(file) {
+            Ok(record) => records.push(record),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Registry::build(records)
+        .map_err(|errors| errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect())
+}
+
+fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
+    let files = read::files_of(folder, &["cedar"]).map_err(|error| vec![error])?;
+    if files.is_empty() {
+        return Err(vec![ConfigError::new(folder, "no *.cedar files: without a policy nothing is allowed")]);
+    }
+    let mut policies = Vec::new();
+    for file in &files {
+        let text = read::read_text(file).map_err(|error| vec![error])?;
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        policies.push(PolicyFile { name, text });
+    }
+    PolicyEngine::load(&policies)
+        .map_err(|errors| errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect())
+}
+
+struct Check<'p> {
+    path: &'p Path,
+    folder: &'p Path,
+    mode: Mode,
+    errors: Vec<ConfigError>,
+}
+
+impl Check<'_> {
+    fn resolve(&mut self, raw: raw::Config) -> Option<Resolved> {
+        self.https("issuer", &raw.issuer);
+        if raw.issuer.ends_with('/') {
+            self.refuse("issuer: leave the trailing slash out");
+        }
+        let address = self.address("listen.address", &raw.listen.address);
+        if raw.listen.tls.is_none() && !raw.listen.behind_proxy && self.mode == Mode::Production {
+            self.refuse("listen: give tls, or say behind_proxy: true where a proxy in front terminates TLS");
+        }
+        let admin_address =
+            raw.admin.address.as_ref().and_then(|address| self.address("admin.address", address));
+        let data_dir = self.folder.join(&raw.data_dir);
+        let anchor = raw.audit.anchor.as_ref().map(|anchor| self.folder.join(anchor));
+        if anchor.as_ref().is_some_and(|anchor| anchor.starts_with(&data_dir)) {
+            self.refuse("audit.anchor: keep it outside data_dir, or a rollback takes it along");
+        }
+        let providers = raw.identity_providers.iter().map(|provider| self.provider(provider)).collect();
+        let clients = self.clients(&raw);
+        Some(Resolved {
+            issuer: raw.issuer,
+            listen: Listen {
+                address: address?,
+                tls: raw
+                    .listen
+                    .tls
+                    .map(|tls| (self.folder.join(tls.certificate_file), self.folder.join(tls.key_file))),
+            },
+            admin_address,
+            admin_socket: raw.admin.socket.map_or_else(|| data_dir.join("admin.sock"), |path| self.folder.join(path)),
+            data_dir,
+            anchor,
+            reserve_bytes: raw.audit.reserve_mib.clamp(1, 1 << 20) << 20,
+            segment_bytes: raw.audit.segment_mib.clamp(1, 4096) << 20,
+            providers,
+            clients,
+            jwe_key_files: raw.jwe_key_files.iter().map(|file| self.folder.join(file)).collect(),
+            limits: self.limits(&raw.limits),
+            registry: self.folder.join(raw.registry),
+            policies: self.folder.join(raw.policies),
+        })
+    }
+
+    fn provider(&mut self, raw: &raw::IdentityProvider) -> Upstream {
+        self.https("identity_providers.issuer", &raw.issuer);
+        let preset = match raw.preset {
+            raw::Preset::EntraId => Preset::EntraId,
+            raw::Preset::Okta => Preset::Okta,
+            raw::Preset::Auth0 => Preset::Auth0,
+            raw::Preset::Keycloak => Preset::Keycloak,
+            raw::Preset::Google => Preset::Google,
+            raw::Preset::Generic => Preset::Generic,
+        };
+        let mut provider = preset.provider(&raw.issuer, &raw.tenant);
+        if let Some(stable) = &raw.claims.stable {
+            provider.claims.stable = StableClaim::same(stable);
+        }
+        if let Some(groups) = &raw.claims.groups {
+            provider.claims.groups = vec![GroupsClaim::new(groups, "")];
+        }
+        provider.claims.roles.extend(raw.claims.roles.clone());
+        let extra = raw.claims.extra.iter().map(|(name, path)| (name.clone(), ClaimPath::from(path.as_str())));
+        provider.claims.extra.extend(extra);
+        Upstream {
+            provider,
+            ca_file: raw.ca_file.as_ref().map(|file| self.folder.join(file)),
+            allow_private_addresses: raw.allow_private_addresses || self.mode == Mode::Development,
+        }
+    }
+
+    fn clients(&mut self, raw: &raw::Config) -> Vec<Client> {
+        let (mut clients, mut ids, mut actors) = (Vec::new(), HashSet::new(), HashSet::new());
+        for client in &raw.clients {
+            if client.id.starts_with("user:") || client.id.is_empty() || client.id.len() > 256 {
+                self.refuse(format!("client {:?}: an id is 1-256 characters and does not begin with user:", client.id));
+            }
+            if !ids.insert(client.id.clone()) {
+                self.refuse(format!("client {:?} stands twice", client.id));
+            }
+            let actor = client.actor.clone().unwrap_or_else(|| client.id.clone());
+            if !actors.insert(actor.clone()) {
+                self.refuse(format!("client {:?}: another client acts as {actor:?} already", client.id));
+            }
+            if actor.starts_with("spiffe://") && spiffe::SpiffeId::new(&actor).is_err() {
+                self.refuse(format!("client {:?}: {actor:?} is not a valid SPIFFE ID", client.id));
+            }
+            clients.push(self.client(raw, client));
+        }
+        clients
+    }
+
+    fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
+        let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file)));
+        let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {
+            let digest = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            if digest.is_none() {
+                self.refuse(format!("client {:?}: secret_sha256 is 43 characters of base64url", raw.id));
+            }
+            digest
+        });
+        if secret_sha256.is_some() && !config.allow_client_secrets {
+            self.refuse(format!(
+                "client {:?}: has a bootstrap secret, which allow_client_secrets: true would have to permit",
+                raw.id
+            ));
+        }
+        if keys.is_none() && secret_sha256.is_none() {
+            self.refuse(format!("client {:?}: give jwks_file; `deputize client add` makes one", raw.id));
+        }
+        Client {
+            id: raw.id.clone(),
+            tenant: raw.tenant.clone(),
+            actor: raw.actor.clone(),
+            keys: keys.unwrap_or_default(),
+            secret_sha256,
+            subject_audiences: raw.subject_audiences.clone(),
+            presents_actors: raw
+                .presents_actors
+                .iter()
+                .map(|actor| PresentedActor {
+                    issuer: actor.issuer.clone(),
+                    subject: actor.subject.clone(),
+                    actor: actor.actor.clone(),
+                })
+                .collect(),
+            may_call: raw
+                .may_call
+                .iter()
+                .map(|reach| Reach { resource: reach.resource.clone(), tools: reach.tools.clone() })
+                .collect(),
+            server: raw.server.clone(),
+            client_credentials: raw.client_credentials,
+            enabled: raw.enabled,
+        }
+    }
+
+    fn jwks(&mut self, file: &Path) -> Option<KeySet> {
+        let keys = read::read_text(file).and_then(|text| {
+            KeySet::from_jwks(text.as_bytes()).map_err(|error| ConfigError::new(file, error.to_string()))
+        });
+        keys.map_err(|error| self.errors.push(error)).ok()
+    }
+
+    fn limits(&mut self, raw: &raw::Limits) -> Limits {
+        if raw.leeway_seconds > 60 {
+            self.refuse("limits.leeway_seconds: at most 60");
+        }
+        Limits {
+            source_per_second: raw.source_per_second,
+            client_per_second: raw.client_per_second,
+            denials_per_second: raw.denials_per_second,
+            connections: raw.connections.clamp(1, 1_000_000),
+            leeway_seconds: raw.leeway_seconds,
+            once_capacity: raw.once_capacity.clamp(1000, 50_000_000),
+            drain: Duration::from_secs(raw.drain_seconds.min(300)),
+        }
+    }
+
+    fn https(&mut self, member: &str, text: &str) {
+        match Url::parse(text) {
+            Ok(url) if url.scheme() == "https" => {}
+            Ok(url) if url.scheme() == "http" && self.mode == Mode::Development => {}
+            Ok(_) => self.refuse(format!("{member}: {text:?} must begin with https://")),
+            Err(error) => self.refuse(format!("{member}: {text:?} is not a URL: {error}")),
+        }
+    }
+
+    fn address(&mut self, member: &str, text: &str) -> Option<SocketAddr> {
+        let parsed = text.replace("localhost:", "127.0.0.1:").parse();
+        if parsed.is_err() {
+            self.refuse(format!("{member}: {text:?} is not an address like 0.0.0.0:8443"));
+        }
+        parsed.ok()
+    }
+
+    fn refuse(&mut self, message: impl Into<String>) {
+        self.errors.push(ConfigError::new(self.path, message));
+    }
+}

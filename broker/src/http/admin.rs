@@ -1,0 +1,178 @@
+//! The listener of operators: health, metrics, revocation, keys, the log.
+
+use axum::{
+    Json,
+    extract::{Path, Query, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use deputize_issuer::{
+    desk::Desk,
+    log::{Log, LogReader},
+    redeem::revoke_by_admin,
+    revocation::Revoked,
+};
+use http::{StatusCode, header};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::error::{self, DoorError, Refusal};
+
+/// What administration works on.
+pub struct Administration {
+    /// The desk.
+    pub desk: Arc<Desk>,
+    /// The log.
+    pub log: Log,
+    /// Whether requests are taken: not while starting or draining.
+    pub ready: AtomicBool,
+    /// The metrics of this process.
+    pub metrics: PrometheusHandle,
+}
+
+/// Answers `GET /healthz`: the process runs and its log is sound.
+pub async fn healthz(State(administration): State<Arc<Administration>>) -> Response {
+    if administration.log.failed() {
+        return DoorError::Unavailable.into_response();
+    }
+    error::json(StatusCode::OK, &json!({ "status": "ok" }))
+}
+
+/// Answers `GET /readyz`: requests are taken.
+pub async fn readyz(State(administration): State<Arc<Administration>>) -> Response {
+    if !administration.ready.load(Ordering::Acquire) || administration.log.failed() {
+        return DoorError::Unavailable.into_response();
+    }
+    error::json(StatusCode::OK, &json!({ "status": "ready" }))
+}
+
+/// Answers `GET /metrics` in the Prometheus text format.
+pub async fn metrics(State(administration): State<Arc<Administration>>) -> Response {
+    let statistics = administration.log.statistics();
+    metrics::gauge!("deputize_log_entries").set(as_gauge(statistics.entries));
+    metrics::gauge!("deputize_log_flushes").set(as_gauge(statistics.flushes));
+    let text = administration.metrics.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// The body of a revocation: exactly one member.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationOrder {
+    transaction: Option<String>,
+    person: Option<String>,
+    token: Option<String>,
+}
+
+/// Answers `POST /admin/revocations` with `{"transaction": txn}`, `{"person": sub}` or `{"token": jti}`.
+pub async fn revoke(
+    State(administration): State<Arc<Administration>>,
+    Json(order): Json<RevocationOrder>,
+) -> Response {
+    let what = match (order.transaction, order.person, order.token) {
+        (Some(txn), None, None) => Revoked::Transaction(txn),
+        (None, Some(sub), None) => Revoked::Person(sub),
+        (None, None, Some(jti)) => Revoked::Token(jti),
+        _ => {
+            let hint = "give exactly one of transaction, person, token";
+            return error::bad_order(hint);
+        }
+    };
+    let desk = &administration.desk;
+    match revoke_by_admin(desk, "admin", what).await {
+        Ok(()) => error::json(StatusCode::OK, &json!({ "revoked": true })),
+        Err(error) => {
+            Refusal { error, decision_id: uuid::Uuid::now_v7(), issuer: desk.settings.issuer.clone() }.into_response()
+        }
+    }
+}
+
+/// Answers `GET /admin/keys`: the published keys, and which one signs.
+pub async fn keys(State(administration): State<Arc<Administration>>) -> Response {
+    let ring = administration.desk.keys.ring();
+    error::json(StatusCode::OK, &json!({ "signing": ring.current.kid(), "published": ring.published.to_jwks() }))
+}
+
+/// Which entries of the log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogRange {
+    #[serde(default)]
+    from: u64,
+    #[serde(default = "LogRange::default_limit")]
+    limit: u64,
+}
+
+impl LogRange {
+    fn default_limit() -> u64 {
+        100
+    }
+}
+
+/// Answers `GET /admin/log?from=N&limit=M`: entries as they stand, with their indices; at most 1,000.
+pub async fn log_entries(State(administration): State<Arc<Administration>>, Query(range): Query<LogRange>) -> Response {
+    read_log(&administration, move |reader| {
+        let to = range.from.saturating_add(range.limit.min(1000)).min(reader.size());
+        let mut entries = Vec::new();
+        for entry in reader.entries(range.from, to) {
+            let (index, bytes) = entry.map_err(|_| DoorError::Unavailable)?;
+            let entry: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            entries.push(json!({ "index": index, "entry": entry }));
+        }
+        Ok(error::json(StatusCode::OK, &json!({ "size": reader.size(), "entries": entries })))
+    })
+    .await
+}
+
+/// Answers `GET /log/checkpoint` (C2SP tlog-tiles).
+pub async fn checkpoint(State(administration): State<Arc<Administration>>) -> Response {
+    let note = administration.log.checkpoint().note().to_owned();
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], note).into_response()
+}
+
+/// Answers `GET /log/tile/…` (C2SP tlog-tiles): hash tiles and entry bundles.
+pub async fn tile(State(administration): State<Arc<Administration>>, Path(path): Path<String>) -> Response {
+    read_log(&administration, move |reader| {
+        let bytes = reader.resource(&format!("tile/{path}")).map_err(|_| DoorError::NotFound)?;
+        Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    })
+    .await
+}
+
+/// Reads from disk away from the threads that answer requests.
+async fn read_log(
+    administration: &Administration,
+    read: impl FnOnce(&LogReader) -> Result<Response, DoorError> + Send + 'static,
+) -> Response {
+    let log = administration.log.clone();
+    let answered = tokio::task::spawn_blocking(move || read(&log.reader())).await;
+    match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => DoorError::Unavailable.into_response(),
+    }
+}
+
+/// No page in a browser may reach administration, by whatever name it resolved loopback.
+pub async fn refuse_browsers(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let from_page = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    let local = headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_none_or(|host| {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    });
+    if from_page || !local {
+        return DoorError::Forbidden.into_response();
+    }
+    next.run(request).await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn as_gauge(value: u64) -> f64 {
+    value as f64
+}

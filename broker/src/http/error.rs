@@ -1,0 +1,251 @@
+//! The one file that speaks OAuth's error codes and HTTP's statuses.
+//! To callers the reason is coarse; the detail belongs to `explain`.
+
+use axum::response::{IntoResponse, Response};
+use deputize_issuer::error::{DenialReason, IssueError};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use oauth2::{StandardErrorResponse, basic::BasicErrorResponseType};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub error: IssueError,
+    /// Under which id `explain` tells more.
+    pub decision_id: Uuid,
+    /// Our issuer URL, for `error_uri`.
+    pub issuer: String,
+}
+
+/// Refusals of the door itself, before there is anything to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoorError {
+    /// No such path.
+    NotFound,
+    /// Not with this method; what is allowed.
+    MethodNotAllowed,
+    /// The body is too large.
+    TooLarge,
+    /// The body is not a form.
+    MediaType,
+    /// The body did not come in time.
+    Timeout,
+    /// Too many requests from this address.
+    RateLimited,
+    /// Only administrators.
+    Forbidden,
+    /// Not now: starting or draining.
+    Unavailable,
+}
+
+#[derive(Serialize)]
+struct Body {
+    #[serde(flatten)]
+    standard: StandardErrorResponse<BasicErrorResponseType>,
+    decision_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr_values: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age: Option<u64>,
+}
+
+/// What a caller is told.
+struct Told {
+    status: StatusCode,
+    code: &'static str,
+    description: String,
+    retry_after: Option<u64>,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let told = told(&self.error);
+        let uri = format!("{}/docs/errors/{}", self.issuer, told.code);
+        let (acr_values, max_age) = match &self.error {
+            IssueError::UserAuthentication { acr_values, max_age_seconds } => {
+                ((!acr_values.is_empty()).then(|| acr_values.join(" ")), *max_age_seconds)
+            }
+            _ => (None, None),
+        };
+        let reason = match &self.error {
+            IssueError::Denied(DenialReason::Policy { .. }) => Some("policy"),
+            IssueError::Denied(DenialReason::ApprovalRequired) => Some("approval_required"),
+            _ => None,
+        };
+        let code = BasicErrorResponseType::Extension(told.code.to_owned());
+        let standard = StandardErrorResponse::new(code, Some(told.description), Some(uri));
+        let body = Body { standard, decision_id: self.decision_id, reason, acr_values, max_age };
+        let mut response = json(told.status, &body);
+        let headers = response.headers_mut();
+        if let IssueError::NonceNeeded { nonce } = &self.error {
+            insert(headers, DPOP_NONCE, nonce);
+        }
+        if matches!(self.error, IssueError::ClientAuthentication(_)) {
+            // RFC 6749 §5.2 and RFC 9110 §11.6.1: a 401 names a scheme.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("private_key_jwt"));
+        }
+        if let Some(seconds) = told.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        insert(headers, DECISION_ID, &self.decision_id.to_string());
+        response
+    }
+}
+
+fn told(error: &IssueError) -> Told {
+    let bad = |code: &'static str, description: String| Told {
+        status: StatusCode::BAD_REQUEST,
+        code,
+        description,
+        retry_after: None,
+    };
+    let unavailable = |description: &str| Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: "temporarily_unavailable",
+        description: description.to_owned(),
+        retry_after: Some(1),
+    };
+    match error {
+        IssueError::Request(reason) => bad("invalid_request", request_hint(reason)),
+        IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
+        IssueError::ClientAuthentication(_) => Told {
+            status: StatusCode::UNAUTHORIZED,
+            ..bad("invalid_client", "the client is unknown or did not prove who it is; use a fresh assertion".into())
+        },
+        IssueError::Proof(_) => bad(
+            "invalid_dpop_proof",
+            "the DPoP proof does not verify for this request; make a new one with a new jti".into(),
+        ),
+        IssueError::NonceNeeded { .. } => {
+            bad("use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in a new proof".into())
+        }
+        IssueError::Target(_) => bad(
+            "invalid_target",
+            "this client cannot get a token for this target; check resource and the registry".into(),
+        ),
+        IssueError::Scope(_) => {
+            bad("invalid_scope", "the scope is malformed or wider than the tool; leave it out or name the tool".into())
+        }
+        IssueError::AuthorizationDetails { detail, .. } => bad(
+            "invalid_authorization_details",
+            if detail.is_empty() { "authorization_details cannot be granted".into() } else { plain(detail) },
+        ),
+        IssueError::LevelTooLow { least } => bad(
+            "invalid_authorization_details",
+            format!("this tool needs a token of level {least}: ask with constraints (L2) or arguments (L3)"),
+        ),
+        IssueError::Denied(DenialReason::Policy { .. }) => {
+            bad("access_denied", "policy does not allow it; an operator can explain the decision".into())
+        }
+        IssueError::Denied(DenialReason::ApprovalRequired) => {
+            bad("access_denied", "a person would have to approve this call, and approvals are not configured".into())
+        }
+        IssueError::UserAuthentication { .. } => bad(
+            "insufficient_user_authentication",
+            "the user has to sign in again, more strongly or more recently, for this tool".into(),
+        ),
+        IssueError::RateLimited { retry_after_seconds } => Told {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(*retry_after_seconds),
+            ..bad("temporarily_unavailable", "too many requests of this client".into())
+        },
+        IssueError::RecordUnavailable(_) => unavailable("the decision could not be recorded, so nothing was issued"),
+        IssueError::Uncertain(_) => unavailable("a once-only check has no certain answer now, so nothing was issued"),
+        IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
+        IssueError::Internal(_) => Told {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            retry_after: None,
+            ..bad("server_error", "a fault of the broker; an operator can explain the decision".into())
+        },
+    }
+}
+
+/// RFC 6749 §5.2 allows printable ASCII without quote and backslash in `error_description`.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '"' | '\\' => '\'',
+            ' '..='~' => c,
+            _ => '?',
+        })
+        .take(256)
+        .collect()
+}
+
+fn request_hint(reason: &str) -> String {
+    match reason {
+        "grant_type_unsupported" => "grant_type must be token-exchange or client_credentials".to_owned(),
+        "parameter_empty" => "a parameter is empty; leave it out instead".to_owned(),
+        "parameter_repeated" => "a parameter is repeated; send each once".to_owned(),
+        "parameters_in_query" => "send parameters in the body, not in the query".to_owned(),
+        other => format!("{}; see error_uri", other.replace('_', " ")),
+    }
+}
+
+/// Coarse: whoever brings a bad token learns that it is bad, and which of the two it was.
+fn subject_hint(reason: &str) -> String {
+    if reason.starts_with("actor") || reason.starts_with("may_act") {
+        "the actor may not act for this subject".to_owned()
+    } else {
+        "the subject token is not acceptable from this client".to_owned()
+    }
+}
+
+impl IntoResponse for DoorError {
+    fn into_response(self) -> Response {
+        let (status, code, description) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "this path does not answer this method")
+            }
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body may have 64 KiB"),
+            Self::MediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "invalid_request",
+                "the body must be application/x-www-form-urlencoded in UTF-8",
+            ),
+            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not come in time"),
+            Self::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", "too many requests from this address")
+            }
+            Self::Forbidden => (StatusCode::FORBIDDEN, "access_denied", "for administrators alone"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "not ready"),
+        };
+        let mut response = json(status, &serde_json::json!({ "error": code, "error_description": description }));
+        if matches!(self, Self::RateLimited | Self::Unavailable) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
+        }
+        response
+    }
+}
+
+/// A JSON answer that nobody stores.
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let bytes = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, bytes).into_response()
+}
+
+/// An order of an administrator that cannot be carried out as it stands.
+pub fn bad_order(hint: &str) -> Response {
+    json(StatusCode::BAD_REQUEST, &serde_json::json!({ "error": "invalid_request", "error_description": hint }))
+}
+
+/// Puts a header in if its value is one.
+pub fn insert(headers: &mut http::HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// RFC 9449 §8.
+pub const DPOP_NONCE: &str = "dpop-nonce";
+/// Names the decision in every answer that has one.
+pub const DECISION_ID: &str = "deputize-decision-id";

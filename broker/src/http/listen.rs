@@ -1,0 +1,133 @@
+//! The accept loop: bounded connections, timeouts on headers and idleness, TLS, and a drain.
+//! (`axum::serve` waits more than a minute on half a header.)
+
+use axum::{Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// How a listener behaves.
+#[derive(Clone)]
+pub struct Listening {
+    /// TLS, if this listener terminates it.
+    pub tls: Option<TlsAcceptor>,
+    /// Open connections at once.
+    pub connections: usize,
+    /// How long a stop waits for requests under way.
+    pub drain: Duration,
+    /// Turns true when it is time to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Serves a TCP listener until told to stop, then drains.
+pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Listening) {
+    let room = Arc::new(Semaphore::new(listening.connections));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = listening.stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // Out of file descriptors, most likely: breathe, so that the loop does not spin.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        // Small answers at once; failing to say so changes nothing but latency.
+        let _ = stream.set_nodelay(true);
+        let (router, tls, watcher) = (router.clone(), listening.tls.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let _place = place;
+            match tls {
+                None => serve_connection(stream, Some(peer), router, watcher).await,
+                Some(tls) => {
+                    // A handshake that dawdles or fails ends the connection, nothing else.
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        serve_connection(stream, Some(peer), router, watcher).await;
+                    }
+                }
+            }
+        });
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(listening.drain, graceful.shutdown()).await;
+    if drained.is_err() {
+        tracing::warn!("drain timed out with requests under way");
+    }
+}
+
+/// Serves a Unix socket until told to stop.
+pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: Listening) {
+    let room = Arc::new(Semaphore::new(listening.connections));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = listening.stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (router, watcher) = (router.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let _place = place;
+            serve_connection(stream, None, router, watcher).await;
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(listening.drain, graceful.shutdown()).await;
+}
+
+async fn serve_connection<S>(
+    stream: S,
+    peer: Option<SocketAddr>,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = tower::ServiceBuilder::new()
+        .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(ConnectInfo(peer));
+            }
+            request
+        })
+        .service(router);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(64 * 1024)
+        .max_pending_accept_reset_streams(Some(20))
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(10));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+    // What a peer does wrong ends its own connection; there is nobody to tell.
+    let _ = watcher.watch(connection).await;
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the headers of a request, and for idleness between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_HEADER_BYTES: usize = 128 * 1024;
+const MAX_STREAMS: u32 = 100;

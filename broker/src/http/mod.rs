@@ -1,0 +1,14 @@
+//! Doors 1 and 3 over HTTP.
+
+pub mod admin;
+pub mod error;
+pub mod form;
+pub mod lifecycle;
+pub mod listen;
+pub mod metadata;
+pub mod openapi;
+pub mod request;
+pub mod router;
+pub mod source;
+pub mod tls;
+pub mod token;

@@ -1,0 +1,61 @@
+//! Every path of the broker, on one screen.
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use deputize_issuer::desk::Desk;
+use std::sync::Arc;
+
+use super::{
+    admin::{self, Administration},
+    error::DoorError,
+    lifecycle, metadata,
+    source::{SourceLimit, limit_source, name_request},
+    token,
+};
+
+/// The public door.
+pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
+    Router::new()
+        .route("/token", post(token::token))
+        .route("/introspect", post(lifecycle::introspect))
+        .route("/revoke", post(lifecycle::revoke))
+        .route("/redeem", post(lifecycle::redeem))
+        .route("/jwks", get(metadata::jwks))
+        .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
+        .route("/openapi.json", get(metadata::openapi))
+        .route("/docs/errors/{code}", get(metadata::error_page))
+        .with_state(desk)
+        .fallback(async || DoorError::NotFound.into_response())
+        .method_not_allowed_fallback(async || DoorError::MethodNotAllowed.into_response())
+        .layer(from_fn_with_state(sources, limit_source))
+        .layer(axum::middleware::from_fn(name_request))
+}
+
+/// Health and metrics: what probes and scrapers may see.
+pub fn observation(administration: Arc<Administration>) -> Router {
+    Router::new()
+        .route("/healthz", get(admin::healthz))
+        .route("/readyz", get(admin::readyz))
+        .route("/metrics", get(admin::metrics))
+        .with_state(administration)
+        .fallback(async || DoorError::NotFound.into_response())
+        .method_not_allowed_fallback(async || DoorError::MethodNotAllowed.into_response())
+        .layer(axum::middleware::from_fn(name_request))
+}
+
+/// Administration: on the local socket, and in `dev` on loopback.
+pub fn administration(administration: Arc<Administration>) -> Router {
+    Router::new()
+        .route("/admin/revocations", post(admin::revoke))
+        .route("/admin/keys", get(admin::keys))
+        .route("/admin/log", get(admin::log_entries))
+        .route("/log/checkpoint", get(admin::checkpoint))
+        .route("/log/tile/{*path}", get(admin::tile))
+        .with_state(Arc::clone(&administration))
+        .layer(axum::middleware::from_fn(admin::refuse_browsers))
+        .merge(observation(administration))
+}

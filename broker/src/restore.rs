@@ -1,0 +1,57 @@
+//! What a start takes back from the log: assertions that were used and may not be used again, and which live token
+//! came from which.
+
+use deputize_issuer::{
+    lineage::Lineage,
+    log::{LogError, LogReader},
+    record::{Entry, Kind},
+    replay::EmbeddedReplay,
+};
+
+/// How much was restored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Restored {
+    /// Used assertions.
+    pub assertions: u64,
+    /// Live tokens.
+    pub tokens: u64,
+}
+
+/// Reads the log backwards until everything in it has lapsed.
+///
+/// # Errors
+/// If an entry cannot be read: then nobody knows what was used, and the broker must not start.
+pub fn from_log(
+    reader: &LogReader,
+    now_ms: u64,
+    assertions: &EmbeddedReplay,
+    lineage: &Lineage,
+) -> Result<Restored, LogError> {
+    let mut restored = Restored::default();
+    let now = now_ms / 1000;
+    for entry in reader.tail(u64::MAX) {
+        let (_, bytes) = entry?;
+        // Entries of other kinds or versions carry nothing to restore.
+        let Ok(entry) = serde_json::from_slice::<Entry>(&bytes) else { continue };
+        if entry.at.saturating_add(LONGEST_LIFE_MS) < now_ms {
+            break;
+        }
+        if let Some(tag) = entry.spent.as_ref().filter(|spent| spent.until >= now).and_then(|spent| spent.to_tag()) {
+            assertions.restore(tag);
+            restored.assertions += 1;
+        }
+        if let (Kind::Intent, Some(jti), Some(exp)) = (entry.kind, &entry.jti, entry.exp)
+            && exp >= now
+        {
+            // If there are more than fit, the newest are held; older ones could only be refused as unknown.
+            if lineage.remember(jti, entry.pjti.as_deref(), None, (exp, now)).is_err() {
+                continue;
+            }
+            restored.tokens += 1;
+        }
+    }
+    Ok(restored)
+}
+
+/// Assertions live five minutes, tokens two; with leeway, and a minute for clocks that were set back.
+const LONGEST_LIFE_MS: u64 = 8 * 60 * 1000;

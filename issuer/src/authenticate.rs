@@ -1,0 +1,342 @@
+//! Stage 2: proof of the client. Who calls, and with which key.
+//!
+//! The order is that of cost: the nonce before any signature (a challenge consumes nothing), then the client's
+//! assertion, then the proof; what may be used once is consumed last, after everything verified.
+
+use deputize_call::{
+    dpop,
+    jws::{self, EmbeddedKey, JwsError},
+    keys::{KeySet, PublicKey},
+    nonce::Nonce,
+    once::Once,
+};
+use std::{collections::HashMap, sync::Arc};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    desk::Desk,
+    error::IssueError,
+    replay::Seen,
+};
+
+/// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// The tenant: decides for everything that this client does.
+    pub tenant: String,
+    /// What `act.sub` says when this client acts; its `client_id` if not configured.
+    pub actor: Option<String>,
+    /// Keys of its assertions (`private_key_jwt`, RFC 7523).
+    pub keys: KeySet,
+    /// SHA-256 of its bootstrap secret, where one is configured (S-08: off by default).
+    pub secret_sha256: Option<[u8; 32]>,
+    /// `aud`, and `azp`/`client_id`, of the user tokens that it may bring.
+    pub subject_audiences: Vec<String>,
+    /// Actors that it may present by `actor_token`, by the token's issuer and subject.
+    pub presents_actors: Vec<PresentedActor>,
+    /// Servers and tools that it may ask for; empty means none.
+    pub may_call: Vec<Reach>,
+    /// The resource URI of the server that this client is, for redemption, introspection and next hops.
+    pub server: Option<String>,
+    /// Whether it may get L0 tokens of its own with `client_credentials`.
+    pub client_credentials: bool,
+    /// A disabled client is unknown.
+    pub enabled: bool,
+}
+
+/// An actor that a client may present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentedActor {
+    /// `iss` of the actor token.
+    pub issuer: String,
+    /// The person's `sub` in our encoding never applies here: this is the token's stable claim.
+    pub subject: String,
+    /// What `act.sub` then says.
+    pub actor: String,
+}
+
+/// How far a client may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Resource URI, or `*` for every server of the tenant.
+    pub resource: String,
+    /// Tools of it; `None` for all.
+    pub tools: Option<Vec<String>>,
+}
+
+/// All clients, by id and by actor.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_id: HashMap<String, Arc<Client>>,
+    by_actor: HashMap<String, Arc<Client>>,
+    decoy: Option<PublicKey>,
+}
+
+/// How the request says who calls.
+#[derive(Debug, Clone, Copy)]
+pub enum Presented<'a> {
+    /// `private_key_jwt`: a signed assertion, and `client_id` if it was sent too.
+    Assertion {
+        /// `client_assertion`.
+        assertion: &'a str,
+        /// `client_id`.
+        client_id: Option<&'a str>,
+    },
+    /// A bootstrap secret.
+    Secret {
+        /// `client_id`.
+        client_id: &'a str,
+        /// `client_secret`.
+        secret: &'a str,
+    },
+}
+
+/// The proof that came along, and what it must be for.
+#[derive(Debug, Clone, Copy)]
+pub struct PresentedProof<'a> {
+    /// The one `DPoP` header.
+    pub header: &'a str,
+    /// The configured public URL of the endpoint.
+    pub htu: &'a str,
+}
+
+/// A client that proved who it is. Made by [`authenticate`] alone.
+#[derive(Debug)]
+pub struct Caller {
+    client: Arc<Client>,
+    method: &'static str,
+    jkt: Option<String>,
+    spent: Option<SpentId>,
+}
+
+/// An id that was used up, as the record keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpentId {
+    /// Stands for (client, `jti`).
+    pub tag: [u8; 16],
+    /// When it may be forgotten (Unix seconds).
+    pub until: u64,
+}
+
+/// Proves the client, and the key of its proof where one is presented.
+///
+/// # Errors
+/// [`IssueError::NonceNeeded`], [`IssueError::Proof`], [`IssueError::ClientAuthentication`],
+/// [`IssueError::RateLimited`], and [`IssueError::Uncertain`] where a once-only question has no certain answer.
+pub async fn authenticate(
+    desk: &Desk,
+    presented: Presented<'_>,
+    proof: Option<PresentedProof<'_>>,
+) -> Result<Caller, IssueError> {
+    let now = desk.clock.now_seconds();
+    let unverified = proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
+    let (client, method, spent) = match presented {
+        Presented::Assertion { assertion, client_id } => {
+            let (client, spent) = verify_assertion(desk, assertion, client_id, now)?;
+            (client, "private_key_jwt", Some(spent))
+        }
+        Presented::Secret { client_id, secret } => (verify_secret(desk, client_id, secret)?, "client_secret", None),
+    };
+    desk.limits.admit(&client.id, desk.clock.uptime())?;
+    let verified = match (unverified, proof) {
+        (Some(unverified), Some(proof)) => Some(
+            unverified
+                .verify(&dpop::Expected {
+                    htm: "POST",
+                    htu: proof.htu,
+                    access_token: None,
+                    jkt: None,
+                    now_seconds: now,
+                    window_seconds: desk.settings.proof_window_seconds,
+                })
+                .map_err(|error| IssueError::Proof(proof_reason(&error)))?,
+        ),
+        _ => None,
+    };
+    consume(desk, verified.as_ref(), spent).await?;
+    Ok(Caller { client, method, jkt: verified.map(|proof| proof.jkt), spent })
+}
+
+/// A well-formed proof with a nonce of ours that is still fresh (RFC 9449 §8: challenge first, verify later).
+fn fresh_proof<'a>(desk: &Desk, proof: PresentedProof<'a>) -> Result<dpop::UnverifiedProof<'a>, IssueError> {
+    let unverified = dpop::parse(proof.header).map_err(|error| IssueError::Proof(proof_reason(&error)))?;
+    let uptime = desk.clock.uptime();
+    match unverified.nonce().map(|nonce| desk.nonces.check(nonce, uptime)) {
+        Some(Nonce::Fresh) => Ok(unverified),
+        Some(Nonce::Stale | Nonce::Foreign) | None => Err(IssueError::NonceNeeded { nonce: desk.nonces.make(uptime) }),
+    }
+}
+
+/// What may be used once is used up here, and only here. The proof first: its memory is ours alone and certain.
+async fn consume(
+    desk: &Desk,
+    proof: Option<&dpop::VerifiedProof>,
+    assertion: Option<SpentId>,
+) -> Result<(), IssueError> {
+    if let Some(proof) = proof {
+        match desk.proofs.take(proof.tag, desk.clock.uptime()) {
+            Once::First => {}
+            Once::Seen => return Err(IssueError::Proof("proof_replayed")),
+            Once::Full => return Err(IssueError::Uncertain("proof_memory_full")),
+        }
+    }
+    if let Some(spent) = assertion {
+        match desk.assertions.spend(spent.tag, spent.until).await {
+            Seen::No => {}
+            Seen::Yes => return Err(IssueError::ClientAuthentication("assertion_replayed")),
+            Seen::Uncertain => return Err(IssueError::Uncertain("assertion_memory_uncertain")),
+        }
+    }
+    Ok(())
+}
+
+/// RFC 7523 §3 with the narrowings of RFC 7523bis: `aud` is our issuer, as a single string; at most five minutes.
+fn verify_assertion(
+    desk: &Desk,
+    assertion: &str,
+    client_id: Option<&str>,
+    now: u64,
+) -> Result<(Arc<Client>, SpentId), IssueError> {
+    let refuse = IssueError::ClientAuthentication;
+    let jws = jws::parse(assertion, EmbeddedKey::Refused).map_err(|error| refuse(assertion_reason(&error)))?;
+    if !matches!(jws.header.typ.as_deref(), None | Some("jwt" | "client-authentication+jwt")) {
+        return Err(refuse("assertion_typ"));
+    }
+    let claim = |name| jws::string_claim(&jws.claims, name, 256).map_err(|_| refuse("assertion_claims"));
+    let (issuer, subject, jti) = (claim("iss")?, claim("sub")?, claim("jti")?);
+    if issuer != subject || client_id.is_some_and(|id| id != subject) {
+        return Err(refuse("assertion_subject"));
+    }
+    let rules = desk.rules.load();
+    let client = rules.clients.enabled(subject);
+    // An unknown client costs the same verification as a known one, so that timing does not tell them apart.
+    let verified = match &client {
+        Some(client) => client.keys.verify(&jws),
+        None => rules.clients.decoy().map_or(Err(JwsError::UnknownKey), |decoy| decoy.verify(&jws)),
+    };
+    let (Some(client), Ok(())) = (client, verified) else {
+        return Err(refuse("assertion_signature"));
+    };
+    if jws.claims.get("aud").and_then(serde_json::Value::as_str) != Some(desk.settings.issuer.as_str()) {
+        return Err(refuse("assertion_audience"));
+    }
+    let leeway = desk.settings.leeway_seconds;
+    let times = jws::check_times(&jws.claims, now, leeway).map_err(|_| refuse("assertion_times"))?;
+    let issued = times.iat.ok_or(refuse("assertion_iat_missing"))?;
+    if times.exp.saturating_sub(issued) > MAX_ASSERTION_SECONDS || issued + MAX_ASSERTION_SECONDS + leeway < now {
+        return Err(refuse("assertion_too_long"));
+    }
+    let until = times.exp + leeway;
+    Ok((client, SpentId { tag: assertion_tag(subject, jti), until }))
+}
+
+fn verify_secret(desk: &Desk, client_id: &str, secret: &str) -> Result<Arc<Client>, IssueError> {
+    let given = deputize_call::digest::sha256(secret.as_bytes());
+    let client = desk.rules.load().clients.enabled(client_id);
+    // Without a configured secret the comparison still runs, against something that no digest equals twice.
+    let configured = client.as_ref().and_then(|client| client.secret_sha256).unwrap_or_default();
+    let equal: bool = given.ct_eq(&configured).into();
+    match client {
+        Some(client) if equal && client.secret_sha256.is_some() => Ok(client),
+        _ => Err(IssueError::ClientAuthentication("client_secret")),
+    }
+}
+
+fn assertion_tag(client_id: &str, jti: &str) -> [u8; 16] {
+    let digest = deputize_call::digest::sha256(format!("assertion\0{client_id}\0{jti}").as_bytes());
+    let mut tag = [0; 16];
+    for (to, from) in tag.iter_mut().zip(digest) {
+        *to = from;
+    }
+    tag
+}
+
+fn assertion_reason(error: &JwsError) -> &'static str {
+    match error {
+        JwsError::TooLong => "assertion_too_large",
+        JwsError::Algorithm => "assertion_algorithm",
+        JwsError::Header(_) => "assertion_header",
+        JwsError::Signature | JwsError::UnknownKey => "assertion_signature",
+        _ => "assertion_malformed",
+    }
+}
+
+fn proof_reason(error: &JwsError) -> &'static str {
+    match error {
+        JwsError::TooLong => "proof_too_large",
+        JwsError::Algorithm => "proof_algorithm",
+        JwsError::Header(_) => "proof_header",
+        JwsError::Signature => "proof_signature",
+        JwsError::Claim(_, _) => "proof_claims",
+        _ => "proof_malformed",
+    }
+}
+
+impl Caller {
+    /// The client.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+    /// How it authenticated: a registered `token_endpoint_auth_method`.
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
+    /// Thumbprint of the key that it proved.
+    pub fn jkt(&self) -> Option<&str> {
+        self.jkt.as_deref()
+    }
+    /// The assertion that it used up; goes into the record, from which the next start restores it.
+    pub fn spent(&self) -> Option<SpentId> {
+        self.spent
+    }
+}
+
+impl Client {
+    /// What `act.sub` says when this client acts.
+    pub fn actor(&self) -> &str {
+        self.actor.as_deref().unwrap_or(&self.id)
+    }
+    /// Whether its configuration lets it ask for this server, and tool.
+    pub fn may_reach(&self, resource: &str, tool: Option<&str>) -> bool {
+        self.may_call.iter().any(|reach| {
+            (reach.resource == "*" || reach.resource == resource)
+                && match (&reach.tools, tool) {
+                    (None, _) | (Some(_), None) => true,
+                    (Some(tools), Some(tool)) => tools.iter().any(|name| name == tool),
+                }
+        })
+    }
+}
+
+impl Clients {
+    /// Indexes the clients. `decoy` is a key of nobody, against which unknown clients' assertions are verified.
+    pub fn new(clients: Vec<Client>, decoy: PublicKey) -> Self {
+        let mut all = Self { decoy: Some(decoy), ..Self::default() };
+        for client in clients {
+            let client = Arc::new(client);
+            all.by_actor.insert(client.actor().to_owned(), Arc::clone(&client));
+            all.by_id.insert(client.id.clone(), client);
+        }
+        all
+    }
+    /// The enabled client of this id.
+    pub fn enabled(&self, id: &str) -> Option<Arc<Client>> {
+        self.by_id.get(id).filter(|client| client.enabled).cloned()
+    }
+    /// The enabled client that acts under this name.
+    pub fn acting_as(&self, actor: &str) -> Option<Arc<Client>> {
+        self.by_actor.get(actor).filter(|client| client.enabled).cloned()
+    }
+    /// All clients.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.by_id.values()
+    }
+    fn decoy(&self) -> Option<&PublicKey> {
+        self.decoy.as_ref()
+    }
+}
+
+/// The longest life of a client assertion.
+pub const MAX_ASSERTION_SECONDS: u64 = 300;

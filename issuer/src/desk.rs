@@ -1,0 +1,90 @@
+//! The desk at which everything is issued: what the stages need, in one place.
+
+use arc_swap::ArcSwap;
+use deputize_call::{nonce::NonceMaker, once::OnceSet};
+use std::sync::Arc;
+
+use crate::{
+    authenticate::Clients,
+    clock::{Clock, ClockWatch},
+    keys::KeySource,
+    limits::Limits,
+    lineage::Lineage,
+    policy::PolicyEngine,
+    provider::Providers,
+    record::{Audit, Pseudonyms, Refusals},
+    registry::Registry,
+    replay::ReplayStore,
+    revocation::Revocations,
+    transaction::TransactionIds,
+};
+
+/// Everything that issuing needs. Shared by all doors.
+pub struct Desk {
+    /// What does not change while the process runs.
+    pub settings: Settings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Whether the clocks agree.
+    pub clock_watch: ClockWatch,
+    /// Configuration that can be reloaded, swapped as a whole.
+    pub rules: ArcSwap<Rules>,
+    /// Keys of the tool-call token issuer.
+    pub keys: KeySource,
+    /// The log.
+    pub audit: Arc<dyn Audit>,
+    /// Client assertions that were used.
+    pub assertions: Arc<dyn ReplayStore>,
+    /// DPoP proofs that were used.
+    pub proofs: OnceSet,
+    /// DPoP nonces.
+    pub nonces: NonceMaker,
+    /// L3 tokens that were used.
+    pub redemptions: OnceSet,
+    /// What no longer holds.
+    pub revocations: Arc<dyn Revocations>,
+    /// Which live token came from which.
+    pub lineage: Lineage,
+    /// Transaction ids.
+    pub transactions: TransactionIds,
+    /// Names of arguments in the log.
+    pub pseudonyms: Pseudonyms,
+    /// Bounds for each client.
+    pub limits: Limits,
+    /// Counts of refusals.
+    pub refusals: Refusals,
+}
+
+/// What is read from configuration files, checked as a whole.
+#[derive(Debug)]
+pub struct Rules {
+    /// OAuth clients.
+    pub clients: Clients,
+    /// Trusted identity providers.
+    pub providers: Providers,
+    /// Approved servers and tools.
+    pub registry: Registry,
+    /// Policies.
+    pub policies: PolicyEngine,
+}
+
+/// Settings of the issuer.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our issuer URL: `iss`, and the `aud` of client assertions.
+    pub issuer: String,
+    /// Configured public URL of the token endpoint: the `htu` of proofs.
+    pub token_endpoint: String,
+    /// Grace on the times of tokens that others made, in seconds.
+    pub leeway_seconds: u64,
+    /// How far a proof's `iat` may be from now, in seconds.
+    pub proof_window_seconds: u64,
+    /// Size of the log when this process started: tokens whose record is older were made before, and are not redeemed.
+    pub log_size_at_start: u64,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! Next hops: what a token of ours may become. Rights only shrink.
+
+use deputize_call::{claims::GrantedDetail, level::Level};
+
+use crate::{
+    decide::{Application, Wanted},
+    desk::Rules,
+    error::IssueError,
+    verify_subject::{Bearer, Parent, Subject},
+};
+
+/// Whether the target is within what the token that was brought allows: `downstream` of its tool for its audience,
+/// the same call or narrower for its holder.
+pub(crate) fn check_ceiling(
+    rules: &Rules,
+    application: &Application<'_>,
+    wanted: &Wanted,
+) -> Result<(), IssueError> {
+    let Some(parent) = application.subject.and_then(Subject::parent) else { return Ok(()) };
+    match parent.bearer {
+        Bearer::Audience => downstream(rules, parent, wanted),
+        Bearer::Holder => narrower(granted(parent), application, wanted),
+    }
+}
+
+/// What the registry record of the calling tool lists, at its level at most.
+fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), IssueError> {
+    let beyond = IssueError::Target("not_downstream");
+    let from = granted(parent);
+    let calling = rules
+        .registry
+        .server(&parent.claims.aud)
+        .zip(from.identifier.as_deref())
+        .and_then(|(server, tool)| server.tool(tool))
+        .ok_or(beyond.clone())?;
+    if Some(calling.tool_digest) != from.tool_digest {
+        return Err(IssueError::Target("calling_tool_changed"));
+    }
+    let asked = (wanted.server.record.resource.as_str(), wanted.tool.as_ref().map(|tool| tool.name.as_str()));
+    let listed = calling.record.downstream.iter().find(|next| asked == (next.server.as_str(), Some(next.tool.as_str())));
+    match listed {
+        Some(next) if wanted.level <= next.level => Ok(()),
+        Some(_) => Err(IssueError::Target("above_the_downstream_level")),
+        None => Err(beyond),
+    }
+}
+
+/// A holder may only narrow, and only a token whose uses are not counted: a counted one would be multiplied.
+fn narrower(from: &GrantedDetail, application: &Application<'_>, wanted: &Wanted) -> Result<(), IssueError> {
+    let same_target = from.locations.first().map(String::as_str) == Some(wanted.server.record.resource.as_str())
+        && from.identifier.as_deref() == application.ask.call.tool_name();
+    if !same_target {
+        return Err(IssueError::Target("holder_asks_for_another_target"));
+    }
+    if from.max_uses.is_some() {
+        return Err(IssueError::AuthorizationDetails {
+            reason: "holder_multiplies_uses",
+            detail: "a token whose uses are counted cannot be exchanged by its holder".to_owned(),
+        });
+    }
+    if wanted.level < from.level() || from.level() > Level::L1 {
+        return Err(IssueError::AuthorizationDetails {
+            reason: "wider_than_granted",
+            detail: "a next hop can only narrow".to_owned(),
+        });
+    }
+    let pinned = wanted.tool.as_ref().map(|tool| tool.tool_digest);
+    if from.tool_digest != pinned {
+        return Err(IssueError::Target("tool_changed"));
+    }
+    Ok(())
+}
+
+/// Each agent in the chain must be able to reach the target by itself.
+pub(crate) fn check_predecessor(
+    rules: &Rules,
+    predecessor: &str,
+    application: &Application<'_>,
+    wanted: &Wanted,
+) -> Result<(), IssueError> {
+    let reach = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
+    match rules.clients.acting_as(predecessor) {
+        Some(client) if !client.may_reach(reach.0, reach.1) => Err(IssueError::Target("beyond_a_predecessors_reach")),
+        // An actor that an identity provider named is no client of ours: policy alone speaks about it.
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn granted(parent: &Parent) -> &GrantedDetail {
+    let [detail] = &parent.claims.authorization_details;
+    detail
+}

@@ -1,0 +1,124 @@
+//! Which live token was made from which, and for whom: what a next hop and the revocation of descendants need.
+//!
+//! A token of ours carries `sub` but not the person's groups and claims; those are held here, in the memory of the
+//! replica that made it, until it expires. After a restart a next hop with an older token is refused.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{error::IssueError, person::Person};
+
+/// Live tokens that may have, or are, children.
+#[derive(Debug, Default)]
+pub struct Lineage {
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    tokens: HashMap<String, Entry>,
+    by_expiry: BTreeSet<(u64, String)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    person: Option<Arc<Person>>,
+    parent: Option<String>,
+    children: Vec<String>,
+}
+
+impl Lineage {
+    /// Remembers a token until it expires; `person` is unknown for tokens restored from the log.
+    ///
+    /// # Errors
+    /// [`IssueError::Uncertain`] when [`CAPACITY`] live tokens are held: nothing is forgotten early.
+    pub fn remember(
+        &self,
+        jti: &str,
+        parent: Option<&str>,
+        person: Option<Arc<Person>>,
+        (expires_at, now_seconds): (u64, u64),
+    ) -> Result<(), IssueError> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.forget_before(now_seconds);
+        if live.tokens.len() >= CAPACITY {
+            return Err(IssueError::Uncertain("lineage_full"));
+        }
+        if let Some(parent) = parent.and_then(|parent| live.tokens.get_mut(parent)) {
+            parent.children.push(jti.to_owned());
+        }
+        let entry = Entry { person, parent: parent.map(str::to_owned), children: Vec::new() };
+        live.tokens.insert(jti.to_owned(), entry);
+        live.by_expiry.insert((expires_at, jti.to_owned()));
+        Ok(())
+    }
+
+    /// The person for whom a live token was made.
+    pub fn person(&self, jti: &str) -> Option<Arc<Person>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).tokens.get(jti)?.person.clone()
+    }
+
+    /// The token and all its live descendants.
+    pub fn with_descendants(&self, jti: &str) -> Vec<String> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = vec![jti.to_owned()];
+        let mut next = 0;
+        while let Some(jti) = found.get(next).cloned() {
+            found.extend(live.tokens.get(&jti).into_iter().flat_map(|entry| entry.children.iter().cloned()));
+            next += 1;
+        }
+        found
+    }
+
+    /// The token and its ancestors, as far as they are known.
+    pub fn with_ancestors(&self, jti: &str) -> Vec<String> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = vec![jti.to_owned()];
+        let mut at = live.tokens.get(jti);
+        while let Some(parent) = at.and_then(|entry| entry.parent.clone()) {
+            // A chain is at most five long; the bound holds whatever the map says.
+            if found.len() > crate::verify_subject::MAX_CHAIN {
+                break;
+            }
+            at = live.tokens.get(&parent);
+            found.push(parent);
+        }
+        found
+    }
+}
+
+impl Live {
+    fn forget_before(&mut self, now_seconds: u64) {
+        while self.by_expiry.first().is_some_and(|(expires_at, _)| expires_at + GRACE_SECONDS < now_seconds) {
+            if let Some((_, jti)) = self.by_expiry.pop_first() {
+                self.tokens.remove(&jti);
+            }
+        }
+    }
+}
+
+/// The most live tokens held: about 300 bytes each.
+pub const CAPACITY: usize = 500_000;
+/// A token is remembered this much longer than it lives, for verifiers' leeway.
+const GRACE_SECONDS: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descendants_are_found_through_every_hop_and_forgotten_after_expiry() {
+        let lineage = Lineage::default();
+        lineage.remember("a", None, None, (100, 0)).unwrap();
+        lineage.remember("b", Some("a"), None, (100, 0)).unwrap();
+        lineage.remember("c", Some("b"), None, (100, 0)).unwrap();
+        lineage.remember("x", None, None, (100, 0)).unwrap();
+        assert_eq!(lineage.with_descendants("a"), ["a", "b", "c"]);
+        assert_eq!(lineage.with_ancestors("c"), ["c", "b", "a"]);
+        assert_eq!(lineage.with_descendants("x"), ["x"]);
+        lineage.remember("y", None, None, (1000, 100 + GRACE_SECONDS + 1)).unwrap();
+        assert_eq!(lineage.with_descendants("a"), ["a"], "forgotten with its expiry");
+    }
+}

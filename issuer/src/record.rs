@@ -1,0 +1,176 @@
+//! Stages 5 and 7: the intent is durable before anything is signed; the outcome follows.
+
+mod entry;
+mod pseudonym;
+mod refusals;
+
+pub use entry::{Entry, Kind, SpentTag};
+pub use pseudonym::Pseudonyms;
+pub use refusals::{Refusals, RefusedAt};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::{
+    authenticate::{Caller, SpentId},
+    decide::{Grant, Terms},
+    desk::Desk,
+    error::{DenialReason, IssueError},
+    log::{Class, Log, LogError},
+    revocation::Revoked,
+};
+
+/// The audit log, as the stages see it.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// Names this replica's log; becomes `log.origin` in tokens.
+    fn origin(&self) -> &str;
+    /// Appends and waits until the entry is durable; its index.
+    async fn append(&self, class: Class, entry: Vec<u8>) -> Result<u64, IssueError>;
+    /// Appends with the next group, without waiting.
+    fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError>;
+}
+
+/// A grant whose intent is durable. Only [`open_record`] makes it, and only [`crate::mint`] takes it.
+///
+/// INVARIANT: there is one durable intent record for each `OpenRecord`, and an `OpenRecord` is used at most once.
+#[derive(Debug)]
+#[must_use = "an open record must be minted or closed"]
+pub struct OpenRecord {
+    terms: Terms,
+    index: u64,
+}
+
+/// What became of an intent. Made by the mint alone; [`close_record`] takes it.
+#[derive(Debug)]
+#[must_use = "the outcome of an intent must be recorded"]
+pub struct Outcome {
+    pub(crate) decision_id: Uuid,
+    pub(crate) index: u64,
+    pub(crate) result: Result<(), &'static str>,
+}
+
+/// Makes the intent durable: no record, no credential.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn open_record(desk: &Desk, grant: Grant) -> Result<OpenRecord, IssueError> {
+    let terms = grant.into_terms();
+    let entry = entry::intent(desk, &terms).to_bytes()?;
+    let index = desk.audit.append(Class::Routine, entry).await?;
+    Ok(OpenRecord { terms, index })
+}
+
+/// Records the outcome. It never takes back a credential that was issued: if the entry cannot be queued, that is
+/// counted and alarmed, and the intent stands.
+pub fn close_record(desk: &Desk, outcome: &Outcome) {
+    let entry = entry::outcome(desk, outcome).to_bytes();
+    if entry.and_then(|entry| desk.audit.append_later(Class::Vital, entry)).is_err() {
+        metrics::counter!("deputize_outcomes_unrecorded_total").increment(1);
+        tracing::error!(decision_id = %outcome.decision_id, "outcome not recorded");
+    }
+}
+
+/// What was asked when it was refused, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Refused<'a> {
+    /// Who asked.
+    pub caller: Option<&'a Caller>,
+    /// In whose name.
+    pub sub: Option<&'a str>,
+    /// For which server.
+    pub resource: Option<&'a str>,
+    /// For which tool.
+    pub tool: Option<&'a str>,
+}
+
+/// Records a refusal to an authenticated client: on its own within the client's quota, else counted. The assertion
+/// that it used up is durable before the answer in any case, so that no restart forgets it.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`] if the spent assertion could not be made durable: the answer is then 503.
+pub async fn record_denial(
+    desk: &Desk,
+    decision_id: Uuid,
+    refused: Refused<'_>,
+    error: &IssueError,
+) -> Result<(), IssueError> {
+    let Some(caller) = refused.caller else {
+        desk.refusals.count(error.reason());
+        return Ok(());
+    };
+    let client = caller.client();
+    if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
+        let entry = entry::denial(desk, decision_id, &refused, error).to_bytes()?;
+        return desk.audit.append(Class::Denial, entry).await.map(drop);
+    }
+    desk.refusals.aggregate(&client.tenant, &client.id, error.reason());
+    record_spent(desk, caller.spent()).await
+}
+
+/// Makes a used-up assertion durable where no other record carries it.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn record_spent(desk: &Desk, spent: Option<SpentId>) -> Result<(), IssueError> {
+    let Some(spent) = spent else { return Ok(()) };
+    let entry = Entry::new(Kind::Spent, desk.clock.now_ms()).spent(Some(spent)).to_bytes()?;
+    desk.audit.append(Class::Routine, entry).await.map(drop)
+}
+
+/// Records a revocation, before it takes effect elsewhere.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn record_revocation(
+    desk: &Desk,
+    by: &str,
+    what: &[Revoked],
+    spent: Option<SpentId>,
+) -> Result<u64, IssueError> {
+    let entry = entry::revocation(desk, by, what, spent).to_bytes()?;
+    desk.audit.append(Class::Vital, entry).await
+}
+
+/// Records that an L3 token was used up.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn record_redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> Result<u64, IssueError> {
+    let entry = entry::redemption(desk, caller, jti, txn).to_bytes()?;
+    desk.audit.append(Class::Vital, entry).await
+}
+
+impl OpenRecord {
+    pub(crate) fn into_parts(self) -> (Terms, u64) {
+        (self.terms, self.index)
+    }
+}
+
+#[async_trait]
+impl Audit for Log {
+    fn origin(&self) -> &str {
+        Self::origin(self)
+    }
+    async fn append(&self, class: Class, entry: Vec<u8>) -> Result<u64, IssueError> {
+        Self::append(self, class, entry).await.map_err(|error| unavailable(&error))
+    }
+    fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError> {
+        Self::append_later(self, class, entry).map_err(|error| unavailable(&error))
+    }
+}
+
+fn unavailable(error: &LogError) -> IssueError {
+    tracing::error!(%error, "record not durable");
+    IssueError::RecordUnavailable("log_unavailable")
+}
+
+/// What `explain` shows of an error beyond its constant word.
+fn internal_detail(error: &IssueError) -> Option<String> {
+    match error {
+        IssueError::Denied(DenialReason::Policy { ids, errors }) => {
+            Some(format!("policies: {}; errors: {}", ids.join(", "), errors.join("; ")))
+        }
+        other => other.detail().filter(|detail| !detail.is_empty()).map(str::to_owned),
+    }
+}

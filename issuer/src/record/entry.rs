@@ -1,0 +1,288 @@
+//! What a log entry says: one JSON object, members in a fixed order, absent where unknown. Arguments and call
+//! digests appear only as pseudonyms.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::claims::{Confirmation, PolicyRef};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+use super::{Outcome, Refused, internal_detail};
+use crate::{
+    ask::Claimed,
+    authenticate::{Caller, SpentId},
+    decide::Terms,
+    desk::Desk,
+    error::IssueError,
+    revocation::Revoked,
+};
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "members are documented in docs/audit-log.md, one line each")]
+pub struct Entry {
+    pub v: u8,
+    pub kind: Kind,
+    /// Milliseconds since the Unix epoch.
+    pub at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<SpentTag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pjti: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub risk_reasons: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claimed: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revoked>,
+}
+
+/// What an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A credential is about to be minted.
+    Intent,
+    /// What became of it.
+    Outcome,
+    /// An authenticated client was refused.
+    Denial,
+    /// Further refusals of the same kind, counted.
+    Denials,
+    /// Refusals before authentication, counted.
+    Refusals,
+    /// A client assertion was used up by something that has no record of its own.
+    Spent,
+    /// Tokens, a transaction or a person were revoked.
+    Revocation,
+    /// An L3 token was used.
+    Redemption,
+    /// The process started.
+    Start,
+    /// Configuration was loaded; `registry` and `policy` carry its digests.
+    Configuration,
+}
+
+/// A used-up assertion: its tag (base64url of 16 bytes) and when it may be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpentTag {
+    /// base64url.
+    pub tag: String,
+    /// Unix seconds.
+    pub until: u64,
+}
+
+impl Entry {
+    /// An entry of this kind.
+    pub fn new(kind: Kind, at_ms: u64) -> Self {
+        Self {
+            v: 1,
+            kind,
+            at: at_ms,
+            spent: None,
+            decision: None,
+            tenant: None,
+            client: None,
+            sub: None,
+            issuer: None,
+            actors: Vec::new(),
+            txn: None,
+            jti: None,
+            pjti: None,
+            exp: None,
+            key: None,
+            server: None,
+            tool: None,
+            level: None,
+            tier: None,
+            call: None,
+            arguments: BTreeMap::new(),
+            policy: None,
+            risk: None,
+            risk_reasons: Vec::new(),
+            claimed: BTreeMap::new(),
+            registry: None,
+            intent: None,
+            result: None,
+            reason: None,
+            detail: None,
+            count: None,
+            by: None,
+            revoked: Vec::new(),
+        }
+    }
+
+    /// With the assertion that this request used up.
+    #[must_use]
+    pub fn spent(mut self, spent: Option<SpentId>) -> Self {
+        self.spent =
+            spent.map(|spent| SpentTag { tag: URL_SAFE_NO_PAD.encode(spent.tag), until: spent.until });
+        self
+    }
+
+    /// The bytes of the log entry.
+    ///
+    /// # Errors
+    /// [`IssueError::RecordUnavailable`] if it is larger than an entry may be; inputs are bounded so that it is not.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, IssueError> {
+        let bytes = serde_json::to_vec(self).map_err(|_| IssueError::RecordUnavailable("entry_not_serializable"))?;
+        if bytes.len() > MAX_ENTRY_BYTES {
+            return Err(IssueError::RecordUnavailable("entry_too_large"));
+        }
+        Ok(bytes)
+    }
+}
+
+impl SpentTag {
+    /// The raw tag, if it is one.
+    pub fn to_tag(&self) -> Option<[u8; 16]> {
+        URL_SAFE_NO_PAD.decode(&self.tag).ok()?.try_into().ok()
+    }
+}
+
+pub(super) fn intent(desk: &Desk, terms: &Terms) -> Entry {
+    let claims = &terms.claims;
+    let [detail] = &claims.authorization_details;
+    let pseudonyms = desk.pseudonyms.of(&claims.tenant, desk.clock.now_seconds());
+    let (Confirmation::Jkt(key) | Confirmation::X5tS256(key)) = &claims.cnf;
+    Entry {
+        decision: Some(terms.decision_id),
+        tenant: Some(claims.tenant.clone()),
+        client: Some(claims.client_id.clone()),
+        sub: Some(claims.sub.clone()),
+        issuer: terms.person_issuer.clone(),
+        actors: claims.act.as_ref().map(|act| act.chain().map(str::to_owned).collect()).unwrap_or_default(),
+        txn: Some(claims.txn.clone()),
+        jti: Some(claims.jti.clone()),
+        pjti: claims.pjti.clone(),
+        exp: Some(claims.exp),
+        key: Some(key.clone()),
+        server: Some(claims.aud.clone()),
+        tool: detail.identifier.clone(),
+        level: Some(detail.level().as_str().to_owned()),
+        tier: terms.tier.map(|tier| tier.as_str().to_owned()),
+        call: detail.call_digest.map(|digest| pseudonyms.name("call", digest.as_bytes())),
+        arguments: terms.arguments.as_ref().map(|arguments| pseudonyms.arguments(arguments)).unwrap_or_default(),
+        policy: Some(detail.policy.clone()),
+        risk: Some(terms.risk.score),
+        risk_reasons: terms.risk.reasons.iter().map(|&reason| reason.to_owned()).collect(),
+        claimed: claimed(&terms.claimed),
+        registry: Some(terms.registry_digest.clone()),
+        ..Entry::new(Kind::Intent, desk.clock.now_ms()).spent(terms.spent)
+    }
+}
+
+pub(super) fn outcome(desk: &Desk, outcome: &Outcome) -> Entry {
+    Entry {
+        decision: Some(outcome.decision_id),
+        intent: Some(outcome.index),
+        result: Some(if outcome.result.is_ok() { "minted" } else { "failed" }.to_owned()),
+        reason: outcome.result.err().map(str::to_owned),
+        ..Entry::new(Kind::Outcome, desk.clock.now_ms())
+    }
+}
+
+pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, error: &IssueError) -> Entry {
+    let client = refused.caller.map(Caller::client);
+    Entry {
+        decision: Some(decision_id),
+        tenant: client.map(|client| client.tenant.clone()),
+        client: client.map(|client| client.id.clone()),
+        sub: refused.sub.map(str::to_owned),
+        server: refused.resource.map(bounded),
+        tool: refused.tool.map(bounded),
+        reason: Some(error.reason().to_owned()),
+        detail: internal_detail(error).as_deref().map(bounded),
+        ..Entry::new(Kind::Denial, desk.clock.now_ms()).spent(refused.caller.and_then(Caller::spent))
+    }
+}
+
+pub(super) fn revocation(desk: &Desk, by: &str, what: &[Revoked], spent: Option<SpentId>) -> Entry {
+    Entry {
+        by: Some(by.to_owned()),
+        revoked: what.to_vec(),
+        ..Entry::new(Kind::Revocation, desk.clock.now_ms()).spent(spent)
+    }
+}
+
+pub(super) fn redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> Entry {
+    Entry {
+        tenant: Some(caller.client().tenant.clone()),
+        client: Some(caller.client().id.clone()),
+        jti: Some(jti.to_owned()),
+        txn: Some(txn.to_owned()),
+        ..Entry::new(Kind::Redemption, desk.clock.now_ms()).spent(caller.spent())
+    }
+}
+
+fn claimed(claimed: &Claimed) -> BTreeMap<String, String> {
+    [
+        ("parent_request_id", &claimed.parent_request_id),
+        ("host", &claimed.host),
+        ("model", &claimed.model),
+        ("workflow", &claimed.workflow),
+        ("traceparent", &claimed.traceparent),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| value.as_ref().map(|value| (name.to_owned(), bounded(value))))
+    .collect()
+}
+
+/// Text that the other side chose, cut to what a record has room for.
+fn bounded(text: &str) -> String {
+    text.chars().take(MAX_TEXT_CHARACTERS).collect()
+}
+
+/// The longest entry, as tlog-tiles entry bundles can carry it.
+const MAX_ENTRY_BYTES: usize = 65_535;
+const MAX_TEXT_CHARACTERS: usize = 512;

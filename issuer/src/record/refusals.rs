@@ -1,0 +1,74 @@
+//! Refusals that have no record of their own: counted, and written at most once a second by reason.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use super::{Entry, Kind};
+use crate::{desk::Desk, log::Class};
+
+/// Counts of refusals since they were last written.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    counts: Mutex<BTreeMap<RefusedAt, u64>>,
+}
+
+/// Under what a refusal is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusedAt {
+    /// Before the client was authenticated.
+    Door(&'static str),
+    /// Of an authenticated client beyond its quota of records: tenant, client, reason.
+    Client(String, String, &'static str),
+}
+
+impl Refusals {
+    /// Counts a refusal before authentication.
+    pub fn count(&self, reason: &'static str) {
+        self.add(RefusedAt::Door(reason));
+    }
+
+    /// Counts a refusal of an authenticated client.
+    pub fn aggregate(&self, tenant: &str, client_id: &str, reason: &'static str) {
+        self.add(RefusedAt::Client(tenant.to_owned(), client_id.to_owned(), reason));
+    }
+
+    fn add(&self, at: RefusedAt) {
+        metrics::counter!("deputize_refusals_total", "reason" => at.reason()).increment(1);
+        // Reasons are constant words and clients are configured: the map is bounded by both.
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(at).or_default() += 1;
+    }
+
+    /// Writes what was counted since the last time: one entry for each reason (and client). Called once a second.
+    pub fn write(&self, desk: &Desk) {
+        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        for (at, count) in counts {
+            let mut entry = Entry::new(
+                match at {
+                    RefusedAt::Door(_) => Kind::Refusals,
+                    RefusedAt::Client(..) => Kind::Denials,
+                },
+                desk.clock.now_ms(),
+            );
+            entry.reason = Some(at.reason().to_owned());
+            entry.count = Some(count);
+            if let RefusedAt::Client(tenant, client, _) = at {
+                (entry.tenant, entry.client) = (Some(tenant), Some(client));
+            }
+            let written = entry.to_bytes().and_then(|bytes| desk.audit.append_later(Class::Denial, bytes));
+            if written.is_err() {
+                metrics::counter!("deputize_refusals_unrecorded_total").increment(count);
+            }
+        }
+    }
+}
+
+impl RefusedAt {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Door(reason) | Self::Client(_, _, reason) => reason,
+        }
+    }
+}

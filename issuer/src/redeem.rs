@@ -1,0 +1,152 @@
+//! What happens to a token after it was minted: used up, revoked, asked about.
+
+use deputize_call::{claims::ToolCallClaims, level::Level, once::Once, token};
+
+use crate::{
+    authenticate::Caller,
+    desk::Desk,
+    error::IssueError,
+    record,
+    revocation::Revoked,
+};
+
+/// The answer to a redemption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redeemed {
+    /// Used up now, for this call.
+    Yes,
+    /// It was used before.
+    AlreadyUsed,
+    /// It is not redeemable here: not L3, revoked, made before this start, or for another audience.
+    No(&'static str),
+}
+
+/// Uses up an L3 token, for the guard of its audience, once. The use is durable before the answer.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`], [`IssueError::Uncertain`]: the call must not run.
+pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<Redeemed, IssueError> {
+    let Some(claims) = live_claims(desk, access_token) else {
+        record::record_spent(desk, caller.spent()).await?;
+        return Ok(Redeemed::No("token_not_active"));
+    };
+    if let Some(refusal) = not_redeemable(desk, caller, &claims) {
+        record::record_spent(desk, caller.spent()).await?;
+        return Ok(Redeemed::No(refusal));
+    }
+    match desk.redemptions.take(tag(&claims.jti), desk.clock.uptime()) {
+        Once::First => {}
+        Once::Seen => {
+            record::record_spent(desk, caller.spent()).await?;
+            return Ok(Redeemed::AlreadyUsed);
+        }
+        Once::Full => return Err(IssueError::Uncertain("redemption_memory_full")),
+    }
+    record::record_redemption(desk, caller, &claims.jti, &claims.txn).await?;
+    Ok(Redeemed::Yes)
+}
+
+fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Option<&'static str> {
+    let [detail] = &claims.authorization_details;
+    if caller.client().server.as_deref() != Some(claims.aud.as_str()) || caller.client().tenant != claims.tenant {
+        return Some("not_the_audience");
+    }
+    if detail.level() != Level::L3 {
+        return Some("not_a_single_use_token");
+    }
+    // Only its maker redeems it, and only the process that made it: what was used before a restart is not known.
+    if claims.log.origin != desk.audit.origin() || claims.log.index < desk.settings.log_size_at_start {
+        return Some("made_before_this_start");
+    }
+    None
+}
+
+/// RFC 7009: revokes a token and everything made from it. For its holder's client and for its audience; unknown and
+/// foreign tokens are answered alike and nothing happens.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: try again.
+pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<(), IssueError> {
+    let client = caller.client();
+    let claims = live_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
+    let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
+    let what: Vec<Revoked> = desk.lineage.with_descendants(&claims.jti).into_iter().map(Revoked::Token).collect();
+    revoke_all(desk, &client.id, &what, claims.exp, caller).await
+}
+
+async fn revoke_all(
+    desk: &Desk,
+    by: &str,
+    what: &[Revoked],
+    until_seconds: u64,
+    caller: &Caller,
+) -> Result<(), IssueError> {
+    record::record_revocation(desk, by, what, caller.spent()).await?;
+    let until = until_seconds + REVOCATION_GRACE_SECONDS;
+    desk.revocations
+        .revoke(what.to_vec(), until)
+        .await
+        .map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
+}
+
+/// An administrator revokes a whole transaction, or disables a person.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: try again.
+pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(), IssueError> {
+    let what = vec![what];
+    record::record_revocation(desk, by, &what, None).await?;
+    let until = desk.clock.now_seconds()
+        + match what.first() {
+            Some(Revoked::Person(_)) => PERSON_REVOCATION_SECONDS,
+            Some(Revoked::Token(_) | Revoked::Transaction(_)) | None => TRANSACTION_REVOCATION_SECONDS,
+        };
+    desk.revocations.revoke(what, until).await.map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
+}
+
+/// RFC 7662: the claims of a live token, for its audience or its holder's client; `None` is `{"active": false}`.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn introspect(
+    desk: &Desk,
+    caller: &Caller,
+    access_token: &str,
+) -> Result<Option<ToolCallClaims>, IssueError> {
+    record::record_spent(desk, caller.spent()).await?;
+    Ok(live_claims(desk, access_token).filter(|claims| may_handle(caller, claims)))
+}
+
+fn may_handle(caller: &Caller, claims: &ToolCallClaims) -> bool {
+    let client = caller.client();
+    client.tenant == claims.tenant
+        && (client.id == claims.client_id || client.server.as_deref() == Some(claims.aud.as_str()))
+}
+
+/// The claims of a token of ours that is neither expired nor revoked.
+fn live_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
+    let expected = token::Expected {
+        issuer: &desk.settings.issuer,
+        audience: None,
+        now_seconds: desk.clock.now_seconds(),
+        leeway_seconds: 0,
+    };
+    let claims = token::verify(access_token, &desk.keys.ring().published, &expected).ok()?.into_claims();
+    (!desk.is_revoked(&claims)).then_some(claims)
+}
+
+fn tag(jti: &str) -> [u8; 16] {
+    let digest = deputize_call::digest::sha256(format!("redeemed\0{jti}").as_bytes());
+    let mut tag = [0; 16];
+    for (to, from) in tag.iter_mut().zip(digest) {
+        *to = from;
+    }
+    tag
+}
+
+/// A revoked token stays on the list this much longer than it lives, for verifiers' leeway.
+const REVOCATION_GRACE_SECONDS: u64 = 60;
+/// A transaction goes on for an hour at most, and its last token lives two minutes.
+const TRANSACTION_REVOCATION_SECONDS: u64 = 3600 + 180;
+/// A disabled person stays so until the identity provider no longer vouches: ten years stand for "until lifted".
+const PERSON_REVOCATION_SECONDS: u64 = 315_360_000;

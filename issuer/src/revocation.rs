@@ -1,0 +1,75 @@
+//! What no longer holds: tokens with their descendants, whole transactions, persons.
+
+use async_trait::async_trait;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// What is revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Revoked {
+    /// One token, by `jti`.
+    Token(String),
+    /// Every token of a transaction, by `txn`.
+    Transaction(String),
+    /// Every token in a person's name, by `sub`: a disabled user.
+    Person(String),
+}
+
+/// Asked on every use of a token of ours. Answers come from memory; changes are durable before they are answered.
+#[async_trait]
+pub trait Revocations: Send + Sync {
+    /// Whether any of these is revoked now.
+    fn any_revoked(&self, what: &[Revoked]) -> bool;
+    /// Revokes until `until_seconds` (Unix time): when everything concerned has expired by itself.
+    async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed>;
+}
+
+/// The revocation is not durable: the caller must be told to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the revocation could not be stored")]
+pub struct RevocationFailed;
+
+/// Revocations in memory: the view that every store keeps, and the fake for tests.
+#[derive(Debug, Default)]
+pub struct RevokedSet {
+    until: Mutex<HashMap<Revoked, u64>>,
+}
+
+impl RevokedSet {
+    /// Adds entries; grow-only until they lapse.
+    pub fn insert(&self, what: impl IntoIterator<Item = Revoked>, until_seconds: u64) {
+        let mut all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        for revoked in what {
+            let until = all.entry(revoked).or_default();
+            *until = until_seconds.max(*until);
+        }
+    }
+    /// Whether any of these is in the set.
+    pub fn any(&self, what: &[Revoked]) -> bool {
+        let all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        !all.is_empty() && what.iter().any(|revoked| all.contains_key(revoked))
+    }
+    /// Forgets what has lapsed.
+    pub fn forget_before(&self, now_seconds: u64) {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until >= now_seconds);
+    }
+    /// Everything revoked now, for guards' snapshots.
+    pub fn all(&self) -> Vec<(Revoked, u64)> {
+        let all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(revoked, until)| (revoked.clone(), *until)).collect()
+    }
+}
+
+#[async_trait]
+impl Revocations for RevokedSet {
+    fn any_revoked(&self, what: &[Revoked]) -> bool {
+        self.any(what)
+    }
+    async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed> {
+        self.insert(what, until_seconds);
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Stage 3: for whom. A user's token of a trusted identity provider, or a tool-call token of ours at a next hop.
+
+use deputize_call::{
+    claims::{Actor, ToolCallClaims},
+    json, token,
+};
+use std::sync::Arc;
+
+use crate::{
+    authenticate::{Caller, Client},
+    desk::Desk,
+    error::IssueError,
+    person::Person,
+    provider::{SubjectTokenType, UserTokenError, VerifiedUserToken},
+    revocation::Revoked,
+};
+
+/// The tokens that an exchange brings, as sent.
+#[derive(Debug, Clone, Copy)]
+pub struct PresentedSubject<'a> {
+    /// `subject_token`.
+    pub token: &'a str,
+    /// `subject_token_type`.
+    pub kind: SubjectTokenType,
+    /// `actor_token` with `actor_token_type`, where the caller is not the agent itself.
+    pub actor: Option<(&'a str, SubjectTokenType)>,
+}
+
+/// For whom, and on behalf of which chain of agents. Made by [`verify_subject`] alone.
+#[derive(Debug)]
+pub struct Subject {
+    person: Arc<Person>,
+    act: Actor,
+    expires_at: u64,
+    parent: Option<Box<Parent>>,
+}
+
+/// The token of ours that a next hop comes from.
+#[derive(Debug)]
+pub struct Parent {
+    /// Its claims.
+    pub claims: ToolCallClaims,
+    /// Who brought it.
+    pub bearer: Bearer,
+}
+
+/// In which capacity somebody brings a token of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer {
+    /// The server that it was made for: a next hop.
+    Audience,
+    /// The client that it was made for, with its key: may only narrow.
+    Holder,
+}
+
+/// Verifies the subject token, the actor token if there is one, and that this caller may bring them.
+///
+/// # Errors
+/// [`IssueError::SubjectToken`] whatever is wrong with them (RFC 8693 §2.2.2); [`IssueError::UpstreamUnavailable`]
+/// while an identity provider's keys were never had.
+pub async fn verify_subject(
+    desk: &Desk,
+    caller: &Caller,
+    presented: &PresentedSubject<'_>,
+) -> Result<Subject, IssueError> {
+    if presented.token.len() > deputize_call::jws::MAX_TOKEN_BYTES {
+        return Err(refuse("subject_token_too_large"));
+    }
+    let subject = if names_issuer(presented.token, &desk.settings.issuer) {
+        own_token(desk, caller, presented)?
+    } else {
+        user_token(desk, caller, presented).await?
+    };
+    if subject.person.tenant != caller.client().tenant {
+        return Err(refuse("subject_of_another_tenant"));
+    }
+    Ok(subject)
+}
+
+async fn user_token(
+    desk: &Desk,
+    caller: &Caller,
+    presented: &PresentedSubject<'_>,
+) -> Result<Subject, IssueError> {
+    let client = caller.client();
+    let rules = desk.rules.load_full();
+    let verified = rules
+        .providers
+        .verify(presented.token, presented.kind, &client.tenant, &client.subject_audiences, desk.clock.now_seconds())
+        .await
+        .map_err(from_user_token)?;
+    if verified.bound_to.as_ref().is_some_and(|bound| !caller_has(caller, bound)) {
+        // A sender-constrained user token is good in its sender's hands alone (RFC 9449 §6).
+        return Err(refuse("subject_token_bound_to_another_key"));
+    }
+    let actor = acting_party(desk, client, presented.actor).await?;
+    check_may_act(desk, &verified, &actor, client)?;
+    let act = extend_chain(&actor, verified.act)?;
+    Ok(Subject { person: verified.person, act, expires_at: verified.expires_at, parent: None })
+}
+
+/// A tool-call token as subject: from its audience, for the next hop, or from its holder, to narrow it.
+fn own_token(desk: &Desk, caller: &Caller, presented: &PresentedSubject<'_>) -> Result<Subject, IssueError> {
+    if presented.kind == SubjectTokenType::IdToken {
+        return Err(refuse("subject_token_type"));
+    }
+    if presented.actor.is_some() {
+        return Err(refuse("actor_token_at_a_next_hop"));
+    }
+    let expected = token::Expected {
+        issuer: &desk.settings.issuer,
+        audience: None,
+        now_seconds: desk.clock.now_seconds(),
+        // Ours was made on this clock: no grace, so that a child never outlives its parent.
+        leeway_seconds: 0,
+    };
+    let claims = token::verify(presented.token, &desk.keys.ring().published, &expected)
+        .map_err(|error| IssueError::SubjectToken { reason: "subject_token_invalid", detail: error.to_string() })?
+        .into_claims();
+    if desk.is_revoked(&claims) {
+        return Err(refuse("subject_token_revoked"));
+    }
+    let bearer = bearer_of(caller, &claims).ok_or(refuse("subject_token_of_another_party"))?;
+    let Some(current) = claims.act.clone() else {
+        return Err(refuse("subject_token_without_actor"));
+    };
+    let person = desk.lineage.person(&claims.jti).ok_or(refuse("subject_unknown_since_restart"))?;
+    let act = match bearer {
+        Bearer::Audience => extend_chain(caller.client().actor(), Some(current))?,
+        Bearer::Holder => current,
+    };
+    let expires_at = claims.exp;
+    Ok(Subject { person, act, expires_at, parent: Some(Box::new(Parent { claims, bearer })) })
+}
+
+/// The audience needs no proof of the caller's key, its own authentication suffices; anyone else
+/// needs the token's key.
+fn bearer_of(caller: &Caller, claims: &ToolCallClaims) -> Option<Bearer> {
+    let client = caller.client();
+    if client.server.as_deref() == Some(claims.aud.as_str()) {
+        return Some(Bearer::Audience);
+    }
+    (claims.client_id == client.id && caller_has(caller, &claims.cnf)).then_some(Bearer::Holder)
+}
+
+fn caller_has(caller: &Caller, bound: &deputize_call::claims::Confirmation) -> bool {
+    match bound {
+        deputize_call::claims::Confirmation::Jkt(jkt) => caller.jkt() == Some(jkt.as_str()),
+        deputize_call::claims::Confirmation::X5tS256(_) => false,
+    }
+}
+
+/// Who acts: the client under its configured name, or the actor whose token it is configured to present.
+async fn acting_party(
+    desk: &Desk,
+    client: &Client,
+    actor_token: Option<(&str, SubjectTokenType)>,
+) -> Result<String, IssueError> {
+    let Some((token, kind)) = actor_token else { return Ok(client.actor().to_owned()) };
+    let rules = desk.rules.load_full();
+    // Its sole audience is this broker, whatever else the client may bring.
+    // Who it was issued to (`azp`) is the actor itself, as configured.
+    let mut ours = vec![desk.settings.issuer.clone()];
+    ours.extend(client.presents_actors.iter().map(|actor| actor.subject.clone()));
+    let verified = rules
+        .providers
+        .verify(token, kind, &client.tenant, &ours, desk.clock.now_seconds())
+        .await
+        .map_err(|error| match from_user_token(error) {
+            IssueError::SubjectToken { detail, .. } => IssueError::SubjectToken { reason: "actor_token_invalid", detail },
+            other => other,
+        })?;
+    if !verified.sole_audience {
+        return Err(refuse("actor_token_audience"));
+    }
+    client
+        .presents_actors
+        .iter()
+        .find(|actor| Person::encode_sub(&client.tenant, &actor.issuer, &actor.subject) == verified.person.sub)
+        .map(|actor| actor.actor.clone())
+        .ok_or(refuse("actor_not_configured_for_client"))
+}
+
+/// RFC 8693 §4.4: honoured with and without `actor_token`; every part that is there must match.
+fn check_may_act(desk: &Desk, verified: &VerifiedUserToken, actor: &str, client: &Client) -> Result<(), IssueError> {
+    let Some(may_act) = &verified.may_act else { return Ok(()) };
+    let named = may_act.sub == actor || may_act.sub == client.id;
+    let by_this_client = may_act.client_id.as_ref().is_none_or(|id| *id == client.id);
+    let in_our_names = may_act.iss.as_ref().is_none_or(|issuer| *issuer == desk.settings.issuer);
+    if named && by_this_client && in_our_names { Ok(()) } else { Err(refuse("may_act_names_another")) }
+}
+
+/// RFC 8693 §4.1: the actor that acts now, its predecessors nested inside; at most [`MAX_CHAIN`], no loops.
+fn extend_chain(actor: &str, previous: Option<Actor>) -> Result<Actor, IssueError> {
+    if let Some(previous) = &previous {
+        if previous.chain().any(|earlier| earlier == actor) {
+            return Err(refuse("actor_chain_loops"));
+        }
+        if previous.chain().take(MAX_CHAIN).count() >= MAX_CHAIN {
+            return Err(refuse("actor_chain_too_deep"));
+        }
+    }
+    Ok(Actor { sub: actor.to_owned(), act: previous.map(Box::new) })
+}
+
+/// Whether an unverified token says that it is of this issuer; decides who verifies it, nothing more.
+fn names_issuer(token: &str, issuer: &str) -> bool {
+    let claims = token.split('.').nth(1).and_then(|part| {
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part).ok()
+    });
+    claims
+        .and_then(|claims| json::parse_object(&claims).ok())
+        .is_some_and(|claims| claims.get("iss").and_then(serde_json::Value::as_str) == Some(issuer))
+}
+
+fn from_user_token(error: UserTokenError) -> IssueError {
+    if matches!(error, UserTokenError::KeysUnavailable(_)) {
+        return IssueError::UpstreamUnavailable("identity_provider_keys_unavailable");
+    }
+    IssueError::SubjectToken { reason: error.reason(), detail: error.to_string() }
+}
+
+fn refuse(reason: &'static str) -> IssueError {
+    IssueError::SubjectToken { reason, detail: String::new() }
+}
+
+impl Subject {
+    /// The person.
+    pub fn person(&self) -> &Arc<Person> {
+        &self.person
+    }
+    /// Who acts, with predecessors.
+    pub fn act(&self) -> &Actor {
+        &self.act
+    }
+    /// When the token that was brought expires.
+    pub fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+    /// The token of ours that this hop comes from.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.parent.as_deref()
+    }
+}
+
+impl Desk {
+    /// Whether a token, an ancestor of it, its transaction or its person is revoked.
+    pub fn is_revoked(&self, claims: &ToolCallClaims) -> bool {
+        let mut what: Vec<Revoked> =
+            self.lineage.with_ancestors(&claims.jti).into_iter().map(Revoked::Token).collect();
+        what.extend(claims.pjti.clone().map(Revoked::Token));
+        what.push(Revoked::Transaction(claims.txn.clone()));
+        what.push(Revoked::Person(claims.sub.clone()));
+        self.revocations.any_revoked(&what)
+    }
+}
+
+/// The most actors in a chain.
+pub const MAX_CHAIN: usize = 5;
