@@ -148,3 +148,36 @@ fn digest_canonical<T: Serialize>(prefix: &str, form: &T) -> Result<Digest, Json
 
 const PINNED_TOOL_MEMBERS: [&str; 6] =
     ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_of_fips_180() {
+        let abc = Digest(sha256(b"abc"));
+        assert_eq!(abc.to_string(), "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+        assert_eq!(sha256_of(&[b"a", b"", b"bc"]), *abc.as_bytes());
+    }
+
+    #[test]
+    fn one_digest_has_one_text() {
+        let text = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
+        let digest: Digest = text.parse().unwrap();
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{text}\""));
+        for wrong in [
+            "",
+            &text[1..],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &format!(" {text}"),
+            &format!("{}1", &text[..42]),
+            &text.replace('-', "+"),
+            &text.replace('_', "/"),
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+            assert!(serde_json::from_str::<Digest>(&format!("\"{wrong}\"")).is_err(), "{wrong}");
+        }
+    }
+}

@@ -221,3 +221,70 @@ const MAX_HTM_BYTES: usize = 32;
 const MAX_HTU_BYTES: usize = 2048;
 const MAX_NONCE_BYTES: usize = 256;
 const MAX_ATH_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::SigningAlgorithm;
+
+    const NEW: NewProof<'_> = NewProof {
+        htm: "POST",
+        htu: "https://crm.example.com/mcp?session=1#top",
+        jti: "j1",
+        iat: 1_795_000_000,
+        nonce: Some("n1"),
+        access_token: Some("the token"),
+    };
+    const EXPECTED: Expected<'_> = Expected {
+        htm: "POST",
+        htu: "https://crm.example.com/mcp",
+        access_token: Some("the token"),
+        jkt: None,
+        now_seconds: 1_795_000_003,
+        window_seconds: 5,
+    };
+
+    #[test]
+    fn what_a_client_proves_a_server_verifies() {
+        for algorithm in [SigningAlgorithm::ES256, SigningAlgorithm::EdDSA, SigningAlgorithm::RS256] {
+            let key = SigningKey::generate(algorithm).unwrap();
+            let header = prove(&key, &NEW).unwrap();
+            let proof = parse(&header).unwrap();
+            assert_eq!(proof.nonce(), Some("n1"));
+            let jkt = key.public().thumbprint();
+            let verified = proof.verify(&Expected { jkt: Some(jkt), ..EXPECTED }).unwrap();
+            assert_eq!((verified.jkt.as_str(), verified.jti.as_str(), verified.iat), (jkt, "j1", NEW.iat));
+            let other = SigningKey::generate(algorithm).unwrap();
+            let stranger = Expected { jkt: Some(other.public().thumbprint()), ..EXPECTED };
+            assert!(matches!(parse(&header).unwrap().verify(&stranger), Err(JwsError::Key(_))));
+        }
+    }
+
+    #[test]
+    fn one_expectation_missed_is_a_refusal() {
+        let key = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        let header = prove(&key, &NEW).unwrap();
+        let refused = |expected| match parse(&header).unwrap().verify(&expected) {
+            Err(JwsError::Claim(name, _)) => name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(Expected { htm: "GET", ..EXPECTED }), "htm");
+        assert_eq!(refused(Expected { htu: "https://crm.example.com/mcp/", ..EXPECTED }), "htu");
+        assert_eq!(refused(Expected { now_seconds: 1_795_000_006, ..EXPECTED }), "iat");
+        assert_eq!(refused(Expected { access_token: Some("another"), ..EXPECTED }), "ath");
+        let without = prove(&key, &NewProof { access_token: None, nonce: None, ..NEW }).unwrap();
+        assert_eq!(parse(&without).unwrap().nonce(), None);
+        assert_eq!(
+            parse(&without).unwrap().verify(&EXPECTED).unwrap_err(),
+            JwsError::Claim("ath", "missing")
+        );
+        parse(&without).unwrap().verify(&Expected { access_token: None, ..EXPECTED }).unwrap();
+    }
+
+    #[test]
+    fn tags_keep_key_and_id_apart() {
+        let tags = [("a", "b"), ("a", "c"), ("b", "b"), ("ab", ""), ("", "ab")]
+            .map(|(jkt, jti)| replay_tag(jkt, jti));
+        assert_eq!(std::collections::HashSet::from(tags).len(), tags.len());
+    }
+}

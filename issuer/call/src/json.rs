@@ -187,3 +187,44 @@ fn unreadable(error: &serde_json::Error) -> JsonError {
 
 /// serde_json's own limit, so that no value we can hold is deeper.
 const MAX_NESTING: usize = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn depth_is_the_callers_but_never_beyond_what_the_stack_holds() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse_value(nested(5).as_bytes(), 5).is_ok());
+        assert_eq!(parse_value(nested(6).as_bytes(), 5), Err(JsonError::Depth));
+        assert_eq!(parse_value(b"1", 0), Ok(json!(1)));
+        assert_eq!(parse_value(b"[]", 0), Err(JsonError::Depth));
+        assert!(parse_value(nested(127).as_bytes(), usize::MAX).is_ok());
+        assert_eq!(parse_value(nested(128).as_bytes(), usize::MAX), Err(JsonError::Depth));
+        assert_eq!(parse_value("[".repeat(1_000_000).as_bytes(), usize::MAX), Err(JsonError::Depth));
+        assert_eq!(parse_value(r#"{"a":"#.repeat(1_000_000).as_bytes(), usize::MAX), Err(JsonError::Depth));
+    }
+
+    #[test]
+    fn arguments_inside_an_envelope_have_their_own_depth() {
+        let body = |levels: usize| {
+            let text = format!(
+                r#"{{"params":{{"arguments":{}1{}}}}}"#,
+                r#"{"a":"#.repeat(levels),
+                "}".repeat(levels)
+            );
+            parse_value(text.as_bytes(), 64).unwrap()["params"]["arguments"].as_object().unwrap().clone()
+        };
+        assert_eq!(check_depth(&body(MAX_DEPTH)), Ok(()));
+        assert_eq!(check_depth(&body(MAX_DEPTH + 1)), Err(JsonError::Depth));
+    }
+
+    #[test]
+    fn values_that_no_strict_parse_returns_have_no_canonical_form() {
+        for beyond in [json!(9_007_199_254_740_992_u64), json!(u64::MAX), json!(i64::MIN), json!(1e16)] {
+            assert_eq!(canonicalize(&json!([{ "a": beyond }])), Err(JsonError::Number));
+        }
+        assert_eq!(canonicalize(&json!([-9_007_199_254_740_991_i64])).unwrap(), b"[-9007199254740991]");
+    }
+}

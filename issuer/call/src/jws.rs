@@ -217,3 +217,6 @@ const MAX_CLAIMS: usize = 256;
 const MAX_KID_BYTES: usize = 256;
 const MAX_TYP_BYTES: usize = 128;
 const MAX_AUDIENCE_BYTES: usize = 2048;
+
+#[cfg(test)]
+mod tests;

@@ -343,3 +343,6 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), JwsError> {
 const OFF_CURVE: JwsError = JwsError::Key("point not on its curve");
 const MAX_JWKS_BYTES: usize = 256 * 1024;
 const MAX_JWKS_KEYS: usize = 100;
+
+#[cfg(test)]
+mod tests;

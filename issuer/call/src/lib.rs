@@ -1,16 +1,6 @@
 //! One MCP call and the token that is good for it: strict JSON, digests, claims, and the verification of
 //! tokens and DPoP proofs. This is all that a verifier in front of an MCP server needs; the broker and every
 //! client build on the same code. No I/O, no clock, no policy: time and keys are parameters.
-#![cfg_attr(
-    test,
-    expect(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        reason = "a test that fails should panic"
-    )
-)]
 
 pub mod claims;
 pub mod constraints;

@@ -1,7 +1,7 @@
 //! The shared vectors of `conformance/vectors`, which Python and TypeScript run too. Their expectations were computed
 //! without this crate.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails should panic")]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deputize_call::{
