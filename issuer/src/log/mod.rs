@@ -17,9 +17,11 @@
 
 mod checkpoint;
 mod disk;
+mod entries;
 mod proof;
 mod queue;
 mod reader;
+mod records;
 mod recover;
 mod segment;
 mod tile;
@@ -27,14 +29,18 @@ mod tree;
 mod verify;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
 use tokio::sync::oneshot;
 
 pub use self::{
     checkpoint::{Checkpoint, CheckpointError, CheckpointSigner, CheckpointVerifier, SignedCheckpoint},
+    entries::{Entries, Tail},
     proof::{ProofError, verify_consistency, verify_inclusion},
-    reader::{Entries, LogReader, Tail},
+    reader::LogReader,
     tile::{bundle_path, tile_path},
     tree::{Hash, empty_root, leaf_hash, node_hash},
     verify::{Finding, Verified},
@@ -101,15 +107,16 @@ impl Log {
     /// [`LogError::Locked`], [`LogError::Damaged`], [`LogError::RolledBack`], [`LogError::Checkpoint`],
     /// [`LogError::Config`] or [`LogError::Io`].
     pub fn open(config: LogConfig, signer: CheckpointSigner) -> Result<(Self, Recovery), LogError> {
-        Self::open_on(Arc::new(RealDisk), config, signer)
+        Self::open_on(Arc::new(RealDisk), config, signer, recover::CHECKED_BYTES)
     }
 
     fn open_on(
         disk: Arc<dyn Disk>,
         config: LogConfig,
         signer: CheckpointSigner,
+        checked_bytes: u64,
     ) -> Result<(Self, Recovery), LogError> {
-        let recovered = recover::recover(&config, &signer, &disk)?;
+        let recovered = recover::recover(&config, &signer, &disk, checked_bytes)?;
         let free_bytes =
             disk.free_bytes(&config.folder).map_err(|cause| LogError::io(&config.folder, cause))?;
         let size = recovered.tree.size();

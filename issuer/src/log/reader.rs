@@ -10,6 +10,7 @@ use std::{
 use super::{
     LogError,
     disk::Disk,
+    entries::{Entries, Tail},
     proof::{self, Hashes},
     queue::Shared,
     segment::{self, FRAME_MOST, Frames, OpenError, Segment, Step},
@@ -116,14 +117,14 @@ impl LogReader {
     /// The entries from `from` up to, not including, `to`, ascending; what the log does not have is left out.
     #[must_use]
     pub fn entries(&self, from: u64, to: u64) -> Entries {
-        Entries { reader: self.clone(), next: from, end: to.min(self.size()), frames: None }
+        Entries::new(self.clone(), from, to.min(self.size()))
     }
 
     /// The newest `count` entries, the newest first.
     #[must_use]
     pub fn tail(&self, count: u64) -> Tail {
         let end = self.size();
-        Tail { reader: self.clone(), block: Vec::new(), first: end.saturating_sub(count), end }
+        Tail::new(self.clone(), end.saturating_sub(count), end)
     }
 
     /// The hash tile at `level`, `number` with its first `width` hashes (C2SP tlog-tiles, "Merkle Tree").
@@ -231,7 +232,7 @@ impl LogReader {
     }
 
     /// Gives the leaf at `index`, which is the next or the first of the next segment.
-    fn next_frame(
+    pub(super) fn next_frame(
         &self,
         frames: &mut Frames,
         index: u64,
@@ -255,7 +256,7 @@ impl LogReader {
     }
 
     /// Frames whose next is that of `index`.
-    fn seek(&self, index: u64) -> Result<Frames, LogError> {
+    pub(super) fn seek(&self, index: u64) -> Result<Frames, LogError> {
         if let Some(marks) = self.marks_of(index)
             && let Some(frames) = self.seek_in(&marks, index)?
         {
@@ -306,7 +307,9 @@ impl LogReader {
         while frames.next_index() <= index {
             marks.note(&frames);
             if frames.next_index() == index {
-                return Ok(Some(frames));
+                // The segment's end looks the same as the next segment's beginning.
+                let ended = frames.at_end().map_err(failure)?;
+                return Ok((!ended).then_some(frames));
             }
             let at = frames.next_index();
             match frames.step().map_err(failure)? {
@@ -356,70 +359,7 @@ impl Marks {
     }
 }
 
-/// Entries in ascending order, with their indices. Ends after an error.
-#[derive(Debug)]
-pub struct Entries {
-    reader: LogReader,
-    next: u64,
-    end: u64,
-    frames: Option<Frames>,
-}
-
-impl Iterator for Entries {
-    type Item = Result<(u64, Vec<u8>), LogError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
-        }
-        let index = self.next;
-        let entry = self.read(index);
-        self.next = if entry.is_ok() { index + 1 } else { self.end };
-        Some(entry.map(|entry| (index, entry)))
-    }
-}
-
-impl Entries {
-    fn read(&mut self, index: u64) -> Result<Vec<u8>, LogError> {
-        let frames = match &mut self.frames {
-            Some(frames) => frames,
-            none => none.insert(self.reader.seek(index)?),
-        };
-        let mut entry = Vec::new();
-        self.reader.next_frame(frames, index, |leaf| entry.extend(leaf.iter().skip(1)))?;
-        Ok(entry)
-    }
-}
-
-/// Entries in descending order, with their indices. Ends after an error.
-#[derive(Debug)]
-pub struct Tail {
-    reader: LogReader,
-    /// Read already, ascending.
-    block: Vec<(u64, Vec<u8>)>,
-    first: u64,
-    end: u64,
-}
-
-impl Iterator for Tail {
-    type Item = Result<(u64, Vec<u8>), LogError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.block.is_empty() && self.end > self.first {
-            let from = self.end.saturating_sub(MARK_EVERY).max(self.first);
-            match self.reader.entries(from, self.end).collect::<Result<_, _>>() {
-                Ok(block) => (self.block, self.end) = (block, from),
-                Err(error) => {
-                    self.end = self.first;
-                    return Some(Err(error));
-                }
-            }
-        }
-        self.block.pop().map(Ok)
-    }
-}
-
 /// Frames between two remembered offsets.
-const MARK_EVERY: u64 = 64;
+pub(super) const MARK_EVERY: u64 = 64;
 /// Read at once when single entries are read.
 const READ_BYTES: usize = FRAME_MOST;

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread,
 };
@@ -18,14 +18,15 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{
     LogConfig, LogError, Recovery,
-    checkpoint::{CheckpointSigner, NOTE_MOST, SignedCheckpoint},
-    disk::{self, Disk, Durable, FILE_MODE},
+    checkpoint::{CheckpointSigner, SignedCheckpoint},
+    disk::{self, Disk, FILE_MODE},
     queue::{GROUP_BYTES, Shared},
     reader::LogReader,
+    records::{Records, rolled_back},
     segment::{self, FRAME_HEADER, FRAME_MOST, OpenError, Segment, Step},
     tile::{self, FULL, TILE_WIDTH, TileId},
     tree::Tree,
-    writer::{CHECKPOINT_FILE, Tail},
+    writer::Tail,
 };
 
 /// A log ready to be written to.
@@ -43,6 +44,7 @@ pub(super) fn recover(
     config: &LogConfig,
     signer: &CheckpointSigner,
     disk: &Arc<dyn Disk>,
+    checked_bytes: u64,
 ) -> Result<Recovered, LogError> {
     check_config(config, signer)?;
     disk::create_folder(&config.folder).map_err(|cause| LogError::io(&config.folder, cause))?;
@@ -52,7 +54,7 @@ pub(super) fn recover(
     records.check_presence(config, &firsts)?;
     let end = End::find(config, disk, &mut firsts, records.covered())?;
     records.check_size(end.size)?;
-    let unchecked = check_newest(config, &firsts)?;
+    let unchecked = check_newest(config, &firsts, checked_bytes)?;
     if let Some(tail) = &end.tail {
         // What was only in memory when the process was killed must be durable before it is signed.
         disk.sync(&tail.file).map_err(|cause| LogError::io(&config.folder, cause))?;
@@ -66,7 +68,7 @@ pub(super) fn recover(
         anchored: records.anchor.as_ref().map(|(_, anchor)| anchor.size()),
         unchecked_bytes: unchecked.iter().map(|&(first, _)| segment_bytes(config, first)).sum(),
     };
-    let checkpoint = renew_checkpoint(config, signer, &**disk, &records, &tree)?;
+    let checkpoint = records.renew(config, signer, &**disk, &tree)?;
     Ok(Recovered { lock, tree, tail: end.tail, checkpoint, unchecked, recovery })
 }
 
@@ -124,89 +126,6 @@ fn lock(folder: &Path) -> Result<File, LogError> {
     }
 }
 
-/// What was signed earlier: in the folder, and outside it.
-struct Records {
-    own: Option<(PathBuf, SignedCheckpoint)>,
-    anchor: Option<(PathBuf, SignedCheckpoint)>,
-}
-
-impl Records {
-    fn read(config: &LogConfig, signer: &CheckpointSigner) -> Result<Self, LogError> {
-        let own = read_checkpoint(config.folder.join(CHECKPOINT_FILE), signer)?;
-        let anchor = match &config.anchor {
-            Some(anchor) => read_checkpoint(anchor.clone(), signer)?,
-            None => None,
-        };
-        Ok(Self { own, anchor })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &(PathBuf, SignedCheckpoint)> {
-        self.own.iter().chain(&self.anchor)
-    }
-
-    /// Entries that were signed for.
-    fn covered(&self) -> u64 {
-        self.all().map(|(_, record)| record.size()).max().unwrap_or(0)
-    }
-
-    /// INVARIANT: the first checkpoint is written before the first segment.
-    fn check_presence(&self, config: &LogConfig, firsts: &[u64]) -> Result<(), LogError> {
-        if self.own.is_none() && !firsts.is_empty() {
-            let file = config.folder.join(CHECKPOINT_FILE);
-            return Err(rolled_back(
-                &file,
-                0,
-                0,
-                "there are segments, but the log's own checkpoint is missing",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_size(&self, size: u64) -> Result<(), LogError> {
-        match self.all().find(|(_, record)| record.size() > size) {
-            Some((file, record)) => Err(rolled_back(file, record.size(), size, "entries are lost")),
-            None => Ok(()),
-        }
-    }
-
-    /// The first record whose root is not that of the log.
-    fn disagreement(&self, reader: &LogReader) -> Result<Option<&(PathBuf, SignedCheckpoint)>, LogError> {
-        for record in self.all() {
-            if reader.root_at(record.1.size())? != record.1.root() {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn rolled_back(file: &Path, recorded: u64, found: u64, reason: &'static str) -> LogError {
-    LogError::RolledBack { file: file.to_owned(), recorded, found, reason }
-}
-
-fn read_checkpoint(
-    file: PathBuf,
-    signer: &CheckpointSigner,
-) -> Result<Option<(PathBuf, SignedCheckpoint)>, LogError> {
-    let note = match read_note(&file) {
-        Ok(note) => note,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(LogError::io(&file, cause)),
-    };
-    match signer.verifier().verify(&note) {
-        Ok(record) => Ok(Some((file, record))),
-        Err(cause) => Err(LogError::Checkpoint { file, cause }),
-    }
-}
-
-/// Reads a note, at most a byte more than is allowed.
-pub(super) fn read_note(file: &Path) -> io::Result<Vec<u8>> {
-    let mut note = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(File::open(file)?, NOTE_MOST as u64 + 1), &mut note)?;
-    Ok(note)
-}
-
 /// Where the log ends.
 struct End {
     size: u64,
@@ -215,17 +134,17 @@ struct End {
 }
 
 impl End {
-    /// Finds the end of the last segment; a torn last group is cut off.
+    /// Finds the end of the last segment; a torn last group is cut off, as is a segment without a whole header.
     fn find(
         config: &LogConfig,
         disk: &Arc<dyn Disk>,
         firsts: &mut Vec<u64>,
         covered: u64,
     ) -> Result<Self, LogError> {
-        let mut torn_bytes = 0;
+        let mut torn = None;
         while let Some(&first) = firsts.last() {
             match Segment::open(&config.folder, first, true) {
-                Ok(segment) => return Self::of_segment(config, disk, &segment, covered, torn_bytes),
+                Ok(segment) => return Self::of_segment(config, disk, &segment, covered, torn),
                 Err(OpenError::Io(cause)) => {
                     return Err(LogError::io(&config.folder.join(segment::file_name(first)), cause));
                 }
@@ -234,24 +153,25 @@ impl End {
                     let file = config.folder.join(segment::file_name(first));
                     let bytes = segment_bytes(config, first);
                     let header_bytes = segment::encode_header(&config.origin, first).len() as u64;
-                    if torn_bytes > 0 || bytes > header_bytes || covered > first {
+                    if torn.is_some() || bytes > header_bytes || covered > first {
                         return Err(LogError::Damaged { index: first, file, reason });
                     }
                     remove_torn(config, &**disk, &file)?;
-                    torn_bytes += bytes;
+                    torn = Some(bytes);
                     firsts.pop();
                 }
             }
         }
-        Ok(Self { size: 0, tail: None, torn_bytes })
+        Ok(Self { size: 0, tail: None, torn_bytes: torn.unwrap_or(0) })
     }
 
+    /// `torn`: the bytes of a segment removed after this one.
     fn of_segment(
         config: &LogConfig,
         disk: &Arc<dyn Disk>,
         segment: &Segment,
         covered: u64,
-        torn_bytes: u64,
+        torn: Option<u64>,
     ) -> Result<Self, LogError> {
         let failure = |cause| LogError::io(&segment.path, cause);
         let damaged = |index, reason| LogError::Damaged { index, file: segment.path.clone(), reason };
@@ -270,7 +190,7 @@ impl End {
         let length = segment.file.metadata().map_err(failure)?.len();
         if let Some(reason) = broken {
             // The group before a new segment was durable, as was everything that a checkpoint covers.
-            if torn_bytes > 0
+            if torn.is_some()
                 || size < covered
                 || is_followed(&segment.file, end, length, size).map_err(failure)?
             {
@@ -280,7 +200,7 @@ impl End {
             disk.sync(&segment.file).map_err(failure)?;
         }
         let tail = Some(Tail { file: Arc::clone(&segment.file), end });
-        Ok(Self { size, tail, torn_bytes: torn_bytes + length.saturating_sub(end) })
+        Ok(Self { size, tail, torn_bytes: torn.unwrap_or(0) + length.saturating_sub(end) })
     }
 }
 
@@ -312,18 +232,16 @@ fn segment_bytes(config: &LogConfig, first: u64) -> u64 {
 }
 
 /// Reads the newest segments before the last, which was read already; gives those that were not read.
-fn check_newest(config: &LogConfig, firsts: &[u64]) -> Result<Vec<(u64, u64)>, LogError> {
-    if let Some(&first) = firsts.first().filter(|&&first| first != 0) {
+fn check_newest(config: &LogConfig, firsts: &[u64], checked_bytes: u64) -> Result<Vec<(u64, u64)>, LogError> {
+    if firsts.first().is_some_and(|&first| first != 0) {
         let file = config.folder.join(segment::file_name(0));
-        let reason = "the first segment is missing";
-        tracing::error!(first, reason);
-        return Err(LogError::Damaged { index: 0, file, reason });
+        return Err(LogError::Damaged { index: 0, file, reason: "the first segment is missing" });
     }
     let mut bytes = firsts.last().map_or(0, |&last| segment_bytes(config, last));
     let mut pairs: Vec<_> = firsts.iter().copied().zip(firsts.iter().copied().skip(1)).collect();
     while let Some(&(first, next)) = pairs.last() {
         bytes += segment_bytes(config, first);
-        if bytes > CHECKED_BYTES {
+        if bytes > checked_bytes {
             break;
         }
         check_segment(config, first, next, &|| false)?;
@@ -412,41 +330,8 @@ fn edge_of(reader: &LogReader, size: u64) -> Result<Tree, LogError> {
     Ok(Tree::from_edge(size, levels))
 }
 
-/// Signs what was found, where it is news.
-fn renew_checkpoint(
-    config: &LogConfig,
-    signer: &CheckpointSigner,
-    disk: &dyn Disk,
-    records: &Records,
-    tree: &Tree,
-) -> Result<SignedCheckpoint, LogError> {
-    let current = |record: &Option<(PathBuf, SignedCheckpoint)>| {
-        record.as_ref().filter(|(_, record)| record.size() == tree.size()).map(|(_, record)| record.clone())
-    };
-    let own = config.folder.join(CHECKPOINT_FILE);
-    let write = |file: &Path, record: &SignedCheckpoint| {
-        let written = disk::replace(disk, file, record.note().as_bytes(), Durable::Now);
-        written.map_err(|cause| LogError::io(file, cause))
-    };
-    let checkpoint = match current(&records.own) {
-        Some(record) => record,
-        None => {
-            let signed = signer.sign(tree.size(), tree.root());
-            let signed = signed.map_err(|cause| LogError::Checkpoint { file: own.clone(), cause })?;
-            write(&own, &signed)?;
-            signed
-        }
-    };
-    if let Some(anchor) = &config.anchor
-        && current(&records.anchor).is_none()
-    {
-        write(anchor, &checkpoint)?;
-    }
-    Ok(checkpoint)
-}
-
 /// Bytes of the newest segments that are read before the log opens.
-const CHECKED_BYTES: u64 = 256 << 20;
+pub(super) const CHECKED_BYTES: u64 = 256 << 20;
 /// More than the bytes of any group with its frames' headers.
 const GROUP_MOST: usize = GROUP_BYTES + FRAME_MOST + (FRAME_HEADER << 16);
 const LOCK_FILE: &str = "lock";

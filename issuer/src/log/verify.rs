@@ -8,7 +8,7 @@ use std::{
 use super::{
     checkpoint::{CheckpointVerifier, SignedCheckpoint},
     reader::LogReader,
-    recover::read_note,
+    records::read_note,
     segment::{self, OpenError, Segment, Step},
     tile::TileId,
     tree::{Hash, Tree, prefixed_leaf_hash},
