@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn every_flipped_byte_is_found_and_names_its_record() {
     let place = Place::new(150);
-    place.fill(0, 14).await;
+    place.fill(0, 10).await;
     let segments = place.segments();
     assert!(segments.len() > 2);
     for (segment, first) in segments.iter().zip(segment::list(&place.folder()).unwrap()) {
@@ -17,7 +17,7 @@ async fn every_flipped_byte_is_found_and_names_its_record() {
                 next += entry(index).len() as u64 + 17;
                 index += 1;
             }
-            for mask in [0x01, 0x80, 0xff] {
+            for mask in [0x01, 0x80] {
                 let mut flipped = sound.clone();
                 flipped[offset as usize] ^= mask;
                 fs::write(segment, &flipped).unwrap();
