@@ -7,6 +7,7 @@ use super::{
     facts::Facts,
 };
 use cedar_policy::{Context, Entity, EntityUid, RestrictedExpression as Expression};
+use std::collections::{BTreeSet, HashSet};
 
 /// The attributes that a set of policies may read: a superset, found in their text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,9 +27,11 @@ impl Reads {
         if whole || text.contains('\\') {
             return Self::ALL;
         }
+        // Cedar's identifiers are ASCII; a string literal that names an attribute is among the words too.
+        let words: HashSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
         Attribute::ALL
             .into_iter()
-            .filter(|attribute| text.contains(attribute.name()))
+            .filter(|attribute| words.contains(attribute.name()))
             .fold(Self::default(), |reads, attribute| Self(reads.0 | attribute.bit()))
     }
 
@@ -284,7 +287,7 @@ fn record<const N: usize>(members: [(&str, Expression); N]) -> Result<Expression
 }
 
 fn approval(approval: &super::ApprovalFacts) -> Result<Expression, Refusal> {
-    let people: std::collections::BTreeSet<&str> = approval.by.iter().map(String::as_str).collect();
+    let people: BTreeSet<&str> = approval.by.iter().map(String::as_str).collect();
     record([("kind", text(approval.kind.as_str())), ("count", count(people.len())), ("by", texts(people))])
 }
 
@@ -362,6 +365,7 @@ mod tests {
         for (text, attribute, reads) in [
             ("permit(principal, action, resource) when { context.level == 3 };", Attribute::Level, true),
             ("permit(principal, action, resource) when { context.level == 3 };", Attribute::Text, false),
+            ("… when { context.texts.hasTag(\"x\") };", Attribute::Text, false),
             ("… when { context[\"host\"] == \"x\" };", Attribute::Host, true),
             ("… when { context has host };", Attribute::Host, true),
             ("… when { context[\"\\u{68}ost\"] == \"x\" };", Attribute::Host, true),

@@ -1,21 +1,12 @@
-//! Persons, clients, servers and tools as Cedar entities, held from one request to the next.
+//! Persons, clients, servers and tools as Cedar entities.
 
-use super::{Refusal, facts::Facts, index::Slice};
+use super::Refusal;
 use crate::{
     person::{ClaimValue, Person},
-    registry::{DataClass, Effect, Server, Tier, Tool, Verifier},
+    registry::{Server, Tool, Verifier},
 };
-use cedar_policy::{
-    Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression, Schema,
-};
-use deputize_call::level::Level;
-use moka::sync::Cache;
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression, Schema};
+use std::collections::HashMap;
 
 /// The schema's names, parsed once.
 pub(super) struct Vocabulary {
@@ -59,101 +50,6 @@ struct Action {
 pub(super) struct Place {
     pub(super) uid: EntityUid,
     pub(super) ancestors: Vec<EntityUid>,
-}
-
-/// What one person (or client), action and tool (or server) have in common from request to request.
-pub(super) struct Held {
-    made_of: MadeOf,
-    pub(super) principal: Place,
-    pub(super) action: EntityUid,
-    pub(super) resource: Place,
-    /// The principal with its claims, the tool and the server: every entity but this request's tables.
-    pub(super) entities: Entities,
-    pub(super) slice: Arc<Slice>,
-}
-
-/// Held entries, bounded by weight and idle time.
-pub(super) struct HeldCache {
-    entries: Cache<u64, Arc<Held>>,
-    hasher: RandomState,
-}
-
-impl HeldCache {
-    pub(super) fn new() -> Self {
-        let entries = Cache::builder()
-            .weigher(|_, held: &Arc<Held>| held.weight())
-            .max_capacity(MAX_WEIGHT)
-            .time_to_idle(MAX_IDLE)
-            .build();
-        Self { entries, hasher: RandomState::new() }
-    }
-
-    /// The entry for these facts; a new one where there is none, or where the person or the record has changed.
-    pub(super) fn get_or_make(
-        &self,
-        facts: &Facts<'_>,
-        vocabulary: &Vocabulary,
-        slice: impl FnOnce(&Place, &EntityUid, &Place) -> Result<Arc<Slice>, Refusal>,
-    ) -> Result<Arc<Held>, Refusal> {
-        let key = self.hasher.hash_one((
-            facts.person.map(|person| person.sub.as_str()),
-            facts.client_id,
-            &facts.server.record.id,
-            facts.tool.map(|tool| tool.name.as_str()),
-            facts.action,
-        ));
-        // INVARIANT: an entry is used only for what it was made of; the key alone, which may collide, proves nothing.
-        if let Some(held) = self.entries.get(&key).filter(|held| held.made_of.is(facts)) {
-            return Ok(held);
-        }
-        let held = Arc::new(Held::make(facts, vocabulary, slice)?);
-        self.entries.insert(key, Arc::clone(&held));
-        Ok(held)
-    }
-}
-
-impl Held {
-    fn make(
-        facts: &Facts<'_>,
-        vocabulary: &Vocabulary,
-        slice: impl FnOnce(&Place, &EntityUid, &Place) -> Result<Arc<Slice>, Refusal>,
-    ) -> Result<Self, Refusal> {
-        let (principal, mut entities) = match facts.person {
-            Some(person) => vocabulary.person(person)?,
-            None => vocabulary.client(facts.tenant, facts.client_id)?,
-        };
-        let server = vocabulary.server(facts.server)?;
-        let mut resource = server.0;
-        entities.push(server.1);
-        if let Some(tool) = facts.tool {
-            let (place, entity) = vocabulary.tool(facts.server, tool, resource)?;
-            resource = place;
-            entities.push(entity);
-        }
-        let action = vocabulary.action(facts.action, &principal, &resource)?;
-        Ok(Self {
-            made_of: MadeOf::of(facts),
-            entities: Entities::from_entities(entities, None).map_err(Refusal::internal)?,
-            slice: slice(&principal, action, &resource)?,
-            action: action.clone(),
-            principal,
-            resource,
-        })
-    }
-
-    /// About how many bytes this entry takes.
-    fn weight(&self) -> u32 {
-        let person = self.made_of.person.as_ref().map_or(0, |person| {
-            let claims = person.claims.values().map(|claim| match claim {
-                ClaimValue::Texts(texts) => 64 + texts.iter().map(|text| 96 + 2 * text.len()).sum::<usize>(),
-                ClaimValue::Text(text) => 96 + 2 * text.len(),
-                ClaimValue::Flag(_) | ClaimValue::Number(_) => 96,
-            });
-            let memberships = person.groups.iter().chain(&person.roles).map(|name| 256 + 3 * name.len());
-            claims.sum::<usize>() + memberships.sum::<usize>()
-        });
-        u32::try_from(HELD_WEIGHT + person).unwrap_or(u32::MAX)
-    }
 }
 
 impl Vocabulary {
@@ -200,7 +96,12 @@ impl Vocabulary {
     }
 
     /// The action of this name, if it applies to such a principal and resource: policies were checked for no others.
-    fn action(&self, name: &str, principal: &Place, resource: &Place) -> Result<&EntityUid, Refusal> {
+    pub(super) fn action(
+        &self,
+        name: &str,
+        principal: &Place,
+        resource: &Place,
+    ) -> Result<&EntityUid, Refusal> {
         let action = self.actions.get(name).ok_or_else(|| Refusal::new("policy knows no such action"))?;
         let applies = action.principals.contains(principal.uid.type_name())
             && action.resources.contains(resource.uid.type_name());
@@ -215,7 +116,7 @@ impl Vocabulary {
         }
     }
 
-    fn person(&self, person: &Person) -> Result<(Place, Vec<Entity>), Refusal> {
+    pub(super) fn person(&self, person: &Person) -> Result<(Place, Vec<Entity>), Refusal> {
         let groups = person.groups.iter().map(|group| uid(&self.group, group));
         let roles = person.roles.iter().map(|role| uid(&self.role, role));
         let mut ancestors: Vec<_> = groups.chain(roles).chain([uid(&self.tenant, &person.tenant)]).collect();
@@ -268,13 +169,13 @@ impl Vocabulary {
             .collect()
     }
 
-    fn client(&self, tenant: &str, client_id: &str) -> Result<(Place, Vec<Entity>), Refusal> {
+    pub(super) fn client(&self, tenant: &str, client_id: &str) -> Result<(Place, Vec<Entity>), Refusal> {
         let place = Place { uid: uid(&self.client, client_id), ancestors: vec![uid(&self.tenant, tenant)] };
         let entity = entity(&place, [pair("tenant", text(tenant))])?;
         Ok((place, vec![entity]))
     }
 
-    fn server(&self, server: &Server) -> Result<(Place, Entity), Refusal> {
+    pub(super) fn server(&self, server: &Server) -> Result<(Place, Entity), Refusal> {
         let record = &server.record;
         let place =
             Place { uid: uid(&self.server, &record.id), ancestors: vec![uid(&self.tenant, &record.tenant)] };
@@ -294,7 +195,12 @@ impl Vocabulary {
         Ok((place, entity))
     }
 
-    fn tool(&self, server: &Server, tool: &Tool, server_place: Place) -> Result<(Place, Entity), Refusal> {
+    pub(super) fn tool(
+        &self,
+        server: &Server,
+        tool: &Tool,
+        server_place: Place,
+    ) -> Result<(Place, Entity), Refusal> {
         // The server's id holds no '#', so that no two tools have one id.
         let id = format!("{}#{}", server.record.id, tool.name);
         let data_class = tool.record.data_class.unwrap_or(server.record.data_class);
@@ -314,99 +220,6 @@ impl Vocabulary {
         let place = Place { uid: uid(&self.tool, &id), ancestors };
         let entity = entity(&place, attributes)?;
         Ok((place, entity))
-    }
-}
-
-/// What an entry was made of, to tell whether it still holds.
-struct MadeOf {
-    person: Option<Person>,
-    tenant: String,
-    client_id: String,
-    action: String,
-    server: MadeOfServer,
-    tool: Option<MadeOfTool>,
-}
-
-struct MadeOfServer {
-    id: String,
-    resource: String,
-    owner: String,
-    environment: String,
-    data_class: DataClass,
-    region: Option<String>,
-    verifier: Verifier,
-}
-
-struct MadeOfTool {
-    name: String,
-    tier: Tier,
-    effect: Effect,
-    data_class: Option<DataClass>,
-    least_level: Level,
-}
-
-impl MadeOf {
-    fn of(facts: &Facts<'_>) -> Self {
-        let record = &facts.server.record;
-        Self {
-            person: facts.person.cloned(),
-            tenant: facts.tenant.to_owned(),
-            client_id: facts.client_id.to_owned(),
-            action: facts.action.to_owned(),
-            server: MadeOfServer {
-                id: record.id.clone(),
-                resource: record.resource.clone(),
-                owner: record.owner.clone(),
-                environment: record.environment.clone(),
-                data_class: record.data_class,
-                region: record.region.clone(),
-                verifier: record.verifier,
-            },
-            tool: facts.tool.map(|tool| MadeOfTool {
-                name: tool.name.clone(),
-                tier: tool.record.tier,
-                effect: tool.record.effect,
-                data_class: tool.record.data_class,
-                least_level: tool.least_level,
-            }),
-        }
-    }
-
-    /// Whether the same entry would come of these facts. The server's tenant is the facts' own.
-    fn is(&self, facts: &Facts<'_>) -> bool {
-        self.tenant == facts.tenant
-            && self.client_id == facts.client_id
-            && self.action == facts.action
-            && self.person.as_ref() == facts.person
-            && self.server.is(facts.server)
-            && match (&self.tool, facts.tool) {
-                (None, None) => true,
-                (Some(made_of), Some(tool)) => made_of.is(tool),
-                (None, Some(_)) | (Some(_), None) => false,
-            }
-    }
-}
-
-impl MadeOfServer {
-    fn is(&self, server: &Server) -> bool {
-        let record = &server.record;
-        self.id == record.id
-            && self.resource == record.resource
-            && self.owner == record.owner
-            && self.environment == record.environment
-            && self.data_class == record.data_class
-            && self.region == record.region
-            && self.verifier == record.verifier
-    }
-}
-
-impl MadeOfTool {
-    fn is(&self, tool: &Tool) -> bool {
-        self.name == tool.name
-            && self.tier == tool.record.tier
-            && self.effect == tool.record.effect
-            && self.data_class == tool.record.data_class
-            && self.least_level == tool.least_level
     }
 }
 
@@ -448,9 +261,3 @@ fn verifier_name(verifier: Verifier) -> &'static str {
         Verifier::Rfc9068 => "rfc9068",
     }
 }
-
-/// Bytes, about, that all entries may take together.
-const MAX_WEIGHT: u64 = 32 << 20;
-/// Bytes, about, of an entry for a person without groups and claims.
-const HELD_WEIGHT: usize = 4 << 10;
-const MAX_IDLE: Duration = Duration::from_mins(10);

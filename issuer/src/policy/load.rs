@@ -5,7 +5,7 @@ use cedar_policy::{Effect, ParseErrors, Policy, PolicyId, PolicySet, Schema, Val
 use deputize_call::digest::{Digest, sha256};
 use miette::Diagnostic;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     str::FromStr,
 };
 
@@ -90,6 +90,11 @@ impl PolicyFile {
     fn policies(&self, number: usize) -> Result<Vec<Loaded>, Vec<PolicyError>> {
         if self.text.len() > MAX_FILE_BYTES {
             return Err(vec![PolicyError::whole(&self.name, format!("larger than {MAX_FILE_BYTES} bytes"))]);
+        }
+        if let Some(offset) = too_deep(&self.text) {
+            let problem =
+                format!("nested deeper than {MAX_DEPTH}, or more than {MAX_TOKENS} words in one policy");
+            return Err(vec![self.error_at(offset, 1, &problem).help("split the policy")]);
         }
         let set = PolicySet::from_str(&self.text).map_err(|errors| self.parse_errors(&errors))?;
         if let Some(template) = set.templates().next() {
@@ -188,6 +193,31 @@ impl PolicyFile {
     }
 }
 
+/// Where a text goes deeper than Cedar's parser, which recurses without a bound, can be trusted with. Brackets nest;
+/// so do operators, each under the one before it, until the policy ends. Brackets and semicolons inside strings and
+/// comments count like any other: the limits are far from what a policy needs.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut tokens) = (0_usize, 0_usize);
+    let mut in_word = false;
+    for (offset, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b';' => tokens = 0,
+            _ => {}
+        }
+        let word = byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii();
+        if !(byte.is_ascii_whitespace() || word && in_word) {
+            tokens += 1;
+        }
+        in_word = word;
+        if depth > MAX_DEPTH || tokens > MAX_TOKENS {
+            return Some(offset);
+        }
+    }
+    None
+}
+
 /// The policies of a file in the order of their text; Cedar numbers them `policy0`, `policy1`, ….
 fn in_order(set: &PolicySet) -> impl Iterator<Item = &Policy> {
     let number = |policy: &Policy| -> usize {
@@ -232,8 +262,18 @@ fn validate(files: &[PolicyFile], loaded: &[Loaded], set: &PolicySet, schema: &S
         }
     };
     let errors = result.validation_errors().map(|error| locate(error.policy_id(), error));
-    let warnings = result.validation_warnings().map(|warning| locate(warning.policy_id(), warning));
-    errors.chain(warnings).collect()
+    // A policy with an error is not also told that it can never apply: that follows.
+    let faulty: HashSet<&PolicyId> = result.validation_errors().map(|error| error.policy_id()).collect();
+    let warnings = result
+        .validation_warnings()
+        .filter(|warning| !faulty.contains(warning.policy_id()))
+        .map(|warning| locate(warning.policy_id(), warning));
+    let mut all: Vec<_> = errors.chain(warnings).collect();
+    // One mistake is found again for every action and type that the policy applies to.
+    let place = |error: &PolicyError| (error.file.clone(), error.line, error.column, error.help.clone());
+    all.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.problem.cmp(&b.problem)));
+    all.dedup_by(|a, b| place(a) == place(b));
+    all
 }
 
 impl PolicyError {
@@ -282,4 +322,8 @@ impl std::error::Error for PolicyError {}
 const MAX_FILE_BYTES: usize = 8 << 20;
 /// More policies are refused.
 const MAX_POLICIES: usize = 50_000;
+/// Deeper brackets are refused.
+const MAX_DEPTH: usize = 32;
+/// Words and signs in one policy; more are refused.
+const MAX_TOKENS: usize = 2_000;
 const MAX_ID_BYTES: usize = 128;

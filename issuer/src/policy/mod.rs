@@ -7,6 +7,7 @@ mod arguments;
 mod context;
 mod entities;
 mod facts;
+mod held;
 mod index;
 mod load;
 
@@ -16,7 +17,8 @@ pub use load::{PolicyError, PolicyFile};
 use arguments::{Arguments, Bounds};
 use cedar_policy::{AuthorizationError, Authorizer, Decision, EvaluationError, PolicySet, Request, Response};
 use context::Reads;
-use entities::{Held, HeldCache, Vocabulary};
+use entities::Vocabulary;
+use held::{Held, HeldCache};
 use index::Index;
 use load::Loaded;
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,0 +1,272 @@
+//! Who, what, answer; and what must never change an answer.
+
+mod arguments;
+mod differential;
+mod loading;
+mod world;
+
+use super::*;
+use crate::person::ClaimValue;
+use crate::registry::DataClass;
+use deputize_call::level::Level;
+use serde_json::json;
+use world::{World, engine, object};
+
+/// One row: a condition of a `permit` for everybody on every tool, and whether it holds in the world as it stands.
+#[test]
+fn every_attribute_can_be_asked() {
+    let mut world = World::new();
+    world.person.acr = Some("urn:mfa".into());
+    world.person.amr = vec!["otp".into(), "pwd".into()];
+    world.person.auth_time = Some(1_700_000_000);
+    world.person.claims = [
+        ("department", ClaimValue::Text("finance".into())),
+        ("clearance", ClaimValue::Number(3)),
+        ("contractor", ClaimValue::Flag(false)),
+        ("regions", ClaimValue::Texts(vec!["eu".into(), "us".into()])),
+    ]
+    .map(|(name, claim)| (name.to_owned(), claim))
+    .into();
+    world.actor_chain = vec!["spiffe://corp.example/agent/planner".into()];
+    world.approval = Some(ApprovalFacts {
+        kind: Requirement::Approve,
+        by: vec!["carol".into(), "dave".into(), "carol".into()],
+    });
+    world.data_classes_read = vec![DataClass::Confidential, DataClass::Internal];
+    world.arguments = Some(object(json!({ "amount_cents": 4200, "note": "late", "express": true })));
+    for (condition, holds) in [
+        (r#"principal.tenant == "acme" && principal.issuer == "https://idp.example.com""#, true),
+        (r#"principal == User::"user:acme:alice""#, true),
+        (r#"principal == User::"user:acme:bob""#, false),
+        (r#"principal in Group::"https://idp.example.com|crew" && principal in Tenant::"acme""#, true),
+        (r#"principal in Group::"https://evil.example|crew""#, false),
+        (r#"principal in Role::"support" && !(principal in Role::"admin")"#, true),
+        (r#"principal has acr && principal.acr == "urn:mfa" && principal.amr.contains("otp")"#, true),
+        (r#"principal has auth_time && context.time.epoch_seconds - principal.auth_time < 60"#, false),
+        (r#"principal.text.hasTag("department") && principal.text.getTag("department") == "finance""#, true),
+        (r#"principal.number.hasTag("clearance") && principal.number.getTag("clearance") >= 3"#, true),
+        (r#"principal.flag.hasTag("contractor") && principal.flag.getTag("contractor")"#, false),
+        (r#"principal.texts.hasTag("regions") && principal.texts.getTag("regions").contains("eu")"#, true),
+        (r#"principal.text.hasTag("clearance")"#, false),
+        (r#"resource == Tool::"crm#refund_payment" && resource in Server::"crm""#, true),
+        (r#"resource in Tenant::"acme" && resource.name == "refund_payment""#, true),
+        (r#"resource.tier == "high" && resource.tier_rank == 2 && resource.effect == "write""#, true),
+        (r#"resource.data_class == "confidential" && resource.data_class_rank == 2"#, true),
+        (r#"resource.level == 3 && resource.environment == "production""#, true),
+        (r#"resource.server.id == "crm" && resource.server.owner == "crm-team""#, true),
+        (r#"resource.server.resource == "https://crm.example.com/mcp""#, true),
+        (r#"resource.server.verifier == "guard" && resource.server.data_class_rank == 1"#, true),
+        (r#"resource.server has region && resource.server.region == "eu-central-1""#, true),
+        (r#"context.tenant == "acme" && context.client == "platform""#, true),
+        (r#"context.agent like "spiffe://corp.example/agent/*""#, true),
+        (r#"context.agent_chain.contains("spiffe://corp.example/agent/planner")"#, true),
+        ("context.delegation_depth == 2", true),
+        (r#"context has host && context.host == "desk""#, true),
+        (r#"context has model && context.model == "m-1""#, true),
+        ("context has workflow", false),
+        (r#"context has parent_request && context.parent_request == "req-1""#, true),
+        (r#"context.binding == "dpop" && context.level == 3 && context.risk_score == 20"#, true),
+        (r#"context.environment == "production""#, true),
+        // 2026-11-21 was a Saturday; 11:26:40 UTC.
+        (r#"context.time.now < datetime("2026-12-01") && context.time.now > datetime("2026-11-21")"#, true),
+        ("context.time.hour_utc == 11 && context.time.weekday == 6", true),
+        ("context.time.epoch_seconds == 1795260400", true),
+        (
+            r#"context has approval && context.approval.kind == "approve" && context.approval.count == 2"#,
+            true,
+        ),
+        (r#"context has approval && context.approval.by.contains("carol")"#, true),
+        (r#"context.data_read.contains("confidential") && context.data_read_rank == 2"#, true),
+        ("context.has_arguments", true),
+        (r#"context.number.hasTag("amount_cents") && context.number.getTag("amount_cents") <= 5000"#, true),
+        (r#"context.number.hasTag("amount_cents") && context.number.getTag("amount_cents") <= 4199"#, false),
+        (r#"context.text.hasTag("note") && context.text.getTag("note") like "l?te""#, false),
+        (r#"context.flag.hasTag("express") && context.flag.getTag("express")"#, true),
+        (r#"context.names.containsAll(["amount_cents", "note", "express"])"#, true),
+        (r#"context.nulls.contains("note")"#, false),
+        (r#"context.maximum.hasTag("amount_cents")"#, false),
+    ] {
+        let text = format!(
+            r#"permit (principal, action == Action::"tools/call", resource) when {{ {condition} }};"#
+        );
+        let verdict = engine(&text).evaluate(&world.facts());
+        assert_eq!(verdict.allowed, holds, "{condition}: {verdict:?}");
+        assert!(verdict.errors.is_empty(), "{condition}: {verdict:?}");
+    }
+}
+
+#[test]
+fn what_nothing_permits_is_denied() {
+    let world = World::new();
+    assert!(engine("").is_empty());
+    for text in ["", r#"permit (principal, action == Action::"tools/list", resource);"#, FORBID_ALL] {
+        assert!(!engine(text).evaluate(&world.facts()).allowed, "{text}");
+    }
+    assert_eq!(engine("").evaluate(&world.facts()).policy_ids, Vec::<String>::new());
+    assert_eq!(engine(FORBID_ALL).evaluate(&world.facts()).policy_ids, ["no"]);
+    assert!(engine(PERMIT_ALL).evaluate(&world.facts()).allowed);
+}
+
+#[test]
+fn a_forbid_beats_every_permit() {
+    let verdict = engine(&format!("{PERMIT_ALL}{FORBID_ALL}")).evaluate(&World::new().facts());
+    assert_eq!((verdict.allowed, verdict.policy_ids), (false, vec!["no".to_owned()]));
+}
+
+/// Cedar skips a `forbid` that errs. Here it denies; so does a `permit` that errs, and the neighbours decide nothing.
+#[test]
+fn any_policy_that_fails_denies() {
+    let mut world = World::new();
+    world.risk_score = 1;
+    for (failing, word) in [
+        (
+            "forbid (principal, action, resource) when { context.risk_score + 9223372036854775807 > 0 };",
+            "overflows",
+        ),
+        (
+            "permit (principal, action, resource) when { context.risk_score + 9223372036854775807 > 0 };",
+            "overflows",
+        ),
+        (
+            r#"forbid (principal, action, resource) when { context.number.hasTag("n") && context.number.getTag("n") > 9 };"#,
+            "ask with `arguments`",
+        ),
+        (
+            r#"permit (principal, action, resource) when { context.nulls.contains("n") };"#,
+            "ask with `arguments`",
+        ),
+    ] {
+        let verdict = engine(&format!("{PERMIT_ALL}@id(\"bad\"){failing}")).evaluate(&world.facts());
+        assert!(!verdict.allowed, "{failing}");
+        assert_eq!(verdict.policy_ids, ["bad"], "{failing}");
+        assert!(verdict.errors.len() == 1 && verdict.errors[0].contains(word), "{:?}", verdict.errors);
+        assert!(verdict.requires.is_empty());
+    }
+    world.risk_score = 0;
+    let sound = "forbid (principal, action, resource) when { context.risk_score + 9223372036854775807 < 0 };";
+    assert!(engine(&format!("{PERMIT_ALL}{sound}")).evaluate(&world.facts()).allowed);
+}
+
+#[test]
+fn a_failing_forbid_that_does_not_cover_the_request_is_nothing_to_it() {
+    let elsewhere =
+        r#"forbid (principal, action, resource == Tool::"crm#other") when { context.nulls.contains("n") };"#;
+    assert!(engine(&format!("{PERMIT_ALL}{elsewhere}")).evaluate(&World::new().facts()).allowed);
+}
+
+#[test]
+fn requirements_of_all_deciding_permits_are_gathered() {
+    let text = r#"
+        @id("a") @require_approval("approve") permit (principal, action, resource);
+        @id("b") @require_approval("confirm") permit (principal, action, resource);
+        @id("c") permit (principal, action, resource);
+        @id("d") @require_approval("approve") permit (principal, action, resource) when { context.level == 0 };"#;
+    let verdict = engine(text).evaluate(&World::new().facts());
+    assert_eq!(verdict.policy_ids, ["a", "b", "c"]);
+    assert_eq!(verdict.requires, [Requirement::Confirm, Requirement::Approve]);
+    assert_eq!(engine(PERMIT_ALL).evaluate(&World::new().facts()).requires, []);
+}
+
+#[test]
+fn tenants_must_agree_whatever_policy_says() {
+    for change in [
+        |world: &mut World| world.tenant = "other".into(),
+        |world: &mut World| world.person.tenant = "other".into(),
+    ] {
+        let mut world = World::new();
+        change(&mut world);
+        let verdict = engine(PERMIT_ALL).evaluate(&world.facts());
+        assert!(!verdict.allowed && verdict.errors[0].contains("tenant"), "{verdict:?}");
+    }
+}
+
+/// Policies were checked against the schema's combinations and no others.
+#[test]
+fn an_action_applies_to_what_the_schema_says() {
+    let world = World::new();
+    let engine = engine(PERMIT_ALL);
+    let facts = world.facts();
+    for (action, person, tool, allowed) in [
+        ("tools/call", true, true, true),
+        ("tools/call", true, false, false),
+        ("tools/call", false, true, false),
+        ("tools/list", true, false, true),
+        ("tools/list", false, false, true),
+        ("tools/list", true, true, false),
+        ("resources/read", true, false, true),
+        ("resources/read", true, true, true),
+        ("prompts/get", false, false, false),
+        ("tools/forget", true, true, false),
+        ("", true, true, false),
+    ] {
+        let facts = Facts {
+            action,
+            person: facts.person.filter(|_| person),
+            tool: facts.tool.filter(|_| tool),
+            ..facts
+        };
+        let verdict = engine.evaluate(&facts);
+        assert_eq!(verdict.allowed, allowed, "{action} {person} {tool}: {verdict:?}");
+        assert_eq!(verdict.errors.is_empty(), allowed);
+    }
+}
+
+/// A client's id and a person's `sub` may be the same text: they are of different types.
+#[test]
+fn a_client_is_no_user() {
+    let world = World::new();
+    let engine = engine(
+        r#"permit (principal == User::"platform", action, resource);
+           @id("list") permit (principal == Client::"platform", action == Action::"tools/list", resource);"#,
+    );
+    let listing = Facts { action: "tools/list", person: None, tool: None, ..world.facts() };
+    assert_eq!(engine.evaluate(&listing).policy_ids, ["list"]);
+    assert!(!engine.evaluate(&Facts { client_id: "other", ..listing }).allowed);
+}
+
+/// The same engine, the same `sub`: what is held from the first request must not answer for the second.
+#[test]
+fn changed_persons_and_records_are_seen() {
+    let text = r#"permit (principal in Role::"support", action, resource in Server::"crm")
+        when { resource is Tool && resource.tier == "high" && resource.environment == "production" };"#;
+    let engine = engine(text);
+    let world = World::new();
+    assert!(engine.evaluate(&world.facts()).allowed);
+    let mut changed = World::new();
+    changed.person.roles.clear();
+    assert!(!engine.evaluate(&changed.facts()).allowed);
+    assert!(engine.evaluate(&world.facts()).allowed);
+    for (pointer, value) in [("/tools/0/tier", json!("critical")), ("/environment", json!("staging"))] {
+        let other = World::with_server(|server| *server.pointer_mut(pointer).unwrap() = value);
+        assert!(!engine.evaluate(&other.facts()).allowed, "{pointer}");
+        assert!(engine.evaluate(&world.facts()).allowed, "{pointer}");
+    }
+}
+
+#[test]
+fn texts_of_policies_are_kept_for_explanations() {
+    let engine = engine("// why\n@id(\"a\")\npermit ( principal,action , resource ); // after");
+    assert_eq!(engine.policy_text("a").unwrap(), "@id(\"a\")\npermit ( principal,action , resource );");
+    assert_eq!(engine.policy_text("b"), None);
+}
+
+#[test]
+fn a_long_past_or_far_future_is_no_panic() {
+    let world = World::new();
+    let engine = engine("permit (principal, action, resource) when { context.time.hour_utc >= 0 };");
+    for (now, allowed) in [(0, true), (253_402_300_799, true), (253_402_300_800, false), (u64::MAX, false)] {
+        assert_eq!(engine.evaluate(&Facts { now, ..world.facts() }).allowed, allowed, "{now}");
+    }
+}
+
+#[test]
+fn levels_are_numbers() {
+    let world = World::new();
+    let engine = engine("permit (principal, action, resource) when { context.level >= 2 };");
+    for (level, allowed) in [(Level::L0, false), (Level::L1, false), (Level::L2, true), (Level::L3, true)] {
+        assert_eq!(engine.evaluate(&Facts { level, ..world.facts() }).allowed, allowed, "{level}");
+    }
+}
+
+const PERMIT_ALL: &str = r#"@id("all") permit (principal, action, resource);"#;
+const FORBID_ALL: &str = r#"@id("no") forbid (principal, action, resource);"#;
