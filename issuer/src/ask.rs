@@ -117,7 +117,10 @@ impl CallAsk {
             return Err(details("authorization_details_not_an_array", "it must be an array with one entry"));
         };
         let Ok([Value::Object(entry)]) = <[Value; 1]>::try_from(entries) else {
-            return Err(details("authorization_details_not_one_entry", "it must be an array with one object"));
+            return Err(details(
+                "authorization_details_not_one_entry",
+                "it must be an array with one object",
+            ));
         };
         DetailEntry::read(entry, resource)?.into_call()
     }
@@ -146,15 +149,23 @@ impl DetailEntry {
                 ("type", _) => {}
                 ("locations", Value::Array(locations)) => {
                     if locations.as_slice() != [Value::String(resource.0.clone())] {
-                        return Err(details("authorization_details_locations", "locations must be the resource alone"));
+                        return Err(details(
+                            "authorization_details_locations",
+                            "locations must be the resource alone",
+                        ));
                     }
                 }
                 ("actions", Value::Array(actions)) => {
                     if actions.as_slice() != [Value::String("tools/call".to_owned())] {
-                        return Err(details("authorization_details_actions", "actions must be [\"tools/call\"]"));
+                        return Err(details(
+                            "authorization_details_actions",
+                            "actions must be [\"tools/call\"]",
+                        ));
                     }
                 }
-                ("identifier", Value::String(name)) if (1..=128).contains(&name.len()) => read.identifier = Some(name),
+                ("identifier", Value::String(name)) if (1..=128).contains(&name.len()) => {
+                    read.identifier = Some(name)
+                }
                 ("arguments", Value::Object(arguments)) => {
                     json::check_depth(&arguments)
                         .map_err(|error| details("authorization_details_arguments", &error.to_string()))?;
@@ -162,31 +173,39 @@ impl DetailEntry {
                 }
                 ("call_digest", Value::String(text)) => {
                     read.call_digest = Some(text.parse().map_err(|_| {
-                        details("authorization_details_digest", "call_digest must be 43 characters of base64url")
+                        details(
+                            "authorization_details_digest",
+                            "call_digest must be 43 characters of base64url",
+                        )
                     })?);
                 }
                 ("constraints", value @ Value::Object(_)) => {
-                    let constraints: Constraints = serde_json::from_value(value)
-                        .map_err(|_| details("authorization_details_constraints", "a constraint is malformed"))?;
-                    read.constraints = Some(
-                        constraints
-                            .checked()
-                            .map_err(|error| details("authorization_details_constraints", &error.to_string()))?,
-                    );
+                    let constraints: Constraints = serde_json::from_value(value).map_err(|_| {
+                        details("authorization_details_constraints", "a constraint is malformed")
+                    })?;
+                    read.constraints =
+                        Some(constraints.checked().map_err(|error| {
+                            details("authorization_details_constraints", &error.to_string())
+                        })?);
                 }
                 ("max_uses", Value::Number(uses)) => {
-                    let uses = uses.as_u64().and_then(|uses| u32::try_from(uses).ok()).filter(|uses| *uses > 0);
+                    let uses =
+                        uses.as_u64().and_then(|uses| u32::try_from(uses).ok()).filter(|uses| *uses > 0);
                     read.max_uses =
-                        Some(uses.ok_or_else(|| details("authorization_details_max_uses", "a positive integer"))?);
+                        Some(uses.ok_or_else(|| {
+                            details("authorization_details_max_uses", "a positive integer")
+                        })?);
                 }
                 ("inputResponses", value @ Value::Object(_)) => read.input_responses = Some(value),
                 ("requestState", value @ Value::String(_)) => read.request_state = Some(value),
                 (
-                    "locations" | "actions" | "identifier" | "arguments" | "call_digest" | "constraints" | "max_uses"
-                    | "inputResponses" | "requestState",
+                    "locations" | "actions" | "identifier" | "arguments" | "call_digest" | "constraints"
+                    | "max_uses" | "inputResponses" | "requestState",
                     _,
                 ) => return Err(details("authorization_details_member_type", "a member has the wrong type")),
-                _ => return Err(details("authorization_details_unknown_member", "there is an unknown member")),
+                _ => {
+                    return Err(details("authorization_details_unknown_member", "there is an unknown member"));
+                }
             }
         }
         Ok(read)
@@ -198,7 +217,10 @@ impl DetailEntry {
             return Err(details("authorization_details_identifier", "identifier must name the tool"));
         };
         if self.constraints.is_some() && (self.arguments.is_some() || self.call_digest.is_some()) {
-            return Err(details("authorization_details_levels_mixed", "give constraints or arguments, not both"));
+            return Err(details(
+                "authorization_details_levels_mixed",
+                "give constraints or arguments, not both",
+            ));
         }
         if let Some(constraints) = self.constraints {
             if steered {
@@ -208,7 +230,10 @@ impl DetailEntry {
         }
         let exact = self.arguments.is_some() || self.call_digest.is_some();
         if self.max_uses.is_some_and(|uses| !exact || uses != 1) {
-            return Err(details("authorization_details_max_uses", "max_uses goes with constraints; it is 1 for one call"));
+            return Err(details(
+                "authorization_details_max_uses",
+                "max_uses goes with constraints; it is 1 for one call",
+            ));
         }
         if !exact {
             if steered {

@@ -13,11 +13,7 @@ use deputize_call::{
 use std::{collections::HashMap, sync::Arc};
 use subtle::ConstantTimeEq;
 
-use crate::{
-    desk::Desk,
-    error::IssueError,
-    replay::Seen,
-};
+use crate::{desk::Desk, error::IssueError, replay::Seen};
 
 /// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
 #[derive(Debug, Clone)]
@@ -137,7 +133,9 @@ pub async fn authenticate(
             let (client, spent) = verify_assertion(desk, assertion, client_id, now)?;
             (client, "private_key_jwt", Some(spent))
         }
-        Presented::Secret { client_id, secret } => (verify_secret(desk, client_id, secret)?, "client_secret", None),
+        Presented::Secret { client_id, secret } => {
+            (verify_secret(desk, client_id, secret)?, "client_secret", None)
+        }
     };
     desk.limits.admit(&client.id, desk.clock.uptime())?;
     let verified = match (unverified, proof) {
@@ -165,7 +163,9 @@ fn fresh_proof<'a>(desk: &Desk, proof: PresentedProof<'a>) -> Result<dpop::Unver
     let uptime = desk.clock.uptime();
     match unverified.nonce().map(|nonce| desk.nonces.check(nonce, uptime)) {
         Some(Nonce::Fresh) => Ok(unverified),
-        Some(Nonce::Stale | Nonce::Foreign) | None => Err(IssueError::NonceNeeded { nonce: desk.nonces.make(uptime) }),
+        Some(Nonce::Stale | Nonce::Foreign) | None => {
+            Err(IssueError::NonceNeeded { nonce: desk.nonces.make(uptime) })
+        }
     }
 }
 
@@ -200,7 +200,8 @@ fn verify_assertion(
     now: u64,
 ) -> Result<(Arc<Client>, SpentId), IssueError> {
     let refuse = IssueError::ClientAuthentication;
-    let jws = jws::parse(assertion, EmbeddedKey::Refused).map_err(|error| refuse(assertion_reason(&error)))?;
+    let jws =
+        jws::parse(assertion, EmbeddedKey::Refused).map_err(|error| refuse(assertion_reason(&error)))?;
     if !matches!(jws.header.typ.as_deref(), None | Some("jwt" | "client-authentication+jwt")) {
         return Err(refuse("assertion_typ"));
     }
@@ -225,7 +226,9 @@ fn verify_assertion(
     let leeway = desk.settings.leeway_seconds;
     let times = jws::check_times(&jws.claims, now, leeway).map_err(|_| refuse("assertion_times"))?;
     let issued = times.iat.ok_or(refuse("assertion_iat_missing"))?;
-    if times.exp.saturating_sub(issued) > MAX_ASSERTION_SECONDS || issued + MAX_ASSERTION_SECONDS + leeway < now {
+    if times.exp.saturating_sub(issued) > MAX_ASSERTION_SECONDS
+        || issued + MAX_ASSERTION_SECONDS + leeway < now
+    {
         return Err(refuse("assertion_too_long"));
     }
     let until = times.exp + leeway;

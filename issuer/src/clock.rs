@@ -38,7 +38,9 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     fn now_ms(&self) -> u64 {
         // Before 1970 the clock is broken: zero makes every token look not yet valid, which fails closed.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
     }
     fn uptime(&self) -> Duration {
         self.started.elapsed()

@@ -156,15 +156,21 @@ fn find_target(rules: &Rules, application: &Application<'_>) -> Result<Wanted, I
     }
     let tool = match ask.call.tool_name() {
         None => None,
-        Some(name) => Some(Arc::clone(server.tool(name).filter(|tool| tool.record.enabled).ok_or_else(|| {
-            details("tool_unknown", "the server has no approved tool of this name")
-        })?)),
+        Some(name) => Some(Arc::clone(
+            server
+                .tool(name)
+                .filter(|tool| tool.record.enabled)
+                .ok_or_else(|| details("tool_unknown", "the server has no approved tool of this name"))?,
+        )),
     };
     if !client.may_reach(ask.resource.as_str(), ask.call.tool_name()) {
         return Err(IssueError::Target("beyond_the_clients_reach"));
     }
     if application.subject.is_none() && ask.call.level() > Level::L0 {
-        return Err(details("client_credentials_beyond_listing", "a client's own token is good for listing alone"));
+        return Err(details(
+            "client_credentials_beyond_listing",
+            "a client's own token is good for listing alone",
+        ));
     }
     Ok(Wanted { server: Arc::clone(server), tool, level: ask.call.level() })
 }
@@ -176,7 +182,8 @@ fn check_call(wanted: &Wanted, ask: &Ask) -> Result<(), IssueError> {
         return Err(IssueError::LevelTooLow { least: tool.least_level });
     }
     // A plain RFC 9068 verifier cannot see the call, so a tighter binding there would be a promise without a keeper.
-    if wanted.server.record.verifier == Verifier::Rfc9068 && (wanted.level > Level::L1 || tool.record.tier >= Tier::High)
+    if wanted.server.record.verifier == Verifier::Rfc9068
+        && (wanted.level > Level::L1 || tool.record.tier >= Tier::High)
     {
         return Err(IssueError::Target("server_without_guard"));
     }
@@ -218,10 +225,18 @@ fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(),
         .collect();
     let properties = names("properties");
     if let Some(unknown) = constrained.iter().find(|name| !properties.contains(&name.as_str())) {
-        return Err(details("constraint_on_unknown_argument", &format!("the tool has no argument {unknown}")));
+        return Err(details(
+            "constraint_on_unknown_argument",
+            &format!("the tool has no argument {unknown}"),
+        ));
     }
-    match names("required").into_iter().find(|name| !constrained.iter().any(|constrained| constrained == name)) {
-        Some(open) => Err(details("constraints_leave_an_argument_open", &format!("constrain the argument {open} too"))),
+    match names("required")
+        .into_iter()
+        .find(|name| !constrained.iter().any(|constrained| constrained == name))
+    {
+        Some(open) => {
+            Err(details("constraints_leave_an_argument_open", &format!("constrain the argument {open} too")))
+        }
         None => Ok(()),
     }
 }
@@ -230,7 +245,9 @@ fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(),
 fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> {
     let granted = scope(wanted);
     match &ask.scope {
-        Some(asked) if asked.iter().any(|scope| scope != granted) => Err(IssueError::Scope("scope_beyond_the_tool")),
+        Some(asked) if asked.iter().any(|scope| scope != granted) => {
+            Err(IssueError::Scope("scope_beyond_the_tool"))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -245,10 +262,15 @@ fn check_not_revoked(desk: &Desk, application: &Application<'_>) -> Result<(), I
 }
 
 /// RFC 9470: strong and recent enough for this tool.
-fn check_user_authentication(desk: &Desk, application: &Application<'_>, wanted: &Wanted) -> Result<(), IssueError> {
+fn check_user_authentication(
+    desk: &Desk,
+    application: &Application<'_>,
+    wanted: &Wanted,
+) -> Result<(), IssueError> {
     let (Some(subject), Some(tool)) = (application.subject, &wanted.tool) else { return Ok(()) };
     let (person, record) = (subject.person(), &tool.record);
-    let strong = record.acr_values.is_empty() || person.acr.as_ref().is_some_and(|acr| record.acr_values.contains(acr));
+    let strong = record.acr_values.is_empty()
+        || person.acr.as_ref().is_some_and(|acr| record.acr_values.contains(acr));
     let recent = record.max_age_seconds.is_none_or(|max_age| {
         person.auth_time.is_some_and(|at| at.saturating_add(max_age) >= desk.clock.now_seconds())
     });
@@ -428,8 +450,8 @@ fn remember_lineage(
     claims: &ToolCallClaims,
 ) -> Result<(), IssueError> {
     let Some(subject) = application.subject else { return Ok(()) };
-    let may_have_children =
-        wanted.level <= Level::L1 || wanted.tool.as_ref().is_some_and(|tool| !tool.record.downstream.is_empty());
+    let may_have_children = wanted.level <= Level::L1
+        || wanted.tool.as_ref().is_some_and(|tool| !tool.record.downstream.is_empty());
     if !may_have_children && claims.pjti.is_none() {
         return Ok(());
     }
@@ -446,7 +468,12 @@ fn scope(wanted: &Wanted) -> &str {
 }
 
 fn lifetime_seconds(wanted: &Wanted) -> u64 {
-    wanted.tool.as_ref().and_then(|tool| tool.record.lifetime_seconds).unwrap_or(DEFAULT_LIFETIME_SECONDS).clamp(30, 120)
+    wanted
+        .tool
+        .as_ref()
+        .and_then(|tool| tool.record.lifetime_seconds)
+        .unwrap_or(DEFAULT_LIFETIME_SECONDS)
+        .clamp(30, 120)
 }
 
 fn details(reason: &'static str, detail: &str) -> IssueError {

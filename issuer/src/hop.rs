@@ -37,7 +37,11 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
         return Err(IssueError::Target("calling_tool_changed"));
     }
     let asked = (wanted.server.record.resource.as_str(), wanted.tool.as_ref().map(|tool| tool.name.as_str()));
-    let listed = calling.record.downstream.iter().find(|next| asked == (next.server.as_str(), Some(next.tool.as_str())));
+    let listed = calling
+        .record
+        .downstream
+        .iter()
+        .find(|next| asked == (next.server.as_str(), Some(next.tool.as_str())));
     match listed {
         Some(next) if wanted.level <= next.level => Ok(()),
         Some(_) => Err(IssueError::Target("above_the_downstream_level")),
@@ -47,7 +51,8 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
 
 /// A holder may only narrow, and only a token whose uses are not counted: a counted one would be multiplied.
 fn narrower(from: &GrantedDetail, application: &Application<'_>, wanted: &Wanted) -> Result<(), IssueError> {
-    let same_target = from.locations.first().map(String::as_str) == Some(wanted.server.record.resource.as_str())
+    let same_target = from.locations.first().map(String::as_str)
+        == Some(wanted.server.record.resource.as_str())
         && from.identifier.as_deref() == application.ask.call.tool_name();
     if !same_target {
         return Err(IssueError::Target("holder_asks_for_another_target"));
@@ -80,7 +85,9 @@ pub(crate) fn check_predecessor(
 ) -> Result<(), IssueError> {
     let reach = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
     match rules.clients.acting_as(predecessor) {
-        Some(client) if !client.may_reach(reach.0, reach.1) => Err(IssueError::Target("beyond_a_predecessors_reach")),
+        Some(client) if !client.may_reach(reach.0, reach.1) => {
+            Err(IssueError::Target("beyond_a_predecessors_reach"))
+        }
         // An actor that an identity provider named is no client of ours: policy alone speaks about it.
         Some(_) | None => Ok(()),
     }

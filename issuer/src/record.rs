@@ -136,7 +136,12 @@ pub async fn record_revocation(
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`].
-pub async fn record_redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> Result<u64, IssueError> {
+pub async fn record_redemption(
+    desk: &Desk,
+    caller: &Caller,
+    jti: &str,
+    txn: &str,
+) -> Result<u64, IssueError> {
     let entry = entry::redemption(desk, caller, jti, txn).to_bytes()?;
     desk.audit.append(Class::Vital, entry).await
 }

@@ -2,13 +2,7 @@
 
 use deputize_call::{claims::ToolCallClaims, level::Level, once::Once, token};
 
-use crate::{
-    authenticate::Caller,
-    desk::Desk,
-    error::IssueError,
-    record,
-    revocation::Revoked,
-};
+use crate::{authenticate::Caller, desk::Desk, error::IssueError, record, revocation::Revoked};
 
 /// The answer to a redemption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +42,9 @@ pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
 
 fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Option<&'static str> {
     let [detail] = &claims.authorization_details;
-    if caller.client().server.as_deref() != Some(claims.aud.as_str()) || caller.client().tenant != claims.tenant {
+    if caller.client().server.as_deref() != Some(claims.aud.as_str())
+        || caller.client().tenant != claims.tenant
+    {
         return Some("not_the_audience");
     }
     if detail.level() != Level::L3 {
@@ -70,7 +66,8 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
     let client = caller.client();
     let claims = live_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
     let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
-    let what: Vec<Revoked> = desk.lineage.with_descendants(&claims.jti).into_iter().map(Revoked::Token).collect();
+    let what: Vec<Revoked> =
+        desk.lineage.with_descendants(&claims.jti).into_iter().map(Revoked::Token).collect();
     revoke_all(desk, &client.id, &what, claims.exp, caller).await
 }
 
@@ -101,7 +98,10 @@ pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(),
             Some(Revoked::Person(_)) => PERSON_REVOCATION_SECONDS,
             Some(Revoked::Token(_) | Revoked::Transaction(_)) | None => TRANSACTION_REVOCATION_SECONDS,
         };
-    desk.revocations.revoke(what, until).await.map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
+    desk.revocations
+        .revoke(what, until)
+        .await
+        .map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
 }
 
 /// RFC 7662: the claims of a live token, for its audience or its holder's client; `None` is `{"active": false}`.

@@ -86,7 +86,13 @@ async fn user_token(
     let rules = desk.rules.load_full();
     let verified = rules
         .providers
-        .verify(presented.token, presented.kind, &client.tenant, &client.subject_audiences, desk.clock.now_seconds())
+        .verify(
+            presented.token,
+            presented.kind,
+            &client.tenant,
+            &client.subject_audiences,
+            desk.clock.now_seconds(),
+        )
         .await
         .map_err(from_user_token)?;
     if verified.bound_to.as_ref().is_some_and(|bound| !caller_has(caller, bound)) {
@@ -115,7 +121,10 @@ fn own_token(desk: &Desk, caller: &Caller, presented: &PresentedSubject<'_>) -> 
         leeway_seconds: 0,
     };
     let claims = token::verify(presented.token, &desk.keys.ring().published, &expected)
-        .map_err(|error| IssueError::SubjectToken { reason: "subject_token_invalid", detail: error.to_string() })?
+        .map_err(|error| IssueError::SubjectToken {
+            reason: "subject_token_invalid",
+            detail: error.to_string(),
+        })?
         .into_claims();
     if desk.is_revoked(&claims) {
         return Err(refuse("subject_token_revoked"));
@@ -162,27 +171,35 @@ async fn acting_party(
     // Who it was issued to (`azp`) is the actor itself, as configured.
     let mut ours = vec![desk.settings.issuer.clone()];
     ours.extend(client.presents_actors.iter().map(|actor| actor.subject.clone()));
-    let verified = rules
-        .providers
-        .verify(token, kind, &client.tenant, &ours, desk.clock.now_seconds())
-        .await
-        .map_err(|error| match from_user_token(error) {
-            IssueError::SubjectToken { detail, .. } => IssueError::SubjectToken { reason: "actor_token_invalid", detail },
-            other => other,
-        })?;
+    let verified =
+        rules.providers.verify(token, kind, &client.tenant, &ours, desk.clock.now_seconds()).await.map_err(
+            |error| match from_user_token(error) {
+                IssueError::SubjectToken { detail, .. } => {
+                    IssueError::SubjectToken { reason: "actor_token_invalid", detail }
+                }
+                other => other,
+            },
+        )?;
     if !verified.sole_audience {
         return Err(refuse("actor_token_audience"));
     }
     client
         .presents_actors
         .iter()
-        .find(|actor| Person::encode_sub(&client.tenant, &actor.issuer, &actor.subject) == verified.person.sub)
+        .find(|actor| {
+            Person::encode_sub(&client.tenant, &actor.issuer, &actor.subject) == verified.person.sub
+        })
         .map(|actor| actor.actor.clone())
         .ok_or(refuse("actor_not_configured_for_client"))
 }
 
 /// RFC 8693 §4.4: honoured with and without `actor_token`; every part that is there must match.
-fn check_may_act(desk: &Desk, verified: &VerifiedUserToken, actor: &str, client: &Client) -> Result<(), IssueError> {
+fn check_may_act(
+    desk: &Desk,
+    verified: &VerifiedUserToken,
+    actor: &str,
+    client: &Client,
+) -> Result<(), IssueError> {
     let Some(may_act) = &verified.may_act else { return Ok(()) };
     let named = may_act.sub == actor || may_act.sub == client.id;
     let by_this_client = may_act.client_id.as_ref().is_none_or(|id| *id == client.id);

@@ -1,7 +1,7 @@
 //! Reads entries, tiles and proofs, beside a running log or without one.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,7 +23,7 @@ use super::{
 pub struct LogReader {
     folder: PathBuf,
     extent: Extent,
-    segments: Arc<Mutex<BTreeMap<u64, Arc<Mutex<Marks>>>>>,
+    segments: Arc<Mutex<Segments>>,
     /// Where derived tiles are written back; only while the log is being recovered.
     repair: Option<Arc<dyn Disk>>,
 }
@@ -40,6 +40,15 @@ enum Extent {
     Live(Arc<Shared>),
     /// As many as were found.
     Fixed(u64),
+}
+
+/// The segments known, and those open.
+#[derive(Debug, Default)]
+struct Segments {
+    /// The first index of each, ascending.
+    firsts: Vec<u64>,
+    /// At most [`OPEN_MOST`], the latest used last.
+    open: VecDeque<(u64, Arc<Mutex<Marks>>)>,
 }
 
 /// Where some of a segment's entries stand, learnt as they are asked for.
@@ -251,57 +260,55 @@ impl LogReader {
     }
 
     fn damaged(&self, index: u64, reason: &'static str) -> LogError {
-        let first = self.lock().range(..=index).next_back().map_or(0, |(&first, _)| first);
+        let first = self.lock().first_of(index).unwrap_or(0);
         LogError::Damaged { index, file: self.folder.join(segment::file_name(first)), reason }
     }
 
     /// Frames whose next is that of `index`.
     pub(super) fn seek(&self, index: u64) -> Result<Frames, LogError> {
-        if let Some(marks) = self.marks_of(index)
-            && let Some(frames) = self.seek_in(&marks, index)?
+        let known = self.lock().first_of(index);
+        if let Some(first) = known
+            && let Some(frames) = self.seek_in(first, index)?
         {
             return Ok(frames);
         }
         // The newest segment known may not be the newest any more.
-        self.refresh()?;
-        match self.marks_of(index) {
-            Some(marks) => {
-                self.seek_in(&marks, index)?.ok_or_else(|| self.damaged(index, "the record is missing"))
-            }
-            None => Err(self.damaged(index, "the segment is missing")),
-        }
-    }
-
-    fn marks_of(&self, index: u64) -> Option<Arc<Mutex<Marks>>> {
-        self.lock().range(..=index).next_back().map(|(_, marks)| Arc::clone(marks))
-    }
-
-    fn refresh(&self) -> Result<(), LogError> {
         let firsts = segment::list(&self.folder).map_err(|cause| LogError::io(&self.folder, cause))?;
-        for first in firsts {
-            if self.lock().contains_key(&first) {
-                continue;
-            }
-            match Segment::open(&self.folder, first, false) {
-                Ok(segment) => {
-                    let marks = Marks::new(segment);
-                    self.lock().insert(first, Arc::new(Mutex::new(marks)));
-                }
-                Err(OpenError::Io(cause)) => return Err(LogError::io(&self.folder, cause)),
-                // A segment just being created has no entries to be read yet.
-                Err(OpenError::Header(_)) if first >= self.size() => {}
-                Err(OpenError::Header(reason)) => {
-                    let file = self.folder.join(segment::file_name(first));
-                    return Err(LogError::Damaged { index: first, file, reason });
-                }
-            }
+        self.lock().firsts = firsts;
+        let newer = self.lock().first_of(index);
+        let frames = match newer {
+            Some(first) if newer != known => self.seek_in(first, index)?,
+            _ => None,
+        };
+        frames.ok_or_else(|| self.damaged(index, "the record is missing"))
+    }
+
+    fn marks(&self, first: u64) -> Result<Arc<Mutex<Marks>>, LogError> {
+        let mut segments = self.lock();
+        let at = segments.open.iter().position(|(open, _)| *open == first);
+        let marks = match at.and_then(|at| segments.open.remove(at)) {
+            Some((_, marks)) => marks,
+            None => Arc::new(Mutex::new(Marks::new(self.open_segment(first)?))),
+        };
+        segments.open.push_back((first, Arc::clone(&marks)));
+        if segments.open.len() > OPEN_MOST {
+            segments.open.pop_front();
         }
-        Ok(())
+        Ok(marks)
+    }
+
+    fn open_segment(&self, first: u64) -> Result<Segment, LogError> {
+        let file = self.folder.join(segment::file_name(first));
+        Segment::open(&self.folder, first, false).map_err(|error| match error {
+            OpenError::Io(cause) => LogError::io(&file, cause),
+            OpenError::Header(reason) => LogError::Damaged { index: first, file, reason },
+        })
     }
 
     /// `None` where the segment ends before `index`.
-    fn seek_in(&self, marks: &Mutex<Marks>, index: u64) -> Result<Option<Frames>, LogError> {
+    fn seek_in(&self, first: u64, index: u64) -> Result<Option<Frames>, LogError> {
         let failure = |cause| LogError::io(&self.folder, cause);
+        let marks = self.marks(first)?;
         let mut marks = marks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut frames = marks.nearest(index);
         while frames.next_index() <= index {
@@ -323,8 +330,16 @@ impl LogReader {
         Ok(None)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Mutex<Marks>>>> {
+    fn lock(&self) -> MutexGuard<'_, Segments> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Segments {
+    /// The first index of the segment that has `index`, as far as is known.
+    fn first_of(&self, index: u64) -> Option<u64> {
+        let after = self.firsts.partition_point(|&first| first <= index);
+        self.firsts.get(after.checked_sub(1)?).copied()
     }
 }
 
@@ -359,6 +374,8 @@ impl Marks {
     }
 }
 
+/// Segments held open at once.
+const OPEN_MOST: usize = 32;
 /// Frames between two remembered offsets.
 pub(super) const MARK_EVERY: u64 = 64;
 /// Read at once when single entries are read.

@@ -47,7 +47,7 @@ pub(super) fn recover(
     checked_bytes: u64,
 ) -> Result<Recovered, LogError> {
     check_config(config, signer)?;
-    disk::create_folder(&config.folder).map_err(|cause| LogError::io(&config.folder, cause))?;
+    create_folder(config, &**disk).map_err(|cause| LogError::io(&config.folder, cause))?;
     let lock = lock(&config.folder)?;
     let records = Records::read(config, signer)?;
     let mut firsts = segment::list(&config.folder).map_err(|cause| LogError::io(&config.folder, cause))?;
@@ -111,6 +111,17 @@ fn check_config(config: &LogConfig, signer: &CheckpointSigner) -> Result<(), Log
         Some(anchor) if anchor.starts_with(&config.folder) => {
             Err(LogError::Config { reason: "the log's anchor must be outside its folder" })
         }
+        _ => Ok(()),
+    }
+}
+
+fn create_folder(config: &LogConfig, disk: &dyn Disk) -> io::Result<()> {
+    if config.folder.is_dir() {
+        return Ok(());
+    }
+    disk::create_folder(&config.folder)?;
+    match config.folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_folder(parent),
         _ => Ok(()),
     }
 }

@@ -246,7 +246,7 @@ impl Drop for Ended {
 /// The file of the latest checkpoint in the log's folder.
 pub(super) const CHECKPOINT_FILE: &str = "checkpoint";
 /// A checkpoint at least each so many entries.
-const CHECKPOINT_ENTRIES: usize = 4096;
+const CHECKPOINT_ENTRIES: usize = 65_536;
 /// A checkpoint at most so long after an entry.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Free space is asked at least each so many groups.

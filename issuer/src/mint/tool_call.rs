@@ -28,6 +28,7 @@ pub fn mint(keys: &KeySource, record: OpenRecord) -> (Option<ToolCallToken>, Out
         index,
         result: signed.as_ref().map(|_| ()).map_err(|_| "signing_failed"),
     };
-    let token = signed.ok().map(|access_token| ToolCallToken { access_token: Secret::new(access_token), claims });
+    let token =
+        signed.ok().map(|access_token| ToolCallToken { access_token: Secret::new(access_token), claims });
     (token, outcome)
 }

@@ -175,7 +175,8 @@ impl Entry {
     /// # Errors
     /// [`IssueError::RecordUnavailable`] if it is larger than an entry may be; inputs are bounded so that it is not.
     pub fn to_bytes(&self) -> Result<Vec<u8>, IssueError> {
-        let bytes = serde_json::to_vec(self).map_err(|_| IssueError::RecordUnavailable("entry_not_serializable"))?;
+        let bytes =
+            serde_json::to_vec(self).map_err(|_| IssueError::RecordUnavailable("entry_not_serializable"))?;
         if bytes.len() > MAX_ENTRY_BYTES {
             return Err(IssueError::RecordUnavailable("entry_too_large"));
         }
@@ -212,7 +213,11 @@ pub(super) fn intent(desk: &Desk, terms: &Terms) -> Entry {
         level: Some(detail.level().as_str().to_owned()),
         tier: terms.tier.map(|tier| tier.as_str().to_owned()),
         call: detail.call_digest.map(|digest| pseudonyms.name("call", digest.as_bytes())),
-        arguments: terms.arguments.as_ref().map(|arguments| pseudonyms.arguments(arguments)).unwrap_or_default(),
+        arguments: terms
+            .arguments
+            .as_ref()
+            .map(|arguments| pseudonyms.arguments(arguments))
+            .unwrap_or_default(),
         policy: Some(detail.policy.clone()),
         risk: Some(terms.risk.score),
         risk_reasons: terms.risk.reasons.iter().map(|&reason| reason.to_owned()).collect(),
