@@ -204,7 +204,7 @@ def is_well_formed(constraints) -> bool:
         kinds = [
             "enum" in constraint,
             "minimum" in constraint or "maximum" in constraint,
-            constraint.get("prefix", []) != [],
+            "prefix" in constraint and constraint["prefix"] != [],
         ]
         if sum(kinds) != 1 or set(constraint) - {"enum", "minimum", "maximum", "prefix", "optional"}:
             return False

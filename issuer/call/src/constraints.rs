@@ -21,13 +21,18 @@ pub struct Constraints(BTreeMap<String, Constraint>);
 #[serde(deny_unknown_fields)]
 pub struct Constraint {
     /// The values admitted. Numbers are compared by value: `1.0` is `1`.
-    #[serde(rename = "enum", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "enum",
+        default,
+        deserialize_with = "not_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub one_of: Option<Vec<Value>>,
     /// Smallest number admitted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     pub minimum: Option<Number>,
     /// Largest number admitted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     pub maximum: Option<Number>,
     /// Path prefixes of whole segments: `/data` and `/data/` admit `/data/x`, never `/database`. No value with `..`,
     /// `%`, `\` or a control character is admitted. Several must all hold.
@@ -252,6 +257,13 @@ fn is_below(pointer: &str, ancestor: &str) -> bool {
 
 fn refusal(pointer: &str, reason: &'static str) -> ConstraintError {
     ConstraintError { pointer: pointer.to_owned(), reason }
+}
+
+/// Present means present: `null` is no bound and no list.
+fn not_null<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 mod one_or_many {
