@@ -3,25 +3,28 @@
 use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet};
 use deputize_issuer::{
-    clock::{Clock, ClockWatch, SystemClock},
+    clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
     keys::KeySource,
     limits::{Limits, Rate},
     lineage::Lineage,
     log::{Class, Log, LogConfig, Recovery},
-    provider::{Providers, TokenDecrypter},
+    provider::{ProviderKeys, Providers, TokenDecrypter},
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
     transaction::TransactionIds,
 };
 use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 use url::Url;
 
 use crate::{
     backends::{
         embedded::EmbeddedRevocations,
+        fetch::{Fetcher, Reach},
+        jwe::{DecryptionKeyFile, JweKeys},
         key_files::{self, KeyFiles},
-        oidc::{OidcIssuer, OidcKeys},
+        oidc::{IssuerSource, OidcKeys, Timing},
     },
     config::resolved::{Mode, Resolved},
     restore,
@@ -33,8 +36,8 @@ pub struct Assembly {
     pub desk: Arc<Desk>,
     /// Its log.
     pub log: Log,
-    /// Keeps identity providers' keys fresh.
-    pub provider_keys: Arc<OidcKeys>,
+    mode: Mode,
+    provider_keys: Mutex<Arc<OidcKeys>>,
 }
 
 /// Why a broker cannot start; says what to do.
@@ -46,7 +49,7 @@ pub struct CannotStart(pub String);
 ///
 /// # Errors
 /// [`CannotStart`]: the data folder is not usable, is one of `dev`, or its log is damaged or rolled back.
-pub fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, CannotStart> {
+pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, CannotStart> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     key_files::make_private_folder(&resolved.data_dir).map_err(cannot)?;
     check_marker(&resolved.data_dir, mode)?;
@@ -65,7 +68,7 @@ pub fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, CannotStart
 
     let revocations = EmbeddedRevocations::open(&resolved.data_dir.join("facts.redb"), Arc::clone(&clock))
         .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
-    let provider_keys = provider_keys(resolved, Arc::clone(&clock))?;
+    let provider_keys = provider_keys(resolved, mode, None).await?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
     let desk = Desk {
@@ -100,16 +103,20 @@ pub fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, CannotStart
         clock,
     };
     record_start(&desk)?;
-    Ok(Assembly { desk: Arc::new(desk), log, provider_keys })
+    Ok(Assembly { desk: Arc::new(desk), log, mode, provider_keys: Mutex::new(provider_keys) })
 }
 
-/// Reads registry, policies and clients again and swaps them in as a whole; on any error the old ones stay.
+/// Reads registry, policies, clients and identity providers again and swaps them in as a whole; on any error the old
+/// ones stay. Keys of identity providers that stay are carried over.
 ///
 /// # Errors
 /// Everything that is wrong with the new ones.
-pub fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), CannotStart> {
-    let rules = rules(resolved, &assembly.provider_keys)?;
+pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), CannotStart> {
+    let mut held = assembly.provider_keys.lock().await;
+    let provider_keys = provider_keys(resolved, assembly.mode, Some(&held)).await?;
+    let rules = rules(resolved, &provider_keys)?;
     assembly.desk.rules.store(Arc::new(rules));
+    *held = provider_keys;
     record_configuration(&assembly.desk)
 }
 
@@ -118,7 +125,7 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
     let providers = resolved.providers.iter().map(|upstream| upstream.provider.clone()).collect();
-    let keys = Arc::clone(provider_keys);
+    let keys: Arc<dyn ProviderKeys> = Arc::clone(provider_keys) as _;
     Ok(Rules {
         clients: resolved.index_clients().map_err(cannot)?,
         providers: Providers::new(providers, keys, decrypter(resolved)?).map_err(cannot)?,
@@ -127,34 +134,46 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
     })
 }
 
-fn provider_keys(resolved: &Resolved, clock: Arc<dyn Clock>) -> Result<Arc<OidcKeys>, CannotStart> {
-    let issuers = resolved
-        .providers
-        .iter()
-        .map(|upstream| OidcIssuer {
-            issuer: upstream.provider.issuer.clone(),
-            ca_file: upstream.ca_file.clone(),
+async fn provider_keys(
+    resolved: &Resolved,
+    mode: Mode,
+    previous: Option<&OidcKeys>,
+) -> Result<Arc<OidcKeys>, CannotStart> {
+    let mut sources = Vec::new();
+    for upstream in &resolved.providers {
+        let reach = Reach {
             allow_private_addresses: upstream.allow_private_addresses,
-        })
+            allow_http: mode == Mode::Development,
+            ca_file: upstream.ca_file.clone(),
+        };
+        sources.push(IssuerSource {
+            issuer: upstream.provider.issuer.clone(),
+            jwks_uri: None,
+            fetcher: Arc::new(Fetcher::new(reach).map_err(cannot)?),
+        });
+    }
+    Ok(Arc::new(OidcKeys::start(sources, Timing::default(), jitter, previous).await))
+}
+
+/// Spreads the fetches of replicas. Without randomness they coincide, which harms nothing.
+fn jitter() -> u32 {
+    let mut bytes = [0; 4];
+    match clock::fill_random(&mut bytes) {
+        Ok(()) => u32::from_be_bytes(bytes),
+        Err(clock::NoRandomness) => 0,
+    }
+}
+
+fn decrypter(resolved: &Resolved) -> Result<Option<Arc<dyn TokenDecrypter>>, CannotStart> {
+    if resolved.jwe_key_files.is_empty() {
+        return Ok(None);
+    }
+    let files: Vec<DecryptionKeyFile> = resolved
+        .jwe_key_files
+        .iter()
+        .map(|file| DecryptionKeyFile { file: file.clone(), kid: None, allow_rsa_oaep_sha1: false })
         .collect();
-    OidcKeys::new(issuers, clock).map(Arc::new).map_err(cannot)
-}
-
-#[cfg(feature = "jwe")]
-fn decrypter(resolved: &Resolved) -> Result<Option<Arc<dyn TokenDecrypter>>, CannotStart> {
-    if resolved.jwe_key_files.is_empty() {
-        return Ok(None);
-    }
-    let decrypter = crate::backends::jwe::JweKeys::load(&resolved.jwe_key_files).map_err(cannot)?;
-    Ok(Some(Arc::new(decrypter)))
-}
-
-#[cfg(not(feature = "jwe"))]
-fn decrypter(resolved: &Resolved) -> Result<Option<Arc<dyn TokenDecrypter>>, CannotStart> {
-    if resolved.jwe_key_files.is_empty() {
-        return Ok(None);
-    }
-    Err(CannotStart("jwe_key_files: this program was built without the feature jwe".to_owned()))
+    Ok(Some(Arc::new(JweKeys::load(&files).map_err(cannot)?)))
 }
 
 fn open_log(resolved: &Resolved, keys: &KeyFiles) -> Result<(Log, Recovery), CannotStart> {

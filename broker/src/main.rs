@@ -1,5 +1,55 @@
-//! Deputize.
+//! `deputize`: the identity and token-exchange broker for AI agents.
 
+mod assemble;
+mod backends;
+mod commands;
+mod config;
 mod dev;
+mod http;
+mod restore;
+mod telemetry;
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+use crate::telemetry::LogFormat;
+
+/// Identity and token-exchange broker for AI agents.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    /// How log lines on stderr look.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker
+    Serve {
+        /// Configuration file
+        #[arg(long, env = "DEPUTIZE_CONFIG", default_value = "deputize.yaml")]
+        config: PathBuf,
+        /// Write the address here once requests are taken
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_format, "info");
+    let ended = match cli.command {
+        Command::Serve { config, ready_file } => commands::serve::serve(&config, ready_file).await,
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            ExitCode::from(5)
+        }
+    }
+}

@@ -1,4 +1,7 @@
 //! What stands behind the traits of the core. Only `assemble` names these.
 
 pub mod embedded;
+pub mod fetch;
+pub mod jwe;
 pub mod key_files;
+pub mod oidc;

@@ -61,7 +61,7 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
     loop {
         tokio::select! {
             () = stop_signal() => break,
-            _ = hangup.recv() => reload(&running, path),
+            _ = hangup.recv() => reload(&running, path).await,
         }
     }
     running.drain().await;
@@ -75,7 +75,7 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
 pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Result<Running, CannotStart> {
     let cannot = |error: std::io::Error| CannotStart(error.to_string());
     let address = listener.local_addr().map_err(cannot)?;
-    let assembly = assemble::assemble(resolved, mode)?;
+    let assembly = assemble::assemble(resolved, mode).await?;
     let tls = resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
     let (stop, stopping) = watch::channel(false);
     let administration = Arc::new(Administration {
@@ -113,7 +113,6 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let public = router::public(Arc::clone(&assembly.desk), Arc::clone(&sources));
     tasks.spawn(serve_tcp(listener, public, listening));
     tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, stopping));
-    assembly.provider_keys.start();
     administration.ready.store(true, Ordering::Release);
     Ok(Running { address, admin_address, assembly, stop, administration, tasks })
 }
@@ -159,8 +158,11 @@ pub fn load(path: &Path, mode: Mode) -> Result<Resolved, CannotStart> {
         .map_err(|errors| CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
-fn reload(running: &Running, path: &Path) {
-    let reloaded = load(path, Mode::Production).and_then(|resolved| assemble::reload(&running.assembly, &resolved));
+async fn reload(running: &Running, path: &Path) {
+    let reloaded = match load(path, Mode::Production) {
+        Ok(resolved) => assemble::reload(&running.assembly, &resolved).await,
+        Err(error) => Err(error),
+    };
     match reloaded {
         Ok(()) => tracing::info!("configuration reloaded"),
         Err(error) => tracing::error!(%error, "configuration not reloaded, the old one stays"),

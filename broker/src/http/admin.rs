@@ -21,7 +21,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::error::{self, DoorError, Refusal};
+use super::{
+    error::{self, DoorError, Refusal},
+    log_tile::TilePath,
+};
 
 /// What administration works on.
 pub struct Administration {
@@ -138,7 +141,12 @@ pub async fn checkpoint(State(administration): State<Arc<Administration>>) -> Re
 /// Answers `GET /log/tile/…` (C2SP tlog-tiles): hash tiles and entry bundles.
 pub async fn tile(State(administration): State<Arc<Administration>>, Path(path): Path<String>) -> Response {
     read_log(&administration, move |reader| {
-        let bytes = reader.resource(&format!("tile/{path}")).map_err(|_| DoorError::NotFound)?;
+        let tile = TilePath::parse(&path).ok_or(DoorError::NotFound)?;
+        let bytes = match tile.level {
+            Some(level) => reader.tile(level, tile.number, tile.width),
+            None => reader.entry_bundle(tile.number, tile.width),
+        };
+        let bytes = bytes.map_err(|_| DoorError::NotFound)?;
         Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
     })
     .await

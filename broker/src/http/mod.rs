@@ -5,6 +5,7 @@ pub mod error;
 pub mod form;
 pub mod lifecycle;
 pub mod listen;
+pub mod log_tile;
 pub mod metadata;
 pub mod openapi;
 pub mod request;
