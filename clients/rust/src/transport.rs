@@ -1,0 +1,126 @@
+//! HTTP to the broker: no redirects, no proxies, bounded in time and size.
+
+use crate::{builder::BuildError, error::ExchangeError};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::{sync::Arc, time::Duration};
+
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    timeout: Duration,
+}
+
+/// An answer, received whole.
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    pub(crate) dpop_nonce: Option<String>,
+    pub(crate) retry_after_seconds: Option<u64>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What goes out.
+pub(crate) struct Post<'p> {
+    pub(crate) url: &'p str,
+    pub(crate) form: &'p str,
+    pub(crate) proof: Option<&'p str>,
+    /// How long the broker may hold the answer back (RFC 7240 `wait`).
+    pub(crate) wait_seconds: Option<u64>,
+}
+
+impl Transport {
+    pub(crate) fn new(ca_pem: Option<&[u8]>, timeout: Duration) -> Result<Self, BuildError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut builder = reqwest::Client::builder();
+        match ca_pem {
+            Some(pem) => builder = builder.tls_backend_preconfigured(private_roots(pem, provider)?),
+            None => {
+                // Without CA certificates of its own the platform's are used, by whatever provider the process has;
+                // an error says that it has one already.
+                let _ = aws_lc_rs::default_provider().install_default();
+            }
+        }
+        let http = builder
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|error| BuildError::Http(error.to_string()))?;
+        Ok(Self { http, timeout })
+    }
+
+    pub(crate) async fn get(&self, url: &str) -> Result<Received, ExchangeError> {
+        let sent = self.http.get(url).timeout(self.timeout).send().await;
+        receive(sent.map_err(unreachable)?).await
+    }
+
+    pub(crate) async fn post(&self, post: &Post<'_>) -> Result<Received, ExchangeError> {
+        let wait = Duration::from_secs(post.wait_seconds.unwrap_or_default());
+        let mut request = self
+            .http
+            .post(post.url)
+            .timeout(self.timeout + wait)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("accept", "application/json")
+            .body(post.form.as_bytes().to_vec());
+        if let Some(proof) = post.proof {
+            request = request.header("dpop", proof);
+        }
+        if let Some(seconds) = post.wait_seconds {
+            request = request.header("prefer", format!("wait={seconds}"));
+        }
+        receive(request.send().await.map_err(unreachable)?).await
+    }
+}
+
+async fn receive(mut response: reqwest::Response) -> Result<Received, ExchangeError> {
+    let header = |name: &str, max: usize| {
+        let value = response.headers().get(name)?.to_str().ok()?;
+        (value.len() <= max).then(|| value.to_owned())
+    };
+    let dpop_nonce = header("dpop-nonce", MAX_NONCE_BYTES);
+    let retry_after_seconds = header("retry-after", 10).and_then(|value| value.parse().ok());
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(ExchangeError::Protocol("the answer is too long"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Received { status, dpop_nonce, retry_after_seconds, body })
+}
+
+fn private_roots(
+    pem: &[u8],
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<ClientConfig, BuildError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| BuildError::CaPem(error.to_string()))?;
+        roots.add(certificate).map_err(|error| BuildError::CaPem(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(BuildError::CaPem("there is no certificate in them".to_owned()));
+    }
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError::Http(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The URL is taken out: what is left names no token, and the caller knows whom it asked.
+fn unreachable(error: reqwest::Error) -> ExchangeError {
+    use std::error::Error as _;
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    ExchangeError::Unreachable(text)
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+const MAX_NONCE_BYTES: usize = 256;
