@@ -181,7 +181,9 @@ fn read_certificates(file: &std::path::Path) -> Result<Vec<reqwest::Certificate>
 fn is_json(content_type: &header::HeaderValue) -> bool {
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
-    essence.strip_prefix("application/").is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+    essence
+        .strip_prefix("application/")
+        .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
 /// RFC 9111 §5.2.2.

@@ -213,14 +213,16 @@ impl Issuer {
         let outcome = self.fetch_keys(flight).await;
         let issuer = &self.source.issuer;
         let word = outcome.as_ref().map_or_else(RefreshError::reason, |_| "ok");
-        metrics::counter!("deputize_jwks_fetches_total", "issuer" => issuer.clone(), "outcome" => word).increment(1);
+        metrics::counter!("deputize_jwks_fetches_total", "issuer" => issuer.clone(), "outcome" => word)
+            .increment(1);
         if let Err(error) = &outcome {
             // The metadata may point to where the keys no longer are.
             flight.discovered = None;
             tracing::warn!(issuer, error = %error, "identity provider's keys not refreshed");
         }
         let age = self.known.load().as_ref().map(|known| known.fetched_at.elapsed().as_secs_f64());
-        metrics::gauge!("deputize_jwks_age_seconds", "issuer" => issuer.clone()).set(age.unwrap_or(f64::INFINITY));
+        metrics::gauge!("deputize_jwks_age_seconds", "issuer" => issuer.clone())
+            .set(age.unwrap_or(f64::INFINITY));
         outcome
     }
 

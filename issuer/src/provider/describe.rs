@@ -19,7 +19,6 @@ pub(super) fn person(
             return Err(UserTokenError::RequiredClaim(path.to_string()));
         }
     }
-    refuse_applications(provider, kind, claims)?;
     let stable = match kind {
         TokenKind::Access => &mapping.stable.access_token,
         TokenKind::Id | TokenKind::Unmarked => &mapping.stable.id_token,
@@ -42,8 +41,8 @@ pub(super) fn person(
     })
 }
 
-/// A token that a client got for itself speaks for no person.
-fn refuse_applications(provider: &Provider, kind: TokenKind, claims: &Object) -> Result<(), UserTokenError> {
+/// Whether a client got this token for itself, so that no person stands behind it.
+pub(super) fn is_of_application(provider: &Provider, kind: TokenKind, claims: &Object) -> bool {
     let mapping = &provider.claims;
     let marked = mapping.application_marks.iter().any(|(path, mark)| {
         path.find(claims).and_then(Value::as_str).is_some_and(|value| value.starts_with(mark.as_str()))
@@ -53,7 +52,7 @@ fn refuse_applications(provider: &Provider, kind: TokenKind, claims: &Object) ->
     // RFC 9068 §2.2: where no resource owner is involved, `sub` is the client itself.
     let sub = claims.get("sub");
     let own = sub.is_some() && super::PARTY_CLAIMS.iter().any(|name| claims.get(*name) == sub);
-    if marked || unmarked || own { Err(UserTokenError::NotAPerson) } else { Ok(()) }
+    marked || unmarked || own
 }
 
 fn groups(provider: &Provider, claims: &Object) -> Result<Vec<String>, UserTokenError> {

@@ -117,7 +117,7 @@ impl Providers {
     }
 
     /// Verifies a user's token brought by a client of `tenant` whose list of acceptable audiences and authorized
-    /// parties is `allowed_audiences`.
+    /// parties is `allowed_audiences`. Tokens behind which no person stands are refused.
     #[expect(clippy::too_many_arguments, reason = "five facts about one token, from five places")]
     pub async fn verify(
         &self,
@@ -127,14 +127,33 @@ impl Providers {
         allowed_audiences: &[String],
         now_seconds: u64,
     ) -> Result<VerifiedUserToken, UserTokenError> {
+        let asked = Asked { kind, tenant, allowed_audiences, now_seconds, applications: false };
+        self.verify_as(token, &asked).await
+    }
+
+    /// Verifies an actor's token (RFC 8693 §2.1, `actor_token`): as [`Self::verify`], but an application's own
+    /// token will do, for an actor may be one.
+    #[expect(clippy::too_many_arguments, reason = "five facts about one token, from five places")]
+    pub async fn verify_actor(
+        &self,
+        token: &str,
+        kind: SubjectTokenType,
+        tenant: &str,
+        allowed_audiences: &[String],
+        now_seconds: u64,
+    ) -> Result<VerifiedUserToken, UserTokenError> {
+        let asked = Asked { kind, tenant, allowed_audiences, now_seconds, applications: true };
+        self.verify_as(token, &asked).await
+    }
+
+    async fn verify_as(&self, token: &str, asked: &Asked<'_>) -> Result<VerifiedUserToken, UserTokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(JwsError::TooLong.into());
         }
-        let asked = Asked { kind, tenant, allowed_audiences, now_seconds };
         let presented = sha256(token.as_bytes());
         if let Some(known) = self.verified.get(&presented) {
             let provider = self.provider(known.token.issuer())?;
-            known.token.check(provider, &asked)?;
+            known.token.check(provider, asked)?;
             if self.keys.keys(&provider.issuer).await?.generation == known.generation {
                 return Ok(known.token.verified());
             }
@@ -144,7 +163,7 @@ impl Providers {
         // Unverified as yet: it only chooses whose keys must have signed.
         let provider = self.provider(jws::string_claim(&jws.claims, "iss", MAX_ISSUER_BYTES)?)?;
         let read = ReadToken::read(provider, &jws)?;
-        read.check(provider, &asked)?;
+        read.check(provider, asked)?;
         let generation = self.verify_signature(provider, &jws).await?;
         let verified = read.verified();
         self.verified.insert(presented, Arc::new(Verified { generation, token: read }));

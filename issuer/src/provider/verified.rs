@@ -38,11 +38,14 @@ pub(super) struct Asked<'a> {
     pub(super) tenant: &'a str,
     pub(super) allowed_audiences: &'a [String],
     pub(super) now_seconds: u64,
+    /// Whether an application may stand behind it rather than a person.
+    pub(super) applications: bool,
 }
 
 /// The claims of one token, parsed. Holds nothing that depends on when or by whom it is presented.
 pub(super) struct ReadToken {
     kind: TokenKind,
+    of_application: bool,
     /// `exp`, `nbf`, `iat` as they stand.
     times: Object,
     audiences: Vec<String>,
@@ -78,7 +81,8 @@ impl ReadToken {
         };
         // Parsed claims take about as much again as their text, plus a fixed overhead.
         let weight = u32::try_from(2 * jws.signing_input.len() + 1024).unwrap_or(u32::MAX);
-        Ok(Self { kind, times, audiences, parties, verified, weight })
+        let of_application = describe::is_of_application(provider, kind, claims);
+        Ok(Self { kind, of_application, times, audiences, parties, verified, weight })
     }
 
     /// The checks that depend on the moment and on who asks. Cheap: they run before any signature is verified.
@@ -87,6 +91,9 @@ impl ReadToken {
             return Err(UserTokenError::Tenant);
         }
         self.kind.check(asked.kind)?;
+        if self.of_application && !asked.applications {
+            return Err(UserTokenError::NotAPerson);
+        }
         let times = jws::check_times(&self.times, asked.now_seconds, provider.leeway_seconds)?;
         let latest = asked.now_seconds.saturating_add(provider.leeway_seconds);
         if let Some(max_age) = provider.max_age_seconds {

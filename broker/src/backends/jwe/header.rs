@@ -29,8 +29,11 @@ pub(super) enum KeyAlgorithm {
 /// Checks the form of a compact JWE and its header.
 pub(super) fn check(jwe: &str) -> Result<CheckedHeader, UserTokenError> {
     let parts: Vec<&str> = jwe.split('.').take(6).collect();
-    let [header, encrypted_key, iv, ciphertext, tag] = parts.as_slice() else { return Err(refuse("not five parts")) };
-    let header = json::parse_object(&decode(header)?).map_err(|_| refuse("header is not a strict JSON object"))?;
+    let [header, encrypted_key, iv, ciphertext, tag] = parts.as_slice() else {
+        return Err(refuse("not five parts"));
+    };
+    let header =
+        json::parse_object(&decode(header)?).map_err(|_| refuse("header is not a strict JSON object"))?;
     // An allow-list: `zip` would inflate without a bound, `p2c` iterate without one, `crit` change the rules,
     // `jwk`, `jku`, `x5u`, `x5c` bring keys.
     if header.keys().any(|name| !KNOWN_MEMBERS.contains(&name.as_str())) {
@@ -40,7 +43,9 @@ pub(super) fn check(jwe: &str) -> Result<CheckedHeader, UserTokenError> {
     let alg = alg.ok_or(refuse("alg not allowed"))?;
     // RFC 7516 §5.2, steps 6 and 10: a directly agreed key is not conveyed.
     let encrypted_key = decode(encrypted_key)?;
-    if encrypted_key.is_empty() != (alg == KeyAlgorithm::EcdhEs) || encrypted_key.len() > MAX_ENCRYPTED_KEY_BYTES {
+    if encrypted_key.is_empty() != (alg == KeyAlgorithm::EcdhEs)
+        || encrypted_key.len() > MAX_ENCRYPTED_KEY_BYTES
+    {
         return Err(refuse("encrypted key does not go with alg"));
     }
     let (iv_bytes, tag_bytes) = header

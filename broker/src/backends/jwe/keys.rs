@@ -116,7 +116,11 @@ fn read_key(file: &DecryptionKeyFile) -> Result<Key, String> {
     if let Some(alg) = alg {
         decrypters.retain(|_, decrypter| decrypter.algorithm().name() == alg);
     }
-    if decrypters.is_empty() { Err("its alg is not allowed".to_owned()) } else { Ok(Key { kid, curve, decrypters }) }
+    if decrypters.is_empty() {
+        Err("its alg is not allowed".to_owned())
+    } else {
+        Ok(Key { kid, curve, decrypters })
+    }
 }
 
 type Decrypters = HashMap<KeyAlgorithm, Box<dyn JweDecrypter + Send + Sync>>;
@@ -130,7 +134,8 @@ fn decrypters(jwk: &Jwk, curve: Option<&str>, allow_rsa_oaep_sha1: bool) -> Resu
                 (KeyAlgorithm::EcdhEsA128Kw, EcdhEsJweAlgorithm::EcdhEsA128kw),
                 (KeyAlgorithm::EcdhEsA256Kw, EcdhEsJweAlgorithm::EcdhEsA256kw),
             ] {
-                let decrypter = algorithm.decrypter_from_jwk(jwk).map_err(|_| "not a private EC key".to_owned())?;
+                let decrypter =
+                    algorithm.decrypter_from_jwk(jwk).map_err(|_| "not a private EC key".to_owned())?;
                 decrypters.insert(name, Box::new(decrypter));
             }
         }
