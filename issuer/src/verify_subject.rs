@@ -172,7 +172,7 @@ async fn acting_party(
     let mut ours = vec![desk.settings.issuer.clone()];
     ours.extend(client.presents_actors.iter().map(|actor| actor.subject.clone()));
     let verified =
-        rules.providers.verify(token, kind, &client.tenant, &ours, desk.clock.now_seconds()).await.map_err(
+        rules.providers.verify_actor(token, kind, &client.tenant, &ours, desk.clock.now_seconds()).await.map_err(
             |error| match from_user_token(error) {
                 IssueError::SubjectToken { detail, .. } => {
                     IssueError::SubjectToken { reason: "actor_token_invalid", detail }
