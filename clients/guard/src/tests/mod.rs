@@ -1,1 +1,6 @@
-
+mod binding;
+mod body;
+mod fixture;
+mod possession;
+mod properties;
+mod state;

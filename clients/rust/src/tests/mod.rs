@@ -1,1 +1,5 @@
-//! Tests of the client.
+mod asking;
+mod caching;
+mod discovery;
+mod refusals;
+mod stub;

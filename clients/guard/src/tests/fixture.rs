@@ -1,0 +1,305 @@
+//! A guard before a payment server, a broker's key, an agent's key, and fakes of the outside.
+
+use crate::*;
+use async_trait::async_trait;
+use deputize_call::{
+    claims::*,
+    constraints::Constraints,
+    digest::{CallInput, Digest, call_digest, sha256, tool_digest},
+    dpop::{self, NewProof},
+    json::Object,
+    keys::KeySet,
+    level::Level,
+    sign::{SigningAlgorithm, SigningKey},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+pub(super) const ISSUER: &str = "https://deputize.example.com";
+pub(super) const RESOURCE: &str = "https://pay.example.com/mcp";
+pub(super) const NOW: u64 = 1_800_000_000;
+
+pub(super) struct Fixture {
+    pub(super) guard: Guard,
+    pub(super) broker: SigningKey,
+    pub(super) agent: SigningKey,
+    pub(super) outside: Arc<Outside>,
+    pub(super) uptime: Duration,
+    pub(super) now: u64,
+}
+
+/// Redeems in memory; says what it is told about the server.
+#[derive(Default)]
+pub(super) struct Outside {
+    pub(super) redeemed: Mutex<BTreeSet<String>>,
+    pub(super) redemption: Mutex<Option<Redeemed>>,
+    pub(super) admission: Mutex<Option<Admission>>,
+}
+
+#[async_trait]
+impl Redeemer for Outside {
+    async fn redeem(&self, token: &str) -> Redeemed {
+        if let Some(answer) = *self.redemption.lock().unwrap() {
+            return answer;
+        }
+        if self.redeemed.lock().unwrap().insert(token.to_owned()) {
+            Redeemed::Yes
+        } else {
+            Redeemed::AlreadyUsed
+        }
+    }
+}
+
+#[async_trait]
+impl Upstream for Outside {
+    async fn admit(&self, _: &ToolCallClaims) -> Admission {
+        self.admission.lock().unwrap().unwrap_or(Admission::Ready)
+    }
+}
+
+/// One request in the making; every part can be changed before it is sent.
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    pub(super) certificate: Option<String>,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut GuardConfig)) -> Self {
+        let mut config = GuardConfig::new(
+            ISSUER,
+            RESOURCE,
+            RESOURCE,
+            "https://pay.example.com/.well-known/oauth-protected-resource/mcp",
+        );
+        change(&mut config);
+        let outside = Arc::new(Outside::default());
+        let guard = Guard::new(config, outside.clone(), outside.clone(), NOW - 1000).unwrap();
+        let broker = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        let agent = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        let fixture = Self { guard, broker, agent, outside, uptime: Duration::from_secs(1000), now: NOW };
+        fixture.guard.install(fixture.snapshot(|_| {}), fixture.uptime).unwrap();
+        fixture.observe(&definitions());
+        fixture
+    }
+
+    pub(super) fn observe(&self, definitions: &[Value]) -> ObservedTools {
+        let definitions: Vec<Object> =
+            definitions.iter().map(|each| each.as_object().unwrap().clone()).collect();
+        self.guard.observe_tools(&definitions)
+    }
+
+    pub(super) fn document(&self) -> SnapshotDocument {
+        let tools = definitions().into_iter().zip([Level::L1, Level::L2, Level::L3]).map(
+            |(definition, least_level)| {
+                let definition = definition.as_object().unwrap().clone();
+                ToolDocument {
+                    tool_digest: tool_digest(&definition).unwrap(),
+                    definition,
+                    least_level,
+                    tier: "low".into(),
+                }
+            },
+        );
+        SnapshotDocument {
+            version: 1,
+            issued_at: NOW - 10,
+            expires_at: NOW + 1800,
+            issuer: ISSUER.into(),
+            server_id: "pay".into(),
+            resource: RESOURCE.into(),
+            tenant: "acme".into(),
+            manifest_digest: Digest::from_bytes(sha256(b"manifest")),
+            jwks: KeySet::new(vec![self.broker.public().clone()]).to_jwks(),
+            tools: tools.collect(),
+            revocations: Vec::new(),
+        }
+    }
+
+    pub(super) fn snapshot(&self, change: impl FnOnce(&mut SnapshotDocument)) -> Snapshot {
+        let mut document = self.document();
+        change(&mut document);
+        Snapshot::from_document(document, self.now).unwrap()
+    }
+
+    pub(super) fn claims(&self, detail: Value) -> ToolCallClaims {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        serde_json::from_value(json!({
+            "iss": ISSUER, "sub": "user:acme:x:alice", "tenant": "acme", "aud": RESOURCE, "client_id": "platform",
+            "iat": self.now, "nbf": self.now, "exp": self.now + 60, "jti": format!("token-{serial}"),
+            "scope": "tool", "cnf": { "jkt": self.agent.public().thumbprint() },
+            "act": { "sub": "agent:support", "act": { "sub": "agent:planner" } }, "txn": format!("txn-{serial}"),
+            "pjti": format!("parent-{serial}"),
+            "authorization_details": [detail], "log": { "origin": "replica-1", "index": serial }
+        }))
+        .unwrap()
+    }
+
+    pub(super) fn sign(&self, claims: &ToolCallClaims) -> String {
+        self.broker.sign(TYP, claims).unwrap()
+    }
+
+    pub(super) fn proof(&self, token: &str, change: impl FnOnce(&mut NewProof<'_>)) -> String {
+        self.proof_by(&self.agent, token, change)
+    }
+
+    pub(super) fn proof_by(
+        &self,
+        key: &SigningKey,
+        token: &str,
+        change: impl FnOnce(&mut NewProof<'_>),
+    ) -> String {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let jti = format!("proof-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let nonce = self.nonce();
+        let mut proof = NewProof {
+            htm: "POST",
+            htu: RESOURCE,
+            jti: &jti,
+            iat: self.now,
+            nonce: Some(&nonce),
+            access_token: Some(token),
+        };
+        change(&mut proof);
+        dpop::prove(key, &proof).unwrap()
+    }
+
+    /// A proof that is right in all but its nonce.
+    pub(super) fn proof_with_nonce(&self, token: &str, nonce: Option<&str>, jti: &str) -> String {
+        let access_token = Some(token);
+        let proof = NewProof { htm: "POST", htu: RESOURCE, jti, iat: self.now, nonce, access_token };
+        dpop::prove(&self.agent, &proof).unwrap()
+    }
+
+    /// A nonce as an agent gets it: from the answer to a request without a token.
+    pub(super) fn nonce(&self) -> String {
+        let request = Request::bare(json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }));
+        self.send(&request).unwrap_err().dpop_nonce.unwrap()
+    }
+
+    /// The request of an honest agent.
+    pub(super) fn request(&self, token: &str, body: Value) -> Request {
+        let mut request = Request::bare(body);
+        request.header("Authorization", &format!("DPoP {token}"));
+        request.header("DPoP", &self.proof(token, |_| {}));
+        request
+    }
+
+    pub(super) fn send(&self, request: &Request) -> Result<Verified, Refusal> {
+        let headers: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let call = IncomingCall {
+            method: &request.method,
+            headers: &headers,
+            body: &request.body,
+            client_certificate: request.certificate.as_deref(),
+            uptime: self.uptime,
+            now_seconds: self.now,
+        };
+        block_on(self.guard.verify(&call))
+    }
+
+    /// Sends `body` with a fresh token of this grant.
+    pub(super) fn with_grant(&self, detail: Value, body: Value) -> Result<Verified, Refusal> {
+        let token = self.sign(&self.claims(detail));
+        self.send(&self.request(&token, body))
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.uptime += time;
+        self.now += time.as_secs();
+    }
+}
+
+impl Request {
+    pub(super) fn bare(body: Value) -> Self {
+        let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        Self { method: "POST".into(), headers, body: body.to_string().into_bytes(), certificate: None }
+    }
+
+    pub(super) fn header(&mut self, name: &str, value: &str) -> &mut Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(super) fn replace(&mut self, name: &str, value: &str) -> &mut Self {
+        self.headers.retain(|(present, _)| present != name);
+        self.header(name, value)
+    }
+}
+
+/// `lookup` (L1), `transfer` (L2), `refund` (L3).
+pub(super) fn definitions() -> Vec<Value> {
+    let properties = json!({
+        "payment_id": { "type": "string", "x-mcp-header": "Payment" },
+        "amount_cents": { "type": "number" }, "note": { "type": "string" },
+        "lines": { "type": "array", "items": { "type": "object", "properties": { "sku": {}, "n": {} } } },
+    });
+    ["lookup", "transfer", "refund"]
+        .map(|name| {
+            json!({ "name": name, "description": name,
+                "inputSchema": { "type": "object", "properties": properties } })
+        })
+        .to_vec()
+}
+
+pub(super) fn digest_of(name: &str) -> Digest {
+    let definition = definitions().into_iter().find(|definition| definition["name"] == name).unwrap();
+    tool_digest(definition.as_object().unwrap()).unwrap()
+}
+
+pub(super) fn call(name: &str, arguments: Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": name, "arguments": arguments } })
+}
+
+pub(super) fn list() -> Value {
+    json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/list" })
+}
+
+pub(super) fn l0() -> Value {
+    json!({ "type": DETAIL_TYPE, "locations": [RESOURCE], "actions": ["tools/list"],
+        "manifest_digest": Digest::from_bytes(sha256(b"manifest")), "policy": { "digest": "p", "ids": [] } })
+}
+
+pub(super) fn l1(name: &str) -> Value {
+    let mut detail = l0();
+    detail["actions"] = json!(["tools/call"]);
+    detail["identifier"] = json!(name);
+    detail["tool_digest"] = json!(digest_of(name));
+    detail
+}
+
+pub(super) fn l2(name: &str, constraints: Value, max_uses: u32) -> Value {
+    let mut detail = l1(name);
+    detail["constraints"] = json!(serde_json::from_value::<Constraints>(constraints).unwrap());
+    detail["max_uses"] = json!(max_uses);
+    detail
+}
+
+pub(super) fn l3(name: &str, arguments: &Value) -> Value {
+    let input = CallInput {
+        method: "tools/call",
+        name,
+        arguments: arguments.as_object().unwrap(),
+        input_responses: None,
+        request_state: None,
+    };
+    let mut detail = l1(name);
+    detail["call_digest"] = json!(call_digest(&input).unwrap());
+    detail["max_uses"] = json!(1);
+    detail
+}
+
+pub(super) fn block_on<F: std::future::Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
