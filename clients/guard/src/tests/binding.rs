@@ -5,13 +5,13 @@ use crate::*;
 use deputize_call::claims::DETAIL_TYPE;
 use serde_json::{Value, json};
 
-fn out_of_scope(refused: Result<Verified, Refusal>) -> Refusal {
+fn out_of_scope(refused: Result<Verified, Box<Refusal>>) -> Refusal {
     let refusal = refused.unwrap_err();
     assert_eq!((refusal.status, refusal.error), (403, "insufficient_scope"), "{:?}", refusal.reason);
-    refusal
+    *refusal
 }
 
-fn verified(result: Result<Verified, Refusal>) -> VerifiedCall {
+fn verified(result: Result<Verified, Box<Refusal>>) -> VerifiedCall {
     match result {
         Ok(Verified::Call(call)) => call,
         other => panic!("{other:?}"),
@@ -203,7 +203,8 @@ fn what_is_forwarded_is_what_was_verified() {
     let token = f.sign(&f.claims(l1("lookup")));
     let mut request = f.request(&token, json!(null));
     request.body = br#" { "params" : {"arguments":{"note":"\u0041"},"name":"lookup"},"method":"tools/call","id":7,"jsonrpc":"2.0" } "#.to_vec();
-    request.header("Cookie", "a=b").header("Mcp-Name", "lookup");
+    request.header("Cookie", "a=b");
+    request.header("Mcp-Name", "lookup");
     let call = verified(f.send(&request));
     let forwarded: Value = serde_json::from_slice(call.rebuilt_body()).unwrap();
     assert_eq!(

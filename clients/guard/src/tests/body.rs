@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::*;
 use serde_json::json;
 
-fn granted(f: &Fixture, change: impl FnOnce(&mut Request)) -> Result<Verified, Refusal> {
+fn granted(f: &Fixture, change: impl FnOnce(&mut Request)) -> Result<Verified, Box<Refusal>> {
     let token = f.sign(&f.claims(l1("lookup")));
     let mut request = f.request(&token, call("lookup", json!({ "payment_id": "p" })));
     change(&mut request);
@@ -14,7 +14,7 @@ fn granted(f: &Fixture, change: impl FnOnce(&mut Request)) -> Result<Verified, R
 fn refused_body(f: &Fixture, body: &str) -> Refusal {
     let refusal = granted(f, |request| request.body = body.as_bytes().to_vec()).unwrap_err();
     assert_eq!(refusal.error, "invalid_request", "{body}");
-    refusal
+    *refusal
 }
 
 #[test]
@@ -113,16 +113,13 @@ fn sizes_methods_and_media_types_are_bounded() {
         assert_eq!(granted(&f, |request| request.method = method.into()).unwrap_err().status, 405);
     }
     for media in ["text/plain", "application/json; charset=utf-16", "application/json-patch+json", ""] {
-        assert_eq!(
-            granted(&f, |r| drop(r.replace("Content-Type", media).method.len())).unwrap_err().status,
-            415
-        );
+        assert_eq!(granted(&f, |r| r.replace("Content-Type", media)).unwrap_err().status, 415);
     }
     for media in ["Application/JSON", "application/json; charset=UTF-8"] {
-        assert!(granted(&f, |r| drop(r.replace("Content-Type", media).method.len())).is_ok(), "{media}");
+        assert!(granted(&f, |r| r.replace("Content-Type", media)).is_ok(), "{media}");
     }
     for encoding in ["gzip", "br", "identity, gzip"] {
-        let refusal = granted(&f, |r| drop(r.header("Content-Encoding", encoding).method.len())).unwrap_err();
+        let refusal = granted(&f, |r| r.header("Content-Encoding", encoding)).unwrap_err();
         assert_eq!(refusal.status, 415);
     }
     let deep = (0..40).fold(json!(1), |inner, _| json!([inner]));
@@ -133,9 +130,7 @@ fn sizes_methods_and_media_types_are_bounded() {
 fn headers_say_what_the_body_says() {
     let f = Fixture::new();
     let with = |headers: &[(&str, &str)]| {
-        granted(&f, |request| {
-            headers.iter().for_each(|(name, value)| drop(request.header(name, value).body.len()))
-        })
+        granted(&f, |request| headers.iter().for_each(|(name, value)| request.header(name, value)))
     };
     assert!(
         with(&[("Mcp-Method", "tools/call"), ("mcp-name", "lookup"), ("Mcp-Param-Payment", "p")]).is_ok()

@@ -195,7 +195,7 @@ impl Fixture {
         request
     }
 
-    pub(super) fn send(&self, request: &Request) -> Result<Verified, Refusal> {
+    pub(super) fn send(&self, request: &Request) -> Result<Verified, Box<Refusal>> {
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let call = IncomingCall {
@@ -206,11 +206,11 @@ impl Fixture {
             uptime: self.uptime,
             now_seconds: self.now,
         };
-        block_on(self.guard.verify(&call))
+        block_on(self.guard.verify(&call)).map_err(Box::new)
     }
 
     /// Sends `body` with a fresh token of this grant.
-    pub(super) fn with_grant(&self, detail: Value, body: Value) -> Result<Verified, Refusal> {
+    pub(super) fn with_grant(&self, detail: Value, body: Value) -> Result<Verified, Box<Refusal>> {
         let token = self.sign(&self.claims(detail));
         self.send(&self.request(&token, body))
     }
@@ -227,14 +227,13 @@ impl Request {
         Self { method: "POST".into(), headers, body: body.to_string().into_bytes(), certificate: None }
     }
 
-    pub(super) fn header(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(super) fn header(&mut self, name: &str, value: &str) {
         self.headers.push((name.to_owned(), value.to_owned()));
-        self
     }
 
-    pub(super) fn replace(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(super) fn replace(&mut self, name: &str, value: &str) {
         self.headers.retain(|(present, _)| present != name);
-        self.header(name, value)
+        self.header(name, value);
     }
 }
 

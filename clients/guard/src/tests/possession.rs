@@ -13,27 +13,27 @@ fn body() -> serde_json::Value {
     call("lookup", json!({}))
 }
 
-fn with_claims(f: &Fixture, change: impl FnOnce(&mut ToolCallClaims)) -> Result<Verified, Refusal> {
+fn with_claims(f: &Fixture, change: impl FnOnce(&mut ToolCallClaims)) -> Result<Verified, Box<Refusal>> {
     let mut claims = f.claims(l1("lookup"));
     change(&mut claims);
     f.send(&f.request(&f.sign(&claims), body()))
 }
 
-fn with_request(f: &Fixture, change: impl FnOnce(&str, &mut Request)) -> Result<Verified, Refusal> {
+fn with_request(f: &Fixture, change: impl FnOnce(&str, &mut Request)) -> Result<Verified, Box<Refusal>> {
     let token = f.sign(&f.claims(l1("lookup")));
     let mut request = f.request(&token, body());
     change(&token, &mut request);
     f.send(&request)
 }
 
-fn invalid_token(refused: Result<Verified, Refusal>) {
+fn invalid_token(refused: Result<Verified, Box<Refusal>>) {
     let refusal = refused.unwrap_err();
     assert_eq!((refusal.status, refusal.error), (401, "invalid_token"), "{:?}", refusal.reason);
     assert!(refusal.challenges[0].starts_with("DPoP "), "{:?}", refusal.challenges);
     assert!(refusal.challenges[0].contains("resource_metadata=\"https://pay.example.com/.well-known/"));
 }
 
-fn invalid_proof(refused: Result<Verified, Refusal>) {
+fn invalid_proof(refused: Result<Verified, Box<Refusal>>) {
     let refusal = refused.unwrap_err();
     assert_eq!((refusal.status, refusal.error), (401, "invalid_dpop_proof"), "{:?}", refusal.reason);
 }
@@ -74,16 +74,10 @@ fn another_signer_or_kind_of_token_is_refused() {
 #[test]
 fn one_authorization_header_with_the_right_scheme() {
     let f = Fixture::new();
-    assert!(
-        with_request(&f, |token, r| drop(r.replace("Authorization", &format!("dpop {token}")).body.len()))
-            .is_ok()
-    );
-    invalid_token(with_request(&f, |token, r| {
-        drop(r.replace("Authorization", &format!("Bearer {token}")).body.len())
-    }));
-    invalid_token(with_request(&f, |token, r| drop(r.replace("Authorization", token).body.len())));
-    let twice =
-        with_request(&f, |token, r| drop(r.header("authorization", &format!("DPoP {token}")).body.len()));
+    assert!(with_request(&f, |token, r| r.replace("Authorization", &format!("dpop {token}"))).is_ok());
+    invalid_token(with_request(&f, |token, r| r.replace("Authorization", &format!("Bearer {token}"))));
+    invalid_token(with_request(&f, |token, r| r.replace("Authorization", token)));
+    let twice = with_request(&f, |token, r| r.header("authorization", &format!("DPoP {token}")));
     assert_eq!(twice.unwrap_err().status, 400);
 
     let none = f.send(&Request::bare(body())).unwrap_err();
@@ -97,7 +91,7 @@ fn a_proof_for_this_request_token_and_key() {
     let f = Fixture::new();
     let other = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
     let proof = |f: &Fixture, proof: &dyn Fn(&str) -> String| {
-        with_request(f, |token, r| drop(r.replace("DPoP", &proof(token)).body.len()))
+        with_request(f, |token, r| r.replace("DPoP", &proof(token)))
     };
     assert!(proof(&f, &|token| f.proof(token, |_| {})).is_ok());
     invalid_proof(proof(&f, &|token| f.proof_by(&other, token, |_| {})));
@@ -111,11 +105,12 @@ fn a_proof_for_this_request_token_and_key() {
     assert!(proof(&f, &|token| f.proof(token, |p| p.iat = NOW + 60)).is_ok());
     invalid_proof(proof(&f, &|_| "rubbish".into()));
     invalid_proof(with_request(&f, |_, r| r.headers.retain(|(name, _)| name != "DPoP")));
-    let twice = with_request(&f, |token, r| drop(r.header("dpop", &f.proof(token, |_| {})).body.len()));
+    let twice = with_request(&f, |token, r| r.header("dpop", &f.proof(token, |_| {})));
     assert_eq!(twice.unwrap_err().status, 400);
     // Host and forwarding headers decide nothing.
     let spoofed = with_request(&f, |token, r| {
-        r.header("Host", "evil.example.com").header("X-Forwarded-Host", "evil.example.com");
+        r.header("Host", "evil.example.com");
+        r.header("X-Forwarded-Host", "evil.example.com");
         r.replace("DPoP", &f.proof(token, |p| p.htu = "https://evil.example.com/mcp"));
     });
     invalid_proof(spoofed);

@@ -10,7 +10,7 @@ use deputize_call::{
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
-fn look(f: &Fixture) -> Result<Verified, Refusal> {
+fn look(f: &Fixture) -> Result<Verified, Box<Refusal>> {
     f.with_grant(l1("lookup"), call("lookup", json!({})))
 }
 
