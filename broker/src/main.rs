@@ -36,17 +36,24 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
+    /// Run a broker, an identity provider and two MCP servers for development, on loopback
+    Dev(commands::dev::Dev),
+    /// See the whole story of one call, every refusal included, in a second
+    Demo(commands::demo::Demo),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start(cli.log_format, "info");
+    telemetry::start(cli.log_format, if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
     let ended = match cli.command {
-        Command::Serve { config, ready_file } => commands::serve::serve(&config, ready_file).await,
+        Command::Serve { config, ready_file } => commands::serve::serve(&config, ready_file).await.map(|()| true),
+        Command::Dev(dev) => commands::dev::dev(dev).await.map(|()| true),
+        Command::Demo(demo) => commands::demo::demo(&demo).await,
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "cannot start");
             ExitCode::from(5)

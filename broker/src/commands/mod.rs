@@ -1,3 +1,5 @@
 //! One file for each command of the program.
 
+pub mod demo;
+pub mod dev;
 pub mod serve;

@@ -3,7 +3,9 @@
 //! They hold their data in memory and answer JSON-RPC; who may call what is no concern of theirs. They count the
 //! calls that ran, so that a refusal can be shown to have stopped one.
 
+pub(crate) mod broker;
 mod crm;
+pub(crate) mod door;
 mod mailer;
 mod rpc;
 #[cfg(test)]
@@ -75,7 +77,7 @@ fn record(id: &str, resource: &str, client_id: &str, purpose: &str, data_class: 
         owner: "platform@corp.example".to_owned(),
         purpose: purpose.to_owned(),
         source_repository: None,
-        environment: "development".to_owned(),
+        environment: "staging".to_owned(),
         data_class,
         region: None,
         verifier: Verifier::Guard,

@@ -13,7 +13,7 @@ impl ExampleServer {
         let answered = match method {
             "initialize" => Ok(self.initialize(params)),
             "ping" => Ok(json!({})),
-            "tools/list" => Ok(json!({ "tools": self.definitions() })),
+            "tools/list" => Ok(json!({ "tools": self.definitions().collect::<Vec<_>>() })),
             "tools/call" => self.call(params),
             _ => Err((METHOD_NOT_FOUND, "method not found".to_owned())),
         };
@@ -35,17 +35,14 @@ impl ExampleServer {
         })
     }
 
-    fn definitions(&self) -> Vec<&Object> {
-        self.record.tools.iter().map(|tool| &tool.definition).collect()
+    /// The definitions of its tools, as it lists them.
+    pub(super) fn definitions(&self) -> impl Iterator<Item = &Object> {
+        self.record.tools.iter().map(|tool| &tool.definition)
     }
 
     fn call(&self, params: Option<&Object>) -> Result<Value, (i32, String)> {
         let name = params.and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default();
-        if !self
-            .definitions()
-            .iter()
-            .any(|definition| definition.get("name").is_some_and(|known| known == name))
-        {
+        if !self.definitions().any(|definition| definition.get("name").is_some_and(|known| known == name)) {
             return Err((INVALID_PARAMS, "unknown tool".to_owned()));
         }
         let none = Object::new();

@@ -1,0 +1,84 @@
+//! `deputize dev`: a whole environment for development, in one process, on loopback, until it is stopped.
+
+use crate::{
+    assemble::CannotStart,
+    commands::serve::stop_signal,
+    dev::{
+        environment::{self, Choices, Environment},
+        identity_provider::users::USERS,
+        ready_file,
+    },
+};
+use clap::Args;
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+};
+
+/// What may be said to `deputize dev`.
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Where the broker listens: a loopback address; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where its files go: a folder that does not exist yet. By default a temporary one, removed at the end
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Write here, once everything answers, where everything is, with tokens and keys to use it
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`CannotStart`].
+pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
+    let environment =
+        environment::start(&Choices { listen: arguments.listen, folder: arguments.folder }).await?;
+    if let Some(file) = &arguments.ready_file {
+        let written = ready_file::write(file, &environment.ready);
+        if let Err(error) = written {
+            drop(environment.stop().await);
+            return Err(CannotStart(format!("{}: {error}", file.display())));
+        }
+    }
+    // Whoever does not read it has the ready file.
+    let _ = io::stdout().write_all(greeting(&environment, arguments.ready_file.as_ref()).as_bytes());
+    stop_signal().await;
+    drop(environment.stop().await);
+    if let Some(file) = &arguments.ready_file {
+        // It names credentials of what no longer runs. That it is gone already changes nothing.
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+fn greeting(environment: &Environment, ready_file: Option<&PathBuf>) -> String {
+    let ready = &environment.ready;
+    let users: Vec<String> =
+        USERS.iter().map(|user| format!("{} ({})", user.name, user.groups.join(", "))).collect();
+    let mut text = format!(
+        "\nDeputize for development. NOT FOR PRODUCTION: fresh keys, no passwords, loopback only.\n\n\
+         broker             {}\n\
+         administration     {}\n\
+         identity provider  {}\n\
+         users              {}\n",
+        ready.issuer,
+        ready.admin_url,
+        ready.idp,
+        users.join(", "),
+    );
+    for server in [&environment.crm, &environment.mailer] {
+        text.push_str(&format!("{:<19}{}\n", server.record().id, server.record().resource));
+    }
+    text.push_str(&format!("files              {}\n", environment.folder.display()));
+    match ready_file {
+        Some(file) => {
+            text.push_str(&format!("\nTokens and keys are in {}. Ctrl-C stops it all.\n", file.display()))
+        }
+        None => text.push_str("\n--ready-file FILE writes tokens and keys to use it. Ctrl-C stops it all.\n"),
+    }
+    text
+}

@@ -1,0 +1,260 @@
+//! A whole development environment in one process: identity provider, broker, and two MCP servers behind guards.
+
+use super::{
+    example_server::{ExampleServer, broker::Broker, door::Door},
+    identity_provider::{IdentityProvider, PublicClient, users::USERS},
+    layout::{self, Layout, PLATFORM},
+    ready_file::{ReadyClient, ReadyFile, ReadyServer},
+};
+use crate::{
+    assemble::CannotStart,
+    commands::serve::{self, Running},
+    config::resolved::Mode,
+    http::listen::{Listening, serve_tcp},
+};
+use axum::Router;
+use deputize_call::sign::{SigningAlgorithm, SigningKey};
+use deputize_issuer::clock::{Clock, SystemClock};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+/// What may be chosen about an environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices {
+    /// Where the broker listens: a loopback address; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+    /// Where its files go: a folder that does not exist yet. Without one, a temporary folder, removed at the end.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// An environment that runs.
+pub(crate) struct Environment {
+    /// Where everything is.
+    pub(crate) ready: ReadyFile,
+    /// Its files: configuration, registry, policies, and the broker's data in `data`.
+    pub(crate) folder: PathBuf,
+    /// The server `crm`.
+    pub(crate) crm: Arc<ExampleServer>,
+    /// The server `mailer`.
+    pub(crate) mailer: Arc<ExampleServer>,
+    broker: Running,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    temporary: bool,
+}
+
+/// Starts everything; it answers when this returns.
+pub(crate) async fn start(choices: &Choices) -> Result<Environment, CannotStart> {
+    if !choices.listen.ip().is_loopback() {
+        return Err(CannotStart(format!(
+            "{}: a development environment is for loopback alone",
+            choices.listen
+        )));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let folder = match &choices.folder {
+        Some(folder) => layout::given_folder(folder).map_err(cannot)?,
+        None => layout::fresh_folder().map_err(cannot)?,
+    };
+    let started = start_in(&folder, choices, clock).await;
+    if started.is_err() && choices.folder.is_none() {
+        remove(&folder);
+    }
+    started
+}
+
+async fn start_in(
+    folder: &Path,
+    choices: &Choices,
+    clock: Arc<dyn Clock>,
+) -> Result<Environment, CannotStart> {
+    let mut doors = Doors::new();
+    let provider = start_identity_provider(&mut doors, Arc::clone(&clock)).await?;
+    let (crm_listener, crm_resource) = listen_for_server().await?;
+    let (mailer_listener, mailer_resource) = listen_for_server().await?;
+    let crm = Arc::new(ExampleServer::crm(&crm_resource, "crm-guard").map_err(cannot)?);
+    let mailer = Arc::new(ExampleServer::mailer(&mailer_resource, "mailer-guard").map_err(cannot)?);
+    let [platform_key, crm_key, mailer_key] = [new_key()?, new_key()?, new_key()?];
+
+    let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
+    let layout = Layout {
+        folder,
+        broker: listener.local_addr().map_err(cannot)?,
+        identity_provider: provider.issuer(),
+        platform: &platform_key,
+        servers: &[(crm.record(), &crm_key), (mailer.record(), &mailer_key)],
+    };
+    let config = layout.write().map_err(cannot)?;
+    let resolved = serve::load(&config, Mode::Development)?;
+    let broker = serve::start(&resolved, Mode::Development, listener).await?;
+
+    for (server, listener, key) in [(&crm, crm_listener, crm_key), (&mailer, mailer_listener, mailer_key)] {
+        let door = guard(server, key, &broker, Arc::clone(&clock))?;
+        doors.open(listener, Arc::clone(&door).router());
+        doors.keep_approved(door);
+    }
+    let ready = ready_file(&resolved.issuer, &broker, &provider, &platform_key, [&crm, &mailer])?;
+    let Doors { stop, tasks } = doors;
+    let temporary = choices.folder.is_none();
+    Ok(Environment { ready, folder: folder.to_owned(), crm, mailer, broker, stop, tasks, temporary })
+}
+
+impl Environment {
+    /// Stops everything, the broker last: its log is closed then. What stays are the files.
+    pub(crate) async fn stop(mut self) -> Files {
+        // There is a receiver as long as a task runs; without one there is nothing to stop.
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+        self.broker.drain().await;
+        Files { folder: self.folder, temporary: self.temporary }
+    }
+}
+
+/// The files of an environment that has stopped. Dropped, they are removed if their folder is a temporary one.
+pub(crate) struct Files {
+    /// Where they are.
+    pub(crate) folder: PathBuf,
+    temporary: bool,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if self.temporary {
+            remove(&self.folder);
+        }
+    }
+}
+
+/// The listeners around the broker.
+struct Doors {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Doors {
+    fn new() -> Self {
+        Self { stop: watch::Sender::new(false), tasks: JoinSet::new() }
+    }
+
+    fn open(&mut self, listener: TcpListener, router: Router) {
+        let listening =
+            Listening { tls: None, connections: MAX_CONNECTIONS, drain: DRAIN, stop: self.stop.subscribe() };
+        self.tasks.spawn(serve_tcp(listener, router, listening));
+    }
+
+    /// What a guard knows of the registry is good for an hour; an environment may run longer.
+    fn keep_approved(&mut self, door: Arc<Door>) {
+        let mut stop = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            let mut tick = tokio::time::interval(RENEWAL);
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    _ = stop.wait_for(|stop| *stop) => break,
+                }
+                if let Err(error) = door.renew() {
+                    tracing::error!(%error, "guard not renewed");
+                }
+            }
+        });
+    }
+}
+
+async fn start_identity_provider(
+    doors: &mut Doors,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<IdentityProvider>, CannotStart> {
+    let (listener, address) = listen().await?;
+    let clients =
+        vec![PublicClient { client_id: PLATFORM.to_owned(), redirect_paths: vec!["/callback".to_owned()] }];
+    // RS256, as most identity providers do.
+    let provider =
+        IdentityProvider::new(&format!("http://{address}"), clients, SigningAlgorithm::RS256, clock);
+    let provider = Arc::new(provider.map_err(cannot)?);
+    doors.open(listener, provider.router());
+    Ok(provider)
+}
+
+fn guard(
+    server: &Arc<ExampleServer>,
+    key: SigningKey,
+    broker: &Running,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Door>, CannotStart> {
+    let desk = &broker.assembly.desk;
+    let record = server.record();
+    let client_id = record.client_id.as_deref().unwrap_or(&record.id);
+    let asked = Broker::new(&desk.settings.issuer, client_id, key).map_err(cannot)?;
+    let rules = desk.rules.load();
+    let approved = rules.registry.server(&record.resource);
+    let approved = approved.ok_or_else(|| CannotStart(format!("{} is not in the registry", record.id)))?;
+    let keys = desk.keys.ring().published.clone();
+    let door = Door::new(Arc::clone(server), Arc::clone(approved), keys, Arc::new(asked), clock);
+    door.map(Arc::new).map_err(cannot)
+}
+
+fn ready_file(
+    issuer: &str,
+    broker: &Running,
+    provider: &IdentityProvider,
+    platform_key: &SigningKey,
+    servers: [&Arc<ExampleServer>; 2],
+) -> Result<ReadyFile, CannotStart> {
+    let mut user_tokens = std::collections::BTreeMap::new();
+    for user in &USERS {
+        let token = provider.issue_user_token(user.name, PLATFORM, USER_TOKEN_LIFETIME).map_err(cannot)?;
+        user_tokens.insert(user.name.to_owned(), token.expose().clone());
+    }
+    let admin =
+        broker.admin_address.ok_or_else(|| CannotStart("administration does not listen".to_owned()))?;
+    let private_jwk = platform_key.to_private_jwk().map_err(cannot)?;
+    Ok(ReadyFile {
+        issuer: issuer.to_owned(),
+        token_endpoint: format!("{issuer}/token"),
+        jwks_uri: format!("{issuer}/jwks"),
+        admin_url: format!("http://{admin}"),
+        idp: provider.issuer().to_owned(),
+        user_tokens,
+        client: ReadyClient {
+            client_id: PLATFORM.to_owned(),
+            private_jwk: serde_json::from_str(&private_jwk).map_err(cannot)?,
+        },
+        servers: servers.map(|server| ReadyServer::of(server.record())).into(),
+    })
+}
+
+/// A listener for an MCP server, and the resource URI that it has there.
+async fn listen_for_server() -> Result<(TcpListener, String), CannotStart> {
+    let (listener, address) = listen().await?;
+    Ok((listener, format!("http://{address}/mcp")))
+}
+
+async fn listen() -> Result<(TcpListener, SocketAddr), CannotStart> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    Ok((listener, address))
+}
+
+fn new_key() -> Result<SigningKey, CannotStart> {
+    SigningKey::generate(SigningAlgorithm::ES256).map_err(cannot)
+}
+
+fn remove(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::warn!(%error, folder = %folder.display(), "temporary folder not removed");
+    }
+}
+
+fn cannot(error: impl std::fmt::Display) -> CannotStart {
+    CannotStart(error.to_string())
+}
+
+const USER_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+const MAX_CONNECTIONS: usize = 256;
+const DRAIN: Duration = Duration::from_secs(2);
+const RENEWAL: Duration = Duration::from_secs(600);
