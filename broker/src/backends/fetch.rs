@@ -26,6 +26,7 @@ pub struct Reach {
 pub struct Fetcher {
     client: reqwest::Client,
     reach: Reach,
+    timeout: Duration,
 }
 
 /// A document, and for how long its server says that it is good.
@@ -69,10 +70,10 @@ pub enum FetchError {
 impl Fetcher {
     /// A fetcher with this reach. Reads the certificates once.
     pub fn new(reach: Reach) -> Result<Self, FetchError> {
-        Self::with_lookup(reach, address::system_lookup())
+        Self::assemble(reach, address::system_lookup(), TOTAL_TIMEOUT)
     }
 
-    fn with_lookup(reach: Reach, lookup: Lookup) -> Result<Self, FetchError> {
+    fn assemble(reach: Reach, lookup: Lookup, timeout: Duration) -> Result<Self, FetchError> {
         // One provider of cryptography in the process; an error only says that it is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let roots = match &reach.ca_file {
@@ -85,7 +86,7 @@ impl Fetcher {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
+            .timeout(timeout)
             // A pooled connection would keep an address that was checked long ago.
             .pool_max_idle_per_host(0)
             .https_only(!reach.allow_http)
@@ -93,14 +94,14 @@ impl Fetcher {
         let builder =
             if reach.allow_http { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
         let client = builder.build().map_err(|error| FetchError::Setup(describe(&error)))?;
-        Ok(Self { client, reach })
+        Ok(Self { client, reach, timeout })
     }
 
     /// Fetches one JSON document.
     pub async fn get_json(&self, url: &Url) -> Result<Fetched, FetchError> {
         self.check_url(url)?;
         // The client's own timeout does not cover name resolution.
-        tokio::time::timeout(TOTAL_TIMEOUT, self.exchange(url)).await.map_err(|_| FetchError::Timeout)?
+        tokio::time::timeout(self.timeout, self.exchange(url)).await.map_err(|_| FetchError::Timeout)?
     }
 
     /// Whether a URL may be fetched at all. A literal address never meets the resolver: it is checked here.
