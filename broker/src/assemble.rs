@@ -196,7 +196,9 @@ fn open_log(resolved: &Resolved, keys: &KeyFiles) -> Result<(Log, Recovery), Can
 fn check_marker(data_dir: &Path, mode: Mode) -> Result<(), CannotStart> {
     let marker = data_dir.join(DEVELOPMENT_MARKER);
     match mode {
-        Mode::Development => std::fs::write(&marker, "Made by `deputize dev`: not for production.\n").map_err(cannot),
+        Mode::Development => {
+            std::fs::write(&marker, "Made by `deputize dev`: not for production.\n").map_err(cannot)
+        }
         Mode::Production if marker.exists() => Err(CannotStart(format!(
             "{} was made by `deputize dev`; production needs a data folder of its own",
             data_dir.display()
@@ -217,8 +219,10 @@ fn record_configuration(desk: &Desk) -> Result<(), CannotStart> {
     let rules = desk.rules.load();
     let mut entry = Entry::new(Kind::Configuration, desk.clock.now_ms());
     entry.registry = Some(rules.registry.digest().to_string());
-    entry.policy =
-        Some(deputize_call::claims::PolicyRef { digest: rules.policies.digest().to_owned(), ids: Vec::new() });
+    entry.policy = Some(deputize_call::claims::PolicyRef {
+        digest: rules.policies.digest().to_owned(),
+        ids: Vec::new(),
+    });
     let bytes = entry.to_bytes().map_err(cannot)?;
     desk.audit.append_later(Class::Vital, bytes).map_err(cannot)
 }

@@ -36,7 +36,9 @@ pub fn from_log(
         if entry.at.saturating_add(LONGEST_LIFE_MS) < now_ms {
             break;
         }
-        if let Some(tag) = entry.spent.as_ref().filter(|spent| spent.until >= now).and_then(|spent| spent.to_tag()) {
+        if let Some(tag) =
+            entry.spent.as_ref().filter(|spent| spent.until >= now).and_then(|spent| spent.to_tag())
+        {
             assertions.restore(tag);
             restored.assertions += 1;
         }

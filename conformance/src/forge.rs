@@ -66,7 +66,8 @@ impl Key {
 
     fn of_p256(pair: EcdsaKeyPair) -> Self {
         let point = pair.public_key().as_ref();
-        let jwk = json!({ "crv": "P-256", "kty": "EC", "x": encode(&point[1..33]), "y": encode(&point[33..]) });
+        let jwk =
+            json!({ "crv": "P-256", "kty": "EC", "x": encode(&point[1..33]), "y": encode(&point[33..]) });
         Self { kid: thumbprint(&jwk), alg: "ES256", jwk, pair: Pair::Es256(pair) }
     }
 
@@ -202,7 +203,10 @@ pub fn unique() -> String {
 
 /// Seconds since the Unix epoch.
 pub fn now() -> i64 {
-    #[expect(clippy::disallowed_methods, reason = "the black-box side lives in the real time of the broker's process")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the black-box side lives in the real time of the broker's process"
+    )]
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
 }
@@ -214,8 +218,8 @@ fn thumbprint(jwk: &Value) -> String {
 
 /// The order of P-256's base point (SP 800-186 §3.2.1.3).
 const P256_ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
-    0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
 #[cfg(test)]
@@ -228,7 +232,8 @@ mod tests {
         let key = Key::es256();
         let token = malleable_twin(&key.token("JWT", &json!({})));
         let (input, signature) = token.rsplit_once('.').unwrap();
-        let point = [&[4], &decode(key.jwk["x"].as_str().unwrap())[..], &decode(key.jwk["y"].as_str().unwrap())[..]];
+        let point =
+            [&[4], &decode(key.jwk["x"].as_str().unwrap())[..], &decode(key.jwk["y"].as_str().unwrap())[..]];
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.concat());
         public.verify(input.as_bytes(), &decode(signature)).unwrap();
     }

@@ -93,7 +93,12 @@ impl Request {
     pub fn form(target: &str, form: &[(String, String)]) -> Self {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let media_type = ("content-type".into(), "application/x-www-form-urlencoded".into());
-        Self { method: "POST".into(), target: target.into(), headers: vec![media_type], body: body.into_bytes() }
+        Self {
+            method: "POST".into(),
+            target: target.into(),
+            headers: vec![media_type],
+            body: body.into_bytes(),
+        }
     }
 
     fn bytes(&self, authority: &str) -> Vec<u8> {
@@ -152,7 +157,8 @@ impl Connection {
         let head = String::from_utf8_lossy(&self.buffered[..end]).into_owned();
         self.buffered.drain(..end + 4);
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+        let status =
+            lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status line: {head}")))?;
         let headers: Vec<_> = lines
             .filter_map(|line| line.split_once(':'))
@@ -162,7 +168,8 @@ impl Connection {
         response.body = if response.header("transfer-encoding") == Some("chunked") {
             self.chunks().await?
         } else {
-            let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            let length =
+                response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
             self.take(length).await?
         };
         Ok(response)
@@ -178,7 +185,8 @@ impl Connection {
                 self.fill().await?;
             };
             let line = self.take(end + 2).await?;
-            let length = usize::from_str_radix(&String::from_utf8_lossy(&line[..end]), 16).map_err(io::Error::other)?;
+            let length = usize::from_str_radix(&String::from_utf8_lossy(&line[..end]), 16)
+                .map_err(io::Error::other)?;
             body.extend_from_slice(&self.take(length + 2).await?[..length]);
             if length == 0 {
                 return Ok(body);

@@ -204,7 +204,10 @@ impl DetailEntry {
                     _,
                 ) => return Err(details("authorization_details_member_type", "a member has the wrong type")),
                 _ => {
-                    return Err(details("authorization_details_unknown_member", "there is an unknown member"));
+                    return Err(details(
+                        "authorization_details_unknown_member",
+                        "there is an unknown member",
+                    ));
                 }
             }
         }

@@ -3,16 +3,6 @@
 //!
 //! A request goes `parse → authenticate → verify_subject → decide → open_record → mint → close_record → render`;
 //! the four in the middle are the waist, [`issue::issue`]. A door parses and renders.
-#![cfg_attr(
-    test,
-    expect(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        reason = "a test that fails should panic"
-    )
-)]
 
 pub mod ask;
 pub mod authenticate;

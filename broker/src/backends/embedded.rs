@@ -90,7 +90,8 @@ fn read_all(database: &Database) -> Result<Vec<(Revoked, u64)>, redb::Error> {
     for row in table.iter()? {
         let (key, until) = row?;
         // INVARIANT: keys are written by `store` alone; one that does not parse would be a damaged store.
-        let revoked = serde_json::from_str(key.value()).map_err(|_| redb::Error::Corrupted("revocation key".into()))?;
+        let revoked =
+            serde_json::from_str(key.value()).map_err(|_| redb::Error::Corrupted("revocation key".into()))?;
         all.push((revoked, until.value()));
     }
     Ok(all)

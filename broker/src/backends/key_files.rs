@@ -43,9 +43,7 @@ impl KeyFiles {
     /// If it cannot be read, is readable by others, or is no key.
     pub fn token_key(&self) -> Result<SigningKey, KeyFileError> {
         let path = self.folder.join("tool-call.p8");
-        let pkcs8 = self.read_or_make(&path, || {
-            SigningKey::generate(SigningAlgorithm::ES256)?.to_pkcs8()
-        })?;
+        let pkcs8 = self.read_or_make(&path, || SigningKey::generate(SigningAlgorithm::ES256)?.to_pkcs8())?;
         SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
     }
 
@@ -69,7 +67,8 @@ impl KeyFiles {
             let mut bytes = Zeroizing::new(vec![0; 32]);
             clock::fill_random(&mut bytes).map(|()| bytes)
         })?;
-        let bytes = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| problem(&path, &"it must have 32 bytes"))?;
+        let bytes =
+            <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| problem(&path, &"it must have 32 bytes"))?;
         Ok(Secret::new(bytes))
     }
 
@@ -133,7 +132,8 @@ mod tests {
     fn keys_are_made_once_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let first = KeyFiles::open(folder.path()).unwrap();
-        let (kid, secret) = (first.token_key().unwrap().kid().to_owned(), first.secret("pseudonyms").unwrap());
+        let (kid, secret) =
+            (first.token_key().unwrap().kid().to_owned(), first.secret("pseudonyms").unwrap());
         let again = KeyFiles::open(folder.path()).unwrap();
         assert_eq!(again.token_key().unwrap().kid(), kid);
         assert_eq!(again.secret("pseudonyms").unwrap().expose(), secret.expose());

@@ -48,9 +48,9 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
     if resolved.anchor.is_none() {
         tracing::warn!("audit.anchor is not configured: a rollback of the data folder would not be seen");
     }
-    let listener = TcpListener::bind(resolved.listen.address).await.map_err(|error| {
-        CannotStart(format!("cannot listen on {}: {error}", resolved.listen.address))
-    })?;
+    let listener = TcpListener::bind(resolved.listen.address)
+        .await
+        .map_err(|error| CannotStart(format!("cannot listen on {}: {error}", resolved.listen.address)))?;
     let running = start(&resolved, Mode::Production, listener).await?;
     tracing::info!(address = %running.address, issuer = resolved.issuer, "ready");
     if let Some(file) = ready_file {
@@ -76,7 +76,8 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let cannot = |error: std::io::Error| CannotStart(error.to_string());
     let address = listener.local_addr().map_err(cannot)?;
     let assembly = assemble::assemble(resolved, mode).await?;
-    let tls = resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
+    let tls =
+        resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
     let (stop, stopping) = watch::channel(false);
     let administration = Arc::new(Administration {
         desk: Arc::clone(&assembly.desk),
@@ -170,7 +171,11 @@ async fn reload(running: &Running, path: &Path) {
 }
 
 /// Once a second: what was counted goes into the log. Now and then: what nobody needs is forgotten.
-async fn keep_house(desk: Arc<deputize_issuer::desk::Desk>, sources: Arc<SourceLimit>, mut stop: watch::Receiver<bool>) {
+async fn keep_house(
+    desk: Arc<deputize_issuer::desk::Desk>,
+    sources: Arc<SourceLimit>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut ticks = 0_u64;
     loop {

@@ -38,8 +38,9 @@ pub fn read_config(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<super::raw::Config, ConfigError> {
     let config: super::raw::Config = read_yaml(path)?;
-    let overrides: Vec<(String, String)> =
-        environment.filter_map(|(name, value)| Some((name.strip_prefix("DEPUTIZE__")?.to_owned(), value))).collect();
+    let overrides: Vec<(String, String)> = environment
+        .filter_map(|(name, value)| Some((name.strip_prefix("DEPUTIZE__")?.to_owned(), value)))
+        .collect();
     if overrides.is_empty() {
         return Ok(config);
     }
@@ -47,11 +48,13 @@ pub fn read_config(
     for (name, value) in overrides {
         let keys: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
         let value = serde_saphyr::from_str(&value).unwrap_or(serde_json::Value::String(value));
-        set(&mut tree, &keys, value)
-            .ok_or_else(|| ConfigError::new(path, format!("DEPUTIZE__{name} in the environment names no member")))?;
+        set(&mut tree, &keys, value).ok_or_else(|| {
+            ConfigError::new(path, format!("DEPUTIZE__{name} in the environment names no member"))
+        })?;
     }
-    serde_json::from_value(tree)
-        .map_err(|error| ConfigError::new(path, format!("with the environment: {}", with_suggestion(&error.to_string()))))
+    serde_json::from_value(tree).map_err(|error| {
+        ConfigError::new(path, format!("with the environment: {}", with_suggestion(&error.to_string())))
+    })
 }
 
 /// Reads a text file within [`MAX_FILE_BYTES`].
@@ -74,7 +77,9 @@ pub fn files_of(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, ConfigE
     let entries = std::fs::read_dir(folder).map_err(|error| ConfigError::new(folder, error.to_string()))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().and_then(|ending| ending.to_str()).is_some_and(|e| endings.contains(&e)))
+        .filter(|path| {
+            path.extension().and_then(|ending| ending.to_str()).is_some_and(|e| endings.contains(&e))
+        })
         .collect();
     files.sort();
     Ok(files)

@@ -152,8 +152,9 @@ fn load_registry(folder: &Path) -> Result<Registry, Vec<ConfigError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    Registry::build(records)
-        .map_err(|errors| errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect())
+    Registry::build(records).map_err(|errors| {
+        errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect()
+    })
 }
 
 fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
@@ -167,8 +168,9 @@ fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         policies.push(PolicyFile { name, text });
     }
-    PolicyEngine::load(&policies)
-        .map_err(|errors| errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect())
+    PolicyEngine::load(&policies).map_err(|errors| {
+        errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect()
+    })
 }
 
 struct Check<'p> {
@@ -207,7 +209,10 @@ impl Check<'_> {
                     .map(|tls| (self.folder.join(tls.certificate_file), self.folder.join(tls.key_file))),
             },
             admin_address,
-            admin_socket: raw.admin.socket.map_or_else(|| data_dir.join("admin.sock"), |path| self.folder.join(path)),
+            admin_socket: raw
+                .admin
+                .socket
+                .map_or_else(|| data_dir.join("admin.sock"), |path| self.folder.join(path)),
             data_dir,
             anchor,
             reserve_bytes: raw.audit.reserve_mib.clamp(1, 1 << 20) << 20,
@@ -239,7 +244,8 @@ impl Check<'_> {
             provider.claims.groups = vec![GroupsClaim::new(groups, "")];
         }
         provider.claims.roles.extend(raw.claims.roles.clone());
-        let extra = raw.claims.extra.iter().map(|(name, path)| (name.clone(), ClaimPath::from(path.as_str())));
+        let extra =
+            raw.claims.extra.iter().map(|(name, path)| (name.clone(), ClaimPath::from(path.as_str())));
         provider.claims.extra.extend(extra);
         Upstream {
             provider,
@@ -252,7 +258,10 @@ impl Check<'_> {
         let (mut clients, mut ids, mut actors) = (Vec::new(), HashSet::new(), HashSet::new());
         for client in &raw.clients {
             if client.id.starts_with("user:") || client.id.is_empty() || client.id.len() > 256 {
-                self.refuse(format!("client {:?}: an id is 1-256 characters and does not begin with user:", client.id));
+                self.refuse(format!(
+                    "client {:?}: an id is 1-256 characters and does not begin with user:",
+                    client.id
+                ));
             }
             if !ids.insert(client.id.clone()) {
                 self.refuse(format!("client {:?} stands twice", client.id));

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use deputize_issuer::{
+    clock,
     desk::Desk,
     log::{Log, LogReader},
     redeem::revoke_by_admin,
@@ -87,18 +88,22 @@ pub async fn revoke(
         }
     };
     let desk = &administration.desk;
+    let Ok(decision_id) = clock::new_id(desk.clock.as_ref()) else {
+        return DoorError::Unavailable.into_response();
+    };
     match revoke_by_admin(desk, "admin", what).await {
         Ok(()) => error::json(StatusCode::OK, &json!({ "revoked": true })),
-        Err(error) => {
-            Refusal { error, decision_id: uuid::Uuid::now_v7(), issuer: desk.settings.issuer.clone() }.into_response()
-        }
+        Err(error) => Refusal { error, decision_id, issuer: desk.settings.issuer.clone() }.into_response(),
     }
 }
 
 /// Answers `GET /admin/keys`: the published keys, and which one signs.
 pub async fn keys(State(administration): State<Arc<Administration>>) -> Response {
     let ring = administration.desk.keys.ring();
-    error::json(StatusCode::OK, &json!({ "signing": ring.current.kid(), "published": ring.published.to_jwks() }))
+    error::json(
+        StatusCode::OK,
+        &json!({ "signing": ring.current.kid(), "published": ring.published.to_jwks() }),
+    )
 }
 
 /// Which entries of the log.
@@ -118,7 +123,10 @@ impl LogRange {
 }
 
 /// Answers `GET /admin/log?from=N&limit=M`: entries as they stand, with their indices; at most 1,000.
-pub async fn log_entries(State(administration): State<Arc<Administration>>, Query(range): Query<LogRange>) -> Response {
+pub async fn log_entries(
+    State(administration): State<Arc<Administration>>,
+    Query(range): Query<LogRange>,
+) -> Response {
     read_log(&administration, move |reader| {
         let to = range.from.saturating_add(range.limit.min(1000)).min(reader.size());
         let mut entries = Vec::new();

@@ -114,7 +114,10 @@ fn told(error: &IssueError) -> Told {
         IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
         IssueError::ClientAuthentication(_) => Told {
             status: StatusCode::UNAUTHORIZED,
-            ..bad("invalid_client", "the client is unknown or did not prove who it is; use a fresh assertion".into())
+            ..bad(
+                "invalid_client",
+                "the client is unknown or did not prove who it is; use a fresh assertion".into(),
+            )
         },
         IssueError::Proof(_) => bad(
             "invalid_dpop_proof",
@@ -127,9 +130,10 @@ fn told(error: &IssueError) -> Told {
             "invalid_target",
             "this client cannot get a token for this target; check resource and the registry".into(),
         ),
-        IssueError::Scope(_) => {
-            bad("invalid_scope", "the scope is malformed or wider than the tool; leave it out or name the tool".into())
-        }
+        IssueError::Scope(_) => bad(
+            "invalid_scope",
+            "the scope is malformed or wider than the tool; leave it out or name the tool".into(),
+        ),
         IssueError::AuthorizationDetails { detail, .. } => bad(
             "invalid_authorization_details",
             if detail.is_empty() { "authorization_details cannot be granted".into() } else { plain(detail) },
@@ -141,9 +145,10 @@ fn told(error: &IssueError) -> Told {
         IssueError::Denied(DenialReason::Policy { .. }) => {
             bad("access_denied", "policy does not allow it; an operator can explain the decision".into())
         }
-        IssueError::Denied(DenialReason::ApprovalRequired) => {
-            bad("access_denied", "a person would have to approve this call, and approvals are not configured".into())
-        }
+        IssueError::Denied(DenialReason::ApprovalRequired) => bad(
+            "access_denied",
+            "a person would have to approve this call, and approvals are not configured".into(),
+        ),
         IssueError::UserAuthentication { .. } => bad(
             "insufficient_user_authentication",
             "the user has to sign in again, more strongly or more recently, for this tool".into(),
@@ -153,8 +158,12 @@ fn told(error: &IssueError) -> Told {
             retry_after: Some(*retry_after_seconds),
             ..bad("temporarily_unavailable", "too many requests of this client".into())
         },
-        IssueError::RecordUnavailable(_) => unavailable("the decision could not be recorded, so nothing was issued"),
-        IssueError::Uncertain(_) => unavailable("a once-only check has no certain answer now, so nothing was issued"),
+        IssueError::RecordUnavailable(_) => {
+            unavailable("the decision could not be recorded, so nothing was issued")
+        }
+        IssueError::Uncertain(_) => {
+            unavailable("a once-only check has no certain answer now, so nothing was issued")
+        }
         IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
         IssueError::Internal(_) => Told {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -208,14 +217,19 @@ impl IntoResponse for DoorError {
                 "invalid_request",
                 "the body must be application/x-www-form-urlencoded in UTF-8",
             ),
-            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not come in time"),
-            Self::RateLimited => {
-                (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable", "too many requests from this address")
+            Self::Timeout => {
+                (StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not come in time")
             }
+            Self::RateLimited => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "temporarily_unavailable",
+                "too many requests from this address",
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "access_denied", "for administrators alone"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "not ready"),
         };
-        let mut response = json(status, &serde_json::json!({ "error": code, "error_description": description }));
+        let mut response =
+            json(status, &serde_json::json!({ "error": code, "error_description": description }));
         if matches!(self, Self::RateLimited | Self::Unavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
         }
@@ -235,7 +249,10 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
 
 /// An order of an administrator that cannot be carried out as it stands.
 pub fn bad_order(hint: &str) -> Response {
-    json(StatusCode::BAD_REQUEST, &serde_json::json!({ "error": "invalid_request", "error_description": hint }))
+    json(
+        StatusCode::BAD_REQUEST,
+        &serde_json::json!({ "error": "invalid_request", "error_description": hint }),
+    )
 }
 
 /// Puts a header in if its value is one.

@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn parameters_are_decoded() {
         let form = Form::parse(b"a=1&b=x+y%2Fz&c=%C3%A9").unwrap();
-        assert_eq!((form.get("a"), form.get("b"), form.get("c"), form.get("d")), (Some("1"), Some("x y/z"), Some("é"), None));
+        assert_eq!(
+            (form.get("a"), form.get("b"), form.get("c"), form.get("d")),
+            (Some("1"), Some("x y/z"), Some("é"), None)
+        );
     }
 
     #[test]

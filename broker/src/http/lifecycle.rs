@@ -78,6 +78,7 @@ where
         act(&caller, token).await
     };
     answered.await.unwrap_or_else(|error| {
-        Refusal { error, decision_id: request.decision_id, issuer: desk.settings.issuer.clone() }.into_response()
+        Refusal { error, decision_id: request.decision_id, issuer: desk.settings.issuer.clone() }
+            .into_response()
     })
 }

@@ -52,7 +52,8 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Lis
                 None => serve_connection(stream, Some(peer), router, watcher).await,
                 Some(tls) => {
                     // A handshake that dawdles or fails ends the connection, nothing else.
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await
+                    {
                         serve_connection(stream, Some(peer), router, watcher).await;
                     }
                 }
@@ -121,7 +122,8 @@ async fn serve_connection<S>(
         .max_pending_accept_reset_streams(Some(20))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
     // What a peer does wrong ends its own connection; there is nobody to tell.
     let _ = watcher.watch(connection).await;
 }

@@ -22,7 +22,9 @@ impl TilePath {
         };
         let (number, width) = match rest.split_once(".p/") {
             None => (rest, FULL_WIDTH),
-            Some((number, width)) => (number, canonical(width).filter(|width| (1..FULL_WIDTH).contains(width))?),
+            Some((number, width)) => {
+                (number, canonical(width).filter(|width| (1..FULL_WIDTH).contains(width))?)
+            }
         };
         Some(Self { level, number: tile_number(number)?, width })
     }
@@ -37,7 +39,10 @@ fn tile_number(text: &str) -> Option<u64> {
     }
     // A first group of zeros would be a second name of the same tile.
     let redundant = digits.len() > 1 && digits.last() == Some(&"000");
-    if digits.len() > 6 || redundant || digits.iter().any(|d| d.len() != 3 || !d.bytes().all(|b| b.is_ascii_digit())) {
+    if digits.len() > 6
+        || redundant
+        || digits.iter().any(|d| d.len() != 3 || !d.bytes().all(|b| b.is_ascii_digit()))
+    {
         return None;
     }
     digits.into_iter().rev().collect::<String>().parse().ok()
@@ -59,7 +64,20 @@ mod tests {
         assert_eq!(TilePath::parse("0/x001/x234/067"), tile(Some(0), 1_234_067, 256));
         assert_eq!(TilePath::parse("entries/000.p/17"), tile(None, 0, 17));
         assert_eq!(TilePath::parse("1/005"), tile(Some(1), 5, 256));
-        for wrong in ["", "0", "0/5", "00/005", "64/005", "0/x000/005", "0/001/005", "0/005.p/0", "0/005.p/256", "0/+05", "x/005", "0/../005"] {
+        for wrong in [
+            "",
+            "0",
+            "0/5",
+            "00/005",
+            "64/005",
+            "0/x000/005",
+            "0/001/005",
+            "0/005.p/0",
+            "0/005.p/256",
+            "0/+05",
+            "x/005",
+            "0/../005",
+        ] {
             assert_eq!(TilePath::parse(wrong), None, "{wrong}");
         }
     }

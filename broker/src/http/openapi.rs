@@ -70,7 +70,11 @@ fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
 const CLIENT: &[(&str, bool, &str)] = &[
     ("client_id", false, "the client; needed with client_secret alone"),
     ("client_assertion_type", false, super::request::ASSERTION_TYPE),
-    ("client_assertion", false, "JWT signed by the client: iss = sub = client_id, aud = issuer, jti, at most 5 min"),
+    (
+        "client_assertion",
+        false,
+        "JWT signed by the client: iss = sub = client_id, aud = issuer, jti, at most 5 min",
+    ),
     ("client_secret", false, "bootstrap secret, where the configuration allows it"),
 ];
 
@@ -90,7 +94,11 @@ const ENDPOINTS: &[Endpoint] = &[
         summary: "Exchange a user's token for a token that is good for one server, tool or call (RFC 8693)",
         form: &[
             ("grant_type", true, "urn:ietf:params:oauth:grant-type:token-exchange, or client_credentials"),
-            ("subject_token", false, "the user's JWT, or the tool-call token that this server was called with"),
+            (
+                "subject_token",
+                false,
+                "the user's JWT, or the tool-call token that this server was called with",
+            ),
             ("subject_token_type", false, "urn:ietf:params:oauth:token-type: jwt, access_token or id_token"),
             ("actor_token", false, "the agent's token, where the client is not the agent"),
             ("actor_token_type", false, "its type"),
@@ -128,7 +136,13 @@ const ENDPOINTS: &[Endpoint] = &[
         form: &[("token", true, "the token")],
         proof: false,
     },
-    Endpoint { path: "/jwks", method: HttpMethod::Get, summary: "Public keys (RFC 7517)", form: &[], proof: false },
+    Endpoint {
+        path: "/jwks",
+        method: HttpMethod::Get,
+        summary: "Public keys (RFC 7517)",
+        form: &[],
+        proof: false,
+    },
     Endpoint {
         path: "/.well-known/oauth-authorization-server",
         method: HttpMethod::Get,

@@ -98,8 +98,12 @@ impl FormRequest {
         }
         let client_id = form.get("client_id");
         match (form.get("client_assertion"), form.get("client_assertion_type"), form.get("client_secret")) {
-            (Some(assertion), Some(ASSERTION_TYPE), None) => Ok(Presented::Assertion { assertion, client_id }),
-            (Some(_), Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(refuse("two_authentication_methods")),
+            (Some(assertion), Some(ASSERTION_TYPE), None) => {
+                Ok(Presented::Assertion { assertion, client_id })
+            }
+            (Some(_), Some(_), Some(_)) | (Some(_), None, Some(_)) => {
+                Err(refuse("two_authentication_methods"))
+            }
             (Some(_), _, None) => Err(refuse("client_assertion_type")),
             (None, Some(_), _) => Err(refuse("client_assertion_missing")),
             (None, None, Some(secret)) => {

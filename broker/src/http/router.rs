@@ -2,8 +2,7 @@
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
-    response::IntoResponse,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 use deputize_issuer::desk::Desk;
@@ -13,12 +12,13 @@ use super::{
     admin::{self, Administration},
     error::DoorError,
     lifecycle, metadata,
-    source::{SourceLimit, limit_source, name_request},
+    source::{SourceLimit, limit_source, name_request, refuse},
     token,
 };
 
 /// The public door.
 pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
+    let clock = Arc::clone(&desk.clock);
     Router::new()
         .route("/token", post(token::token))
         .route("/introspect", post(lifecycle::introspect))
@@ -29,22 +29,23 @@ pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
         .route("/openapi.json", get(metadata::openapi))
         .route("/docs/errors/{code}", get(metadata::error_page))
         .with_state(desk)
-        .fallback(async || DoorError::NotFound.into_response())
-        .method_not_allowed_fallback(async || DoorError::MethodNotAllowed.into_response())
+        .fallback(async || refuse(DoorError::NotFound))
+        .method_not_allowed_fallback(async || refuse(DoorError::MethodNotAllowed))
         .layer(from_fn_with_state(sources, limit_source))
-        .layer(axum::middleware::from_fn(name_request))
+        .layer(from_fn_with_state(clock, name_request))
 }
 
 /// Health and metrics: what probes and scrapers may see.
 pub fn observation(administration: Arc<Administration>) -> Router {
+    let clock = Arc::clone(&administration.desk.clock);
     Router::new()
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .with_state(administration)
-        .fallback(async || DoorError::NotFound.into_response())
-        .method_not_allowed_fallback(async || DoorError::MethodNotAllowed.into_response())
-        .layer(axum::middleware::from_fn(name_request))
+        .fallback(async || refuse(DoorError::NotFound))
+        .method_not_allowed_fallback(async || refuse(DoorError::MethodNotAllowed))
+        .layer(from_fn_with_state(clock, name_request))
 }
 
 /// Administration: on the local socket, and in `dev` on loopback.
@@ -56,6 +57,6 @@ pub fn administration(administration: Arc<Administration>) -> Router {
         .route("/log/checkpoint", get(admin::checkpoint))
         .route("/log/tile/{*path}", get(admin::tile))
         .with_state(Arc::clone(&administration))
-        .layer(axum::middleware::from_fn(admin::refuse_browsers))
+        .layer(from_fn(admin::refuse_browsers))
         .merge(observation(administration))
 }

@@ -6,6 +6,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use deputize_issuer::clock::{self, Clock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::HeaderValue;
 use std::{
@@ -52,17 +53,26 @@ impl SourceLimit {
 pub async fn limit_source(State(limit): State<Arc<SourceLimit>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     match peer {
-        Some(peer) if !limit.admits(peer) => {
-            metrics::counter!("deputize_refusals_total", "reason" => DoorError::RateLimited.reason()).increment(1);
-            DoorError::RateLimited.into_response()
-        }
+        Some(peer) if !limit.admits(peer) => refuse(DoorError::RateLimited),
         _ => next.run(request).await,
     }
 }
 
+/// Counts a refusal of the door, and answers it.
+pub fn refuse(error: DoorError) -> Response {
+    metrics::counter!("deputize_refusals_total", "reason" => error.reason()).increment(1);
+    error.into_response()
+}
+
 /// Gives the request an id, a span, and common headers on its answer.
-pub async fn name_request(request: Request<Body>, next: Next) -> Response {
-    let id = uuid::Uuid::now_v7().to_string();
+pub async fn name_request(
+    State(clock): State<Arc<dyn Clock>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let Ok(id) = clock::new_id(clock.as_ref()).map(|id| id.to_string()) else {
+        return refuse(DoorError::Unavailable);
+    };
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.uri().path());
     let mut response = next.run(request).instrument(span).await;
     let headers = response.headers_mut();

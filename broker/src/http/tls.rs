@@ -12,7 +12,8 @@ use crate::assemble::CannotStart;
 /// # Errors
 /// [`CannotStart`] if they cannot be read or do not belong together.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, CannotStart> {
-    let cannot = |path: &Path, error: &dyn std::fmt::Display| CannotStart(format!("{}: {error}", path.display()));
+    let cannot =
+        |path: &Path, error: &dyn std::fmt::Display| CannotStart(format!("{}: {error}", path.display()));
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| cannot(certificate, &error))?;

@@ -56,7 +56,9 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
         tool: parsed.ask.call.tool_name(),
     };
     let subject = match &parsed.subject {
-        None if !caller.client().client_credentials => Err(IssueError::Request("client_credentials_not_allowed")),
+        None if !caller.client().client_credentials => {
+            Err(IssueError::Request("client_credentials_not_allowed"))
+        }
         None => Ok(None),
         Some(presented) => verify_subject(desk, &caller, presented).await.map(Some),
     };
@@ -151,7 +153,9 @@ fn token_type(uri: &str) -> Result<SubjectTokenType, IssueError> {
 
 fn claimed(form: &Form<'_>, name: &str) -> Result<Option<String>, IssueError> {
     match form.get(name) {
-        Some(value) if value.len() > MAX_CLAIMED_BYTES => Err(IssueError::Request("claimed_parameter_too_long")),
+        Some(value) if value.len() > MAX_CLAIMED_BYTES => {
+            Err(IssueError::Request("claimed_parameter_too_long"))
+        }
         value => Ok(value.map(str::to_owned)),
     }
 }

@@ -1,0 +1,9 @@
+//! One decision, one record.
+use deputize_issuer::{decide::Grant, desk::Desk, record::open_record};
+
+async fn twice(desk: &Desk, grant: Grant) {
+    let _first = open_record(desk, grant).await;
+    let _second = open_record(desk, grant).await;
+}
+
+fn main() {}
