@@ -1,5 +1,8 @@
 //! A whole development environment in one process: identity provider, broker, and two MCP servers behind guards.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     example_server::{ExampleServer, broker::Broker, door::Door},
     identity_provider::{IdentityProvider, PublicClient, users::USERS},

@@ -189,10 +189,7 @@ impl Provider {
                 return Err(token(&"at_hash does not match the access token"));
             }
         }
-        Ok(SignedIn {
-            subject: claims.subject().to_string(),
-            id_token: id_token.to_string().into(),
-        })
+        Ok(SignedIn { subject: claims.subject().to_string(), id_token: id_token.to_string().into() })
     }
 
     fn verifier(&self) -> CoreIdTokenVerifier<'_> {

@@ -3,7 +3,9 @@
 use super::Trouble;
 use deputize_issuer::clock::fill_random;
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -15,11 +17,13 @@ pub(super) struct Verdict {
     pub(super) text: String,
 }
 
-/// Runs `deputize audit verify` on a data folder.
-pub(super) async fn verify(data: &Path) -> Result<Verdict, Trouble> {
+/// Runs `deputize audit verify` on a data folder, by the newest checkpoint that was kept outside it.
+pub(super) async fn verify(data: &Path, anchor: &Path) -> Result<Verdict, Trouble> {
     let output = Command::new(std::env::current_exe()?)
-        .args(["audit", "verify", "--data-dir"])
+        .args(["audit", "verify", "--data"])
         .arg(data)
+        .arg("--anchor")
+        .arg(anchor)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -54,7 +58,7 @@ pub(super) fn flip_a_byte(data: &Path) -> Result<Flip, Trouble> {
 
 /// A copy of a folder, to be damaged instead of it.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
+    DirBuilder::new().mode(0o700).create(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));

@@ -1,0 +1,180 @@
+use super::*;
+use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, ToolToken};
+use deputize_issuer::registry::ServerRecord;
+use serde_json::{Value, json};
+
+/// An environment, and the agent platform in it.
+struct Fixture {
+    environment: Environment,
+    platform: Client,
+    http: reqwest::Client,
+}
+
+async fn fixture() -> Fixture {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let environment = start(&choices(None)).await.unwrap();
+    let client = &environment.ready.client;
+    let key = SigningKey::from_private_jwk(client.private_jwk.as_object().unwrap()).unwrap();
+    let platform =
+        Client::builder(&environment.ready.issuer, &client.client_id).private_key_jwt(key).build().unwrap();
+    Fixture { environment, platform, http: reqwest::Client::new() }
+}
+
+fn choices(folder: Option<PathBuf>) -> Choices {
+    Choices { listen: "127.0.0.1:0".parse().unwrap(), folder }
+}
+
+impl Fixture {
+    fn request(&self, user: &str, record: &ServerRecord) -> ExchangeRequest {
+        ExchangeRequest::new(&record.resource, &self.environment.ready.user_tokens[user])
+    }
+
+    async fn send(&self, url: &str, token: &ToolToken, message: &Value) -> (u16, Value) {
+        let mut nonce: Option<String> = None;
+        loop {
+            let proof = self.platform.proof_for("POST", url, token.access_token(), nonce.as_deref()).unwrap();
+            let request =
+                self.http.post(url).header("content-type", "application/json").header("dpop", proof);
+            let request = request.header("authorization", &**token.authorization());
+            let response = request.body(message.to_string()).send().await.unwrap();
+            let status = response.status().as_u16();
+            let next = response.headers().get("dpop-nonce").map(|value| value.to_str().unwrap().to_owned());
+            let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default();
+            if nonce.is_none() && body["error"] == "use_dpop_nonce" {
+                nonce = next;
+            } else {
+                return (status, body);
+            }
+        }
+    }
+
+    async fn call(&self, token: &ToolToken, tool: &str, arguments: Value) -> (u16, Value) {
+        let url = &self.environment.crm.record().resource;
+        self.send(url, token, &message("tools/call", json!({ "name": tool, "arguments": arguments }))).await
+    }
+}
+
+fn message(method: &str, params: Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alice_calls_the_first_tool_with_its_example_at_its_level_and_at_the_tightest() {
+    let fixture = fixture().await;
+    let crm = fixture.environment.crm.record();
+    let name = crm.tools[0].definition["name"].as_str().unwrap();
+    let example = Value::Object(crm.tools[0].example_arguments.clone().unwrap());
+    for detail in [
+        Detail::Tool { name: name.to_owned() },
+        Detail::Call {
+            name: name.to_owned(),
+            arguments: example.clone(),
+            input_responses: None,
+            request_state: None,
+        },
+    ] {
+        let request = fixture.request("alice", crm).detail(detail);
+        let token = fixture.platform.exchange(&request).await.unwrap();
+        let (status, answer) = fixture.call(&token, name, example.clone()).await;
+        assert_eq!((status, &answer["result"]["isError"]), (200, &Value::Bool(false)), "{answer}");
+    }
+    drop(fixture.environment.stop().await);
+}
+
+/// Who asks for what, and who says no.
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_knows_the_three_users_apart() {
+    use DenialReason::{ApprovalRequired, Policy};
+    let fixture = fixture().await;
+    let refund = |amount_cents: u64| json!({ "payment_id": "pay_81", "amount_cents": amount_cents });
+    let customer = json!({ "customer_id": "cus_17" });
+    for (user, tool, arguments, denied) in [
+        ("alice", "lookup_customer", customer.clone(), None),
+        ("alice", "refund_payment", refund(5000), None),
+        ("alice", "refund_payment", refund(5001), Some(ApprovalRequired)),
+        ("alice", "refund_payment", refund(50_001), Some(Policy)),
+        ("bob", "lookup_customer", customer, None),
+        ("bob", "refund_payment", refund(1), Some(Policy)),
+        ("carol", "export_customers", json!({ "format": "json" }), Some(ApprovalRequired)),
+    ] {
+        let request = fixture.request(user, fixture.environment.crm.record()).call(tool, arguments.clone());
+        match (fixture.platform.exchange(&request).await, denied) {
+            (Ok(_), None) => {}
+            (Err(ExchangeError::AccessDenied { reason, .. }), Some(expected)) => {
+                assert_eq!(reason, expected, "{user} {tool} {arguments}");
+            }
+            (answer, expected) => panic!("{user} {tool} {arguments}: expected {expected:?}, got {answer:?}"),
+        }
+    }
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_many_uses_stops_when_it_is_revoked() {
+    let fixture = fixture().await;
+    let detail = Detail::Tool { name: "lookup_customer".to_owned() };
+    let request = fixture.request("alice", fixture.environment.crm.record()).detail(detail);
+    let token = fixture.platform.exchange(&request).await.unwrap();
+    let arguments = json!({ "customer_id": "cus_17" });
+    for _ in 0..2 {
+        assert_eq!(fixture.call(&token, "lookup_customer", arguments.clone()).await.0, 200);
+    }
+    fixture.platform.revoke(token.access_token()).await.unwrap();
+    let (status, refusal) = fixture.call(&token, "lookup_customer", arguments).await;
+    assert_eq!((status, &refusal["error"]), (401, &"invalid_token".into()));
+    assert_eq!(fixture.environment.crm.calls_run(), 2);
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_token_lists_and_calls_nothing() {
+    let fixture = fixture().await;
+    let crm = fixture.environment.crm.record();
+    let token = fixture.platform.exchange(&fixture.request("alice", crm)).await.unwrap();
+    let (status, listed) = fixture.send(&crm.resource, &token, &message("tools/list", json!({}))).await;
+    assert_eq!((status, listed["result"]["tools"].as_array().map(Vec::len)), (200, Some(3)), "{listed}");
+    let (status, refusal) = fixture.call(&token, "lookup_customer", json!({ "customer_id": "cus_17" })).await;
+    assert_eq!((status, &refusal["error"]), (403, &"insufficient_scope".into()));
+    assert_eq!(fixture.environment.crm.calls_run(), 0);
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_token_is_told_where_to_get_one() {
+    let fixture = fixture().await;
+    let resource = &fixture.environment.crm.record().resource;
+    let request = fixture.http.post(resource).header("content-type", "application/json");
+    let refused = request.body(message("tools/list", json!({})).to_string()).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let challenges: Vec<&str> =
+        refused.headers().get_all("www-authenticate").iter().map(|value| value.to_str().unwrap()).collect();
+    let url = challenges.join(" ");
+    let url = url.split("resource_metadata=\"").nth(1).unwrap().split('"').next().unwrap();
+    let metadata = fixture.http.get(url).send().await.unwrap().bytes().await.unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+    assert_eq!(metadata["resource"], resource.as_str());
+    assert_eq!(metadata["authorization_servers"], json!([fixture.environment.ready.issuer]));
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_folder_goes_and_a_given_one_stays() {
+    let fixture = fixture().await;
+    let temporary = fixture.environment.folder.clone();
+    assert!(temporary.join("deputize.yaml").exists());
+    drop(fixture.environment.stop().await);
+    assert!(!temporary.exists());
+
+    let parent = tempfile::tempdir().unwrap();
+    let given = parent.path().join("environment");
+    drop(start(&choices(Some(given.clone()))).await.unwrap().stop().await);
+    assert!(given.join("data/log").exists());
+    assert!(start(&choices(Some(given))).await.is_err(), "a folder that is there already is somebody else's");
+}
+
+#[tokio::test]
+async fn an_environment_is_for_loopback_alone() {
+    let listen = "0.0.0.0:0".parse().unwrap();
+    let refused = start(&Choices { listen, folder: None }).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("loopback")));
+}
