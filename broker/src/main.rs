@@ -47,7 +47,9 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::start(cli.log_format, if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
     let ended = match cli.command {
-        Command::Serve { config, ready_file } => commands::serve::serve(&config, ready_file).await.map(|()| true),
+        Command::Serve { config, ready_file } => {
+            commands::serve::serve(&config, ready_file).await.map(|()| true)
+        }
         Command::Dev(dev) => commands::dev::dev(dev).await.map(|()| true),
         Command::Demo(demo) => commands::demo::demo(&demo).await,
     };

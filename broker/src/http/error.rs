@@ -97,66 +97,52 @@ impl IntoResponse for Refusal {
 }
 
 fn told(error: &IssueError) -> Told {
-    let bad = |code: &'static str, description: String| Told {
-        status: StatusCode::BAD_REQUEST,
-        code,
-        description,
-        retry_after: None,
-    };
-    let unavailable = |description: &str| Told {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        code: "temporarily_unavailable",
-        description: description.to_owned(),
-        retry_after: Some(1),
-    };
     match error {
         IssueError::Request(reason) => bad("invalid_request", request_hint(reason)),
         IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
-        IssueError::ClientAuthentication(_) => Told {
-            status: StatusCode::UNAUTHORIZED,
-            ..bad(
-                "invalid_client",
-                "the client is unknown or did not prove who it is; use a fresh assertion".into(),
-            )
-        },
+        IssueError::ClientAuthentication(_) => {
+            let hint = "the client is unknown or did not prove who it is; use a fresh assertion";
+            Told { status: StatusCode::UNAUTHORIZED, ..bad("invalid_client", hint) }
+        }
         IssueError::Proof(_) => bad(
             "invalid_dpop_proof",
-            "the DPoP proof does not verify for this request; make a new one with a new jti".into(),
+            "the DPoP proof does not verify for this request; make a new one with a new jti",
         ),
         IssueError::NonceNeeded { .. } => {
-            bad("use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in a new proof".into())
+            bad("use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in a new proof")
         }
         IssueError::Target(_) => bad(
             "invalid_target",
-            "this client cannot get a token for this target; check resource and the registry".into(),
+            "this client cannot get a token for this target; check resource and the registry",
         ),
         IssueError::Scope(_) => bad(
             "invalid_scope",
-            "the scope is malformed or wider than the tool; leave it out or name the tool".into(),
+            "the scope is malformed or wider than the tool; leave it out or name the tool",
         ),
-        IssueError::AuthorizationDetails { detail, .. } => bad(
-            "invalid_authorization_details",
-            if detail.is_empty() { "authorization_details cannot be granted".into() } else { plain(detail) },
-        ),
+        IssueError::AuthorizationDetails { detail, .. } if detail.is_empty() => {
+            bad("invalid_authorization_details", "authorization_details cannot be granted")
+        }
+        IssueError::AuthorizationDetails { detail, .. } => {
+            bad("invalid_authorization_details", plain(detail))
+        }
         IssueError::LevelTooLow { least } => bad(
             "invalid_authorization_details",
             format!("this tool needs a token of level {least}: ask with constraints (L2) or arguments (L3)"),
         ),
         IssueError::Denied(DenialReason::Policy { .. }) => {
-            bad("access_denied", "policy does not allow it; an operator can explain the decision".into())
+            bad("access_denied", "policy does not allow it; an operator can explain the decision")
         }
-        IssueError::Denied(DenialReason::ApprovalRequired) => bad(
-            "access_denied",
-            "a person would have to approve this call, and approvals are not configured".into(),
-        ),
+        IssueError::Denied(DenialReason::ApprovalRequired) => {
+            bad("access_denied", "a person would have to approve this call, and approvals are not configured")
+        }
         IssueError::UserAuthentication { .. } => bad(
             "insufficient_user_authentication",
-            "the user has to sign in again, more strongly or more recently, for this tool".into(),
+            "the user has to sign in again, more strongly or more recently, for this tool",
         ),
         IssueError::RateLimited { retry_after_seconds } => Told {
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Some(*retry_after_seconds),
-            ..bad("temporarily_unavailable", "too many requests of this client".into())
+            ..bad("temporarily_unavailable", "too many requests of this client")
         },
         IssueError::RecordUnavailable(_) => {
             unavailable("the decision could not be recorded, so nothing was issued")
@@ -165,12 +151,20 @@ fn told(error: &IssueError) -> Told {
             unavailable("a once-only check has no certain answer now, so nothing was issued")
         }
         IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
-        IssueError::Internal(_) => Told {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            retry_after: None,
-            ..bad("server_error", "a fault of the broker; an operator can explain the decision".into())
-        },
+        IssueError::Internal(_) => {
+            let hint = "a fault of the broker; an operator can explain the decision";
+            Told { status: StatusCode::INTERNAL_SERVER_ERROR, ..bad("server_error", hint) }
+        }
     }
+}
+
+fn bad(code: &'static str, description: impl Into<String>) -> Told {
+    Told { status: StatusCode::BAD_REQUEST, code, description: description.into(), retry_after: None }
+}
+
+fn unavailable(description: &str) -> Told {
+    let told = bad("temporarily_unavailable", description);
+    Told { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(1), ..told }
 }
 
 /// RFC 6749 §5.2 allows printable ASCII without quote and backslash in `error_description`.
@@ -237,6 +231,12 @@ impl IntoResponse for DoorError {
     }
 }
 
+/// What `error_uri` leads to: what a code means, and what to do.
+pub fn explanation(code: &str) -> Option<String> {
+    let (_, meaning, remedy) = EXPLANATIONS.iter().find(|(known, _, _)| *known == code)?;
+    Some(format!("{code}\n\nWhat it means: {meaning}\nWhat to do: {remedy}\n"))
+}
+
 /// A JSON answer that nobody stores.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     let bytes = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
@@ -266,3 +266,62 @@ pub fn insert(headers: &mut http::HeaderMap, name: &'static str, value: &str) {
 pub const DPOP_NONCE: &str = "dpop-nonce";
 /// Names the decision in every answer that has one.
 pub const DECISION_ID: &str = "deputize-decision-id";
+/// Code, meaning, remedy.
+const EXPLANATIONS: [(&str, &str, &str); 12] = [
+    (
+        "invalid_request",
+        "A parameter is missing, empty, repeated or contradicts another; or the subject or actor token is not acceptable from this client.",
+        "Check the parameters against /openapi.json. For a subject token: `deputize doctor --token FILE` says why it is refused.",
+    ),
+    (
+        "invalid_client",
+        "The client is unknown, disabled, or did not prove who it is.",
+        "Sign a fresh assertion: aud is the issuer URL as a single string, at most five minutes, a new jti.",
+    ),
+    (
+        "invalid_target",
+        "The server is unknown, disabled, of another tenant, or not reachable from here.",
+        "Ask for a registered resource URI, exactly as registered; at a next hop only what the calling tool lists as downstream.",
+    ),
+    (
+        "invalid_scope",
+        "The scope is malformed or wider than the tool.",
+        "Leave it out, or send the tool's name.",
+    ),
+    (
+        "invalid_authorization_details",
+        "The call cannot be granted as it stands.",
+        "The description names the member. High-risk tools need exact arguments (L3).",
+    ),
+    (
+        "invalid_dpop_proof",
+        "The proof of possession does not verify, or was used before.",
+        "Make a new proof: htm POST, htu the token endpoint, a new jti, the last nonce.",
+    ),
+    (
+        "use_dpop_nonce",
+        "A proof needs a fresh nonce.",
+        "Repeat with the nonce of the DPoP-Nonce header; the same client assertion may be sent again.",
+    ),
+    (
+        "access_denied",
+        "Policy or a person said no.",
+        "`deputize explain DECISION_ID` tells an operator the whole story; `deputize can-i` tries it without consequences.",
+    ),
+    (
+        "insufficient_user_authentication",
+        "The user's sign-in is too weak or too old for this tool.",
+        "Send the user through sign-in again with the acr_values and max_age of the answer (RFC 9470).",
+    ),
+    (
+        "temporarily_unavailable",
+        "A rate is exceeded, the record is not durable, or a once-only question has no certain answer.",
+        "Wait as Retry-After says and repeat with a new assertion and proof.",
+    ),
+    ("not_found", "There is nothing at this path.", "See /.well-known/oauth-authorization-server."),
+    (
+        "server_error",
+        "A fault of the broker.",
+        "An operator finds it by the decision_id; nothing was issued.",
+    ),
+];
