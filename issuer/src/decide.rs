@@ -42,6 +42,7 @@ pub struct Application<'a> {
 
 /// What `decide` answers when it is not a denial.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one match; boxing every grant would cost more")]
 pub enum Decision {
     /// Yes.
     Grant(Grant),

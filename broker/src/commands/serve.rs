@@ -185,7 +185,7 @@ async fn keep_house(
         }
         desk.refusals.write(&desk);
         ticks += 1;
-        if ticks % 10 == 0 {
+        if ticks.is_multiple_of(10) {
             sources.forget_idle();
         }
     }

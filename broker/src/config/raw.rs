@@ -114,7 +114,6 @@ pub struct IdentityProvider {
 /// Vendors whose claims are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the vendors' names")]
 pub enum Preset {
     EntraId,
     Okta,

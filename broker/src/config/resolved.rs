@@ -77,7 +77,6 @@ pub struct Upstream {
 
 /// Bounds.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "documented in raw.rs")]
 pub struct Limits {
     pub source_per_second: u32,
     pub client_per_second: u32,
