@@ -7,7 +7,8 @@
 mod header;
 #[cfg(feature = "jwe")]
 mod keys;
-#[cfg(all(test, feature = "jwe"))]
+#[cfg(test)]
+#[cfg(feature = "jwe")]
 mod tests;
 
 use std::path::PathBuf;

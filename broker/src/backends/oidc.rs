@@ -123,12 +123,6 @@ impl OidcKeys {
         Self { issuers, _refreshing: refreshing }
     }
 
-    /// The issuers whose tokens cannot be verified now.
-    pub fn unavailable(&self) -> Vec<&str> {
-        let unavailable = self.issuers.values().filter(|issuer| issuer.known().is_err());
-        unavailable.map(|issuer| issuer.source.issuer.as_str()).collect()
-    }
-
     fn issuer(&self, issuer: &str) -> Result<&Arc<Issuer>, KeysUnavailable> {
         self.issuers.get(issuer).ok_or(KeysUnavailable)
     }

@@ -92,10 +92,12 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 /// addresses are outside of it, and so refused.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    let special = (first == 0x2001 && second < 0x0200)  // IETF protocol assignments, Teredo
-        || (first == 0x2001 && second == 0x0db8)        // documentation
-        || first == 0x2002                              // 6to4
-        || (first == 0x3fff && second < 0x1000); // documentation (RFC 9637)
+    let special = match first {
+        0x2001 => second < 0x0200 || second == 0x0db8, // IETF protocol assignments with Teredo, documentation
+        0x2002 => true,                                // 6to4
+        0x3fff => second < 0x1000,                     // documentation (RFC 9637)
+        _ => false,
+    };
     (first & 0xe000) == 0x2000 && !special
 }
 
