@@ -1,7 +1,11 @@
 //! Keys in files of the data folder: made on first use, readable by their owner alone, never overwritten.
 
 use deputize_call::sign::{SigningAlgorithm, SigningKey};
-use deputize_issuer::{clock, log::CheckpointSigner, secret::Secret};
+use deputize_issuer::{
+    clock,
+    log::{CheckpointSigner, CheckpointVerifier},
+    secret::Secret,
+};
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{ErrorKind, Write},
@@ -37,12 +41,37 @@ impl KeyFiles {
         Ok(Self { folder })
     }
 
+    /// The keys that are there already: for who only looks, and makes nothing.
+    pub fn existing(data_dir: &Path) -> Self {
+        Self { folder: data_dir.join("keys") }
+    }
+
+    /// What verifies checkpoints of the log named `origin`, if their key is there; it is not made.
+    ///
+    /// # Errors
+    /// If the key cannot be read, is readable by others, or is no key.
+    pub fn checkpoint_verifier(&self, origin: &str) -> Result<Option<CheckpointVerifier>, KeyFileError> {
+        let path = self.folder.join(CHECKPOINT_KEY);
+        let signer = |pkcs8| CheckpointSigner::from_pkcs8(origin, &pkcs8).map_err(|error| problem(&path, &error));
+        Ok(read_private(&path)?.map(signer).transpose()?.map(|signer| signer.verifier().clone()))
+    }
+
+    /// The key that signs tool-call tokens, if it is there; it is not made.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint_verifier`].
+    pub fn existing_token_key(&self) -> Result<Option<SigningKey>, KeyFileError> {
+        let path = self.folder.join(TOKEN_KEY);
+        let key = |pkcs8: Zeroizing<Vec<u8>>| SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error));
+        read_private(&path)?.map(key).transpose()
+    }
+
     /// The key that signs tool-call tokens.
     ///
     /// # Errors
     /// If it cannot be read, is readable by others, or is no key.
     pub fn token_key(&self) -> Result<SigningKey, KeyFileError> {
-        let path = self.folder.join("tool-call.p8");
+        let path = self.folder.join(TOKEN_KEY);
         let pkcs8 = self.read_or_make(&path, || SigningKey::generate(SigningAlgorithm::ES256)?.to_pkcs8())?;
         SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
     }
@@ -52,7 +81,7 @@ impl KeyFiles {
     /// # Errors
     /// As [`Self::token_key`].
     pub fn checkpoint_signer(&self, origin: &str) -> Result<CheckpointSigner, KeyFileError> {
-        let path = self.folder.join("checkpoint.p8");
+        let path = self.folder.join(CHECKPOINT_KEY);
         let pkcs8 = self.read_or_make(&path, CheckpointSigner::generate_pkcs8)?;
         CheckpointSigner::from_pkcs8(origin, &pkcs8).map_err(|error| problem(&path, &error))
     }
@@ -77,18 +106,12 @@ impl KeyFiles {
         path: &Path,
         make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, E>,
     ) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
-                Err(problem(path, &"others may read it: chmod 600, and rotate the key if they did"))
-            }
-            Ok(_) => fs::read(path).map(Zeroizing::new).map_err(|error| problem(path, &error)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let bytes = make().map_err(|error| problem(path, &error))?;
-                write_new(path, &bytes)?;
-                Ok(bytes)
-            }
-            Err(error) => Err(problem(path, &error)),
+        if let Some(bytes) = read_private(path)? {
+            return Ok(bytes);
         }
+        let bytes = make().map_err(|error| problem(path, &error))?;
+        write_new(path, &bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -105,8 +128,23 @@ pub fn make_private_folder(folder: &Path) -> Result<(), KeyFileError> {
     Ok(())
 }
 
+/// A key's bytes, if its file is there and its owner's alone.
+fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            Err(problem(path, &"others may read it: chmod 600, and rotate the key if they did"))
+        }
+        Ok(_) => fs::read(path).map(|bytes| Some(Zeroizing::new(bytes))).map_err(|error| problem(path, &error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(problem(path, &error)),
+    }
+}
+
 /// Written whole beside its place, then linked there: never half a key, never over another.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+///
+/// # Errors
+/// If it cannot be written, or is there already.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let written = (|| {
         let draft = path.with_extension("draft");
         let _ = fs::remove_file(&draft);
@@ -123,6 +161,9 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
 fn problem(path: &Path, problem: &dyn std::fmt::Display) -> KeyFileError {
     KeyFileError { path: path.to_owned(), problem: problem.to_string() }
 }
+
+const TOKEN_KEY: &str = "tool-call.p8";
+const CHECKPOINT_KEY: &str = "checkpoint.p8";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,89 @@
 //! One file for each command of the program.
 
+pub mod audit;
+mod data;
 pub mod demo;
 pub mod dev;
+mod exit;
+pub mod explain;
+mod moment;
+mod output;
+mod progress;
 pub mod serve;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+use self::{
+    exit::{CommandResult, Exit},
+    output::{Format, Output},
+};
+use crate::telemetry::{self, LogFormat};
+
+/// Identity and token-exchange broker for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "deputize", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of what is printed
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
+    /// How log lines on stderr look
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORM")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker
+    Serve {
+        /// Configuration file
+        #[arg(long, env = "DEPUTIZE_CONFIG", default_value = "deputize.yaml")]
+        config: PathBuf,
+        /// Write the address here once requests are taken
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+    /// Run a broker, an identity provider and two MCP servers for development, on loopback
+    Dev(dev::Dev),
+    /// See the whole story of one call, every refusal included, in a second
+    Demo(demo::Demo),
+    Audit(audit::Args),
+    Explain(explain::Args),
+}
+
+impl Cli {
+    /// Runs the command; what went wrong is said on stderr.
+    pub async fn run(self) -> Exit {
+        telemetry::start(self.log_format, self.command.log_level());
+        self.command.run(Output::new(self.output)).await.unwrap_or_else(|error| {
+            output::complain(&error);
+            error.exit
+        })
+    }
+}
+
+impl Command {
+    async fn run(self, output: Output) -> CommandResult {
+        match self {
+            Self::Serve { config, ready_file } => Ok(serve::serve(&config, ready_file).await.map(|()| Exit::Ok)?),
+            Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
+            Self::Demo(demo) => Ok(if demo::demo(&demo).await? { Exit::Ok } else { Exit::Failure }),
+            Self::Audit(args) => audit::run(args, output).await,
+            Self::Explain(args) => explain::run(args, output).await,
+        }
+    }
+
+    /// Servers tell what they do; other commands only what goes wrong.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve { .. } | Self::Dev(_) => "info",
+            Self::Demo(_) => "error",
+            Self::Audit(_) | Self::Explain(_) => "warn",
+        }
+    }
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 waiting for a person, 5 bad configuration, 6 unreachable.";

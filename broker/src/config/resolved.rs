@@ -156,7 +156,11 @@ fn load_registry(folder: &Path) -> Result<Registry, Vec<ConfigError>> {
     })
 }
 
-fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
+/// Reads the policies of a folder.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
     let files = read::files_of(folder, &["cedar"]).map_err(|error| vec![error])?;
     if files.is_empty() {
         return Err(vec![ConfigError::new(folder, "no *.cedar files: without a policy nothing is allowed")]);

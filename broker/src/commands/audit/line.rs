@@ -1,0 +1,107 @@
+//! One record of the log, as it is shown.
+
+use deputize_issuer::{
+    record::{Entry, Kind},
+    revocation::Revoked,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::commands::{moment, output::clean};
+
+/// One record.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// Its index.
+    pub index: u64,
+    /// What it says, member for member.
+    pub entry: Value,
+    /// The same, if this program knows such records.
+    #[serde(skip)]
+    pub known: Option<Entry>,
+}
+
+impl Record {
+    /// Reads a record. One that a newer program wrote, or that is no JSON, is still shown.
+    pub fn read(index: u64, bytes: &[u8]) -> Self {
+        let entry = serde_json::from_slice(bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()));
+        Self { index, entry, known: serde_json::from_slice(bytes).ok() }
+    }
+
+    /// One line for people: index, time, kind, then what is known.
+    pub fn line(&self) -> String {
+        let Some(entry) = &self.known else {
+            return format!("{:>8}  not understood: {}", self.index, clean(&self.entry.to_string()));
+        };
+        let mut line =
+            format!("{:>8}  {}  {:<13}", self.index, moment::format(entry.at), kind_name(entry.kind));
+        let count = entry.count.map(|count| count.to_string());
+        let intent = entry.intent.map(|index| index.to_string());
+        let policies = entry.policy.as_ref().map(|policy| policy.ids.join(",")).filter(|ids| !ids.is_empty());
+        let members: [(&str, Option<&str>); 17] = [
+            ("result", entry.result.as_deref()),
+            ("reason", entry.reason.as_deref()),
+            ("count", count.as_deref()),
+            ("level", entry.level.as_deref()),
+            ("tool", entry.tool.as_deref()),
+            ("server", entry.server.as_deref()),
+            ("client", entry.client.as_deref()),
+            ("actor", entry.actors.first().map(String::as_str)),
+            ("sub", entry.sub.as_deref()),
+            ("policies", policies.as_deref()),
+            ("intent", intent.as_deref()),
+            ("by", entry.by.as_deref()),
+            ("registry", entry.registry.as_deref().filter(|_| entry.kind == Kind::Configuration)),
+            ("detail", entry.detail.as_deref()),
+            ("jti", entry.jti.as_deref().filter(|_| entry.kind == Kind::Redemption)),
+            ("txn", entry.txn.as_deref()),
+            ("tenant", entry.tenant.as_deref().filter(|_| entry.decision.is_none())),
+        ];
+        for (name, value) in members {
+            if let Some(value) = value {
+                push(&mut line, name, value);
+            }
+        }
+        for revoked in &entry.revoked {
+            let (name, id) = revoked_parts(revoked);
+            push(&mut line, name, id);
+        }
+        if let Some(decision) = entry.decision {
+            push(&mut line, "decision", &decision.to_string());
+        }
+        line
+    }
+}
+
+/// A kind's name, as the records have it.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Intent => "intent",
+        Kind::Outcome => "outcome",
+        Kind::Denial => "denial",
+        Kind::Denials => "denials",
+        Kind::Refusals => "refusals",
+        Kind::Spent => "spent",
+        Kind::Revocation => "revocation",
+        Kind::Redemption => "redemption",
+        Kind::Start => "start",
+        Kind::Configuration => "configuration",
+    }
+}
+
+/// What kind of thing is revoked, and which.
+pub fn revoked_parts(revoked: &Revoked) -> (&'static str, &str) {
+    match revoked {
+        Revoked::Token(id) => ("token", id),
+        Revoked::Transaction(id) => ("transaction", id),
+        Revoked::Person(id) => ("person", id),
+    }
+}
+
+/// A value with a space in it is quoted: it cannot look like two members.
+fn push(line: &mut String, name: &str, value: &str) {
+    let value = clean(value);
+    let value = if value.contains([' ', '"', '=']) { format!("{value:?}") } else { value.into_owned() };
+    line.push_str(&format!(" {name}={value}"));
+}

@@ -1,0 +1,164 @@
+//! `deputize audit`.
+
+use deputize_issuer::revocation::Revoked;
+use std::io::{BufRead as _, BufReader};
+
+use crate::program::{Data, command, decision, denial, intent, outcome, redemption, revocation, run};
+
+fn data() -> Data {
+    Data::with(&[
+        intent(1),
+        outcome(1, 0),
+        redemption(1),
+        denial(2, "policy"),
+        revocation(Revoked::Transaction("txn-1".to_owned())),
+    ])
+}
+
+#[test]
+fn a_sound_log_verifies_with_its_anchor() {
+    let data = data();
+    let anchor = data.anchor();
+    let ran =
+        run(&["audit", "verify", "--data", data.path(), "--anchor", anchor.to_str().unwrap(), "-o", "json"])
+            .expect(0);
+    let verdict = ran.json();
+    assert_eq!(verdict["verified"], true);
+    assert_eq!(verdict["records"], 5);
+    assert_eq!(verdict["signed_records"], 5);
+    assert_eq!(verdict["anchored_records"], 5);
+    assert_eq!(verdict["key"], data.verifier_key);
+    let text = run(&["audit", "verify", "--data", data.path()]).expect(0).stdout;
+    assert!(text.contains("✔ 5 records") && text.contains("configure audit.anchor"), "{text}");
+}
+
+#[test]
+fn a_changed_byte_is_found_and_its_record_named() {
+    let data = data();
+    let segment = data.only_segment();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(14).position(|window| window == b"delete_account").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let ran = run(&["audit", "verify", "--data", data.path()]).expect(1);
+    assert!(ran.stdout.contains("record 3:"), "{ran:?}");
+    let verdict = run(&["audit", "verify", "--data", data.path(), "-o", "json"]);
+    assert_eq!(verdict.code, 1);
+    assert_eq!(verdict.json()["verified"], false);
+    assert_eq!(verdict.json()["findings"][0]["record"], 3);
+    // A record that cannot be read is not skipped silently elsewhere either.
+    run(&["audit", "query", "--data", data.path()]).expect(1);
+}
+
+#[test]
+fn a_rolled_back_folder_is_found_by_the_anchor_alone() {
+    let (old, new) = (data(), data());
+    let anchor = new.anchor();
+    // Another log's anchor is as wrong as one that is ahead.
+    let ran = run(&["audit", "verify", "--data", old.path(), "--anchor", anchor.to_str().unwrap()]).expect(1);
+    assert!(ran.stdout.contains("anchor-elsewhere"), "{ran:?}");
+}
+
+#[test]
+fn without_the_key_nothing_is_called_signed() {
+    let data = data();
+    std::fs::remove_file(data.folder.path().join("keys/checkpoint.p8")).unwrap();
+    run(&["audit", "verify", "--data", data.path()]).expect(1);
+    run(&["audit", "verify", "--data", data.path(), "--key", &data.verifier_key]).expect(0);
+    run(&["audit", "verify", "--data", data.path(), "--key", "nonsense"]).expect(2);
+    let ran = run(&["audit", "verify", "--data", data.path(), "--without-signatures"]).expect(0);
+    assert!(ran.stdout.contains("not checked"), "{ran:?}");
+}
+
+#[test]
+fn a_proof_convinces_who_has_only_the_verifier_key() {
+    let data = data();
+    let proof = run(&["audit", "prove", "3", "--data", data.path()]).expect(0).stdout;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("proof.json");
+    let verify = |text: &str, key: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(&["audit", "verify", "--proof", file.to_str().unwrap(), "--key", key])
+    };
+    let ran = verify(&proof, &data.verifier_key).expect(0);
+    assert!(
+        ran.stdout.contains("record 3 is in the log") && ran.stdout.contains("delete_account"),
+        "{ran:?}"
+    );
+    // The neighbours: another index, another record, another key, no key at all.
+    verify(&proof.replace("\"index\": 3", "\"index\": 2"), &data.verifier_key).expect(1);
+    let other = run(&["audit", "prove", "2", "--data", data.path()]).json()["entry"].clone();
+    let mut changed: serde_json::Value = serde_json::from_str(&proof).unwrap();
+    changed["entry"] = other;
+    verify(&changed.to_string(), &data.verifier_key).expect(1);
+    verify(&proof, &Data::with(&[intent(1)]).verifier_key).expect(1);
+    let ran = run(&["audit", "verify", "--proof", file.to_str().unwrap()]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains(&data.verifier_key), "{ran:?}");
+    run(&["audit", "prove", "5", "--data", data.path()]).expect(2);
+}
+
+#[test]
+fn queries_find_what_fits_and_nothing_else() {
+    let data = data();
+    let found = |conditions: &[&str]| -> Vec<u64> {
+        let arguments = [&["audit", "query", "--data", data.path(), "-o", "json"], conditions].concat();
+        run(&arguments).expect(0).lines().iter().map(|record| record["index"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(found(&[]), [0, 1, 2, 3, 4]);
+    assert_eq!(found(&["--txn", "txn-1"]), [0, 2, 4]);
+    assert_eq!(found(&["--decision", &decision(1).to_string()]), [0, 1]);
+    assert_eq!(found(&["--kind", "denial"]), [3]);
+    assert_eq!(found(&["--client", "support-bot", "--tool", "refund_payment"]), [0]);
+    assert_eq!(found(&["--server", "https://crm.example/*"]), [0, 3]);
+    assert_eq!(found(&["--sub", "user:acme:*"]), [0]);
+    assert_eq!(found(&["--since", "2026-11-21T09:30:00.003Z"]), [2, 4]);
+    assert_eq!(found(&["--until", "2026-11-21T09:30:00.002Z"]), [0, 1]);
+    assert_eq!(found(&["--limit", "2"]), [0, 1]);
+    run(&["audit", "query", "--data", data.path(), "--since", "yesterday"]).expect(2);
+    run(&["audit", "query", "--data", data.path(), "--kind", "gossip"]).expect(2);
+}
+
+#[test]
+fn the_tail_shows_the_newest_and_follows() {
+    let data = data();
+    let ran = run(&["audit", "tail", "-n", "2", "--data", data.path()]).expect(0);
+    assert_eq!(ran.stdout.lines().count(), 2);
+    assert!(ran.stdout.lines().next().unwrap().contains("denial"), "{ran:?}");
+    let mut child = command(&["audit", "tail", "-n", "1", "--follow", "--data", data.path()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("revocation"));
+    data.append_more(&[denial(7, "level_too_low")]);
+    assert!(lines.next().unwrap().unwrap().contains("level_too_low"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn nothing_that_a_client_chose_steers_the_terminal() {
+    let mut hostile = denial(1, "policy");
+    hostile.tool = Some("x\u{1b}]0;owned\u{7}\u{202e}y\r\nrecord 9 forged".to_owned());
+    let data = Data::with(&[hostile]);
+    let id = decision(1).to_string();
+    for arguments in [&["audit", "tail"][..], &["audit", "query"], &["explain", &id]] {
+        for form in ["table", "json", "yaml"] {
+            let ran = run(&[arguments, &["--data", data.path(), "-o", form]].concat()).expect(0);
+            let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!ran.stdout.contains(bad), "{form}: {ran:?}");
+            assert!(!ran.stdout.contains("\nrecord 9"), "{form}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_without_a_log_is_refused() {
+    let empty = tempfile::tempdir().unwrap();
+    run(&["audit", "verify", "--data", empty.path().to_str().unwrap()]).expect(1);
+    let ran = run(&["audit", "tail", "--config", "/nowhere/deputize.yaml"]).expect(5);
+    assert!(ran.stderr.contains("/nowhere/deputize.yaml"), "{ran:?}");
+    // Nothing was made by looking.
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,72 @@
+//! `deputize explain`.
+
+use deputize_issuer::revocation::Revoked;
+
+use crate::program::{Data, decision, denial, intent, outcome, redemption, revocation, run};
+
+#[test]
+fn a_grant_is_told_from_who_to_what_became_of_it() {
+    let mut onward = intent(2);
+    onward.pjti = Some("jti-1".to_owned());
+    let unrelated = revocation(Revoked::Token("jti-other".to_owned()));
+    let data = Data::with(&[
+        intent(1),
+        outcome(1, 0),
+        redemption(1),
+        onward,
+        outcome(2, 3),
+        unrelated,
+        revocation(Revoked::Person("user:acme:idp:alice".to_owned())),
+    ]);
+    let id = decision(1).to_string();
+    let story = run(&["explain", &id, "--data", data.path(), "-o", "json"]).expect(0).json();
+    assert_eq!(story["decision"], "granted");
+    assert_eq!(story["record"]["sub"], "user:acme:idp:alice");
+    assert!(story["outcome"]["what"] == "minted" && story["outcome"]["index"] == 1, "{story}");
+    assert_eq!(story["redeemed"]["what"], "by crm-guard");
+    assert_eq!(story["onward"][0]["decision"], decision(2).to_string());
+    assert_eq!(story["revoked"].as_array().unwrap().len(), 1);
+    assert_eq!(story["revoked"][0]["index"], 6);
+    let text = run(&["explain", &id, "--data", data.path()]).expect(0).stdout;
+    for part in [
+        "✔ granted",
+        "support-bot, acting as spiffe://",
+        "L3: one call",
+        "40 of 100: tier_medium, writes",
+        "support.refund",
+        "by crm-guard",
+        "everything in this person's name",
+        "audit prove 0",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_denial_says_why_and_what_to_do() {
+    let data = Data::with(&[intent(1), denial(2, "policy")]);
+    let text = run(&["explain", &decision(2).to_string(), "--data", data.path()]).expect(0).stdout;
+    for part in [
+        "✖ denied",
+        "delete_account on https://crm.example/mcp",
+        "baseline.no_deletes",
+        "next: no policy permits it",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn an_intent_without_outcome_counts_as_issued() {
+    let data = Data::with(&[intent(1)]);
+    let text = run(&["explain", &decision(1).to_string(), "--data", data.path()]).expect(0).stdout;
+    assert!(text.contains("treat the token as issued"), "{text}");
+}
+
+#[test]
+fn an_unknown_decision_and_no_id_at_all_are_refused() {
+    let data = Data::with(&[intent(1)]);
+    let ran = run(&["explain", &decision(9).to_string(), "--data", data.path()]).expect(1);
+    assert!(ran.stderr.contains("no record of decision"), "{ran:?}");
+    run(&["explain", "not-an-id", "--data", data.path()]).expect(2);
+}

@@ -1,0 +1,6 @@
+//! The command line, run as a program: what it prints and how it exits.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails should panic")]
+
+mod audit;
+mod explain;
+mod program;
