@@ -32,6 +32,11 @@ impl Key {
         Self::of_p256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
+    /// The same key under another `kid`.
+    pub fn named(self, kid: &str) -> Self {
+        Self { kid: kid.to_owned(), ..self }
+    }
+
     /// A fresh Ed25519 key.
     pub fn ed25519() -> Self {
         let pair = Ed25519KeyPair::generate().unwrap();

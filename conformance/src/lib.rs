@@ -8,5 +8,10 @@
     reason = "a harness that meets something unexpected should stop the test there"
 )]
 
+pub mod exchange;
 pub mod forge;
+pub mod identity;
+pub mod process;
+pub mod trust;
 pub mod wire;
+pub mod world;

@@ -2,10 +2,15 @@
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -15,9 +20,14 @@ use url::Url;
 pub struct Endpoint {
     /// `host:port` as it stands in `Host`.
     pub authority: String,
-    address: String,
-    host: String,
-    tls: Option<Arc<ClientConfig>>,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Tcp(String),
+    Tls(String, ServerName<'static>, Arc<ClientConfig>),
+    Unix(PathBuf),
 }
 
 /// One request, nothing in it checked.
@@ -58,21 +68,35 @@ impl Endpoint {
     /// The endpoint of `url`; `https` needs the configuration that trusts it.
     pub fn new(url: &Url, tls: Option<Arc<ClientConfig>>) -> Self {
         let host = url.host_str().expect("a host").to_owned();
-        let port = url.port_or_known_default().expect("a port");
-        let tls = (url.scheme() == "https").then(|| tls.expect("a TLS configuration"));
-        Self { authority: format!("{host}:{port}"), address: format!("{host}:{port}"), host, tls }
+        let authority = format!("{host}:{}", url.port_or_known_default().expect("a port"));
+        let way = match url.scheme() {
+            "https" => {
+                let name = ServerName::try_from(host).expect("a name");
+                Way::Tls(authority.clone(), name, tls.expect("a TLS configuration"))
+            }
+            _ => Way::Tcp(authority.clone()),
+        };
+        Self { authority, way }
+    }
+
+    /// The endpoint at a Unix socket.
+    pub fn unix(path: &Path) -> Self {
+        Self { authority: "localhost".into(), way: Way::Unix(path.to_owned()) }
     }
 
     /// Connects, retrying nothing.
     pub async fn connect(&self) -> io::Result<Connection> {
-        let tcp = TcpStream::connect(&self.address).await?;
-        tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match &self.tls {
-            None => Box::new(tcp),
-            Some(config) => {
-                let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await?)
+        let tcp = async |address: &str| {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            io::Result::Ok(tcp)
+        };
+        let stream: Box<dyn Stream> = match &self.way {
+            Way::Tcp(address) => Box::new(tcp(address).await?),
+            Way::Tls(address, name, config) => {
+                Box::new(TlsConnector::from(config.clone()).connect(name.clone(), tcp(address).await?).await?)
             }
+            Way::Unix(path) => Box::new(UnixStream::connect(path).await?),
         };
         Ok(Connection { stream, authority: self.authority.clone(), buffered: Vec::new() })
     }

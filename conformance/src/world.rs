@@ -1,0 +1,369 @@
+//! A broker under `serve` with everything around it: two tenants, three issuers, clients, servers, policies.
+
+use crate::{
+    forge::{Key, now, unique},
+    identity::{self, IdentityServer},
+    process::Process,
+    trust::Authority,
+    wire::{Endpoint, Request, Response},
+};
+use deputize_call::digest::tool_digest;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+use url::Url;
+
+/// Everything that surrounds one broker, and the files that it is started from.
+pub struct World {
+    /// Issues user tokens: `/a` and `/b` of tenant acme, `/g` of tenant globex.
+    pub identity: IdentityServer,
+    /// The keys of those issuers by name.
+    pub issuer_keys: BTreeMap<&'static str, Key>,
+    /// The clients' keys by id.
+    pub client_keys: BTreeMap<&'static str, Key>,
+    /// The broker's issuer URL.
+    pub base: String,
+    /// Its public door.
+    pub door: Endpoint,
+    /// Health and metrics.
+    pub observation: Endpoint,
+    /// Administration, on its socket.
+    pub administration: Endpoint,
+    /// Trusts both the broker and the identity provider.
+    pub authority: Authority,
+    folder: TempDir,
+    extra_issuers: Vec<Value>,
+}
+
+/// A started broker and how long it took until it was ready.
+pub struct Started {
+    /// The process.
+    pub process: Process,
+    /// From the start of the process to its first ready answer.
+    pub ready_after: std::time::Duration,
+}
+
+impl World {
+    /// Makes the files. Nothing runs yet but the identity provider.
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let identity = IdentityServer::start(&authority).await;
+        let issuer_keys: BTreeMap<_, _> =
+            ["a", "b", "g"].into_iter().map(|name| (name, Key::es256())).collect();
+        for (name, key) in &issuer_keys {
+            identity.publish(name, identity::jwks(&[key]));
+        }
+        let client_keys = CLIENTS.into_iter().map(|name| (name, Key::es256())).collect();
+        let (port, admin_port) = (free_port(), free_port());
+        let base = format!("https://localhost:{port}");
+        let observation = format!("http://127.0.0.1:{admin_port}").parse().unwrap();
+        Self {
+            door: Endpoint::new(&base.parse::<Url>().unwrap(), Some(authority.client())),
+            observation: Endpoint::new(&observation, None),
+            administration: Endpoint::unix(&folder.path().join("data/admin.sock")),
+            identity,
+            issuer_keys,
+            client_keys,
+            base,
+            authority,
+            folder,
+            extra_issuers: Vec::new(),
+        }
+    }
+
+    /// The folder of all files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Trusts one more issuer of tenant acme, before the start; `members` are added to its entry.
+    pub fn trust_issuer(&mut self, name: &str, members: &Value) {
+        self.trust_issuer_of(&self.identity.issuer(name), members);
+    }
+
+    /// Trusts one more issuer by its URL.
+    pub fn trust_issuer_of(&mut self, issuer: &str, members: &Value) {
+        let mut entry = self.issuer_entry(issuer, "acme");
+        for (member, value) in members.as_object().into_iter().flatten() {
+            entry[member] = value.clone();
+        }
+        self.extra_issuers.push(entry);
+    }
+
+    /// Starts the broker and waits until it takes requests.
+    pub async fn start(&self) -> Started {
+        let config = self.write_files();
+        self.start_again(&config).await
+    }
+
+    /// Starts the broker on the files that are there.
+    pub async fn start_again(&self, config: &Path) -> Started {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the black-box side measures the broker's process in real time"
+        )]
+        let before = std::time::Instant::now();
+        let log = self.folder().join("broker.log");
+        let mut process = Process::start(&["serve", "--config", config.to_str().unwrap()], &log);
+        process
+            .wait_until(async || {
+                let answer = self.observation.send(&Request::get("/readyz")).await;
+                answer.is_ok_and(|answer| answer.status == 200)
+            })
+            .await;
+        Started { process, ready_after: before.elapsed() }
+    }
+
+    /// Where the configuration is.
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("deputize.yaml")
+    }
+
+    /// The claims of a good token of `user` from issuer `/a`, for the client `desk`.
+    pub fn user_claims(&self, user: &str) -> Value {
+        self.user_claims_of("a", user, "desk-app")
+    }
+
+    /// The claims of a good token of `user` from this issuer, for this audience.
+    pub fn user_claims_of(&self, issuer: &str, user: &str, audience: &str) -> Value {
+        json!({
+            "iss": self.identity.issuer(issuer), "sub": user, "aud": audience, "iat": now(), "exp": now() + 600,
+            "jti": unique(), "auth_time": now() - 5, "acr": "basic", "amr": ["pwd"], "groups": ["support"],
+        })
+    }
+
+    /// A good token of `user` from issuer `/a`.
+    pub fn user_token(&self, user: &str) -> String {
+        self.issuer_keys["a"].token("JWT", &self.user_claims(user))
+    }
+
+    /// The sum of a metric over all its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.observation.send(&Request::get("/metrics")).await.unwrap();
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The entries of the audit log from this index on, and its size.
+    pub async fn log(&self, from: u64) -> (Vec<Value>, u64) {
+        let (mut entries, mut next) = (Vec::new(), from);
+        loop {
+            let request = Request::get(&format!("/admin/log?from={next}&limit=1000"));
+            let answer = self.administration.send(&request).await.unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let page = answer.json();
+            let size = page["size"].as_u64().unwrap();
+            let found = page["entries"].as_array().unwrap();
+            entries.extend(found.iter().map(|found| found["entry"].clone()));
+            next += found.len() as u64;
+            if next >= size || found.is_empty() {
+                return (entries, size);
+            }
+        }
+    }
+
+    /// How many entries the audit log has.
+    pub async fn log_size(&self) -> u64 {
+        let answer = self.administration.send(&Request::get("/admin/log?from=0&limit=1")).await.unwrap();
+        answer.json()["size"].as_u64().unwrap()
+    }
+
+    /// Writes configuration, certificates, keys, registry and policies; returns the configuration's path.
+    pub fn write_files(&self) -> PathBuf {
+        let folder = self.folder();
+        for name in ["registry", "policies", "clients"] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        std::fs::write(folder.join("ca.pem"), self.authority.pem()).unwrap();
+        self.authority.certify().write(folder, "tls");
+        for (id, key) in &self.client_keys {
+            let jwks = json!({ "keys": [key.jwk()] });
+            std::fs::write(folder.join(format!("clients/{id}.json")), jwks.to_string()).unwrap();
+        }
+        for server in servers() {
+            let file = folder.join(format!("registry/{}.json", server["id"].as_str().unwrap()));
+            std::fs::write(file, server.to_string()).unwrap();
+        }
+        std::fs::write(folder.join("policies/acme.cedar"), POLICY).unwrap();
+        let config = self.config();
+        std::fs::write(&config, self.configuration().to_string()).unwrap();
+        config
+    }
+
+    fn configuration(&self) -> Value {
+        let mut issuers = vec![
+            self.issuer_entry(&self.identity.issuer("a"), "acme"),
+            self.issuer_entry(&self.identity.issuer("b"), "acme"),
+            self.issuer_entry(&self.identity.issuer("g"), "globex"),
+        ];
+        issuers.extend(self.extra_issuers.iter().cloned());
+        let client = |id: &str, tenant: &str, more: Value| {
+            let mut client = json!({ "id": id, "tenant": tenant, "jwks_file": format!("clients/{id}.json") });
+            for (member, value) in more.as_object().unwrap() {
+                client[member] = value.clone();
+            }
+            client
+        };
+        json!({
+            "issuer": self.base,
+            "data_dir": "data",
+            "listen": {
+                "address": self.door.authority.replace("localhost", "127.0.0.1"),
+                "tls": { "certificate_file": "tls.pem", "key_file": "tls.key" },
+            },
+            "admin": { "address": self.observation.authority },
+            "audit": { "anchor": "anchor.json" },
+            "identity_providers": issuers,
+            "registry": "registry",
+            "policies": "policies",
+            // Each denial is to have its own record, so that records can be counted against answers.
+            "limits": { "source_per_second": 100_000, "client_per_second": 100_000, "denials_per_second": 100_000 },
+            "clients": [
+                client("desk", "acme", json!({
+                    "actor": "spiffe://acme.test/agent/desk", "subject_audiences": ["desk-app"],
+                    "may_call": [{ "resource": "*" }], "client_credentials": true,
+                    "presents_actors": [{ "issuer": self.base, "subject": "helper-agent", "actor": "helper-agent" }],
+                })),
+                client("other", "acme", json!({ "subject_audiences": ["other-app"], "may_call": [{ "resource": "*" }] })),
+                client("narrow", "acme", json!({
+                    "subject_audiences": ["desk-app"],
+                    "may_call": [{ "resource": CRM, "tools": ["find_customer"] }],
+                })),
+                client("crm", "acme", json!({ "server": CRM, "may_call": [{ "resource": LEDGER }] })),
+                client("ledger", "acme", json!({ "server": LEDGER, "may_call": [{ "resource": "*" }] })),
+                client("retired", "acme", json!({ "enabled": false, "may_call": [{ "resource": "*" }] })),
+                client("globex-desk", "globex", json!({
+                    "subject_audiences": ["desk-app"], "may_call": [{ "resource": "*" }],
+                })),
+            ],
+        })
+    }
+
+    fn issuer_entry(&self, issuer: &str, tenant: &str) -> Value {
+        json!({
+            "issuer": issuer, "tenant": tenant, "preset": "generic", "ca_file": "ca.pem",
+            "allow_private_addresses": true,
+        })
+    }
+}
+
+/// One tool of tier medium and level L3, two looser ones, and a next hop.
+fn servers() -> Vec<Value> {
+    let text = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
+    let refund = tool(
+        "refund_payment",
+        "write",
+        "medium",
+        json!({ "payment_id": text, "amount_cents": { "type": "integer", "minimum": 1 } }),
+        json!({
+            "level": "L3",
+            "downstream": [{ "server": LEDGER, "tool": "list_entries", "level": "L1" }, { "server": LEDGER, "tool": "post_entry", "level": "L2" }],
+            "example_arguments": { "payment_id": "pay_81", "amount_cents": 4200 },
+        }),
+    );
+    let find = tool("find_customer", "read", "low", json!({ "name": text }), json!({}));
+    let export = tool(
+        "export_folder",
+        "read",
+        "medium",
+        json!({ "path": text, "format": text }),
+        json!({ "level": "L2" }),
+    );
+    let retired =
+        tool("old_refund", "write", "low", json!({ "payment_id": text }), json!({ "enabled": false }));
+    let wipe = tool("wipe", "write", "critical", json!({ "name": text }), json!({}));
+    let numbers = tool("count", "read", "low", json!({ "n": { "type": "number" } }), json!({}));
+    let list = tool("list_entries", "read", "low", json!({ "account": text }), json!({}));
+    let post = tool(
+        "post_entry",
+        "write",
+        "medium",
+        json!({ "account": text, "amount_cents": { "type": "integer" } }),
+        json!({}),
+    );
+    vec![
+        server(
+            "crm",
+            CRM,
+            "acme",
+            json!({ "client_id": "crm", "tools": [refund, find, export, retired, wipe, numbers] }),
+        ),
+        server("ledger", LEDGER, "acme", json!({ "client_id": "ledger", "tools": [list, post] })),
+        server(
+            "archive",
+            ARCHIVE,
+            "acme",
+            json!({ "enabled": false, "tools": [tool("look", "read", "low", json!({ "name": text }), json!({}))] }),
+        ),
+        server(
+            "globex-crm",
+            GLOBEX,
+            "globex",
+            json!({ "tools": [tool("find_customer", "read", "low", json!({ "name": text }), json!({}))] }),
+        ),
+    ]
+}
+
+fn server(id: &str, resource: &str, tenant: &str, more: Value) -> Value {
+    let mut server = json!({
+        "id": id, "resource": resource, "tenant": tenant, "version": "1.0.0", "owner": "conformance",
+        "purpose": "to be asked for", "environment": "development", "data_class": "internal", "verifier": "guard",
+    });
+    for (member, value) in more.as_object().unwrap() {
+        server[member] = value.clone();
+    }
+    server
+}
+
+fn tool(name: &str, effect: &str, tier: &str, properties: Value, more: Value) -> Value {
+    let required: Vec<_> = properties.as_object().unwrap().keys().cloned().collect();
+    let definition = json!({
+        "name": name, "description": format!("Does {name}."),
+        "inputSchema": { "type": "object", "properties": properties, "required": required, "additionalProperties": false },
+    });
+    let digest = tool_digest(definition.as_object().unwrap()).unwrap();
+    let mut tool = json!({ "tier": tier, "effect": effect, "tool_digest": digest, "definition": definition });
+    for (member, value) in more.as_object().unwrap() {
+        tool[member] = value.clone();
+    }
+    tool
+}
+
+/// The token of an answer.
+pub fn token_of(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
+    response.json()["access_token"].as_str().expect("an access token").to_owned()
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The server that most requests ask for.
+pub const CRM: &str = "https://crm.acme.test/mcp";
+/// The server of the next hop.
+pub const LEDGER: &str = "https://ledger.acme.test/mcp";
+/// A disabled server.
+pub const ARCHIVE: &str = "https://archive.acme.test/mcp";
+/// A server of another tenant.
+pub const GLOBEX: &str = "https://crm.globex.test/mcp";
+
+const CLIENTS: [&str; 7] = ["desk", "other", "narrow", "crm", "ledger", "retired", "globex-desk"];
+
+const POLICY: &str = r#"
+@id("people-may-call")
+permit (principal is User, action == Action::"tools/call", resource is Tool);
+
+@id("everyone-may-list")
+permit (principal, action == Action::"tools/list", resource is Server);
+
+@id("suspended-may-not")
+forbid (principal is User, action == Action::"tools/call", resource is Tool)
+when { principal has acr && principal.acr == "suspended" };
+"#;

@@ -1,0 +1,102 @@
+//! The catalogue of hostile inputs, and what is known not to hold yet.
+
+use crate::Case;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// `hostile.toml` with `expected_failures.toml`.
+pub(crate) struct Catalogue {
+    pub(crate) cases: Vec<Listed>,
+    expected_failures: Vec<ExpectedFailure>,
+}
+
+/// One line of `hostile.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listed {
+    /// `H-01.a`: number of the class, letter of the case.
+    pub(crate) id: String,
+    /// The input, in words.
+    pub(crate) input: String,
+    /// Status and code that each of the case's answers must have.
+    pub(crate) answer: String,
+    /// The function that makes the input.
+    pub(crate) test: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedFailure {
+    id: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostileFile {
+    case: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedFailuresFile {
+    #[serde(default)]
+    failure: Vec<ExpectedFailure>,
+}
+
+impl Catalogue {
+    pub(crate) fn read() -> Self {
+        let hostile: HostileFile = toml::from_str(include_str!("../../hostile.toml")).unwrap();
+        let expected: ExpectedFailuresFile =
+            toml::from_str(include_str!("../../expected_failures.toml")).unwrap();
+        let expected_failures =
+            expected.failure.into_iter().filter(|failure| failure.id.starts_with("H-")).collect();
+        Self { cases: hostile.case, expected_failures }
+    }
+
+    /// What is wrong with the catalogue itself: a case without a test, a test without a case, a class without a case.
+    pub(crate) fn problems(&self, modules: &[&[Case]]) -> Vec<String> {
+        let tests: BTreeSet<_> =
+            modules.iter().flat_map(|module| module.iter().map(|case| case.name)).collect();
+        let listed: BTreeSet<_> = self.cases.iter().map(|case| case.test.as_str()).collect();
+        let ids: BTreeSet<_> = self.cases.iter().map(|case| case.id.as_str()).collect();
+        let mut problems = Vec::new();
+        problems.extend(
+            listed.difference(&tests).map(|name| format!("{name} is listed, but there is no such test")),
+        );
+        problems.extend(tests.difference(&listed).map(|name| format!("{name} is not listed")));
+        if ids.len() != self.cases.len() {
+            problems.push("an id stands twice".to_owned());
+        }
+        for class in CLASSES {
+            if !ids.iter().any(|id| id.strip_prefix(class).is_some_and(|rest| rest.starts_with('.'))) {
+                problems.push(format!("{class} has no case"));
+            }
+        }
+        for failure in &self.expected_failures {
+            if !ids.contains(failure.id.as_str()) || failure.reason.is_empty() {
+                problems.push(format!("expected failure {}: no such case, or no reason", failure.id));
+            }
+        }
+        problems
+    }
+
+    /// Turns an outcome round where a failure is expected. An expected failure that passes is a failure.
+    pub(crate) fn with_expectation(
+        &self,
+        case: &Listed,
+        outcome: Result<(), String>,
+    ) -> Result<String, String> {
+        match (self.expected_failures.iter().find(|failure| failure.id == case.id), outcome) {
+            (None, outcome) => outcome.map(|()| String::new()),
+            (Some(expected), Err(_)) => Ok(format!(" (fails as expected: {})", expected.reason)),
+            (Some(_), Ok(())) => Err("passes now: take it out of expected_failures.toml".to_owned()),
+        }
+    }
+}
+
+/// The classes of hostile input that concern the broker alone.
+const CLASSES: [&str; 19] = [
+    "H-01", "H-02", "H-03", "H-04", "H-05", "H-06", "H-07", "H-08", "H-09", "H-10", "H-11", "H-12", "H-13",
+    "H-14", "H-15", "H-16", "H-20", "H-21", "H-22",
+];

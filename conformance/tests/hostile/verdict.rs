@@ -1,0 +1,77 @@
+//! What must hold after each case.
+
+use deputize_conformance::{
+    exchange::{Lab, Tally},
+    wire::Response,
+};
+use serde_json::Value;
+use std::time::Duration;
+
+/// The books before a case.
+pub(crate) struct Account {
+    tally: Tally,
+    counted: f64,
+    log_size: u64,
+}
+
+impl Account {
+    pub(crate) async fn take(lab: &Lab) -> Self {
+        Self {
+            tally: lab.tally(),
+            counted: lab.world.metric(REFUSALS).await,
+            log_size: lab.world.log_size().await,
+        }
+    }
+}
+
+/// Each answer is a refusal with this status and code, says nothing it should not, and can be referred to.
+pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), String> {
+    if answers.is_empty() {
+        return Err("the case made no request".to_owned());
+    }
+    for answer in answers {
+        let body = answer.json();
+        let got = format!("{} {}", answer.status, body["error"].as_str().unwrap_or("-"));
+        if got != expected {
+            return Err(format!("expected {expected}, got {got}: {}", String::from_utf8_lossy(&answer.body)));
+        }
+        if body.get("access_token").is_some() || !body["error_description"].is_string() {
+            return Err(format!("not the shape of a refusal: {body}"));
+        }
+        if answer.header("x-request-id").is_none() || answer.header("cache-control") != Some("no-store") {
+            return Err(format!("headers of a refusal are missing: {:?}", answer.headers));
+        }
+    }
+    Ok(())
+}
+
+/// As many credentials were minted as honest requests got one, each with its outcome; and each refusal is in the
+/// log or in the count.
+pub(crate) async fn check_account(lab: &Lab, before: &Account) -> Result<(), String> {
+    let mut books = String::new();
+    for _ in 0..SETTLE_TRIES {
+        let tally = lab.tally();
+        let (granted, refused) = (tally.granted - before.tally.granted, tally.refused - before.tally.refused);
+        let (entries, _) = lab.world.log(before.log_size).await;
+        let of_kind =
+            |kind: &str| entries.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<&Value>>();
+        let intents = of_kind("intent").len();
+        let minted = of_kind("outcome").iter().filter(|entry| entry["result"] == "minted").count();
+        let recorded = of_kind("denial").len();
+        let counted = (lab.world.metric(REFUSALS).await - before.counted) as usize;
+        if (intents, minted, recorded + counted) == (granted, granted, refused) {
+            return Ok(());
+        }
+        books = format!(
+            "{granted} tokens and {refused} refusals were answered, but {intents} intents, {minted} minted, \
+             {recorded} denials recorded and {counted} counted"
+        );
+        // Outcomes are written behind the answer.
+        tokio::time::sleep(SETTLE).await;
+    }
+    Err(books)
+}
+
+const REFUSALS: &str = "deputize_refusals_total";
+const SETTLE: Duration = Duration::from_millis(20);
+const SETTLE_TRIES: usize = 100;
