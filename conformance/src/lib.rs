@@ -8,9 +8,11 @@
     reason = "a harness that meets something unexpected should stop the test there"
 )]
 
+pub mod dev;
 pub mod exchange;
 pub mod forge;
 pub mod identity;
+pub mod node;
 pub mod process;
 pub mod trust;
 pub mod wire;

@@ -1,0 +1,42 @@
+//! `deputize dev`: everything in one process, started and found through its ready file.
+
+use crate::process::Process;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A running `deputize dev`.
+pub struct Dev {
+    /// What its ready file says.
+    pub ready: Value,
+    /// Its process.
+    pub process: Process,
+    _folder: TempDir,
+}
+
+impl Dev {
+    /// Starts it on free ports and waits for the ready file.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, log) = (folder.path().join("ready.json"), folder.path().join("dev.log"));
+        let arguments = ["dev", "--port", "0", "--ready-file", file.to_str().unwrap()];
+        let mut process = Process::start(&arguments, &log);
+        process.wait_until(async || file.exists()).await;
+        // It comes by rename, so what is there is whole.
+        let ready = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(mode(&file), 0o600, "the ready file holds a private key");
+        Self { ready, process, _folder: folder }
+    }
+
+    /// A member of the ready file that is a text, by JSON Pointer.
+    pub fn text(&self, pointer: &str) -> &str {
+        self.ready
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("{pointer} in {}", self.ready))
+    }
+}
+
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
