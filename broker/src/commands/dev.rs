@@ -12,16 +12,16 @@ use crate::{
 use clap::Args;
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
 /// What may be said to `deputize dev`.
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
-    /// Where the broker listens: a loopback address; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    /// Where the broker listens on loopback; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    port: u16,
     /// Where its files go: a folder that does not exist yet. By default a temporary one, removed at the end
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -35,8 +35,11 @@ pub(crate) struct Dev {
 /// # Errors
 /// [`CannotStart`].
 pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
-    let environment =
-        environment::start(&Choices { listen: arguments.listen, folder: arguments.folder }).await?;
+    let environment = environment::start(&Choices {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port)),
+        folder: arguments.folder,
+    })
+    .await?;
     if let Some(file) = &arguments.ready_file {
         let written = ready_file::write(file, &environment.ready);
         if let Err(error) = written {
