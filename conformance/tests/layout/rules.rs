@@ -51,7 +51,11 @@ pub(crate) const ABSENCES: &[Absence] = &[
             "temporarily_unavailable",
         ]),
         within: &["issuer/", "workload-api/", "broker/src/"],
-        except: &[("broker/src/http/error.rs", "the one file")],
+        except: &[
+            ("broker/src/http/error.rs", "the one file"),
+            ("broker/src/dev/identity_provider/", "another server: the OpenID provider of dev"),
+            ("broker/src/dev/story/", "a client: it reads the codes that it expects"),
+        ],
         tests_too: false,
         broken_by: ("broker/src/http/token.rs", r#"fn f() -> &'static str { "invalid_grant" }"#),
     },
@@ -75,7 +79,11 @@ pub(crate) const ABSENCES: &[Absence] = &[
             "StatusCode::from_u16",
         ]),
         within: &["issuer/", "workload-api/", "broker/src/"],
-        except: &[("broker/src/http/error.rs", "the one file")],
+        except: &[
+            ("broker/src/http/error.rs", "the one file"),
+            ("broker/src/dev/identity_provider/", "another server: the OpenID provider of dev"),
+            ("broker/src/dev/example_server/", "another server: the MCP server of dev"),
+        ],
         tests_too: false,
         broken_by: ("broker/src/http/admin.rs", "fn f() -> StatusCode { StatusCode::FORBIDDEN }"),
     },
@@ -131,10 +139,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
         reason: "everything but the assembly sees a backend through the trait of the stage that asks",
         seek: Seek::Code(&["backends::"]),
         within: &["broker/src/"],
-        except: &[
-            ("broker/src/assemble.rs", "the assembly"),
-            ("broker/src/backends/", "the backends themselves"),
-        ],
+        except: &[("broker/src/assemble.rs", "the assembly")],
         tests_too: false,
         broken_by: ("broker/src/http/token.rs", "use crate::backends::embedded::Store;"),
     },
@@ -216,4 +221,7 @@ pub(crate) const MAX_FILE_LINES: usize = 400;
 pub(crate) const MAX_FUNCTION_LINES: usize = 70;
 
 /// Files, and functions (`path::name`), that are better long, and why.
-pub(crate) const BETTER_LONG: &[(&str, &str)] = &[];
+pub(crate) const BETTER_LONG: &[(&str, &str)] = &[
+    ("issuer/src/ask.rs::read", "one arm for each member: a table"),
+    ("issuer/src/decide.rs", "the checks of one decision, in the order in which they run"),
+];
