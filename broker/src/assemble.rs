@@ -148,7 +148,7 @@ async fn provider_keys(
         };
         sources.push(IssuerSource {
             issuer: upstream.provider.issuer.clone(),
-            jwks_uri: None,
+            jwks_uri: upstream.jwks_uri.clone(),
             fetcher: Arc::new(Fetcher::new(reach).map_err(cannot)?),
         });
     }

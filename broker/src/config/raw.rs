@@ -103,6 +103,12 @@ pub struct IdentityProvider {
     /// What differs from the preset.
     #[serde(default)]
     pub claims: Claims,
+    /// Where its keys are, for an issuer without discovery.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// Greatest age of its tokens since `iat`, in seconds.
+    #[serde(default)]
+    pub max_age_seconds: Option<u64>,
     /// PEM file of a private certification authority.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
@@ -136,6 +142,10 @@ pub struct Claims {
     pub roles: BTreeMap<String, Vec<String>>,
     /// Further claims for policy: name there → claim here.
     pub extra: BTreeMap<String, String>,
+    /// Claims that must have one of these values: `hd` at Google, `org_id` at Auth0.
+    pub required: BTreeMap<String, Vec<String>>,
+    /// The claim that names one human at all of the tenant's issuers, for comparing persons across them.
+    pub common: Option<String>,
 }
 
 /// One OAuth client.

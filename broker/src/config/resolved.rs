@@ -69,6 +69,8 @@ pub struct Listen {
 pub struct Upstream {
     /// How its tokens are read.
     pub provider: Provider,
+    /// Where its keys are, for an issuer without discovery.
+    pub jwks_uri: Option<Url>,
     /// PEM file of its private certification authority.
     pub ca_file: Option<PathBuf>,
     /// Whether its address may be private.
@@ -250,8 +252,17 @@ impl Check<'_> {
         let extra =
             raw.claims.extra.iter().map(|(name, path)| (name.clone(), ClaimPath::from(path.as_str())));
         provider.claims.extra.extend(extra);
+        let required = raw.claims.required.iter().map(|(path, values)| (ClaimPath::from(path.as_str()), values.clone()));
+        provider.claims.required.extend(required);
+        provider.claims.common_claim = raw.claims.common.as_deref().map(ClaimPath::from);
+        provider.max_age_seconds = raw.max_age_seconds;
+        let jwks_uri = raw.jwks_uri.as_ref().and_then(|uri| {
+            self.https("identity_providers.jwks_uri", uri);
+            Url::parse(uri).ok()
+        });
         Upstream {
             provider,
+            jwks_uri,
             ca_file: raw.ca_file.as_ref().map(|file| self.folder.join(file)),
             allow_private_addresses: raw.allow_private_addresses || self.mode == Mode::Development,
         }
