@@ -2,7 +2,7 @@
 //! came from which.
 
 use deputize_issuer::{
-    lineage::Lineage,
+    lineage::{self, Lineage},
     log::{LogError, LogReader},
     record::{Entry, Kind},
     replay::EmbeddedReplay,
@@ -28,6 +28,7 @@ pub fn from_log(
     lineage: &Lineage,
 ) -> Result<Restored, LogError> {
     let mut restored = Restored::default();
+    let mut live = Vec::new();
     let now = now_ms / 1000;
     for entry in reader.tail(u64::MAX) {
         let (_, bytes) = entry?;
@@ -42,13 +43,17 @@ pub fn from_log(
             assertions.restore(tag);
             restored.assertions += 1;
         }
-        if let (Kind::Intent, Some(jti), Some(exp)) = (entry.kind, &entry.jti, entry.exp)
+        if let (Kind::Intent, Some(jti), Some(exp)) = (entry.kind, entry.jti, entry.exp)
             && exp >= now
-        {
             // If there are more than fit, the newest are held; older ones could only be refused as unknown.
-            if lineage.remember(jti, entry.pjti.as_deref(), None, (exp, now)).is_err() {
-                continue;
-            }
+            && live.len() < lineage::CAPACITY
+        {
+            live.push((jti, entry.pjti, exp));
+        }
+    }
+    // Parents before their children, who are entered with them.
+    for (jti, parent, exp) in live.into_iter().rev() {
+        if lineage.remember(&jti, parent.as_deref(), None, (exp, now)).is_ok() {
             restored.tokens += 1;
         }
     }

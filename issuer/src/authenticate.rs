@@ -328,9 +328,9 @@ impl Clients {
     pub fn enabled(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).filter(|client| client.enabled).cloned()
     }
-    /// The enabled client that acts under this name.
-    pub fn acting_as(&self, actor: &str) -> Option<Arc<Client>> {
-        self.by_actor.get(actor).filter(|client| client.enabled).cloned()
+    /// The client that acts under this name, enabled or not.
+    pub fn acting_as(&self, actor: &str) -> Option<&Arc<Client>> {
+        self.by_actor.get(actor)
     }
     /// All clients.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {

@@ -57,25 +57,30 @@ pub struct ClockWatch {
 #[derive(Debug)]
 struct Agreement {
     offset_ms: i128,
-    parted: bool,
+    /// Uptime up to which drift has been followed.
+    followed: Duration,
 }
 
 impl ClockWatch {
     /// Takes today's difference between the clocks as the right one.
     pub fn new(clock: &dyn Clock) -> Self {
-        Self { agreed: Mutex::new(Agreement { offset_ms: offset_ms(clock), parted: false }) }
+        Self { agreed: Mutex::new(Agreement { offset_ms: offset_ms(clock), followed: clock.uptime() }) }
     }
 
     /// Whether minting may go on: the clocks have parted by no more than [`MAX_DRIFT_MS`] since they last agreed.
-    /// Slow drift (NTP slewing) is followed; a jump is not, until the clock comes back or the process restarts.
+    /// Slow drift (NTP slewing) is followed, by 1 ms in a second however often this is asked; a jump is not, until
+    /// the clock comes back or the process restarts.
     pub fn agrees(&self, clock: &dyn Clock) -> bool {
         let now = offset_ms(clock);
         let mut agreed = self.agreed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let within = (now - agreed.offset_ms).abs() <= i128::from(MAX_DRIFT_MS);
-        if within {
-            agreed.offset_ms += (now - agreed.offset_ms).signum();
+        let parted = now - agreed.offset_ms;
+        let within = parted.abs() <= i128::from(MAX_DRIFT_MS);
+        let elapsed_seconds = clock.uptime().saturating_sub(agreed.followed).as_secs();
+        if within && elapsed_seconds > 0 {
+            let most = i128::from(elapsed_seconds);
+            agreed.offset_ms += parted.clamp(-most, most);
+            agreed.followed = clock.uptime();
         }
-        agreed.parted = !within;
         within
     }
 }
@@ -151,6 +156,30 @@ mod tests {
         assert!(!watch.agrees(&clock), "parted by more than two seconds");
         clock.advance(Duration::from_secs(1));
         assert!(!watch.agrees(&clock), "still parted");
+    }
+
+    #[test]
+    fn asking_often_does_not_make_a_jump_a_drift() {
+        let clock = TestClock::at_seconds(1_000_000);
+        let watch = ClockWatch::new(&clock);
+        for _ in 0..2 {
+            clock.jump_wall(Duration::from_millis(MAX_DRIFT_MS * 3 / 4));
+            for _ in 0..10_000 {
+                watch.agrees(&clock);
+            }
+        }
+        assert!(!watch.agrees(&clock), "two jumps of 1.5 s");
+    }
+
+    #[test]
+    fn drift_of_a_millisecond_in_a_second_is_followed_for_hours() {
+        let clock = TestClock::at_seconds(1_000_000);
+        let watch = ClockWatch::new(&clock);
+        for _ in 0..10_000 {
+            clock.advance(Duration::from_secs(1));
+            clock.jump_wall(Duration::from_millis(1));
+            assert!(watch.agrees(&clock));
+        }
     }
 
     #[test]

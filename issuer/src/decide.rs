@@ -22,6 +22,7 @@ use crate::{
     hop,
     policy::{Binding, Claimed, Facts, Verdict},
     registry::{Server, Tier, Tool, Verifier},
+    revocation::Revoked,
     risk::{self, Risk},
     transaction::Beginner,
     verify_subject::Subject,
@@ -91,12 +92,15 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
     if !desk.clock_watch.agrees(desk.clock.as_ref()) {
         return Err(IssueError::Uncertain("clocks_disagree"));
     }
-    let rules = desk.rules.load_full();
+    if application.ask.approval_id.is_some() {
+        // No approval was ever given out: whoever comes back with one made it up.
+        return Err(IssueError::Request("approval_unknown"));
+    }
+    let rules = desk.rules.load();
     let wanted = find_target(&rules, application)?;
     check_call(&wanted, application.ask)?;
     hop::check_ceiling(&rules, application, &wanted)?;
     check_scope(application.ask, &wanted)?;
-    check_not_revoked(desk, application)?;
     check_user_authentication(desk, application, &wanted)?;
     let risk = assess(application, &wanted);
     let verdict = ask_policy(desk, &rules, application, &wanted, &risk)?;
@@ -104,6 +108,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
         return Ok(Decision::Wait(Wait { requirement }));
     }
     let claims = claims(desk, application, &wanted, &verdict, rules.policies.digest())?;
+    check_not_revoked(desk, &claims)?;
     remember_lineage(desk, application, &wanted, &claims)?;
     Ok(Decision::Grant(Grant {
         terms: Terms {
@@ -167,6 +172,9 @@ fn find_target(rules: &Rules, application: &Application<'_>) -> Result<Wanted, I
     if !client.may_reach(ask.resource.as_str(), ask.call.tool_name()) {
         return Err(IssueError::Target("beyond_the_clients_reach"));
     }
+    if application.subject.is_none() && !client.client_credentials {
+        return Err(IssueError::Request("client_credentials_not_allowed"));
+    }
     if application.subject.is_none() && ask.call.level() > Level::L0 {
         return Err(details(
             "client_credentials_beyond_listing",
@@ -201,6 +209,10 @@ fn check_call(wanted: &Wanted, ask: &Ask) -> Result<(), IssueError> {
             let most = tool.record.max_uses.unwrap_or(DEFAULT_MAX_USES);
             if max_uses.is_some_and(|uses| uses > most) {
                 return Err(details("max_uses_beyond_the_record", "fewer uses, please"));
+            }
+            // They go into the token, which no verifier reads beyond its size limit.
+            if serde_json::to_vec(constraints).map_or(true, |bytes| bytes.len() > MAX_CONSTRAINTS_BYTES) {
+                return Err(details("constraints_too_large", "at most 8 KiB of constraints"));
             }
             check_constraints_cover(tool, constraints)
         }
@@ -253,11 +265,14 @@ fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> {
     }
 }
 
-fn check_not_revoked(desk: &Desk, application: &Application<'_>) -> Result<(), IssueError> {
-    let Some(subject) = application.subject else { return Ok(()) };
-    let person = crate::revocation::Revoked::Person(subject.person().sub.clone());
-    if desk.revocations.any_revoked(&[person]) {
-        return Err(IssueError::SubjectToken { reason: "person_disabled", detail: String::new() });
+/// Neither the person nor the transaction may have been revoked.
+fn check_not_revoked(desk: &Desk, claims: &ToolCallClaims) -> Result<(), IssueError> {
+    let refuse = |reason| Err(IssueError::SubjectToken { reason, detail: String::new() });
+    if desk.revocations.any_revoked(&[Revoked::Person(claims.sub.clone())]) {
+        return refuse("person_disabled");
+    }
+    if desk.revocations.any_revoked(&[Revoked::Transaction(claims.txn.clone())]) {
+        return refuse("transaction_revoked");
     }
     Ok(())
 }
@@ -339,11 +354,12 @@ fn ask_policy(
         data_classes_read: &[],
         now: desk.clock.now_seconds(),
     };
-    let verdict = allowed(rules.policies.evaluate(&facts))?;
+    let mut verdict = allowed(rules.policies.evaluate(&facts))?;
     for predecessor in predecessors {
         hop::check_predecessor(rules, predecessor, application, wanted)?;
         facts.actor = predecessor;
-        allowed(rules.policies.evaluate(&facts))?;
+        // What a policy demands for one agent of the chain is demanded of the whole.
+        verdict.requires.extend(allowed(rules.policies.evaluate(&facts))?.requires);
     }
     Ok(verdict)
 }
@@ -381,8 +397,12 @@ fn claims(
     let sub = application.subject.map_or(client.id.as_str(), |subject| &subject.person().sub);
     let act = application.subject.map(|subject| subject.act().clone());
     let parent = application.subject.and_then(Subject::parent).map(|parent| &parent.claims);
-    let beginner = Beginner { tenant: &client.tenant, client_id: &client.id, sub, actor: client.actor() };
+    let actor = act.as_ref().map_or(client.actor(), |act| &act.sub);
+    let beginner = Beginner { tenant: &client.tenant, client_id: &client.id, sub, actor };
     let txn = match (parent, &ask.transaction_id) {
+        (Some(parent), Some(id)) if *id != parent.txn => {
+            return Err(IssueError::Request("transaction_of_another_token"));
+        }
         (Some(parent), _) => parent.txn.clone(),
         (None, Some(id)) => desk.transactions.go_on(desk.clock.as_ref(), beginner, id)?,
         (None, None) => desk.transactions.begin(desk.clock.as_ref(), beginner)?,
@@ -438,7 +458,11 @@ fn detail(
         call_digest,
         constraints,
         max_uses,
-        policy: PolicyRef { digest: policy_digest.to_owned(), ids: verdict.policy_ids.clone() },
+        policy: PolicyRef {
+            digest: policy_digest.to_owned(),
+            // Each of them would have allowed it alone; the token has room for some.
+            ids: verdict.policy_ids.iter().take(MAX_POLICY_IDS).cloned().collect(),
+        },
     }
 }
 
@@ -488,3 +512,5 @@ pub const LISTING_ACTIONS: [&str; 5] =
     ["server/discover", "tools/list", "resources/list", "resources/templates/list", "prompts/list"];
 const DEFAULT_LIFETIME_SECONDS: u64 = 60;
 const DEFAULT_MAX_USES: u32 = 10;
+const MAX_CONSTRAINTS_BYTES: usize = 8 * 1024;
+const MAX_POLICY_IDS: usize = 16;

@@ -30,8 +30,10 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
     let calling = rules
         .registry
         .server(&parent.claims.aud)
+        .filter(|server| server.record.enabled)
         .zip(from.identifier.as_deref())
         .and_then(|(server, tool)| server.tool(tool))
+        .filter(|tool| tool.record.enabled)
         .ok_or(beyond.clone())?;
     if Some(calling.tool_digest) != from.tool_digest {
         return Err(IssueError::Target("calling_tool_changed"));
@@ -85,6 +87,10 @@ pub(crate) fn check_predecessor(
 ) -> Result<(), IssueError> {
     let reach = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
     match rules.clients.acting_as(predecessor) {
+        Some(client) if !client.enabled => Err(IssueError::Target("predecessor_disabled")),
+        Some(client) if client.tenant != application.caller.client().tenant => {
+            Err(IssueError::Target("predecessor_of_another_tenant"))
+        }
         Some(client) if !client.may_reach(reach.0, reach.1) => {
             Err(IssueError::Target("beyond_a_predecessors_reach"))
         }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod decide;
 pub mod desk;
 pub mod error;
+pub mod fakes;
 mod hop;
 pub mod issue;
 pub mod keys;

@@ -2,7 +2,13 @@
 
 use deputize_call::{claims::ToolCallClaims, level::Level, once::Once, token};
 
-use crate::{authenticate::Caller, desk::Desk, error::IssueError, record, revocation::Revoked};
+use crate::{
+    authenticate::{Caller, SpentId},
+    desk::Desk,
+    error::IssueError,
+    record,
+    revocation::Revoked,
+};
 
 /// The answer to a redemption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +26,11 @@ pub enum Redeemed {
 /// # Errors
 /// [`IssueError::RecordUnavailable`], [`IssueError::Uncertain`]: the call must not run.
 pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<Redeemed, IssueError> {
+    if !desk.clock_watch.agrees(desk.clock.as_ref()) {
+        // Set back far enough, the wall clock would revive tokens whose use has been forgotten.
+        record::record_spent(desk, caller.spent()).await?;
+        return Err(IssueError::Uncertain("clocks_disagree"));
+    }
     let Some(claims) = live_claims(desk, access_token) else {
         record::record_spent(desk, caller.spent()).await?;
         return Ok(Redeemed::No("token_not_active"));
@@ -34,7 +45,10 @@ pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
             record::record_spent(desk, caller.spent()).await?;
             return Ok(Redeemed::AlreadyUsed);
         }
-        Once::Full => return Err(IssueError::Uncertain("redemption_memory_full")),
+        Once::Full => {
+            record::record_spent(desk, caller.spent()).await?;
+            return Err(IssueError::Uncertain("redemption_memory_full"));
+        }
     }
     record::record_redemption(desk, caller, &claims.jti, &claims.txn).await?;
     Ok(Redeemed::Yes)
@@ -66,42 +80,57 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
     let client = caller.client();
     let claims = live_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
     let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
-    let what: Vec<Revoked> =
-        desk.lineage.with_descendants(&claims.jti).into_iter().map(Revoked::Token).collect();
-    revoke_all(desk, &client.id, &what, claims.exp, caller).await
+    let by = By { name: &client.id, spent: caller.spent() };
+    revoke_family(desk, by, &claims.jti, claims.exp + REVOCATION_GRACE_SECONDS).await
 }
 
-async fn revoke_all(
+/// Who revokes, and the assertion that they used up.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    name: &'a str,
+    spent: Option<SpentId>,
+}
+
+/// Revokes a token, then its descendants: those that were minted meanwhile are found, for once the token itself is
+/// on the list none can follow.
+async fn revoke_family(desk: &Desk, by: By<'_>, jti: &str, until_seconds: u64) -> Result<(), IssueError> {
+    revoke_recorded(desk, by, vec![Revoked::Token(jti.to_owned())], until_seconds).await?;
+    let descendants = desk.lineage.with_descendants(jti);
+    // In parts that fit into an entry, or a token with very many children could not be revoked.
+    for part in descendants.get(1..).unwrap_or_default().chunks(REVOKED_IN_AN_ENTRY) {
+        let what = part.iter().cloned().map(Revoked::Token).collect();
+        revoke_recorded(desk, By { spent: None, ..by }, what, until_seconds).await?;
+    }
+    Ok(())
+}
+
+async fn revoke_recorded(
     desk: &Desk,
-    by: &str,
-    what: &[Revoked],
+    by: By<'_>,
+    what: Vec<Revoked>,
     until_seconds: u64,
-    caller: &Caller,
 ) -> Result<(), IssueError> {
-    record::record_revocation(desk, by, what, caller.spent()).await?;
-    let until = until_seconds + REVOCATION_GRACE_SECONDS;
+    record::record_revocation(desk, by.name, &what, by.spent).await?;
     desk.revocations
-        .revoke(what.to_vec(), until)
+        .revoke(what, until_seconds)
         .await
         .map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
 }
 
-/// An administrator revokes a whole transaction, or disables a person.
+/// An administrator revokes a whole transaction, a token with its descendants, or disables a person.
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`]: try again.
 pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(), IssueError> {
-    let what = vec![what];
-    record::record_revocation(desk, by, &what, None).await?;
-    let until = desk.clock.now_seconds()
-        + match what.first() {
-            Some(Revoked::Person(_)) => PERSON_REVOCATION_SECONDS,
-            Some(Revoked::Token(_) | Revoked::Transaction(_)) | None => TRANSACTION_REVOCATION_SECONDS,
-        };
-    desk.revocations
-        .revoke(what, until)
-        .await
-        .map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
+    let now = desk.clock.now_seconds();
+    let by = By { name: by, spent: None };
+    match what {
+        Revoked::Token(jti) => revoke_family(desk, by, &jti, now + TRANSACTION_REVOCATION_SECONDS).await,
+        Revoked::Transaction(_) => {
+            revoke_recorded(desk, by, vec![what], now + TRANSACTION_REVOCATION_SECONDS).await
+        }
+        Revoked::Person(_) => revoke_recorded(desk, by, vec![what], now + PERSON_REVOCATION_SECONDS).await,
+    }
 }
 
 /// RFC 7662: the claims of a live token, for its audience or its holder's client; `None` is `{"active": false}`.
@@ -146,6 +175,8 @@ fn tag(jti: &str) -> [u8; 16] {
 
 /// A revoked token stays on the list this much longer than it lives, for verifiers' leeway.
 const REVOCATION_GRACE_SECONDS: u64 = 60;
+/// Descendants in one entry of the log, of some 50 bytes each: an entry holds 64 KiB.
+const REVOKED_IN_AN_ENTRY: usize = 500;
 /// A transaction goes on for an hour at most, and its last token lives two minutes.
 const TRANSACTION_REVOCATION_SECONDS: u64 = 3600 + 180;
 /// A disabled person stays so until the identity provider no longer vouches: ten years stand for "until lifted".

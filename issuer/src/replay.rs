@@ -3,7 +3,13 @@
 
 use async_trait::async_trait;
 use deputize_call::once::{Once, OnceSet};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::clock::Clock;
 
@@ -29,24 +35,34 @@ pub trait ReplayStore: Send + Sync {
 pub struct EmbeddedReplay {
     clock: Arc<dyn Clock>,
     tags: OnceSet,
+    lifetime: Duration,
+    /// Whether something that was spent before this start found no room.
+    incomplete: AtomicBool,
 }
 
 impl EmbeddedReplay {
     /// A store that remembers for `lifetime` at least, up to `capacity` ids in each of its two generations.
     pub fn new(clock: Arc<dyn Clock>, lifetime: Duration, capacity: usize) -> Self {
-        Self { clock, tags: OnceSet::new(lifetime, capacity) }
+        Self { clock, tags: OnceSet::new(lifetime, capacity), lifetime, incomplete: AtomicBool::new(false) }
     }
 
-    /// Takes back what the log says was spent before this start.
+    /// Takes back what the log says was spent before this start. If it does not fit, every answer is
+    /// [`Seen::Uncertain`] until what was spent then has lapsed.
     pub fn restore(&self, tag: [u8; 16]) {
-        self.tags.take(tag, self.clock.uptime());
+        if self.tags.take(tag, self.clock.uptime()) == Once::Full {
+            self.incomplete.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 #[async_trait]
 impl ReplayStore for EmbeddedReplay {
     async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
-        match self.tags.take(tag, self.clock.uptime()) {
+        let uptime = self.clock.uptime();
+        if self.incomplete.load(Ordering::Relaxed) && uptime <= self.lifetime {
+            return Seen::Uncertain;
+        }
+        match self.tags.take(tag, uptime) {
             Once::First => Seen::No,
             Once::Seen => Seen::Yes,
             Once::Full => Seen::Uncertain,
@@ -57,5 +73,34 @@ impl ReplayStore for EmbeddedReplay {
 impl std::fmt::Debug for EmbeddedReplay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmbeddedReplay").field("tags", &self.tags).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TestClock;
+
+    const LIFETIME: Duration = Duration::from_secs(300);
+
+    #[tokio::test]
+    async fn what_was_spent_before_the_start_is_spent() {
+        let store = EmbeddedReplay::new(Arc::new(TestClock::at_seconds(1_800_000_000)), LIFETIME, 10);
+        store.restore([1; 16]);
+        assert_eq!(store.spend([1; 16], 0).await, Seen::Yes);
+        assert_eq!(store.spend([2; 16], 0).await, Seen::No);
+        assert_eq!(store.spend([2; 16], 0).await, Seen::Yes);
+    }
+
+    #[tokio::test]
+    async fn what_found_no_room_makes_every_answer_uncertain_until_it_has_lapsed() {
+        let clock = Arc::new(TestClock::at_seconds(1_800_000_000));
+        let store = EmbeddedReplay::new(Arc::clone(&clock) as Arc<dyn Clock>, LIFETIME, 2);
+        for tag in 1..=3 {
+            store.restore([tag; 16]);
+        }
+        assert_eq!(store.spend([3; 16], 0).await, Seen::Uncertain, "it may have been the one without room");
+        clock.advance(LIFETIME * 2);
+        assert_eq!(store.spend([9; 16], 0).await, Seen::No);
     }
 }

@@ -7,7 +7,7 @@ use deputize_call::{
 use std::sync::Arc;
 
 use crate::{
-    authenticate::{Caller, Client},
+    authenticate::{Caller, Client, PresentedActor},
     desk::Desk,
     error::IssueError,
     person::Person,
@@ -99,9 +99,9 @@ async fn user_token(
         // A sender-constrained user token is good in its sender's hands alone (RFC 9449 §6).
         return Err(refuse("subject_token_bound_to_another_key"));
     }
-    let actor = acting_party(desk, client, presented.actor).await?;
-    check_may_act(desk, &verified, &actor, client)?;
-    let act = extend_chain(&actor, verified.act)?;
+    let acting = acting_party(desk, caller, presented.actor).await?;
+    check_may_act(desk, &verified, &acting, client)?;
+    let act = extend_chain(acting.name(client), verified.act)?;
     Ok(Subject { person: verified.person, act, expires_at: verified.expires_at, parent: None })
 }
 
@@ -159,13 +159,21 @@ fn caller_has(caller: &Caller, bound: &deputize_call::claims::Confirmation) -> b
     }
 }
 
-/// Who acts: the client under its configured name, or the actor whose token it is configured to present.
+/// Who acts for the user.
+enum Acting {
+    /// The client itself, under its configured name.
+    Client,
+    /// The actor whose token it brought and is configured to present.
+    Presented(PresentedActor),
+}
+
 async fn acting_party(
     desk: &Desk,
-    client: &Client,
+    caller: &Caller,
     actor_token: Option<(&str, SubjectTokenType)>,
-) -> Result<String, IssueError> {
-    let Some((token, kind)) = actor_token else { return Ok(client.actor().to_owned()) };
+) -> Result<Acting, IssueError> {
+    let Some((token, kind)) = actor_token else { return Ok(Acting::Client) };
+    let client = caller.client();
     let rules = desk.rules.load_full();
     // Its sole audience is this broker, whatever else the client may bring.
     // Who it was issued to (`azp`) is the actor itself, as configured.
@@ -180,8 +188,15 @@ async fn acting_party(
                 other => other,
             },
         )?;
-    if !verified.sole_audience {
+    if verified.sole_audience.as_deref() != Some(desk.settings.issuer.as_str()) {
         return Err(refuse("actor_token_audience"));
+    }
+    if verified.bound_to.as_ref().is_some_and(|bound| !caller_has(caller, bound)) {
+        return Err(refuse("actor_token_bound_to_another_key"));
+    }
+    if verified.act.is_some() {
+        // There is no place for a second chain in the new token, and nobody may drop out of the first.
+        return Err(refuse("actor_token_delegated"));
     }
     client
         .presents_actors
@@ -189,7 +204,7 @@ async fn acting_party(
         .find(|actor| {
             Person::encode_sub(&client.tenant, &actor.issuer, &actor.subject) == verified.person.sub
         })
-        .map(|actor| actor.actor.clone())
+        .map(|actor| Acting::Presented(actor.clone()))
         .ok_or(refuse("actor_not_configured_for_client"))
 }
 
@@ -197,14 +212,23 @@ async fn acting_party(
 fn check_may_act(
     desk: &Desk,
     verified: &VerifiedUserToken,
-    actor: &str,
+    acting: &Acting,
     client: &Client,
 ) -> Result<(), IssueError> {
     let Some(may_act) = &verified.may_act else { return Ok(()) };
-    let named = may_act.sub == actor || may_act.sub == client.id;
+    let in_names_of = |issuer: &str| may_act.iss.as_ref().is_none_or(|iss| iss == issuer);
+    let ours = in_names_of(&desk.settings.issuer) && may_act.sub == acting.name(client);
+    let named = match acting {
+        Acting::Client => ours || (in_names_of(&desk.settings.issuer) && may_act.sub == client.id),
+        // Who only carries another's token is not thereby who may act: the actor itself must be named, in our words
+        // or in its own issuer's, which without `iss` is that of the token it stands in.
+        Acting::Presented(actor) => {
+            let issuer = may_act.iss.as_ref().unwrap_or(&verified.person.issuer);
+            ours || (*issuer == actor.issuer && may_act.sub == actor.subject)
+        }
+    };
     let by_this_client = may_act.client_id.as_ref().is_none_or(|id| *id == client.id);
-    let in_our_names = may_act.iss.as_ref().is_none_or(|issuer| *issuer == desk.settings.issuer);
-    if named && by_this_client && in_our_names { Ok(()) } else { Err(refuse("may_act_names_another")) }
+    if named && by_this_client { Ok(()) } else { Err(refuse("may_act_names_another")) }
 }
 
 /// RFC 8693 §4.1: the actor that acts now, its predecessors nested inside; at most [`MAX_CHAIN`], no loops.
@@ -226,6 +250,8 @@ fn names_issuer(token: &str, issuer: &str) -> bool {
         base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part).ok()
     });
     claims
+        // Ours write it plainly. Most tokens are users' and need not be parsed here for that.
+        .filter(|claims| claims.windows(issuer.len()).any(|part| part == issuer.as_bytes()))
         .and_then(|claims| json::parse_object(&claims).ok())
         .is_some_and(|claims| claims.get("iss").and_then(serde_json::Value::as_str) == Some(issuer))
 }
@@ -239,6 +265,16 @@ fn from_user_token(error: UserTokenError) -> IssueError {
 
 fn refuse(reason: &'static str) -> IssueError {
     IssueError::SubjectToken { reason, detail: String::new() }
+}
+
+impl Acting {
+    /// What `act.sub` says.
+    fn name<'a>(&'a self, client: &'a Client) -> &'a str {
+        match self {
+            Self::Client => client.actor(),
+            Self::Presented(actor) => &actor.actor,
+        }
+    }
 }
 
 impl Subject {

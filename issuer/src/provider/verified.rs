@@ -28,8 +28,8 @@ pub struct VerifiedUserToken {
     pub act: Option<Actor>,
     /// The key that the token is bound to.
     pub bound_to: Option<Confirmation>,
-    /// Whether it has one audience alone, as an actor token must.
-    pub sole_audience: bool,
+    /// Its audience, where it has one alone, as an actor token must.
+    pub sole_audience: Option<Arc<str>>,
 }
 
 /// What a token must be this time.
@@ -77,7 +77,10 @@ impl ReadToken {
             may_act: delegation::may_act(claims)?,
             act: delegation::act(claims)?,
             bound_to: delegation::bound_to(claims)?,
-            sole_audience: audiences.len() == 1,
+            sole_audience: match audiences.as_slice() {
+                [alone] => Some(alone.as_str().into()),
+                _ => None,
+            },
         };
         // Parsed claims take about as much again as their text, plus a fixed overhead.
         let weight = u32::try_from(2 * jws.signing_input.len() + 1024).unwrap_or(u32::MAX);

@@ -1,0 +1,176 @@
+//! One fake in memory for each trait that a stage asks, for tests and benches: here and in other crates. No program
+//! uses them. The fake of [`Revocations`](crate::revocation::Revocations) is
+//! [`RevokedSet`](crate::revocation::RevokedSet), which real stores keep as their view.
+
+use async_trait::async_trait;
+use deputize_call::keys::KeySet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+use crate::{
+    error::IssueError,
+    log::Class,
+    provider::{KeyGeneration, KeysUnavailable, ProviderKeys},
+    record::{Audit, Entry},
+    replay::{ReplayStore, Seen},
+};
+
+/// An audit log that keeps its entries in memory, and that can be told to fail or to take its time.
+#[derive(Debug)]
+pub struct FakeAudit {
+    origin: String,
+    entries: Mutex<Vec<(Class, Vec<u8>)>>,
+    disk: watch::Sender<Disk>,
+}
+
+/// How the disk of a [`FakeAudit`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// What is appended is durable at once.
+    Sound,
+    /// Nothing becomes durable until this changes: [`Audit::append`] waits.
+    Slow,
+    /// Nothing becomes durable.
+    Broken,
+}
+
+impl FakeAudit {
+    /// An empty log of this origin, on a sound disk.
+    pub fn new(origin: &str) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            entries: Mutex::default(),
+            disk: watch::Sender::new(Disk::Sound),
+        }
+    }
+
+    /// Changes how the disk does; who waits is answered accordingly.
+    pub fn set_disk(&self, disk: Disk) {
+        self.disk.send_replace(disk);
+    }
+
+    /// Everything that is durable, in order.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entries = lock(&self.entries);
+        entries.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok()).collect()
+    }
+
+    /// The same as bytes, with the class under which each was appended.
+    pub fn raw_entries(&self) -> Vec<(Class, Vec<u8>)> {
+        lock(&self.entries).clone()
+    }
+
+    /// Forgets what was appended; the next index is 0 again.
+    pub fn clear(&self) {
+        lock(&self.entries).clear();
+    }
+
+    fn push(&self, class: Class, entry: Vec<u8>) -> u64 {
+        let mut entries = lock(&self.entries);
+        entries.push((class, entry));
+        entries.len() as u64 - 1
+    }
+}
+
+#[async_trait]
+impl Audit for FakeAudit {
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+    async fn append(&self, class: Class, entry: Vec<u8>) -> Result<u64, IssueError> {
+        let mut disk = self.disk.subscribe();
+        let settled = disk.wait_for(|disk| *disk != Disk::Slow).await.map(|disk| *disk);
+        match settled {
+            Ok(Disk::Sound) => Ok(self.push(class, entry)),
+            Ok(Disk::Slow | Disk::Broken) | Err(_) => Err(BROKEN),
+        }
+    }
+    fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError> {
+        match *self.disk.borrow() {
+            Disk::Sound | Disk::Slow => {
+                self.push(class, entry);
+                Ok(())
+            }
+            Disk::Broken => Err(BROKEN),
+        }
+    }
+}
+
+/// A store of used ids that forgets nothing, and that can lose its certainty.
+#[derive(Debug, Default)]
+pub struct FakeReplay {
+    state: Mutex<ReplayState>,
+}
+
+#[derive(Debug, Default)]
+struct ReplayState {
+    spent: HashSet<[u8; 16]>,
+    uncertain: bool,
+}
+
+impl FakeReplay {
+    /// Whether it answers [`Seen::Uncertain`] to everything from now on.
+    pub fn set_uncertain(&self, uncertain: bool) {
+        lock(&self.state).uncertain = uncertain;
+    }
+    /// How many ids were spent.
+    pub fn spent(&self) -> usize {
+        lock(&self.state).spent.len()
+    }
+}
+
+#[async_trait]
+impl ReplayStore for FakeReplay {
+    async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
+        let mut state = lock(&self.state);
+        if state.uncertain {
+            Seen::Uncertain
+        } else if state.spent.insert(tag) {
+            Seen::No
+        } else {
+            Seen::Yes
+        }
+    }
+}
+
+/// The keys of identity providers, published by hand.
+#[derive(Debug, Default)]
+pub struct FakeProviderKeys {
+    known: Mutex<HashMap<String, KeyGeneration>>,
+}
+
+impl FakeProviderKeys {
+    /// Publishes an issuer's keys in place of earlier ones.
+    pub fn publish(&self, issuer: &str, keys: KeySet) {
+        let mut known = lock(&self.known);
+        let generation = known.get(issuer).map_or(0, |known| known.generation) + 1;
+        known.insert(issuer.to_owned(), KeyGeneration { keys: Arc::new(keys), generation });
+    }
+    /// As if this issuer's keys had never been had.
+    pub fn forget(&self, issuer: &str) {
+        lock(&self.known).remove(issuer);
+    }
+}
+
+#[async_trait]
+impl ProviderKeys for FakeProviderKeys {
+    async fn keys(&self, issuer: &str) -> Result<KeyGeneration, KeysUnavailable> {
+        lock(&self.known).get(issuer).cloned().ok_or(KeysUnavailable)
+    }
+    async fn keys_for_unknown_kid(
+        &self,
+        issuer: &str,
+        _seen_generation: u64,
+    ) -> Result<KeyGeneration, KeysUnavailable> {
+        self.keys(issuer).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const BROKEN: IssueError = IssueError::RecordUnavailable("disk_broken");
