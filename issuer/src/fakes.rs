@@ -40,11 +40,7 @@ pub enum Disk {
 impl FakeAudit {
     /// An empty log of this origin, on a sound disk.
     pub fn new(origin: &str) -> Self {
-        Self {
-            origin: origin.to_owned(),
-            entries: Mutex::default(),
-            disk: watch::Sender::new(Disk::Sound),
-        }
+        Self { origin: origin.to_owned(), entries: Mutex::default(), disk: watch::Sender::new(Disk::Sound) }
     }
 
     /// Changes how the disk does; who waits is answered accordingly.

@@ -179,15 +179,16 @@ async fn acting_party(
     // Who it was issued to (`azp`) is the actor itself, as configured.
     let mut ours = vec![desk.settings.issuer.clone()];
     ours.extend(client.presents_actors.iter().map(|actor| actor.subject.clone()));
-    let verified =
-        rules.providers.verify_actor(token, kind, &client.tenant, &ours, desk.clock.now_seconds()).await.map_err(
-            |error| match from_user_token(error) {
-                IssueError::SubjectToken { detail, .. } => {
-                    IssueError::SubjectToken { reason: "actor_token_invalid", detail }
-                }
-                other => other,
-            },
-        )?;
+    let verified = rules
+        .providers
+        .verify_actor(token, kind, &client.tenant, &ours, desk.clock.now_seconds())
+        .await
+        .map_err(|error| match from_user_token(error) {
+            IssueError::SubjectToken { detail, .. } => {
+                IssueError::SubjectToken { reason: "actor_token_invalid", detail }
+            }
+            other => other,
+        })?;
     if verified.sole_audience.as_deref() != Some(desk.settings.issuer.as_str()) {
         return Err(refuse("actor_token_audience"));
     }

@@ -1,0 +1,14 @@
+//! The line as a door calls it, `authenticate → verify_subject → issue`, and what becomes of tokens afterwards:
+//! beside each thing that is accepted, the neighbours that are refused. Time stands still until a test moves it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that fails should panic"
+)]
+
+mod authentication;
+#[expect(dead_code, unused_imports, reason = "a world for all parts, of which some are to come")]
+mod world;
