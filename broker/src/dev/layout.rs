@@ -77,6 +77,8 @@ impl Layout<'_> {
                 tenant: TENANT.to_owned(),
                 preset: raw::Preset::Generic,
                 claims: raw::Claims { roles: roles(), ..raw::Claims::default() },
+                jwks_uri: None,
+                max_age_seconds: None,
                 ca_file: None,
                 allow_private_addresses: true,
             }],
