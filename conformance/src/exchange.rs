@@ -63,11 +63,19 @@ impl Lab {
 
     /// The same from any client; whatever it needs besides is for the caller to set.
     pub async fn for_client(&self, client: &str, key: &Key) -> Exchange {
+        let mut exchange = self.template(client, "none");
+        exchange.remove("subject_token");
+        exchange.prove(vec![key.proof(&self.proof_claims(&self.nonce().await))]);
+        exchange
+    }
+
+    /// The same without a proof: one is needed for each request, as is an assertion.
+    pub fn template(&self, client: &str, subject_token: &str) -> Exchange {
         let mut exchange = Exchange {
             method: "POST".into(),
             target: "/token".into(),
             form: Vec::new(),
-            proofs: vec![key.proof(&self.proof_claims(&self.nonce().await))],
+            proofs: Vec::new(),
             headers: Vec::new(),
             body: None,
         };
@@ -76,15 +84,25 @@ impl Lab {
             .set("client_id", client)
             .set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
             .set("client_assertion", &self.assertion(client))
+            .set("subject_token", subject_token)
             .set("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
             .call(CRM, "refund_payment", &json!({ "payment_id": "pay_81", "amount_cents": 4200 }));
+        exchange
+    }
+
+    /// This exchange with a proof that has no nonce: it is answered with a challenge.
+    pub fn unproven(&self, exchange: &Exchange) -> Exchange {
+        let mut claims = self.proof_claims("");
+        claims.as_object_mut().unwrap().remove("nonce");
+        let mut exchange = exchange.clone();
+        exchange.prove(vec![Key::es256().proof(&claims)]);
         exchange
     }
 
     /// The claims of a good assertion of this client.
     pub fn assertion_claims(&self, client: &str) -> Value {
         json!({
-            "iss": client, "sub": client, "aud": self.world.base, "jti": unique(), "iat": now(), "exp": now() + 60,
+            "iss": client, "sub": client, "aud": self.world.base, "jti": unique(), "iat": now(), "exp": now() + 290,
         })
     }
 
@@ -102,24 +120,7 @@ impl Lab {
 
     /// A fresh nonce, had by asking without one. The challenge counts as a refusal.
     pub async fn nonce(&self) -> String {
-        let mut claims = self.proof_claims("");
-        claims.as_object_mut().unwrap().remove("nonce");
-        let mut exchange = Exchange {
-            method: "POST".into(),
-            target: "/token".into(),
-            form: Vec::new(),
-            proofs: vec![Key::es256().proof(&claims)],
-            headers: Vec::new(),
-            body: None,
-        };
-        exchange
-            .set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
-            .set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-            .set("client_assertion", &self.assertion("desk"))
-            .set("subject_token", "none")
-            .set("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
-            .set("resource", CRM);
-        let answer = self.send(&exchange).await;
+        let answer = self.send(&self.unproven(&self.template("desk", "none"))).await;
         assert_eq!(answer.error_code().as_deref(), Some("use_dpop_nonce"), "{answer:?}");
         answer.header("dpop-nonce").expect("a challenge brings its nonce").to_owned()
     }

@@ -117,6 +117,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
         within: PRODUCT,
         except: &[
             ("issuer/src/clock.rs", "the one clock"),
+            ("broker/src/backends/oidc.rs", "tokio's clock, which its tests pause and advance"),
             ("clients/rust/src/clock.rs", "the client library's, which has no issuer beneath it"),
         ],
         tests_too: false,
@@ -129,6 +130,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
         within: PRODUCT,
         except: &[
             ("issuer/src/clock.rs", "the one source"),
+            ("issuer/call/src/nonce.rs", "the key of the nonces: nobody may choose it, a test neither"),
             ("clients/rust/src/clock.rs", "the client library's, which has no issuer beneath it"),
         ],
         tests_too: false,
