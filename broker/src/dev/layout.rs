@@ -77,8 +77,6 @@ impl Layout<'_> {
                 tenant: TENANT.to_owned(),
                 preset: raw::Preset::Generic,
                 claims: raw::Claims { roles: roles(), ..raw::Claims::default() },
-                jwks_uri: None,
-                max_age_seconds: None,
                 ca_file: None,
                 allow_private_addresses: true,
             }],
