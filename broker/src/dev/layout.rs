@@ -1,13 +1,13 @@
 //! The files of a development environment: configuration, clients' keys, registry and policies, as an operator would
 //! have them. `dev` reads them back the way `serve` does.
 
-use crate::config::raw;
 use deputize_call::{jws::JwsError, keys::KeySet, sign::SigningKey};
 use deputize_issuer::{
     clock::{NoRandomness, fill_random},
     registry::ServerRecord,
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder},
@@ -65,54 +65,39 @@ impl Layout<'_> {
         Ok(self.folder.join("deputize.yaml"))
     }
 
-    fn config(&self) -> raw::Config {
-        raw::Config {
-            issuer: format!("http://{}", self.broker),
-            data_dir: "data".into(),
-            listen: raw::Listen { address: self.broker.to_string(), tls: None, behind_proxy: false },
-            admin: raw::Admin { address: Some("127.0.0.1:0".to_owned()), socket: None },
-            audit: raw::Audit { anchor: Some("anchor".into()), reserve_mib: 1, ..raw::Audit::default() },
-            identity_providers: vec![raw::IdentityProvider {
-                issuer: self.identity_provider.to_owned(),
-                tenant: TENANT.to_owned(),
-                preset: raw::Preset::Generic,
-                claims: raw::Claims { roles: roles(), ..raw::Claims::default() },
-                ca_file: None,
-                allow_private_addresses: true,
+    /// Everything that has a good default is left out, as an operator would.
+    fn config(&self) -> Value {
+        json!({
+            "issuer": format!("http://{}", self.broker),
+            "data_dir": "data",
+            "listen": { "address": self.broker },
+            "admin": { "address": "127.0.0.1:0" },
+            "audit": { "anchor": "anchor", "reserve_mib": 1 },
+            "identity_providers": [{
+                "issuer": self.identity_provider,
+                "tenant": TENANT,
+                "claims": { "roles": roles() },
+                "allow_private_addresses": true,
             }],
-            clients: self.clients(),
-            registry: "registry".into(),
-            policies: "policies".into(),
-            allow_client_secrets: false,
-            jwe_key_files: Vec::new(),
-            limits: raw::Limits::default(),
-        }
+            "clients": self.clients(),
+            "registry": "registry",
+            "policies": "policies",
+        })
     }
 
-    fn clients(&self) -> Vec<raw::Client> {
-        let blank = |id: &str| raw::Client {
-            id: id.to_owned(),
-            tenant: TENANT.to_owned(),
-            actor: None,
-            jwks_file: Some(jwks_path(id)),
-            secret_sha256: None,
-            subject_audiences: Vec::new(),
-            presents_actors: Vec::new(),
-            may_call: Vec::new(),
-            server: None,
-            client_credentials: false,
-            enabled: true,
-        };
-        let platform = raw::Client {
-            actor: Some(AGENT.to_owned()),
-            subject_audiences: vec![PLATFORM.to_owned()],
-            may_call: vec![raw::Reach { resource: "*".to_owned(), tools: None }],
-            client_credentials: true,
-            ..blank(PLATFORM)
-        };
-        let guards = self.servers.iter().map(|(record, _)| raw::Client {
-            server: Some(record.resource.clone()),
-            ..blank(record.client_id.as_deref().unwrap_or(&record.id))
+    fn clients(&self) -> Vec<Value> {
+        let platform = json!({
+            "id": PLATFORM,
+            "tenant": TENANT,
+            "actor": AGENT,
+            "jwks_file": jwks_path(PLATFORM),
+            "subject_audiences": [PLATFORM],
+            "may_call": [{ "resource": "*" }],
+            "client_credentials": true,
+        });
+        let guards = self.servers.iter().map(|(record, _)| {
+            let id = record.client_id.as_deref().unwrap_or(&record.id);
+            json!({ "id": id, "tenant": TENANT, "jwks_file": jwks_path(id), "server": record.resource })
         });
         std::iter::once(platform).chain(guards).collect()
     }

@@ -315,7 +315,7 @@ async fn log_verified(files: &Files) -> Result<Told<()>, Trouble> {
     if !verdict.sound {
         return Err(Trouble::new(format!("audit verify failed: {}", verdict.text.trim())));
     }
-    Ok(Told::new((), first_line(&verdict.text)))
+    Ok(Told::new((), first_line(&verdict.text).trim_start_matches("✔ ")))
 }
 
 /// A copy of the log with one byte changed is found out, and the record is named.
@@ -334,7 +334,7 @@ async fn flip_found(files: &Files) -> Result<Told<()>, Trouble> {
     let naming =
         naming.ok_or_else(|| Trouble::new(format!("no record is named: {}", verdict.text.trim())))?;
     Ok(Told::new((), format!("byte {} of a copy changed, and found", flip.offset))
-        .fact("verify", naming.trim()))
+        .fact("verify", naming.trim().replace(&format!("{}/", damaged.display()), "")))
 }
 
 fn names_a_record(line: &str) -> bool {

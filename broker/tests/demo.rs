@@ -1,0 +1,53 @@
+//! The demo is told to the end, and every step of it goes as it should.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails should panic")]
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+/// The steps, in the order and by the names on which others rely.
+const STEPS: [&str; 11] = [
+    "sign_in",
+    "exchange",
+    "verify",
+    "replay_refused",
+    "arguments_refused",
+    "server_refused",
+    "tool_refused",
+    "second_use_refused",
+    "revoked",
+    "log_verified",
+    "flip_found",
+];
+
+fn demo(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deputize")).arg("demo").args(arguments).output().unwrap()
+}
+
+#[test]
+fn every_step_goes_as_it_should() {
+    let output = demo(&["--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["step"].as_str().unwrap(), line["ok"] == true)).collect();
+    assert_eq!(told, STEPS.map(|step| (step, true)), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for line in &lines {
+        assert!(line["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{line}");
+        assert!(line["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{line}");
+    }
+    assert!(output.status.success());
+}
+
+#[test]
+fn the_story_for_people_is_plain_text_where_nobody_watches() {
+    let output = demo(&[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains('\x1b'), "colour is for terminals: {text}");
+    for seen in
+        ["✔ sign in", "✖ arguments refused", "sub  user:dev:", "act  spiffe://", "403 insufficient_scope"]
+    {
+        assert!(text.contains(seen), "{seen} is missing: {text}");
+    }
+}
