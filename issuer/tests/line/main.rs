@@ -10,5 +10,8 @@
 )]
 
 mod authentication;
-#[expect(dead_code, unused_imports, reason = "a world for all parts, of which some are to come")]
+mod decisions;
+mod next_hops;
+mod records;
+mod subjects;
 mod world;

@@ -279,7 +279,7 @@ impl Setup {
         });
         setup.client("crm", |client| {
             client.server = Some(CRM.to_owned());
-            client.may_call = vec![reach(MAILER)];
+            client.may_call = vec![reach(MAILER), reach(CRM)];
         });
         setup.client("mailer", |client| {
             client.server = Some(MAILER.to_owned());
