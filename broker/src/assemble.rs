@@ -124,17 +124,29 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
     let (registry, policies) = resolved.load_rules().map_err(|errors| {
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
-    let providers = resolved.providers.iter().map(|upstream| upstream.provider.clone()).collect();
-    let keys: Arc<dyn ProviderKeys> = Arc::clone(provider_keys) as _;
     Ok(Rules {
         clients: resolved.index_clients().map_err(cannot)?,
-        providers: Providers::new(providers, keys, decrypter(resolved)?).map_err(cannot)?,
+        providers: providers(resolved, provider_keys)?,
         registry,
         policies,
     })
 }
 
-async fn provider_keys(
+/// The trusted identity providers.
+///
+/// # Errors
+/// [`CannotStart`]: one is configured in a way that cannot be, or a key for encrypted tokens cannot be read.
+pub fn providers(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Providers, CannotStart> {
+    let providers = resolved.providers.iter().map(|upstream| upstream.provider.clone()).collect();
+    let keys: Arc<dyn ProviderKeys> = Arc::clone(provider_keys) as _;
+    Providers::new(providers, keys, decrypter(resolved)?).map_err(cannot)
+}
+
+/// Identity providers' keys, asked for once and then kept fresh.
+///
+/// # Errors
+/// [`CannotStart`]: a private certification authority cannot be read.
+pub async fn provider_keys(
     resolved: &Resolved,
     mode: Mode,
     previous: Option<&OidcKeys>,

@@ -52,7 +52,8 @@ impl KeyFiles {
     /// If the key cannot be read, is readable by others, or is no key.
     pub fn checkpoint_verifier(&self, origin: &str) -> Result<Option<CheckpointVerifier>, KeyFileError> {
         let path = self.folder.join(CHECKPOINT_KEY);
-        let signer = |pkcs8| CheckpointSigner::from_pkcs8(origin, &pkcs8).map_err(|error| problem(&path, &error));
+        let signer =
+            |pkcs8| CheckpointSigner::from_pkcs8(origin, &pkcs8).map_err(|error| problem(&path, &error));
         Ok(read_private(&path)?.map(signer).transpose()?.map(|signer| signer.verifier().clone()))
     }
 
@@ -62,7 +63,9 @@ impl KeyFiles {
     /// As [`Self::checkpoint_verifier`].
     pub fn existing_token_key(&self) -> Result<Option<SigningKey>, KeyFileError> {
         let path = self.folder.join(TOKEN_KEY);
-        let key = |pkcs8: Zeroizing<Vec<u8>>| SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error));
+        let key = |pkcs8: Zeroizing<Vec<u8>>| {
+            SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
+        };
         read_private(&path)?.map(key).transpose()
     }
 
@@ -134,7 +137,9 @@ fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError>
         Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
             Err(problem(path, &"others may read it: chmod 600, and rotate the key if they did"))
         }
-        Ok(_) => fs::read(path).map(|bytes| Some(Zeroizing::new(bytes))).map_err(|error| problem(path, &error)),
+        Ok(_) => {
+            fs::read(path).map(|bytes| Some(Zeroizing::new(bytes))).map_err(|error| problem(path, &error))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(problem(path, &error)),
     }

@@ -3,6 +3,8 @@
 mod advice;
 mod story;
 
+pub use advice::what_to_do;
+
 use deputize_issuer::{
     log::LogReader,
     record::{Entry, Kind},

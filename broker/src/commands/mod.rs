@@ -1,15 +1,25 @@
 //! One file for each command of the program.
 
 pub mod audit;
+pub mod can_i;
+pub mod client;
+pub mod completions;
 mod data;
 pub mod demo;
 pub mod dev;
+pub mod doctor;
+pub mod exchange;
 mod exit;
 pub mod explain;
+mod input;
+pub mod keys;
+mod keysource;
+pub mod lint;
 mod moment;
 mod output;
 mod progress;
 pub mod serve;
+pub mod token;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -49,8 +59,16 @@ enum Command {
     Dev(dev::Dev),
     /// See the whole story of one call, every refusal included, in a second
     Demo(demo::Demo),
-    Audit(audit::Args),
+    Lint(lint::Args),
+    Doctor(doctor::Args),
+    CanI(can_i::Args),
     Explain(explain::Args),
+    Audit(audit::Args),
+    Exchange(exchange::Args),
+    Token(token::Args),
+    Client(client::Args),
+    Keys(keys::Args),
+    Completions(completions::Args),
 }
 
 impl Cli {
@@ -70,8 +88,16 @@ impl Command {
             Self::Serve { config, ready_file } => Ok(serve::serve(&config, ready_file).await.map(|()| Exit::Ok)?),
             Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
             Self::Demo(demo) => Ok(if demo::demo(&demo).await? { Exit::Ok } else { Exit::Failure }),
-            Self::Audit(args) => audit::run(args, output).await,
+            Self::Lint(args) => lint::run(args, output).await,
+            Self::Doctor(args) => doctor::run(args, output).await,
+            Self::CanI(args) => can_i::run(args, output).await,
             Self::Explain(args) => explain::run(args, output).await,
+            Self::Audit(args) => audit::run(args, output).await,
+            Self::Exchange(args) => exchange::run(args, output).await,
+            Self::Token(args) => token::run(args, output).await,
+            Self::Client(args) => client::run(args, output).await,
+            Self::Keys(args) => keys::run(args, output).await,
+            Self::Completions(args) => completions::run(args, output).await,
         }
     }
 
@@ -80,7 +106,9 @@ impl Command {
         match self {
             Self::Serve { .. } | Self::Dev(_) => "info",
             Self::Demo(_) => "error",
-            Self::Audit(_) | Self::Explain(_) => "warn",
+            // A doctor says itself what its fetches came to.
+            Self::Doctor(_) => "off",
+            _ => "warn",
         }
     }
 }

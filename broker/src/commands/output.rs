@@ -64,6 +64,14 @@ impl Output {
         }
     }
 
+    /// Prints text of our own as it is: scripts and schemas.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn raw(self, text: &str) -> Result<(), CommandError> {
+        write_out(text)
+    }
+
     /// Prints text for people, whatever the form.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What to do about each reason for which something is refused.
 
 /// What to do about a reason, as records have it.
-pub(super) fn what_to_do(reason: &str) -> &'static str {
+pub fn what_to_do(reason: &str) -> &'static str {
     exactly(reason).unwrap_or_else(|| by_family(reason))
 }
 

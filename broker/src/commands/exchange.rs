@@ -1,0 +1,245 @@
+//! `deputize exchange`: swaps a user's token for a tool-call token at a running broker.
+
+mod ready;
+
+use deputize_call::constraints::Constraints;
+use deputize_client::{Client, Detail, ErrorDetails, ExchangeError, ExchangeRequest, TokenType, ToolToken};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+use self::ready::Ready;
+use super::{
+    exit::{CommandError, CommandResult, Exit},
+    input,
+    output::{Output, note},
+};
+
+/// Swaps a user's token for one that is good for one tool call, at a running broker.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  deputize exchange --issuer https://deputize.example.com --client-id support-bot --key support-bot.private.jwk.json \\
+      --subject-token - --resource https://crm.example.com/mcp --tool refund_payment \\
+      --arguments '{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}' < user.jwt
+  deputize exchange --ready-file dev.json --tool refund_payment          what `deputize dev` wrote; user alice
+
+Without --tool the token is good for listing (L0); with it alone for the tool (L1); with --constraints for arguments
+within them (L2); with --arguments for that one call (L3).
+Prints the token; everything about it with -o json. Exit code 3: denied, 4: a person has to decide, 6: unreachable.")]
+pub struct Args {
+    /// The broker: `iss` of its tokens
+    #[arg(long, value_name = "URL", required_unless_present = "ready_file")]
+    issuer: Option<String>,
+    /// Who asks
+    #[arg(long, value_name = "ID", required_unless_present = "ready_file")]
+    client_id: Option<String>,
+    /// Private key of the client (JWK)
+    #[arg(long, value_name = "FILE", required_unless_present = "ready_file")]
+    key: Option<PathBuf>,
+    /// Private key (JWK) that the token is bound to [default: a fresh one that ends with this command]
+    #[arg(long, value_name = "FILE")]
+    dpop_key: Option<PathBuf>,
+    /// The user's token: a file, or - for stdin
+    #[arg(long, value_name = "FILE|-", required_unless_present = "ready_file")]
+    subject_token: Option<String>,
+    /// Kind of the user's token
+    #[arg(long, value_enum, default_value = "jwt")]
+    subject_token_type: Kind,
+    /// Resource URI of the MCP server
+    #[arg(long, value_name = "URI", required_unless_present = "ready_file")]
+    resource: Option<String>,
+    /// The tool
+    #[arg(long)]
+    tool: Option<String>,
+    /// The exact arguments: L3
+    #[arg(long, value_name = "JSON|@FILE", requires = "tool", conflicts_with = "constraints")]
+    arguments: Option<String>,
+    /// What each argument may be: L2
+    #[arg(long, value_name = "JSON|@FILE", requires = "tool")]
+    constraints: Option<String>,
+    /// Come back for a call that had to wait for a person
+    #[arg(long, value_name = "ID")]
+    approval_id: Option<String>,
+    /// Go on with a transaction
+    #[arg(long, value_name = "ID")]
+    transaction_id: Option<String>,
+    /// Certificates (PEM) to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Take what is not given from the ready file of `deputize dev`
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// User of the ready file
+    #[arg(long, default_value = "alice", requires = "ready_file")]
+    user: String,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Jwt,
+    AccessToken,
+    IdToken,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If it was refused, waits, or the broker cannot be reached.
+pub async fn run(args: Args, output: Output) -> CommandResult {
+    let ready = args.ready_file.as_deref().map(Ready::read).transpose()?;
+    let client = client(&args, ready.as_ref())?;
+    let request = request(&args, ready.as_ref())?;
+    let token = client.exchange(&request).await.map_err(explain)?;
+    show(&args, &token, output)?;
+    Ok(Exit::Ok)
+}
+
+fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
+    let issuer = given(args.issuer.as_deref(), ready.map(|ready| ready.issuer.as_str()), "--issuer")?;
+    let client_id =
+        given(args.client_id.as_deref(), ready.map(|ready| ready.client.client_id.as_str()), "--client-id")?;
+    let key = match (&args.key, ready) {
+        (Some(file), _) => input::private_key(file)?,
+        (None, Some(ready)) => ready.key()?,
+        (None, None) => return Err(missing("--key")),
+    };
+    let mut builder = Client::builder(issuer, client_id).private_key_jwt(key);
+    if let Some(file) = &args.dpop_key {
+        builder = builder.dpop_key(input::private_key(file)?);
+    }
+    if let Some(file) = &args.ca_file {
+        builder = builder.ca_pem(input::file_text(file)?.as_bytes());
+    }
+    builder.build().map_err(|error| CommandError::usage(error, "correct --issuer, --key or --ca-file"))
+}
+
+fn request(args: &Args, ready: Option<&Ready>) -> Result<ExchangeRequest, CommandError> {
+    let subject = match (&args.subject_token, ready) {
+        (Some(place), _) if place == "-" => input::token("-")?,
+        (Some(file), _) => input::token(&format!("@{file}"))?,
+        (None, Some(ready)) => ready.user_token(&args.user)?,
+        (None, None) => return Err(missing("--subject-token")),
+    };
+    let resource = match (&args.resource, ready) {
+        (Some(resource), _) => resource,
+        (None, Some(ready)) => ready.resource(args.tool.as_deref())?,
+        (None, None) => return Err(missing("--resource")),
+    };
+    let kind = match args.subject_token_type {
+        Kind::Jwt => TokenType::Jwt,
+        Kind::AccessToken => TokenType::AccessToken,
+        Kind::IdToken => TokenType::IdToken,
+    };
+    let mut request =
+        ExchangeRequest::new(resource, &subject).subject_token_type(kind).detail(detail(args, ready)?);
+    if let Some(id) = &args.approval_id {
+        request = request.approval(id, None);
+    }
+    if let Some(id) = &args.transaction_id {
+        request = request.transaction(id);
+    }
+    Ok(request)
+}
+
+fn detail(args: &Args, ready: Option<&Ready>) -> Result<Detail, CommandError> {
+    let Some(name) = args.tool.clone() else { return Ok(Detail::Listing) };
+    if let Some(text) = &args.constraints {
+        let constraints: Constraints = serde_json::from_value(Value::Object(input::object(text, "--constraints")?))
+            .map_err(|error| {
+                CommandError::usage(
+                    format!("--constraints: {error}"),
+                    "map JSON Pointers to enum, minimum/maximum or prefix: {\"/payment_id\": {\"enum\": [\"pay_81\"]}}",
+                )
+            })?;
+        return Ok(Detail::Constrained { name, constraints });
+    }
+    let arguments = match (&args.arguments, ready) {
+        (Some(text), _) => Some(Value::Object(input::object(text, "--arguments")?)),
+        // In development the registry's example will do.
+        (None, Some(ready)) => ready.example_arguments(&name),
+        (None, None) => None,
+    };
+    Ok(match arguments {
+        Some(arguments) => Detail::Call { name, arguments, input_responses: None, request_state: None },
+        None => Detail::Tool { name },
+    })
+}
+
+fn show(args: &Args, token: &ToolToken, output: Output) -> Result<(), CommandError> {
+    let shown = json!({
+        "access_token": token.access_token(),
+        "token_type": "DPoP",
+        "expires_in": token.expires_in_seconds(),
+        "scope": token.scope(),
+        "authorization_details": token.authorization_details(),
+        "transaction_id": token.transaction_id(),
+        "decision_id": token.decision_id(),
+    });
+    output.show(&shown, || token.access_token().to_owned())?;
+    note(&format!(
+        "good for {} s; `deputize explain {}` tells why",
+        token.expires_in_seconds(),
+        token.decision_id()
+    ));
+    if args.dpop_key.is_none() {
+        note("its key ends with this command: give --dpop-key FILE for a token that can be used");
+    }
+    Ok(())
+}
+
+/// Which exit code an error has, and what to do about it.
+fn explain(error: ExchangeError) -> CommandError {
+    let message = error.to_string();
+    let ask = |details: &ErrorDetails| match &details.decision_id {
+        Some(id) => format!("`deputize explain {id}` on the broker tells why"),
+        None => "the broker's log tells why: `deputize audit query --kind denials --since 10m`".to_owned(),
+    };
+    match error {
+        ExchangeError::AccessDenied { details, .. }
+        | ExchangeError::InvalidTarget(details)
+        | ExchangeError::InvalidScope(details)
+        | ExchangeError::InvalidAuthorizationDetails(details)
+        | ExchangeError::InvalidRequest(details)
+        | ExchangeError::InvalidClient(details)
+        | ExchangeError::InvalidProof(details)
+        | ExchangeError::Expired(details) => CommandError::new(Exit::Denied, message, ask(&details)),
+        ExchangeError::InsufficientUserAuthentication { acr_values, max_age_seconds, .. } => {
+            let age = max_age_seconds.map(|age| format!(", at most {age} s ago")).unwrap_or_default();
+            let strength = if acr_values.is_empty() {
+                "again".to_owned()
+            } else {
+                format!("with {}", acr_values.join(" or "))
+            };
+            CommandError::new(Exit::Denied, message, format!("let the user sign in {strength}{age}"))
+        }
+        ExchangeError::Waiting { approval_id, approval_uri, interval_seconds, .. } => {
+            let place = approval_uri.map(|uri| format!(" at {uri}")).unwrap_or_default();
+            let next = format!(
+                "let the person decide{place}; then again with --approval-id {approval_id}, every {interval_seconds} s at most"
+            );
+            CommandError::new(Exit::Waiting, message, next)
+        }
+        ExchangeError::SlowDown(_) => CommandError::new(Exit::Waiting, message, "ask less often"),
+        ExchangeError::RateLimited { retry_after_seconds, .. }
+        | ExchangeError::Unavailable { retry_after_seconds, .. } => {
+            let next = retry_after_seconds
+                .map_or("try again".to_owned(), |seconds| format!("try again in {seconds} s"));
+            CommandError::unreachable(message, next)
+        }
+        ExchangeError::Unreachable(_) => {
+            CommandError::unreachable(message, "check --issuer, the network, and whether the broker runs")
+        }
+        ExchangeError::Refused { .. } | ExchangeError::Protocol(_) => {
+            CommandError::failure(message, "check that --issuer is a Deputize broker")
+        }
+        ExchangeError::Key(_) => CommandError::failure(message, "make a new key with `deputize client add`"),
+        _ => CommandError::failure(message, "update this program: it does not know this answer"),
+    }
+}
+
+fn given<'a>(given: Option<&'a str>, ready: Option<&'a str>, option: &str) -> Result<&'a str, CommandError> {
+    given.or(ready).ok_or_else(|| missing(option))
+}
+
+fn missing(option: &str) -> CommandError {
+    CommandError::usage(format!("{option} is missing"), format!("give {option}, or --ready-file"))
+}

@@ -1,0 +1,161 @@
+//! `deputize lint`: checks the whole configuration, and says all that is wrong with it.
+
+mod cross;
+
+use deputize_issuer::provider::{KeyGeneration, KeysUnavailable, ProviderKeys, Providers};
+use schemars::schema_for;
+use serde::Serialize;
+use std::sync::Arc;
+
+use super::{
+    exit::{CommandError, CommandResult, Exit},
+    input::ConfigArgs,
+    output::{Facts, Output, clean},
+};
+use crate::config::{
+    raw::Config,
+    resolved::{self, Resolved},
+};
+
+/// Checks the whole configuration: the file, key sets, registry and policies, and what should agree among them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  deputize lint --config deputize.yaml
+  deputize lint --schema > deputize.schema.json      for editors: # yaml-language-server: $schema=deputize.schema.json
+
+Exit code 5: something is wrong. Warnings alone exit with 0, unless --strict is given.")]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the JSON Schema of the configuration instead
+    #[arg(long)]
+    schema: bool,
+    /// Fail on warnings too
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    summary: Option<Summary>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    issuer: String,
+    identity_providers: Vec<String>,
+    clients: usize,
+    servers: usize,
+    tools: usize,
+    policies: usize,
+    registry_digest: String,
+    policy_digest: String,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If the answer cannot be written.
+pub async fn run(args: Args, output: Output) -> CommandResult {
+    if args.schema {
+        output.raw(&schema()?)?;
+        return Ok(Exit::Ok);
+    }
+    let report = check(&args.config);
+    output.show(&report, || report.to_text())?;
+    let clean = report.problems.is_empty() && (report.warnings.is_empty() || !args.strict);
+    Ok(if clean { Exit::Ok } else { Exit::Configuration })
+}
+
+/// The JSON Schema of the configuration, as it is committed.
+fn schema() -> Result<String, CommandError> {
+    let text = serde_json::to_string_pretty(&schema_for!(Config));
+    Ok(text.map_err(|error| CommandError::failure(error, "report this"))? + "\n")
+}
+
+fn check(config: &ConfigArgs) -> Report {
+    let mut report = Report::default();
+    let resolved = match resolved::load(&config.config, config.mode()) {
+        Ok(resolved) => resolved,
+        Err(errors) => {
+            report.problems.extend(errors.iter().map(ToString::to_string));
+            return report;
+        }
+    };
+    if let Err(problem) = check_providers(&resolved) {
+        report.problems.push(format!("{}: {problem}", config.config.display()));
+    }
+    match resolved.load_rules() {
+        Err(errors) => report.problems.extend(errors.iter().map(ToString::to_string)),
+        Ok((registry, policies)) => {
+            report.warnings = cross::warnings(&resolved, &registry);
+            let servers = registry.servers();
+            report.summary = Some(Summary {
+                issuer: resolved.issuer.clone(),
+                identity_providers: resolved.providers.iter().map(|up| up.provider.issuer.clone()).collect(),
+                clients: resolved.clients.len(),
+                servers: registry.servers().count(),
+                tools: servers.map(|server| server.tools().count()).sum(),
+                policies: policies.len(),
+                registry_digest: registry.digest().to_string(),
+                policy_digest: policies.digest().to_owned(),
+            });
+        }
+    }
+    report
+}
+
+fn check_providers(resolved: &Resolved) -> Result<(), String> {
+    let providers = resolved.providers.iter().map(|upstream| upstream.provider.clone()).collect();
+    Providers::new(providers, Arc::new(NoKeys), None).map(drop).map_err(|error| error.to_string())
+}
+
+impl Report {
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (mark, findings) in [('✖', &self.problems), ('!', &self.warnings)] {
+            for finding in findings {
+                // Snippets of the source have several lines.
+                let lines: Vec<_> = finding.lines().map(clean).collect();
+                text.push_str(&format!("{mark} {}\n", lines.join("\n  ")));
+            }
+        }
+        if let Some(summary) = &self.summary {
+            let mut facts = Facts::default();
+            facts.add("issuer", &summary.issuer);
+            for provider in &summary.identity_providers {
+                facts.add("identity provider", provider);
+            }
+            facts.add("clients", summary.clients.to_string());
+            facts.add(
+                "registry",
+                format!("{} servers, {} tools, {}", summary.servers, summary.tools, summary.registry_digest),
+            );
+            facts.add("policies", format!("{}, {}", summary.policies, summary.policy_digest));
+            text.push_str(&facts.to_string());
+        }
+        text.push_str(&match (self.problems.len(), self.warnings.len()) {
+            (0, 0) => "✔ nothing is wrong\n".to_owned(),
+            (0, warnings) => format!("✔ it can be served, with {warnings} warnings\n"),
+            (problems, _) => {
+                format!("  next: correct the {problems} problems above; `serve` would refuse to start\n")
+            }
+        });
+        text
+    }
+}
+
+/// Providers are checked without asking them.
+struct NoKeys;
+
+#[async_trait::async_trait]
+impl ProviderKeys for NoKeys {
+    async fn keys(&self, _: &str) -> Result<KeyGeneration, KeysUnavailable> {
+        Err(KeysUnavailable)
+    }
+    async fn keys_for_unknown_kid(&self, _: &str, _: u64) -> Result<KeyGeneration, KeysUnavailable> {
+        Err(KeysUnavailable)
+    }
+}

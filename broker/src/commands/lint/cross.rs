@@ -1,0 +1,76 @@
+//! What should agree between the parts of a configuration. None of it stops a broker; all of it is probably a mistake.
+
+use deputize_issuer::{
+    authenticate::Client,
+    registry::{Registry, Server, Verifier},
+};
+
+use crate::config::resolved::Resolved;
+
+/// Everything that looks like a mistake.
+pub(super) fn warnings(resolved: &Resolved, registry: &Registry) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if resolved.anchor.is_none() {
+        warnings.push("audit.anchor is not set: a rollback of the data folder would not be seen".to_owned());
+    }
+    if resolved.providers.is_empty() {
+        warnings.push("identity_providers is empty: no user's token will be accepted".to_owned());
+    }
+    for client in &resolved.clients {
+        of_client(client, resolved, registry, &mut warnings);
+    }
+    for server in registry.servers() {
+        of_server(server, resolved, &mut warnings);
+    }
+    warnings
+}
+
+fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings: &mut Vec<String>) {
+    let mut warn = |text: String| warnings.push(format!("client {:?}: {text}", client.id));
+    for reach in client.may_call.iter().filter(|reach| reach.resource != "*") {
+        match registry.server(&reach.resource) {
+            None => warn(format!("may_call names {}, which is not in the registry", reach.resource)),
+            Some(server) if server.record.tenant != client.tenant => {
+                warn(format!(
+                    "may_call names {}, which is of tenant {:?}",
+                    reach.resource, server.record.tenant
+                ));
+            }
+            Some(server) => {
+                for tool in reach.tools.iter().flatten().filter(|tool| server.tool(tool).is_none()) {
+                    warn(format!("may_call names the tool {tool:?}, which {} does not have", reach.resource));
+                }
+            }
+        }
+    }
+    if let Some(server) = client.server.as_deref().filter(|server| registry.server(server).is_none()) {
+        warn(format!("it is the server {server}, which is not in the registry"));
+    }
+    let asks = !client.may_call.is_empty();
+    if asks && client.server.is_none() && client.subject_audiences.is_empty() && !client.client_credentials {
+        warn("subject_audiences is empty: it can bring no user's token".to_owned());
+    }
+    let of_tenant =
+        |tenant: &str| resolved.providers.iter().any(|upstream| upstream.provider.tenant == tenant);
+    if asks && !of_tenant(&client.tenant) {
+        warn(format!("no identity provider has its tenant {:?}", client.tenant));
+    }
+}
+
+fn of_server(server: &Server, resolved: &Resolved, warnings: &mut Vec<String>) {
+    let record = &server.record;
+    let mut warn = |text: String| warnings.push(format!("server {:?}: {text}", record.id));
+    match &record.client_id {
+        None if record.verifier == Verifier::Guard => {
+            warn("it has a guard, but no client_id as which the guard authenticates".to_owned());
+        }
+        None => {}
+        Some(id) => match resolved.clients.iter().find(|client| client.id == *id) {
+            None => warn(format!("its client_id {id:?} is not among the clients")),
+            Some(client) if client.server.as_deref() != Some(record.resource.as_str()) => {
+                warn(format!("its client {id:?} does not say server: {}", record.resource));
+            }
+            Some(_) => {}
+        },
+    }
+}
