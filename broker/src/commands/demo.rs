@@ -2,6 +2,7 @@
 
 use crate::{
     assemble::CannotStart,
+    commands::serve::stop_signal,
     dev::{
         environment::{self, Choices},
         story::{self, Outcome},
@@ -38,11 +39,15 @@ pub(crate) async fn demo(arguments: &Demo) -> Result<bool, CannotStart> {
         let _ = print(&style.opening(&environment.ready.issuer, clock.uptime()));
     }
     let mut steps = 0;
-    let well = story::tell(environment, Arc::clone(&clock), &mut |outcome| {
+    let mut listener = |outcome: &Outcome| {
         steps += 1;
         let _ = print(&if arguments.json { json_line(outcome) } else { style.lines(outcome) });
-    })
-    .await;
+    };
+    let well = tokio::select! {
+        well = story::tell(environment, Arc::clone(&clock), &mut listener) => well,
+        // The environment goes with its story, files included.
+        () = stop_signal() => return Ok(false),
+    };
     if !arguments.json {
         let _ = print(&style.closing(steps, well, clock.uptime()));
     }

@@ -76,7 +76,7 @@ fn greeting(environment: &Environment, ready_file: Option<&PathBuf>) -> String {
     for server in [&environment.crm, &environment.mailer] {
         text.push_str(&format!("{:<19}{}\n", server.record().id, server.record().resource));
     }
-    text.push_str(&format!("files              {}\n", environment.folder.display()));
+    text.push_str(&format!("files              {}\n", environment.files.folder.display()));
     match ready_file {
         Some(file) => {
             text.push_str(&format!("\nTokens and keys are in {}. Ctrl-C stops it all.\n", file.display()))

@@ -18,12 +18,7 @@ use crate::{
 use axum::Router;
 use deputize_call::sign::{SigningAlgorithm, SigningKey};
 use deputize_issuer::clock::{Clock, SystemClock};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// What may be chosen about an environment.
@@ -40,7 +35,7 @@ pub(crate) struct Environment {
     /// Where everything is.
     pub(crate) ready: ReadyFile,
     /// Its files: configuration, registry, policies, and the broker's data in `data`.
-    pub(crate) folder: PathBuf,
+    pub(crate) files: Files,
     /// The server `crm`.
     pub(crate) crm: Arc<ExampleServer>,
     /// The server `mailer`.
@@ -48,7 +43,6 @@ pub(crate) struct Environment {
     broker: Running,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    temporary: bool,
 }
 
 /// Starts everything; it answers when this returns.
@@ -61,19 +55,16 @@ pub(crate) async fn start(choices: &Choices) -> Result<Environment, CannotStart>
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let folder = match &choices.folder {
-        Some(folder) => layout::given_folder(folder).map_err(cannot)?,
-        None => layout::fresh_folder().map_err(cannot)?,
+        Some(folder) => layout::given_folder(folder),
+        None => layout::fresh_folder(),
     };
-    let started = start_in(&folder, choices, clock).await;
-    if started.is_err() && choices.folder.is_none() {
-        remove(&folder);
-    }
-    started
+    let files = Files { folder: folder.map_err(cannot)?, temporary: choices.folder.is_none() };
+    start_in(files, choices.listen, clock).await
 }
 
 async fn start_in(
-    folder: &Path,
-    choices: &Choices,
+    files: Files,
+    listen: SocketAddr,
     clock: Arc<dyn Clock>,
 ) -> Result<Environment, CannotStart> {
     let mut doors = Doors::new();
@@ -84,9 +75,9 @@ async fn start_in(
     let mailer = Arc::new(ExampleServer::mailer(&mailer_resource, "mailer-guard").map_err(cannot)?);
     let [platform_key, crm_key, mailer_key] = [new_key()?, new_key()?, new_key()?];
 
-    let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
+    let listener = TcpListener::bind(listen).await.map_err(cannot)?;
     let layout = Layout {
-        folder,
+        folder: &files.folder,
         broker: listener.local_addr().map_err(cannot)?,
         identity_provider: provider.issuer(),
         platform: &platform_key,
@@ -103,8 +94,7 @@ async fn start_in(
     }
     let ready = ready_file(&resolved.issuer, &broker, &provider, &platform_key, [&crm, &mailer])?;
     let Doors { stop, tasks } = doors;
-    let temporary = choices.folder.is_none();
-    Ok(Environment { ready, folder: folder.to_owned(), crm, mailer, broker, stop, tasks, temporary })
+    Ok(Environment { ready, files, crm, mailer, broker, stop, tasks })
 }
 
 impl Environment {
@@ -114,11 +104,11 @@ impl Environment {
         let _ = self.stop.send(true);
         while self.tasks.join_next().await.is_some() {}
         self.broker.drain().await;
-        Files { folder: self.folder, temporary: self.temporary }
+        self.files
     }
 }
 
-/// The files of an environment that has stopped. Dropped, they are removed if their folder is a temporary one.
+/// The files of an environment. Dropped, they are removed if their folder is a temporary one.
 pub(crate) struct Files {
     /// Where they are.
     pub(crate) folder: PathBuf,
@@ -127,8 +117,11 @@ pub(crate) struct Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        if self.temporary {
-            remove(&self.folder);
+        if !self.temporary {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            tracing::warn!(%error, folder = %self.folder.display(), "temporary folder not removed");
         }
     }
 }
@@ -245,12 +238,6 @@ async fn listen() -> Result<(TcpListener, SocketAddr), CannotStart> {
 
 fn new_key() -> Result<SigningKey, CannotStart> {
     SigningKey::generate(SigningAlgorithm::ES256).map_err(cannot)
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        tracing::warn!(%error, folder = %folder.display(), "temporary folder not removed");
-    }
 }
 
 fn cannot(error: impl std::fmt::Display) -> CannotStart {

@@ -263,6 +263,8 @@ enum HttpError {
 
 impl ProviderHttp {
     fn new() -> Result<Self, SignInError> {
+        // Whoever installs it first, it is this one everywhere.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // RFC 9700 §4.12 and openidconnect's own advice: a followed redirect is a request forged.
         let builder =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(REQUEST_TIMEOUT);

@@ -1,4 +1,5 @@
 use super::*;
+use deputize_call::jws::{EmbeddedKey, parse};
 use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, ToolToken};
 use deputize_issuer::registry::ServerRecord;
 use serde_json::{Value, json};
@@ -127,6 +128,27 @@ async fn a_token_of_many_uses_stops_when_it_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_forgery_of_a_token_does_not_have_it_revoked() {
+    let fixture = fixture().await;
+    let detail = Detail::Tool { name: "lookup_customer".to_owned() };
+    let request = fixture.request("alice", fixture.environment.crm.record()).detail(detail);
+    let token = fixture.platform.exchange(&request).await.unwrap();
+    let genuine = parse(token.access_token(), EmbeddedKey::Refused).unwrap();
+    let forged = new_key().unwrap().sign("at+jwt", &genuine.claims).unwrap();
+
+    let url = &fixture.environment.crm.record().resource;
+    let arguments = json!({ "customer_id": "cus_17" });
+    let body =
+        message("tools/call", json!({ "name": "lookup_customer", "arguments": arguments })).to_string();
+    let proof = fixture.platform.proof_for("POST", url, &forged, None).unwrap();
+    let request = fixture.http.post(url).header("content-type", "application/json").header("dpop", proof);
+    let refused = request.header("authorization", format!("DPoP {forged}")).body(body).send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert_eq!(fixture.call(&token, "lookup_customer", arguments).await.0, 200);
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listing_token_lists_and_calls_nothing() {
     let fixture = fixture().await;
     let crm = fixture.environment.crm.record();
@@ -160,10 +182,14 @@ async fn a_call_without_a_token_is_told_where_to_get_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_temporary_folder_goes_and_a_given_one_stays() {
     let fixture = fixture().await;
-    let temporary = fixture.environment.folder.clone();
+    let temporary = fixture.environment.files.folder.clone();
     assert!(temporary.join("deputize.yaml").exists());
     drop(fixture.environment.stop().await);
     assert!(!temporary.exists());
+    let abandoned = start(&choices(None)).await.unwrap();
+    let temporary = abandoned.files.folder.clone();
+    drop(abandoned);
+    assert!(!temporary.exists(), "not even when nobody stops it");
 
     let parent = tempfile::tempdir().unwrap();
     let given = parent.path().join("environment");
