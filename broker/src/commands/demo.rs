@@ -13,6 +13,7 @@ use deputize_issuer::clock::{Clock, SystemClock};
 use serde_json::json;
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -30,25 +31,29 @@ pub(crate) struct Demo {
 /// # Errors
 /// [`CannotStart`].
 pub(crate) async fn demo(arguments: &Demo) -> Result<bool, CannotStart> {
+    tokio::select! {
+        told = tell(arguments.json) => told,
+        // The environment goes with its story, files included.
+        () = stop_signal() => Ok(false),
+    }
+}
+
+async fn tell(json: bool) -> Result<bool, CannotStart> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let listen = "127.0.0.1:0".parse().map_err(|error| CannotStart(format!("{error}")))?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let environment = environment::start(&Choices { listen, folder: None }).await?;
     let style = Style::of_stdout();
-    if !arguments.json {
-        // Whoever no longer reads misses the story; its checks go on.
+    // Whoever no longer reads misses the story; its checks go on.
+    if !json {
         let _ = print(&style.opening(&environment.ready.issuer, clock.uptime()));
     }
     let mut steps = 0;
-    let mut listener = |outcome: &Outcome| {
+    let well = story::tell(environment, Arc::clone(&clock), &mut |outcome| {
         steps += 1;
-        let _ = print(&if arguments.json { json_line(outcome) } else { style.lines(outcome) });
-    };
-    let well = tokio::select! {
-        well = story::tell(environment, Arc::clone(&clock), &mut listener) => well,
-        // The environment goes with its story, files included.
-        () = stop_signal() => return Ok(false),
-    };
-    if !arguments.json {
+        let _ = print(&if json { json_line(outcome) } else { style.lines(outcome) });
+    })
+    .await;
+    if !json {
         let _ = print(&style.closing(steps, well, clock.uptime()));
     }
     Ok(well)
