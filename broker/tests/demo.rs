@@ -1,6 +1,6 @@
 //! The demo is told to the end, and every step of it goes as it should.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails should panic")]
+#![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 use serde_json::Value;
 use std::process::{Command, Output};

@@ -35,11 +35,12 @@ pub(crate) struct Dev {
 /// # Errors
 /// [`CannotStart`].
 pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
-    let environment = environment::start(&Choices {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port)),
-        folder: arguments.folder,
-    })
-    .await?;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+    let choices = Choices { listen, folder: arguments.folder };
+    let environment = tokio::select! {
+        started = environment::start(&choices) => started?,
+        () = stop_signal() => return Ok(()),
+    };
     if let Some(file) = &arguments.ready_file {
         let written = ready_file::write(file, &environment.ready);
         if let Err(error) = written {
