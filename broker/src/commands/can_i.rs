@@ -21,7 +21,8 @@ use super::{
   deputize can-i --client support-bot --user bob --roles analyst --server crm          may bob's agent list its tools?
 
 Looks at clients, registry and policies of the configuration. What only a real request shows (its proof, the user's
-token, revocations, rates) is taken to be good. Exit code 0: yes, 3: no, 4: a person would have to decide.")]
+token, revocations, rates) is taken to be good. A call that a person would
+have to approve is a no as long as approvals are not configured. Exit code 0: yes, 3: no.")]
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -86,7 +87,6 @@ struct Answer {
 enum Word {
     Yes,
     No,
-    Wait,
 }
 
 /// Runs it.
@@ -103,7 +103,6 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     Ok(match answer.answer {
         Word::Yes => Exit::Ok,
         Word::No => Exit::Denied,
-        Word::Wait => Exit::Waiting,
     })
 }
 
@@ -112,7 +111,6 @@ impl Answer {
         let mut text = match self.answer {
             Word::Yes => "✔ yes\n".to_owned(),
             Word::No => "✖ no\n".to_owned(),
-            Word::Wait => "⏸ yes, once a person has agreed\n".to_owned(),
         };
         let mut facts = Facts::default();
         facts.add_some("reason", self.reason).add_some("detail", self.detail.as_deref());
@@ -135,10 +133,7 @@ impl Answer {
         let least =
             self.least_level.map(|least| format!(" (the tool needs {least} at least)")).unwrap_or_default();
         facts.add("level", format!("{}{least}", self.level));
-        facts.add_some(
-            "risk",
-            self.risk.as_ref().map(|risk| format!("{} of 100: {}", risk.score, risk.reasons.join(", "))),
-        );
+        facts.add_some("risk", self.risk.as_ref().map(risk_words));
         if !self.roles.is_empty() {
             facts.add("roles", self.roles.join(", "));
         }
@@ -159,4 +154,13 @@ fn level(text: &str) -> Result<Level, String> {
 
 fn requirement_word(requirement: Requirement) -> &'static str {
     requirement.as_str()
+}
+
+fn risk_words(risk: &Risk) -> String {
+    let reasons = if risk.reasons.is_empty() {
+        "nothing counts against it".to_owned()
+    } else {
+        risk.reasons.join(", ")
+    };
+    format!("{} of 100: {reasons}", risk.score)
 }

@@ -116,7 +116,8 @@ fn with_key(args: &Add) -> Result<Added, CommandError> {
     let public = KeySet::new(vec![key.public().clone()]).to_jwks();
     write_new(&private_file, private.as_bytes()).map_err(|error| cannot(&error))?;
     write_public(&public_file, &format!("{public:#}\n")).map_err(|error| cannot(&error))?;
-    let jwks_file = public_file.display().to_string();
+    // The configuration may stand in another folder than this command.
+    let jwks_file = public_file.canonicalize().map_err(|error| cannot(&error))?.display().to_string();
     Ok(Added {
         client_id: args.id.clone(),
         private_key_file: Some(private_file),

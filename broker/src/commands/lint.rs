@@ -64,7 +64,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
         return Ok(Exit::Ok);
     }
     let report = check(&args.config);
-    output.show(&report, || report.to_text())?;
+    output.show(&report, || report.to_text(args.strict))?;
     let clean = report.problems.is_empty() && (report.warnings.is_empty() || !args.strict);
     Ok(if clean { Exit::Ok } else { Exit::Configuration })
 }
@@ -113,7 +113,7 @@ fn check_providers(resolved: &Resolved) -> Result<(), String> {
 }
 
 impl Report {
-    fn to_text(&self) -> String {
+    fn to_text(&self, strict: bool) -> String {
         let mut text = String::new();
         for (mark, findings) in [('✖', &self.problems), ('!', &self.warnings)] {
             for finding in findings {
@@ -131,16 +131,20 @@ impl Report {
             facts.add("clients", summary.clients.to_string());
             facts.add(
                 "registry",
-                format!("{} servers, {} tools, {}", summary.servers, summary.tools, summary.registry_digest),
+                format!(
+                    "servers {}, tools {}, digest {}",
+                    summary.servers, summary.tools, summary.registry_digest
+                ),
             );
-            facts.add("policies", format!("{}, {}", summary.policies, summary.policy_digest));
+            facts.add("policies", format!("{}, digest {}", summary.policies, summary.policy_digest));
             text.push_str(&facts.to_string());
         }
         text.push_str(&match (self.problems.len(), self.warnings.len()) {
             (0, 0) => "✔ nothing is wrong\n".to_owned(),
+            (0, warnings) if strict => format!("  next: correct the {warnings} warnings above, or lint without --strict\n"),
             (0, warnings) => format!("✔ it can be served, with {warnings} warnings\n"),
             (problems, _) => {
-                format!("  next: correct the {problems} problems above; `serve` would refuse to start\n")
+                format!("  next: correct what is above ({problems}); `serve` would refuse to start\n")
             }
         });
         text

@@ -95,13 +95,18 @@ fn set(tree: &mut serde_json::Value, keys: &[String], value: serde_json::Value) 
     Some(())
 }
 
-/// serde lists the members that exist; the nearest one is probably meant.
+/// serde names the unknown member in backticks and lists those that exist; the nearest one is probably meant.
 fn with_suggestion(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = message.contains("unknown field").then(|| quoted.next()).flatten() else {
+    let first = message.lines().next().unwrap_or_default();
+    let Some((unknown, rest)) =
+        first.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'))
+    else {
         return message.to_owned();
     };
-    let nearest = quoted
+    let known = rest.split_once("expected ").map_or("", |(_, known)| known.trim_start_matches("one of "));
+    let nearest = known
+        .split([',', ' ', '`'])
+        .filter(|name| !name.is_empty())
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .filter(|(distance, _)| *distance <= 3)
         .min_by_key(|(distance, _)| *distance);

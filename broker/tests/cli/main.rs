@@ -2,5 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails should panic")]
 
 mod audit;
+mod configuration;
+mod doctor;
+mod environment;
+mod exchange;
 mod explain;
 mod program;
+mod token;

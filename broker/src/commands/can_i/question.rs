@@ -197,7 +197,11 @@ impl Question {
         };
         let requires = verdict.requires.into_iter().chain(by_tier).max();
         answer.requires = requires.map(requirement_word);
-        answer.answer = if requires.is_some() { Word::Wait } else { Word::Yes };
+        match requires {
+            // There is nobody to ask as long as approvals are not configured.
+            Some(_) => answer.reason = Some("approval_required"),
+            None => answer.answer = Word::Yes,
+        }
     }
 }
 

@@ -1,0 +1,217 @@
+//! `deputize lint`, `can-i` and `client add`: on the example configuration, and on what is wrong with it.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+use crate::program::{Ran, command, run};
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+fn example() -> String {
+    deploy().join("example/deputize.yaml").to_str().unwrap().to_owned()
+}
+
+/// The example with something else in it.
+fn changed(from: &str, to: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let example = deploy().join("example").canonicalize().unwrap();
+    let text = std::fs::read_to_string(example.join("deputize.yaml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    let absolute = |text: String, name: &str| text.replace(name, &format!("{}/{name}", example.display()));
+    let text = absolute(absolute(text.replace(from, to), "clients/support-platform"), "clients/crm-guard");
+    let text = text.replace("registry: registry", &format!("registry: {}/registry", example.display()));
+    let text = text.replace("../../broker/policies", &format!("{}/../../broker/policies", example.display()));
+    let path = folder.path().join("deputize.yaml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+fn lint(config: &str) -> Ran {
+    run(&["lint", "--config", config])
+}
+
+#[test]
+fn the_example_configuration_is_clean() {
+    let ran = run(&["lint", "--strict", "--config", &example()]).expect(0);
+    assert!(ran.stdout.contains("✔ nothing is wrong") && ran.stdout.contains("tools 3"), "{ran:?}");
+    let text = std::fs::read_to_string(example()).unwrap();
+    assert!(text.starts_with("# yaml-language-server: $schema=../deputize.schema.json\n"));
+}
+
+#[test]
+fn the_committed_schema_is_that_of_this_program() {
+    let committed = std::fs::read_to_string(deploy().join("deputize.schema.json")).unwrap();
+    let now = run(&["lint", "--schema"]).expect(0).stdout;
+    assert!(committed == now, "renew it: deputize lint --schema > deploy/deputize.schema.json");
+}
+
+#[test]
+fn problems_are_all_named_with_what_to_do() {
+    for (from, to, parts) in [
+        (
+            "issuer: https://deputize.example.com",
+            "isuer: https://deputize.example.com",
+            &["did you mean `issuer`?"][..],
+        ),
+        (
+            "issuer: https://deputize.example.com",
+            "issuer: http://deputize.example.com/",
+            &["https://", "trailing slash"],
+        ),
+        ("behind_proxy: true", "behind_proxy: false", &["listen: give tls"]),
+        ("anchor: anchor/checkpoint", "anchor: data/anchor", &["outside data_dir"]),
+        ("id: crm-guard", "id: user:crm", &["does not begin with user:"]),
+        ("clients/crm-guard.jwks.json", "gone.jwks.json", &["gone.jwks.json"]),
+        ("registry: registry", "registry: elsewhere", &["elsewhere"]),
+    ] {
+        let (_folder, config) = changed(from, to);
+        let ran = lint(&config).expect(5);
+        for part in parts {
+            assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+        }
+    }
+    lint("/nowhere/deputize.yaml").expect(5);
+}
+
+#[test]
+fn warnings_fail_only_where_they_are_told_to() {
+    let (_folder, config) =
+        changed("server: https://crm.example.com/mcp", "server: https://crm.example.com/other");
+    let ran = lint(&config).expect(0);
+    assert!(ran.stdout.contains("not in the registry"), "{ran:?}");
+    run(&["lint", "--strict", "--config", &config]).expect(5);
+}
+
+#[test]
+fn the_environment_overrides_a_member() {
+    let ran = command(&["lint", "--config", &example()])
+        .env("DEPUTIZE__ISSUER", "http://plain.example")
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(5));
+}
+
+fn can_i(more: &[&str]) -> Ran {
+    let config = example();
+    run(&[
+        &["can-i", "--config", &config, "--client", "support-platform", "--server", "crm", "-o", "json"][..],
+        more,
+    ]
+    .concat())
+}
+
+#[test]
+fn can_i_answers_yes_and_no_with_reasons() {
+    let refund = |cents: u64| format!(r#"{{"payment_id": "pay_81", "amount_cents": {cents}}}"#);
+    let support = ["--user", "alice", "--groups", "support"];
+    let call = |arguments: &str| {
+        can_i(&[&support[..], &["--tool", "refund_payment", "--arguments", arguments]].concat())
+    };
+
+    let yes = call(&refund(4200)).expect(0).json();
+    assert_eq!(yes["answer"], "yes");
+    assert_eq!(yes["policies"][0], "support-refund-small");
+    assert_eq!(yes["level"], "L3");
+    assert_eq!(yes["least_level"], "L2");
+    assert_eq!(yes["roles"][0], "support");
+    assert!(yes["risk"]["score"].as_u64().unwrap() > 0);
+
+    let no = |ran: Ran, reason: &str| {
+        assert_eq!(ran.code, 3, "{ran:?}");
+        assert_eq!(ran.json()["reason"], reason, "{ran:?}");
+    };
+    no(call(&refund(900_000)), "policy");
+    no(call(r#"{"payment_id": "pay_81"}"#), "arguments_miss_the_schema");
+    no(can_i(&[&support[..], &["--tool", "refund_payment"]].concat()), "level_too_low");
+    no(can_i(&[&support[..], &["--tool", "drop_tables"]].concat()), "tool_unknown");
+    no(can_i(&["--tool", "lookup_customer"]), "client_credentials_beyond_listing");
+    no(can_i(&["--user", "eve", "--tool", "lookup_customer"]), "policy");
+    let critical = [
+        "--user",
+        "carol",
+        "--groups",
+        "admins",
+        "--tool",
+        "export_customers",
+        "--arguments",
+        r#"{"format": "json"}"#,
+    ];
+    no(can_i(&critical), "approval_required");
+    let guard = [
+        "can-i",
+        "--config",
+        &example(),
+        "--client",
+        "crm-guard",
+        "--server",
+        "crm",
+        "--user",
+        "alice",
+        "-o",
+        "json",
+    ];
+    no(run(&guard), "beyond_the_clients_reach");
+    can_i(&[&support[..], &["--level", "L9"]].concat()).expect(2);
+}
+
+#[test]
+fn can_i_refuses_questions_about_what_is_not_there() {
+    let config = example();
+    let ran =
+        run(&["can-i", "--config", &config, "--client", "support-platfrom", "--server", "crm"]).expect(2);
+    assert!(ran.stderr.contains("did you mean support-platform?"), "{ran:?}");
+    run(&["can-i", "--config", &config, "--client", "support-platform", "--server", "nowhere"]).expect(2);
+    run(&["can-i", "--config", "/nowhere.yaml", "--client", "a", "--server", "b"]).expect(5);
+}
+
+#[test]
+fn a_client_that_was_added_can_be_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_str().unwrap();
+    let id = "spiffe://acme.example/agent/one";
+    let added =
+        run(&["client", "add", id, "--folder", place, "--tenant", "acme", "-o", "json"]).expect(0).json();
+    let private = Path::new(added["private_key_file"].as_str().unwrap());
+    assert_eq!(private.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let public = std::fs::read_to_string(added["jwks_file"].as_str().unwrap()).unwrap();
+    assert!(!public.contains("\"d\"") && std::fs::read_to_string(private).unwrap().contains("\"d\""));
+
+    // What it prints is what the configuration takes.
+    let snippet = added["configuration"].as_str().unwrap().strip_prefix("clients:\n").unwrap();
+    let (_folder, config) = changed("clients:\n", &format!("clients:\n{snippet}"));
+    let ran = run(&["lint", "--config", &config, "-o", "json"]).expect(0).json();
+    assert_eq!(ran["summary"]["clients"], 3);
+
+    // Once more: nothing is overwritten, and nothing new is left behind.
+    let before = std::fs::read(private).unwrap();
+    run(&["client", "add", id, "--folder", place]).expect(1);
+    assert_eq!(std::fs::read(private).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    run(&["client", "add", "user:alice", "--folder", place]).expect(2);
+    run(&["client", "add", "", "--folder", place]).expect(2);
+}
+
+#[test]
+fn a_bootstrap_secret_is_printed_once_and_its_digest_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["client", "add", "quick", "--secret", "--folder", folder.path().to_str().unwrap(), "-o", "json"];
+    let (one, two) = (run(&arguments).expect(0).json(), run(&arguments).expect(0).json());
+    let secret = one["secret"].as_str().unwrap();
+    assert!(secret.starts_with("dps_") && secret.len() == 47, "{secret}");
+    assert_ne!(one["secret"], two["secret"]);
+    assert!(!one["configuration"].as_str().unwrap().contains(secret));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let snippet = one["configuration"].as_str().unwrap().strip_prefix("clients:\n").unwrap();
+    // Only where secrets are allowed at all.
+    let (_one, config) = changed("clients:\n", &format!("clients:\n{snippet}"));
+    lint(&config).expect(5);
+    let (_two, config) = changed("clients:\n", &format!("allow_client_secrets: true\nclients:\n{snippet}"));
+    lint(&config).expect(0);
+}
