@@ -18,7 +18,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// List them
+    /// List them: purpose, state, algorithm and key id
     #[command(
         after_help = "The verifier key of the log is what `deputize audit verify --key` takes: keep it where the log is not."
     )]

@@ -52,7 +52,7 @@ fn each_fault_is_found_and_named() {
     let other = environment
         .config_with("subject_audiences:\n  - support-platform", "subject_audiences:\n  - other-app");
     fails(doctor(&other, &token), 1, &["✖ client support-platform", "subject_audiences", "other-app"]);
-    let other = environment.config_with("stable: null", "stable: employee_number");
+    let other = environment.config_with("  claims:\n", "  claims:\n    stable: employee_number\n");
     fails(doctor(&other, &token), 1, &["✖ person", "claims.stable", "employee_number"]);
 
     let unreachable = environment.config_with(&format!("issuer: {issuer}"), "issuer: http://127.0.0.1:1");

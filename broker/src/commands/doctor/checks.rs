@@ -9,9 +9,11 @@ use deputize_issuer::{
     provider::{Provider, ProviderKeys, Providers, SubjectTokenType, UserTokenError, VerifiedUserToken},
 };
 use serde_json::Value;
+use url::Url;
 
 use super::Check;
 use crate::{
+    backends::fetch::{Fetcher, Reach},
     commands::{explain::what_to_do, moment},
     config::resolved::Resolved,
 };
@@ -88,22 +90,12 @@ impl Patient<'_> {
                 format!("let it sign with {}", allowed.join(", ")),
             );
         }
-        let unreachable = || {
-            Check::unknown(
-                "keys",
-                format!("the keys of {} cannot be fetched", provider.issuer),
-                format!(
-                    "make {}/.well-known/openid-configuration and its jwks_uri reachable from here; for a private \
-                         address set allow_private_addresses, for a private authority ca_file",
-                    provider.issuer.trim_end_matches('/')
-                ),
-            )
+        let Ok(mut known) = self.keys.keys(&provider.issuer).await else {
+            return self.unreachable(provider).await;
         };
-        let Ok(mut known) = self.keys.keys(&provider.issuer).await else { return unreachable() };
         if known.keys.find(jws).is_err() {
-            let Ok(newer) = self.keys.keys_for_unknown_kid(&provider.issuer, known.generation).await else {
-                return unreachable();
-            };
+            let newer = self.keys.keys_for_unknown_kid(&provider.issuer, known.generation).await;
+            let Ok(newer) = newer else { return self.unreachable(provider).await };
             known = newer;
         }
         let kid = jws.header.kid.as_deref().unwrap_or("none");
@@ -126,6 +118,30 @@ impl Patient<'_> {
                 "the token was changed on its way, or does not come from this issuer",
             ),
         }
+    }
+
+    /// The keys could not be had: asks once more, to say what stands in the way.
+    async fn unreachable(&self, provider: &Provider) -> Check {
+        let place = format!("{}/.well-known/openid-configuration", provider.issuer.trim_end_matches('/'));
+        let upstream =
+            self.resolved.providers.iter().find(|upstream| upstream.provider.issuer == provider.issuer);
+        let reach = Reach {
+            allow_private_addresses: upstream.is_some_and(|upstream| upstream.allow_private_addresses),
+            allow_http: provider.issuer.starts_with("http:"),
+            ca_file: upstream.and_then(|upstream| upstream.ca_file.clone()),
+        };
+        let url = upstream.and_then(|upstream| upstream.jwks_uri.clone()).or_else(|| Url::parse(&place).ok());
+        let why = match (Fetcher::new(reach), url) {
+            (Ok(fetcher), Some(url)) => match fetcher.get_json(&url).await {
+                Ok(_) => format!("{url} answers, but gives no acceptable keys"),
+                Err(error) => format!("{url}: {error}"),
+            },
+            (Err(error), _) => error.to_string(),
+            (Ok(_), None) => "the issuer is no URL".to_owned(),
+        };
+        let next = "make it and its jwks_uri reachable from here; for a private address set \
+                    allow_private_addresses, for a private authority ca_file";
+        Check::unknown("keys", why, next)
     }
 
     fn times(&self, provider: &Provider, claims: &Object) -> Check {
