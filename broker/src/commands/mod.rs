@@ -85,7 +85,9 @@ impl Cli {
 impl Command {
     async fn run(self, output: Output) -> CommandResult {
         match self {
-            Self::Serve { config, ready_file } => Ok(serve::serve(&config, ready_file).await.map(|()| Exit::Ok)?),
+            Self::Serve { config, ready_file } => {
+                Ok(serve::serve(&config, ready_file).await.map(|()| Exit::Ok)?)
+            }
             Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
             Self::Demo(demo) => Ok(if demo::demo(&demo).await? { Exit::Ok } else { Exit::Failure }),
             Self::Lint(args) => lint::run(args, output).await,
@@ -113,5 +115,4 @@ impl Command {
     }
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 waiting for a person, 5 bad configuration, 6 unreachable.";
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 waiting for a person, 5 bad configuration, 6 unreachable.";

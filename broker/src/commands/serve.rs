@@ -57,11 +57,18 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
         let text = format!("{{\"address\":\"{}\"}}\n", running.address);
         std::fs::write(&file, text).map_err(|error| CannotStart(format!("{}: {error}", file.display())))?;
     }
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| CannotStart(error.to_string()))?;
+    let cannot = |error: std::io::Error| CannotStart(error.to_string());
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+    // Made once, before the loop: a signal that comes while something else is awaited is kept.
+    let mut stop = std::pin::pin!(stop_signal());
     loop {
         tokio::select! {
-            () = stop_signal() => break,
-            _ = hangup.recv() => reload(&running, path).await,
+            () = &mut stop => break,
+            _ = hangup.recv() => {}
+        }
+        tokio::select! {
+            () = &mut stop => break,
+            () = reload(&running, path) => {}
         }
     }
     running.drain().await;
@@ -89,10 +96,16 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let listening = Listening {
         tls,
         connections: resolved.limits.connections,
+        // Behind a proxy all come from one address.
+        connections_of_one_source: if resolved.listen.behind_proxy {
+            resolved.limits.connections
+        } else {
+            resolved.limits.connections.div_ceil(2)
+        },
         drain: resolved.limits.drain,
         stop: stopping.clone(),
     };
-    let inside = Listening { tls: None, connections: 64, ..listening.clone() };
+    let inside = Listening { tls: None, connections: 64, connections_of_one_source: 64, ..listening.clone() };
 
     let mut tasks = JoinSet::new();
     let admin_address = match resolved.admin_address {

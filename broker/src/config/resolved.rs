@@ -60,6 +60,8 @@ pub struct Resolved {
 pub struct Listen {
     /// Address; port 0 takes a free one.
     pub address: SocketAddr,
+    /// Whether a proxy in front terminates TLS.
+    pub behind_proxy: bool,
     /// Certificate chain and key, as PEM files.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
@@ -208,6 +210,7 @@ impl Check<'_> {
             issuer: raw.issuer,
             listen: Listen {
                 address: address?,
+                behind_proxy: raw.listen.behind_proxy,
                 tls: raw
                     .listen
                     .tls
@@ -252,7 +255,8 @@ impl Check<'_> {
         let extra =
             raw.claims.extra.iter().map(|(name, path)| (name.clone(), ClaimPath::from(path.as_str())));
         provider.claims.extra.extend(extra);
-        let required = raw.claims.required.iter().map(|(path, values)| (ClaimPath::from(path.as_str()), values.clone()));
+        let required =
+            raw.claims.required.iter().map(|(path, values)| (ClaimPath::from(path.as_str()), values.clone()));
         provider.claims.required.extend(required);
         provider.claims.common_claim = raw.claims.common.as_deref().map(ClaimPath::from);
         provider.max_age_seconds = raw.max_age_seconds;

@@ -138,8 +138,13 @@ impl Doors {
     }
 
     fn open(&mut self, listener: TcpListener, router: Router) {
-        let listening =
-            Listening { tls: None, connections: MAX_CONNECTIONS, drain: DRAIN, stop: self.stop.subscribe() };
+        let listening = Listening {
+            tls: None,
+            connections: MAX_CONNECTIONS,
+            connections_of_one_source: MAX_CONNECTIONS,
+            drain: DRAIN,
+            stop: self.stop.subscribe(),
+        };
         self.tasks.spawn(serve_tcp(listener, router, listening));
     }
 

@@ -1,6 +1,7 @@
 //! The accept loop: bounded connections, timeouts on headers and idleness, TLS, and a drain.
 //! (`axum::serve` waits more than a minute on half a header.)
 
+use super::patient::{Patient, Sources};
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -11,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -22,6 +23,8 @@ pub struct Listening {
     pub tls: Option<TlsAcceptor>,
     /// Open connections at once.
     pub connections: usize,
+    /// Of these, how many one address may hold.
+    pub connections_of_one_source: usize,
     /// How long a stop waits for requests under way.
     pub drain: Duration,
     /// Turns true when it is time to stop.
@@ -31,23 +34,23 @@ pub struct Listening {
 /// Serves a TCP listener until told to stop, then drains.
 pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Listening) {
     let room = Arc::new(Semaphore::new(listening.connections));
+    let sources = Sources::new(listening.connections_of_one_source);
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { break };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&room, listener.accept()) => accepted,
             _ = listening.stop.wait_for(|stop| *stop) => break,
         };
-        let Ok((stream, peer)) = accepted else {
-            // Out of file descriptors, most likely: breathe, so that the loop does not spin.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let Some((place, (stream, peer))) = accepted else { continue };
+        let Some(source) = sources.enter(peer.ip()) else {
+            metrics::counter!("deputize_connections_refused_total").increment(1);
             continue;
         };
         // Small answers at once; failing to say so changes nothing but latency.
         let _ = stream.set_nodelay(true);
         let (router, tls, watcher) = (router.clone(), listening.tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, source);
             match tls {
                 None => serve_connection(stream, Some(peer), router, watcher).await,
                 Some(tls) => {
@@ -61,26 +64,19 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Lis
         });
     }
     drop(listener);
-    let drained = tokio::time::timeout(listening.drain, graceful.shutdown()).await;
-    if drained.is_err() {
-        tracing::warn!("drain timed out with requests under way");
-    }
+    drain(graceful, listening.drain).await;
 }
 
-/// Serves a Unix socket until told to stop.
+/// Serves a Unix socket until told to stop, then drains.
 pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: Listening) {
     let room = Arc::new(Semaphore::new(listening.connections));
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { break };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&room, listener.accept()) => accepted,
             _ = listening.stop.wait_for(|stop| *stop) => break,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+        let Some((place, (stream, _))) = accepted else { continue };
         let (router, watcher) = (router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _place = place;
@@ -88,7 +84,29 @@ pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: L
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(listening.drain, graceful.shutdown()).await;
+    drain(graceful, listening.drain).await;
+}
+
+/// The next connection, once there is room for it.
+async fn accept<C>(
+    room: &Arc<Semaphore>,
+    next: impl Future<Output = std::io::Result<C>>,
+) -> Option<(OwnedSemaphorePermit, C)> {
+    let place = Arc::clone(room).acquire_owned().await.ok()?;
+    match next.await {
+        Ok(connection) => Some((place, connection)),
+        Err(_) => {
+            // Out of file descriptors, most likely: breathe, so that the loop does not spin.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+async fn drain(graceful: GracefulShutdown, patience: Duration) {
+    if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        tracing::warn!("drain timed out with requests under way");
+    }
 }
 
 async fn serve_connection<S>(
@@ -118,7 +136,7 @@ async fn serve_connection<S>(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(64 * 1024)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .max_pending_accept_reset_streams(Some(20))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
@@ -131,5 +149,6 @@ async fn serve_connection<S>(
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the headers of a request, and for idleness between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-const MAX_HEADER_BYTES: usize = 128 * 1024;
-const MAX_STREAMS: u32 = 100;
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+const MAX_HEADER_LIST_BYTES: u32 = 32 * 1024;
+const MAX_STREAMS: u32 = 32;

@@ -8,6 +8,7 @@ pub mod listen;
 pub mod log_tile;
 pub mod metadata;
 pub mod openapi;
+pub mod patient;
 pub mod request;
 pub mod router;
 pub mod source;

@@ -15,6 +15,7 @@ use deputize_issuer::{
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Limited};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{error::DoorError, form::Form};
@@ -57,6 +58,8 @@ async fn receive(desk: &Desk, request: Request<Body>) -> Result<FormRequest, Doo
     if !is_form(&parts.headers) {
         return Err(DoorError::MediaType);
     }
+    // Bounds what bodies on their way may hold: [`BODIES`] times [`MAX_BODY_BYTES`].
+    let _place = BODIES.try_acquire().map_err(|_| DoorError::Unavailable)?;
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
     let body = collected.map_err(|_| DoorError::Timeout)?.map_err(|_| DoorError::TooLarge)?.to_bytes();
     let decision_id = clock::new_id(desk.clock.as_ref()).map_err(|_| DoorError::Unavailable)?;
@@ -150,4 +153,5 @@ impl DoorError {
 /// RFC 7523 §2.2.
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const MAX_BODY_BYTES: usize = 64 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+static BODIES: Semaphore = Semaphore::const_new(4096);

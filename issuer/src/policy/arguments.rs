@@ -99,45 +99,67 @@ impl Arguments {
 }
 
 impl Bounds {
-    /// Sorts constraints into tables. Bounds that are not whole are rounded outwards, so that a rule over them holds
-    /// for everything they admit.
-    pub(super) fn of(constraints: &Constraints) -> Self {
+    /// Sorts constraints into tables. Bounds that are not whole are rounded outwards and a missing side is the widest,
+    /// so that a rule over them holds for everything they admit. What the tables cannot say is refused: a rule that
+    /// does not see a bound could not forbid it.
+    pub(super) fn of(constraints: &Constraints) -> Result<Self, Refusal> {
         let mut bounds = Self::default();
         for (pointer, constraint) in constraints.iter() {
             let key = pointer.strip_prefix('/').unwrap_or(pointer);
-            if let Some(least) = constraint.minimum.as_ref().and_then(|number| rounded(number, f64::floor)) {
+            if constraint.minimum.is_some() || constraint.maximum.is_some() {
+                let least =
+                    constraint.minimum.as_ref().map_or(Some(-WIDEST), |number| rounded(number, f64::floor));
+                let most =
+                    constraint.maximum.as_ref().map_or(Some(WIDEST), |number| rounded(number, f64::ceil));
+                let (least, most) = least.zip(most).ok_or_else(|| Refusal::new(inexpressible(key)))?;
                 bounds.minimum.push((key.to_owned(), Expression::new_long(least)));
-            }
-            if let Some(most) = constraint.maximum.as_ref().and_then(|number| rounded(number, f64::ceil)) {
                 bounds.maximum.push((key.to_owned(), Expression::new_long(most)));
             }
             if let Some(values) = &constraint.one_of {
-                bounds.add_choices(key, values);
+                bounds.add_choices(key, values)?;
             }
             if !constraint.prefix.is_empty() {
                 let prefixes = constraint.prefix.iter().cloned().map(Expression::new_string);
                 bounds.prefixes.push((key.to_owned(), Expression::new_set(prefixes)));
             }
         }
-        bounds
+        Ok(bounds)
     }
 
-    /// A choice among texts is a set; a choice among whole numbers lies between its least and its greatest.
-    fn add_choices(&mut self, key: &str, values: &[Value]) {
+    /// A choice among texts is a set; a choice among numbers lies between its least and its greatest. A mixture, or
+    /// a choice among anything else, is refused.
+    fn add_choices(&mut self, key: &str, values: &[Value]) -> Result<(), Refusal> {
         let texts: Option<Vec<_>> = values.iter().map(Value::as_str).collect();
         if let Some(texts) = texts {
             let texts = texts.into_iter().map(|text| Expression::new_string(text.to_owned()));
             self.one_of.push((key.to_owned(), Expression::new_set(texts)));
-            return;
+            return Ok(());
         }
-        let numbers: Option<Vec<i64>> =
-            values.iter().map(|value| value.as_number().and_then(whole)).collect();
-        let Some(numbers) = numbers else { return };
-        if let (Some(least), Some(most)) = (numbers.iter().min(), numbers.iter().max()) {
+        if values.iter().all(Value::is_boolean) {
+            // There is no table of flags: nothing that is admitted could be beyond a limit.
+            return Ok(());
+        }
+        let bound = |outwards: fn(f64) -> f64| -> Option<Vec<i64>> {
+            values
+                .iter()
+                .map(|value| value.as_number().and_then(|number| rounded(number, outwards)))
+                .collect()
+        };
+        let (Some(floors), Some(ceilings)) = (bound(f64::floor), bound(f64::ceil)) else {
+            return Err(Refusal::new(inexpressible(key)));
+        };
+        if let (Some(least), Some(most)) = (floors.iter().min(), ceilings.iter().max()) {
             upsert(&mut self.minimum, key, *least);
             upsert(&mut self.maximum, key, *most);
         }
+        Ok(())
     }
+}
+
+fn inexpressible(key: &str) -> String {
+    format!(
+        "the constraint on {key:?} cannot be put to policy: choose among texts alone, or among numbers alone"
+    )
 }
 
 /// Adds a bound unless the constraint gave one outright.
@@ -174,6 +196,8 @@ fn escape(name: &str) -> String {
     if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1") } else { name.to_owned() }
 }
 
+/// Stands for "no bound": beyond what strict JSON admits.
+const WIDEST: i64 = 1 << 53;
 /// Values beyond this number are refused.
 const MAX_LEAVES: usize = 4_096;
 /// The largest integer part of a Cedar decimal, whose whole range is that of an `i64` in ten-thousandths.

@@ -103,7 +103,7 @@ impl PolicyEngine {
         // What cannot be expressed denies even where no policy of the slice looks at it: PolicyEngine's answer does
         // not depend on what happens to be indexed.
         let arguments = facts.arguments.map(Arguments::of).transpose()?;
-        let bounds = facts.constraints.map(Bounds::of);
+        let bounds = facts.constraints.map(Bounds::of).transpose()?;
         let context = context::build(facts, arguments.as_ref(), &self.vocabulary, reads)?;
         let request = Request::new(
             held.principal.uid.clone(),

@@ -206,3 +206,30 @@ fn constraints_are_shown_and_rounded_outwards() {
         assert_eq!(verdict.allowed, holds, "{condition}: {verdict:?}");
     }
 }
+
+#[test]
+fn a_limit_on_constraints_cannot_be_evaded() {
+    let engine = engine(
+        r#"permit (principal, action, resource);
+           forbid (principal, action, resource)
+           when { context.maximum.hasTag("a") && context.maximum.getTag("a") > 5000 };"#,
+    );
+    let mut world = World::new();
+    for (constraint, allowed) in [
+        (json!({ "minimum": 0, "maximum": 5000 }), true),
+        (json!({ "enum": [1, 2.5] }), true),
+        (json!({ "enum": [true, false] }), true),
+        (json!({ "minimum": 0, "maximum": 9999 }), false),
+        (json!({ "enum": [1, 9999] }), false),
+        (json!({ "enum": [1, 5000.5] }), false),
+        (json!({ "enum": [1, 9999, 1.5] }), false),
+        (json!({ "enum": [1, 9999, "x"] }), false),
+        (json!({ "enum": [9999, true] }), false),
+        (json!({ "enum": [{ "b": 9999 }] }), false),
+        (json!({ "minimum": 0 }), false),
+    ] {
+        world.constraints = Some(serde_json::from_value(json!({ "/a": constraint })).unwrap());
+        let verdict = engine.evaluate(&Facts { level: Level::L2, ..world.facts() });
+        assert_eq!(verdict.allowed, allowed, "{constraint}: {verdict:?}");
+    }
+}
