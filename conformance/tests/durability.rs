@@ -25,6 +25,7 @@ use tokio::{sync::Mutex, task::JoinSet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_exchanges_at_64_in_flight_are_all_granted_and_recorded() {
+    let _alone = ALONE.lock().await;
     let lab = Arc::new(Lab::start(World::new().await).await);
     let left = Arc::new(AtomicUsize::new(EXCHANGES));
     let mut callers = JoinSet::new();
@@ -53,6 +54,7 @@ async fn ten_thousand_exchanges_at_64_in_flight_are_all_granted_and_recorded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_deaths_under_load_lose_no_record_and_forget_no_proof() {
+    let _alone = ALONE.lock().await;
     let mut lab = Lab::start(World::new().await).await;
     let mut slowest = lab.started.ready_after;
     let mut held = Vec::new();
@@ -105,6 +107,9 @@ async fn twenty_deaths_under_load_lose_no_record_and_forget_no_proof() {
     ]);
     assert!(ok, "the log verifies: {out}{err}");
 }
+
+/// Each test has the machine to itself, as far as this program is concerned.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A client of one connection that goes on with the nonce of each answer.
 struct Caller {
