@@ -36,6 +36,8 @@ pub struct World {
     pub authority: Authority,
     folder: TempDir,
     extra_issuers: Vec<Value>,
+    extra_policies: usize,
+    behind_proxy: bool,
 }
 
 /// A started broker and how long it took until it was ready.
@@ -72,6 +74,8 @@ impl World {
             authority,
             folder,
             extra_issuers: Vec::new(),
+            extra_policies: 0,
+            behind_proxy: false,
         }
     }
 
@@ -92,6 +96,17 @@ impl World {
             entry[member] = value.clone();
         }
         self.extra_issuers.push(entry);
+    }
+
+    /// Adds so many policies about other tools, before the start.
+    pub fn add_policies(&mut self, number: usize) {
+        self.extra_policies = number;
+    }
+
+    /// Listens without TLS, as behind a proxy that terminates it.
+    pub fn behind_proxy(&mut self) {
+        self.behind_proxy = true;
+        self.door = Endpoint::new(&self.base.replace("https", "http").parse().unwrap(), None);
     }
 
     /// Starts the broker and waits until it takes requests.
@@ -189,7 +204,14 @@ impl World {
             let file = folder.join(format!("registry/{}.json", server["id"].as_str().unwrap()));
             std::fs::write(file, server.to_string()).unwrap();
         }
-        std::fs::write(folder.join("policies/acme.cedar"), POLICY).unwrap();
+        let more = (0..self.extra_policies).map(|n| {
+            format!(
+                "@id(\"other-{n}\")\npermit (principal is User, action == Action::\"tools/call\", \
+                 resource == Tool::\"other#tool-{n}\") when {{ context.level == 3 }};\n"
+            )
+        });
+        let policies = more.fold(POLICY.to_owned(), |all, policy| all + &policy);
+        std::fs::write(folder.join("policies/acme.cedar"), policies).unwrap();
         let config = self.config();
         std::fs::write(&config, self.configuration().to_string()).unwrap();
         config
@@ -209,13 +231,16 @@ impl World {
             }
             client
         };
+        let mut listen = json!({ "address": self.door.authority.replace("localhost", "127.0.0.1") });
+        if self.behind_proxy {
+            listen["behind_proxy"] = json!(true);
+        } else {
+            listen["tls"] = json!({ "certificate_file": "tls.pem", "key_file": "tls.key" });
+        }
         json!({
             "issuer": self.base,
             "data_dir": "data",
-            "listen": {
-                "address": self.door.authority.replace("localhost", "127.0.0.1"),
-                "tls": { "certificate_file": "tls.pem", "key_file": "tls.key" },
-            },
+            "listen": listen,
             "admin": { "address": self.observation.authority },
             "audit": { "anchor": "anchor.json" },
             "identity_providers": issuers,

@@ -182,7 +182,7 @@ async fn scope(lab: &Lab, scope: &str) -> Vec<Response> {
 }
 
 async fn scope_superset(lab: &Lab) -> Vec<Response> {
-    let mut answers = scope(lab, "tool:refund_payment tool:find_customer").await;
+    let mut answers = scope(lab, "refund_payment find_customer").await;
     answers.extend(scope(lab, "admin").await);
     answers
 }
