@@ -12,6 +12,7 @@ use deputize_issuer::{
     provider::{ProviderKeys, Providers, TokenDecrypter},
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
+    revocation::Revocations,
     transaction::TransactionIds,
 };
 use std::{path::Path, sync::Arc, time::Duration};
@@ -68,6 +69,11 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
 
     let revocations = EmbeddedRevocations::open(&resolved.data_dir.join("facts.redb"), Arc::clone(&clock))
         .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
+    for (what, until) in restored.revocations {
+        if !what.iter().all(|revoked| revocations.any_revoked(std::slice::from_ref(revoked))) {
+            revocations.revoke(what, until).await.map_err(cannot)?;
+        }
+    }
     let provider_keys = provider_keys(resolved, mode, None).await?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());

@@ -1,20 +1,23 @@
-//! What a start takes back from the log: assertions that were used and may not be used again, and which live token
-//! came from which.
+//! What a start takes back from the log: assertions that were used and may not be used again, which live token came
+//! from which, and revocations that a sudden end may have kept from their store.
 
 use deputize_issuer::{
     lineage::{self, Lineage},
     log::{LogError, LogReader},
     record::{Entry, Kind},
     replay::EmbeddedReplay,
+    revocation::Revoked,
 };
 
 /// How much was restored.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Restored {
     /// Used assertions.
     pub assertions: u64,
     /// Live tokens.
     pub tokens: u64,
+    /// Revocations of the log's last minutes, and until when each holds (Unix seconds).
+    pub revocations: Vec<(Vec<Revoked>, u64)>,
 }
 
 /// Reads the log backwards until everything in it has lapsed.
@@ -30,11 +33,13 @@ pub fn from_log(
     let mut restored = Restored::default();
     let mut live = Vec::new();
     let now = now_ms / 1000;
+    // Revocations are sought in the last minutes before the end, however long ago that was.
+    let mut newest_ms = None;
     for entry in reader.tail(u64::MAX) {
         let (_, bytes) = entry?;
         // Entries of other kinds or versions carry nothing to restore.
         let Ok(entry) = serde_json::from_slice::<Entry>(&bytes) else { continue };
-        if entry.at.saturating_add(LONGEST_LIFE_MS) < now_ms {
+        if entry.at.saturating_add(LONGEST_LIFE_MS) < now_ms.min(*newest_ms.get_or_insert(entry.at)) {
             break;
         }
         if let Some(tag) =
@@ -42,6 +47,12 @@ pub fn from_log(
         {
             assertions.restore(tag);
             restored.assertions += 1;
+        }
+        if let (Kind::Revocation, Some(until)) = (entry.kind, entry.exp)
+            && until >= now
+        {
+            restored.revocations.push((entry.revoked, until));
+            continue;
         }
         if let (Kind::Intent, Some(jti), Some(exp)) = (entry.kind, entry.jti, entry.exp)
             && exp >= now

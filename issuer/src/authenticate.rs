@@ -126,6 +126,10 @@ pub async fn authenticate(
     presented: Presented<'_>,
     proof: Option<PresentedProof<'_>>,
 ) -> Result<Caller, IssueError> {
+    if !desk.clock_watch.agrees(desk.clock.as_ref()) {
+        // Set back far enough, the wall clock would revive assertions whose use has been forgotten.
+        return Err(IssueError::Uncertain("clocks_disagree"));
+    }
     let now = desk.clock.now_seconds();
     let unverified = proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
     let (client, method, spent) = match presented {

@@ -160,6 +160,10 @@ fn find_target(rules: &Rules, application: &Application<'_>) -> Result<Wanted, I
     if !server.record.enabled {
         return Err(IssueError::Target("server_disabled"));
     }
+    // Before the tool is looked up: what a server has is told to those alone who may reach it.
+    if !client.may_reach(ask.resource.as_str(), None) {
+        return Err(IssueError::Target("beyond_the_clients_reach"));
+    }
     let tool = match ask.call.tool_name() {
         None => None,
         Some(name) => Some(Arc::clone(

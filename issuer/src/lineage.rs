@@ -72,20 +72,21 @@ impl Lineage {
         found
     }
 
-    /// The token and its ancestors, as far as they are known.
-    pub fn with_ancestors(&self, jti: &str) -> Vec<String> {
+    /// The token and its ancestors, as far as they are known; `None` if there are more than [`MAX_ANCESTORS`]: whoever
+    /// asks must then assume the worst of them.
+    pub fn with_ancestors(&self, jti: &str) -> Option<Vec<String>> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = vec![jti.to_owned()];
         let mut at = live.tokens.get(jti);
         while let Some(parent) = at.and_then(|entry| entry.parent.clone()) {
-            // A chain is at most five long; the bound holds whatever the map says.
-            if found.len() > crate::verify_subject::MAX_CHAIN {
-                break;
+            // Agents in a chain are few, but a holder may exchange its token for an equal one again and again.
+            if found.len() > MAX_ANCESTORS {
+                return None;
             }
             at = live.tokens.get(&parent);
             found.push(parent);
         }
-        found
+        Some(found)
     }
 }
 
@@ -106,6 +107,8 @@ impl Live {
 
 /// The most live tokens held: about 300 bytes each.
 pub const CAPACITY: usize = 500_000;
+/// The most ancestors of one token that are looked at.
+pub const MAX_ANCESTORS: usize = 10_000;
 /// A token is remembered this much longer than it lives, for verifiers' leeway.
 const GRACE_SECONDS: u64 = 60;
 const FORGOTTEN_AT_ONCE: usize = 64;
@@ -122,9 +125,21 @@ mod tests {
         lineage.remember("c", Some("b"), None, (100, 0)).unwrap();
         lineage.remember("x", None, None, (100, 0)).unwrap();
         assert_eq!(lineage.with_descendants("a"), ["a", "b", "c"]);
-        assert_eq!(lineage.with_ancestors("c"), ["c", "b", "a"]);
+        assert_eq!(lineage.with_ancestors("c").unwrap(), ["c", "b", "a"]);
         assert_eq!(lineage.with_descendants("x"), ["x"]);
         lineage.remember("y", None, None, (1000, 100 + GRACE_SECONDS + 1)).unwrap();
         assert_eq!(lineage.with_descendants("a"), ["a"], "forgotten with its expiry");
+    }
+
+    #[test]
+    fn ancestors_are_followed_to_the_first_and_beyond_the_bound_nothing_is_claimed() {
+        let lineage = Lineage::default();
+        lineage.remember("0", None, None, (100, 0)).unwrap();
+        for n in 1..=MAX_ANCESTORS + 1 {
+            lineage.remember(&n.to_string(), Some(&(n - 1).to_string()), None, (100, 0)).unwrap();
+        }
+        let all = lineage.with_ancestors(&MAX_ANCESTORS.to_string()).unwrap();
+        assert_eq!((all.len(), all.last().unwrap().as_str()), (MAX_ANCESTORS + 1, "0"));
+        assert_eq!(lineage.with_ancestors(&(MAX_ANCESTORS + 1).to_string()), None);
     }
 }

@@ -108,27 +108,28 @@ pub async fn record_denial(
     record_spent(desk, caller.spent()).await
 }
 
-/// Makes a used-up assertion durable where no other record carries it.
+/// Makes a used-up assertion durable where no other record carries it. Below the reserve it gives way, as refusals
+/// do, to what must be taken to its end.
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`].
 pub async fn record_spent(desk: &Desk, spent: Option<SpentId>) -> Result<(), IssueError> {
     let Some(spent) = spent else { return Ok(()) };
     let entry = Entry::new(Kind::Spent, desk.clock.now_ms()).spent(Some(spent)).to_bytes()?;
-    desk.audit.append(Class::Routine, entry).await.map(drop)
+    desk.audit.append(Class::Denial, entry).await.map(drop)
 }
 
-/// Records a revocation, before it takes effect elsewhere.
+/// Records a revocation and until when it holds (Unix seconds); the next start takes it from there.
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`].
 pub async fn record_revocation(
     desk: &Desk,
     by: &str,
-    what: &[Revoked],
+    (what, until_seconds): (&[Revoked], u64),
     spent: Option<SpentId>,
 ) -> Result<u64, IssueError> {
-    let entry = entry::revocation(desk, by, what, spent).to_bytes()?;
+    let entry = entry::revocation(desk, by, (what, until_seconds), spent).to_bytes()?;
     desk.audit.append(Class::Vital, entry).await
 }
 

@@ -91,15 +91,16 @@ struct By<'a> {
     spent: Option<SpentId>,
 }
 
-/// Revokes a token, then its descendants: those that were minted meanwhile are found, for once the token itself is
-/// on the list none can follow.
+/// Revokes a token with its descendants: those that are minted meanwhile are found, for once the token itself is on
+/// the list none can follow.
 async fn revoke_family(desk: &Desk, by: By<'_>, jti: &str, until_seconds: u64) -> Result<(), IssueError> {
-    revoke_recorded(desk, by, vec![Revoked::Token(jti.to_owned())], until_seconds).await?;
-    let descendants = desk.lineage.with_descendants(jti);
+    desk.revocations.hold(&[Revoked::Token(jti.to_owned())], until_seconds);
+    let family: Vec<_> = desk.lineage.with_descendants(jti).into_iter().map(Revoked::Token).collect();
+    desk.revocations.hold(&family, until_seconds);
+    let mut spent = by.spent;
     // In parts that fit into an entry, or a token with very many children could not be revoked.
-    for part in descendants.get(1..).unwrap_or_default().chunks(REVOKED_IN_AN_ENTRY) {
-        let what = part.iter().cloned().map(Revoked::Token).collect();
-        revoke_recorded(desk, By { spent: None, ..by }, what, until_seconds).await?;
+    for part in family.chunks(REVOKED_IN_AN_ENTRY) {
+        revoke_recorded(desk, By { spent: spent.take(), ..by }, part.to_vec(), until_seconds).await?;
     }
     Ok(())
 }
@@ -110,7 +111,9 @@ async fn revoke_recorded(
     what: Vec<Revoked>,
     until_seconds: u64,
 ) -> Result<(), IssueError> {
-    record::record_revocation(desk, by.name, &what, by.spent).await?;
+    // In force before anything is waited for: a caller who goes away, or a slow disk, cannot hold it up.
+    desk.revocations.hold(&what, until_seconds);
+    record::record_revocation(desk, by.name, (&what, until_seconds), by.spent).await?;
     desk.revocations
         .revoke(what, until_seconds)
         .await

@@ -23,7 +23,10 @@ pub enum Revoked {
 pub trait Revocations: Send + Sync {
     /// Whether any of these is revoked now.
     fn any_revoked(&self, what: &[Revoked]) -> bool;
-    /// Revokes until `until_seconds` (Unix time): when everything concerned has expired by itself.
+    /// Takes effect at once, in memory alone, until `until_seconds` (Unix time). Waits for nothing, so that no
+    /// caller who goes away can come between a revocation's record and its effect.
+    fn hold(&self, what: &[Revoked], until_seconds: u64);
+    /// Revokes durably until `until_seconds` (Unix time): when everything concerned has expired by itself.
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed>;
 }
 
@@ -67,6 +70,9 @@ impl RevokedSet {
 impl Revocations for RevokedSet {
     fn any_revoked(&self, what: &[Revoked]) -> bool {
         self.any(what)
+    }
+    fn hold(&self, what: &[Revoked], until_seconds: u64) {
+        self.insert(what.iter().cloned(), until_seconds);
     }
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed> {
         self.insert(what, until_seconds);

@@ -300,8 +300,9 @@ impl Subject {
 impl Desk {
     /// Whether a token, an ancestor of it, its transaction or its person is revoked.
     pub fn is_revoked(&self, claims: &ToolCallClaims) -> bool {
-        let mut what: Vec<Revoked> =
-            self.lineage.with_ancestors(&claims.jti).into_iter().map(Revoked::Token).collect();
+        // With more ancestors than can be looked at, one of them may be revoked.
+        let Some(ancestors) = self.lineage.with_ancestors(&claims.jti) else { return true };
+        let mut what: Vec<Revoked> = ancestors.into_iter().map(Revoked::Token).collect();
         what.extend(claims.pjti.clone().map(Revoked::Token));
         what.push(Revoked::Transaction(claims.txn.clone()));
         what.push(Revoked::Person(claims.sub.clone()));

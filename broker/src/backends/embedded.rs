@@ -45,9 +45,13 @@ impl Revocations for EmbeddedRevocations {
         self.view.any(what)
     }
 
+    fn hold(&self, what: &[Revoked], until_seconds: u64) {
+        self.view.insert(what.iter().cloned(), until_seconds);
+    }
+
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed> {
         // In memory first: it takes effect now even if the disk is slow; the answer waits for the disk.
-        self.view.insert(what.iter().cloned(), until_seconds);
+        self.hold(&what, until_seconds);
         self.view.forget_before(self.clock.now_seconds());
         let database = Arc::clone(&self.database);
         let stored = tokio::task::spawn_blocking(move || store(&database, &what, until_seconds)).await;

@@ -24,6 +24,7 @@ use std::sync::{
 
 use super::{
     error::{self, DoorError, Refusal},
+    lifecycle::to_its_end,
     log_tile::TilePath,
 };
 
@@ -87,14 +88,19 @@ pub async fn revoke(
             return error::bad_order(hint);
         }
     };
-    let desk = &administration.desk;
+    let desk = Arc::clone(&administration.desk);
     let Ok(decision_id) = clock::new_id(desk.clock.as_ref()) else {
         return DoorError::Unavailable.into_response();
     };
-    match revoke_by_admin(desk, "admin", what).await {
-        Ok(()) => error::json(StatusCode::OK, &json!({ "revoked": true })),
-        Err(error) => Refusal { error, decision_id, issuer: desk.settings.issuer.clone() }.into_response(),
-    }
+    to_its_end(async move {
+        match revoke_by_admin(&desk, "admin", what).await {
+            Ok(()) => error::json(StatusCode::OK, &json!({ "revoked": true })),
+            Err(error) => {
+                Refusal { error, decision_id, issuer: desk.settings.issuer.clone() }.into_response()
+            }
+        }
+    })
+    .await
 }
 
 /// Answers `GET /admin/keys`: the published keys, and which one signs.

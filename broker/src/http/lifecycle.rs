@@ -15,7 +15,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 use super::{
-    error::{self, Refusal},
+    error::{self, DoorError, Refusal},
     request::FormRequest,
 };
 
@@ -38,27 +38,38 @@ pub async fn introspect(State(desk): State<Arc<Desk>>, request: FormRequest) -> 
 
 /// Answers `POST /revoke`: 200 whether there was something to revoke or not (RFC 7009 §2.2).
 pub async fn revoke(State(desk): State<Arc<Desk>>, request: FormRequest) -> Response {
-    answer(&desk, &request, async |caller, token| {
-        redeem::revoke(&desk, caller, token).await?;
-        Ok(error::json(StatusCode::OK, &json!({})))
+    to_its_end(async move {
+        answer(&desk, &request, async |caller, token| {
+            redeem::revoke(&desk, caller, token).await?;
+            Ok(error::json(StatusCode::OK, &json!({})))
+        })
+        .await
     })
     .await
 }
 
 /// Answers `POST /redeem`: whether this use of an L3 token is its first. For the guard of its audience alone.
 pub async fn redeem(State(desk): State<Arc<Desk>>, request: FormRequest) -> Response {
-    answer(&desk, &request, async |caller, token| {
-        let redeemed = redeem::redeem(&desk, caller, token).await?;
-        Ok(error::json(
-            StatusCode::OK,
-            &match redeemed {
-                Redeemed::Yes => json!({ "redeemed": true }),
-                Redeemed::AlreadyUsed => json!({ "redeemed": false, "reason": "already_used" }),
-                Redeemed::No(reason) => json!({ "redeemed": false, "reason": reason }),
-            },
-        ))
+    to_its_end(async move {
+        answer(&desk, &request, async |caller, token| {
+            let redeemed = redeem::redeem(&desk, caller, token).await?;
+            Ok(error::json(
+                StatusCode::OK,
+                &match redeemed {
+                    Redeemed::Yes => json!({ "redeemed": true }),
+                    Redeemed::AlreadyUsed => json!({ "redeemed": false, "reason": "already_used" }),
+                    Redeemed::No(reason) => json!({ "redeemed": false, "reason": reason }),
+                },
+            ))
+        })
+        .await
     })
     .await
+}
+
+/// Runs what must not stop halfway when the caller disconnects: the handler is dropped then, this work is not.
+pub(super) async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(work).await.unwrap_or_else(|_| DoorError::Unavailable.into_response())
 }
 
 /// Authenticates the client and hands over the `token` parameter.

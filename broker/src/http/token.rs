@@ -99,7 +99,7 @@ fn parse<'f>(form: &'f Form<'_>) -> Result<Parsed<'f>, IssueError> {
     if form.get("requested_token_type").is_some_and(|kind| kind != TYPE_ACCESS_TOKEN && kind != TYPE_JWT) {
         return Err(IssueError::Request("requested_token_type_unsupported"));
     }
-    let resource = ResourceUri::parse(form.get("resource").ok_or(IssueError::Target("resource_missing"))?)?;
+    let resource = ResourceUri::parse(form.require("resource", "resource_missing")?)?;
     if form.get("audience").is_some_and(|audience| audience != resource.as_str()) {
         return Err(IssueError::Target("resource_and_audience_disagree"));
     }

@@ -252,9 +252,15 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
     }
 }
 
-pub(super) fn revocation(desk: &Desk, by: &str, what: &[Revoked], spent: Option<SpentId>) -> Entry {
+pub(super) fn revocation(
+    desk: &Desk,
+    by: &str,
+    (what, until_seconds): (&[Revoked], u64),
+    spent: Option<SpentId>,
+) -> Entry {
     Entry {
         by: Some(by.to_owned()),
+        exp: Some(until_seconds),
         revoked: what.to_vec(),
         ..Entry::new(Kind::Revocation, desk.clock.now_ms()).spent(spent)
     }

@@ -287,6 +287,16 @@ async fn a_client_over_its_rate_is_refused_before_anything_is_used_up_and_others
 }
 
 #[tokio::test]
+async fn while_the_clocks_disagree_nothing_is_used_up() {
+    let world = World::new();
+    let (assertion, proof) = (world.assertion("platform", json!({})), world.proof("platform"));
+    world.clock.jump_wall(Duration::from_secs(3));
+    let refused = world.authenticate(&assertion, &proof).await;
+    assert_eq!(refused.unwrap_err(), IssueError::Uncertain("clocks_disagree"));
+    assert_eq!(world.replay.spent(), 0);
+}
+
+#[tokio::test]
 async fn a_bootstrap_secret_is_good_where_configured() {
     let world = World::with(|setup| {
         setup.find_client("crm").secret_sha256 = Some(deputize_call::digest::sha256(b"correct horse"));

@@ -8,7 +8,9 @@ use deputize_issuer::{
     decide::{Application, LISTING_ACTIONS, LISTING_SCOPE},
     error::{DenialReason, IssueError},
     issue::issue,
+    provider::SubjectTokenType,
     revocation::Revoked,
+    verify_subject::PresentedSubject,
 };
 use serde_json::{Value, json};
 use std::{str::FromStr, time::Duration};
@@ -266,6 +268,12 @@ async fn a_client_reaches_what_it_was_given() {
         assert_eq!(world.refusal(&refused).await, IssueError::Target("beyond_the_clients_reach"));
     }
     let none = World::with(|setup| setup.find_client("platform").may_call.clear());
+    let unknown = ask(CRM, json!({ "identifier": "no_such_tool" }));
+    assert_eq!(
+        none.refusal(&unknown).await,
+        IssueError::Target("beyond_the_clients_reach"),
+        "who may not reach a server is not told which tools it has"
+    );
     assert_eq!(none.refusal(&listing()).await, IssueError::Target("beyond_the_clients_reach"));
 }
 
@@ -398,9 +406,13 @@ async fn clocks_that_part_stop_minting() {
     let world = World::new();
     world.clock.jump_wall(Duration::from_millis(1999));
     world.for_alice(&read_contact()).await.unwrap();
+    let (caller, token) = (world.caller("platform").await, world.alice(json!({})));
     world.clock.jump_wall(Duration::from_secs(2));
-    assert_eq!(world.refusal(&read_contact()).await, IssueError::Uncertain("clocks_disagree"));
-    assert_eq!(world.refusal(&listing()).await, IssueError::Uncertain("clocks_disagree"));
+    for asked in [read_contact(), listing()] {
+        let presented = PresentedSubject { token: &token, kind: SubjectTokenType::AccessToken, actor: None };
+        let refused = world.exchange_as(&caller, presented, &asked).await;
+        assert_eq!(refused.unwrap_err(), IssueError::Uncertain("clocks_disagree"));
+    }
 }
 
 #[tokio::test]
