@@ -32,6 +32,7 @@ pub struct DecryptionKeyFile {
 pub enum JweSetupError {
     /// This program was built without the feature `jwe`.
     #[error("encrypted tokens need a build with the feature jwe")]
+    #[cfg(not(feature = "jwe"))]
     NotBuilt,
     /// A key file is not usable.
     #[error("{}: {problem}", file.display())]

@@ -20,6 +20,7 @@ pub(crate) struct Message {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one message at a time; a box would buy nothing")]
 pub(crate) enum Kind {
     /// `tools/call`.
     Call(Call),
