@@ -39,7 +39,7 @@ impl Script {
     }
 
     /// The next JSON object that it prints; what else it says is passed over.
-    pub fn next(&mut self) -> Value {
+    pub fn hear(&mut self) -> Value {
         let line = self.lines.by_ref().map_while(Result::ok).find(|line| line.starts_with('{'));
         let line = line.unwrap_or_else(|| panic!("the script ended: {:?}", self.child.wait()));
         serde_json::from_str(&line).unwrap()

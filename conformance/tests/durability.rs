@@ -2,8 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test that meets something unexpected should stop there, and what it measures is for people"
+    reason = "a test that meets something unexpected should stop there"
 )]
 
 use deputize_conformance::{

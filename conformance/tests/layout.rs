@@ -1,10 +1,6 @@
 //! The shape of the project: which way dependencies point, what must not stand where, how long things may be.
 //! The rules are in `layout/rules.rs`; change one there, with a reason, or not at all.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 #[path = "layout/rules.rs"]
 mod rules;
@@ -70,7 +66,7 @@ fn directions_can_fail() {
 #[test]
 fn names_say_what_is_inside() {
     let sources = repository();
-    let findings: Vec<_> = sources.iter().filter_map(|source| name_finding(source)).collect();
+    let findings: Vec<_> = sources.iter().filter_map(name_finding).collect();
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 

@@ -73,7 +73,7 @@ fn is_test(test: &str) -> bool {
         let name = line.trim_start_matches("async ").strip_prefix("fn ");
         name.is_some_and(|name| name.strip_prefix(function).is_some_and(|rest| rest.starts_with('(')))
     };
-    let Some(at) = lines.iter().position(|line| declares(&line)) else { return false };
+    let Some(at) = lines.iter().position(declares) else { return false };
     let attributes = lines.iter().take(at).rev().take_while(|line| line.starts_with("#["));
     file.starts_with("conformance/tests/hostile/") || attributes.into_iter().any(|line| line.contains("test"))
 }

@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test that meets something unexpected should stop there"
 )]
 
@@ -157,7 +158,7 @@ async fn settled_checkpoint(lab: &Lab) -> (String, usize, String, Vec<String>) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
-    std::panic::panic_any("the checkpoint does not catch up with the log")
+    panic!("the checkpoint does not catch up with the log")
 }
 
 async fn get(lab: &Lab, path: &str) -> Response {

@@ -1,5 +1,4 @@
 //! Clients and providers that other people wrote.
-#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     dev::Dev,
@@ -21,7 +20,7 @@ async fn oauth4webapi_exchanges_with_dev_and_validates_the_token() {
             "issuer": dev.text("/issuer"), "client": dev.ready["client"], "user_token": dev.text("/user_tokens/alice"),
             "resource": member(server, "resource"), "authorization_details": details,
         });
-        Script::start("exchange.mjs", &[], None).tell(&given).next()
+        Script::start("exchange.mjs", &[], None).tell(&given).hear()
     });
     assert_eq!(result["claims"]["authorization_details"][0]["max_uses"], 1, "{result}");
 }
@@ -37,8 +36,8 @@ async fn oauth4webapi_brings_a_token_of_oidc_provider_to_serve() {
     let arguments = [path("provider.pem"), path("provider.key"), "alice".to_owned()];
     let mut provider =
         Script::start("provider.mjs", &arguments.each_ref().map(String::as_str), Some(&authority));
-    let issuer = tokio::task::block_in_place(|| provider.next())["issuer"].as_str().unwrap().to_owned();
-    let id_token = tokio::task::block_in_place(|| provider.next())["id_token"].clone();
+    let issuer = tokio::task::block_in_place(|| provider.hear())["issuer"].as_str().unwrap().to_owned();
+    let id_token = tokio::task::block_in_place(|| provider.hear())["id_token"].clone();
     world.trust_issuer_of(&issuer, &json!({}));
     let lab = Lab::start(world).await;
     let given = json!({
@@ -49,7 +48,7 @@ async fn oauth4webapi_brings_a_token_of_oidc_provider_to_serve() {
             details(&json!(CRM), &json!("refund_payment"), &json!({ "payment_id": "pay_81", "amount_cents": 4200 })),
     });
     let result = tokio::task::block_in_place(|| {
-        Script::start("exchange.mjs", &[], Some(&authority)).tell(&given).next()
+        Script::start("exchange.mjs", &[], Some(&authority)).tell(&given).hear()
     });
     assert_eq!(result["claims"]["act"]["sub"], "spiffe://acme.test/agent/desk", "{result}");
     assert!(result["claims"]["sub"].as_str().unwrap().ends_with(":alice"), "{result}");

@@ -2,8 +2,6 @@
 //! catalogue, nothing was minted for it, its refusal was recorded or counted, and the next honest request works.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a test that meets something unexpected should stop there, and its results are for people"
@@ -25,8 +23,11 @@ use verdict::Account;
 /// A case: its name, and what it does. It returns the answers that must be refusals.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    pub(crate) run: fn(Arc<Lab>) -> Pin<Box<dyn Future<Output = Vec<Response>> + Send>>,
+    pub(crate) run: fn(Arc<Lab>) -> Answers,
 }
+
+/// The answers of a case, when they are there.
+type Answers = Pin<Box<dyn Future<Output = Vec<Response>> + Send>>;
 
 /// A table of the cases of one module.
 macro_rules! cases {
