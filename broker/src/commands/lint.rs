@@ -141,7 +141,9 @@ impl Report {
         }
         text.push_str(&match (self.problems.len(), self.warnings.len()) {
             (0, 0) => "✔ nothing is wrong\n".to_owned(),
-            (0, warnings) if strict => format!("  next: correct the {warnings} warnings above, or lint without --strict\n"),
+            (0, warnings) if strict => {
+                format!("  next: correct the {warnings} warnings above, or lint without --strict\n")
+            }
             (0, warnings) => format!("✔ it can be served, with {warnings} warnings\n"),
             (problems, _) => {
                 format!("  next: correct what is above ({problems}); `serve` would refuse to start\n")

@@ -140,8 +140,9 @@ async fn serve_connection<S>(
         .max_pending_accept_reset_streams(Some(20))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let connection =
-        builder.serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(service)).into_owned();
+    let connection = builder
+        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(service))
+        .into_owned();
     // What a peer does wrong ends its own connection; there is nobody to tell.
     let _ = watcher.watch(connection).await;
 }

@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 /// A stream that fails when its first bytes dawdle, or when nothing moves either way for too long.
@@ -34,7 +34,7 @@ impl<S> Patient<S> {
         let waiting = self.preface > 0;
         self.preface = self.preface.saturating_sub(read);
         if !waiting || self.preface == 0 {
-            self.deadline.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            self.deadline.set(sleep(IDLE_TIMEOUT));
         }
     }
 
@@ -144,7 +144,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_ends_and_a_dripping_preface_too() {
