@@ -3,7 +3,7 @@
 mod question;
 
 use deputize_call::{json::Object, level::Level};
-use deputize_issuer::{policy::Requirement, risk::Risk};
+use deputize_issuer::risk::Risk;
 use serde::Serialize;
 
 use self::question::Question;
@@ -150,10 +150,6 @@ fn level(text: &str) -> Result<Level, String> {
         .into_iter()
         .find(|level| level.as_str().eq_ignore_ascii_case(text))
         .ok_or_else(|| "one of L0, L1, L2, L3".to_owned())
-}
-
-fn requirement_word(requirement: Requirement) -> &'static str {
-    requirement.as_str()
 }
 
 fn risk_words(risk: &Risk) -> String {

@@ -32,7 +32,7 @@ use crate::telemetry::{self, LogFormat};
 
 /// Identity and token-exchange broker for AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "deputize", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "deputize", version, propagate_version = true, after_help = START)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -115,4 +115,9 @@ impl Command {
     }
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 waiting for a person, 5 bad configuration, 6 unreachable.";
+const START: &str = "Start here:
+  deputize demo                     the whole story of one call, in a second
+  deputize dev                      a whole environment to play with
+  deputize client add my-agent      a key for a client; then `deputize lint` and `deputize serve`
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 4 waiting for a person, 5 bad configuration, 6 unreachable.";

@@ -49,19 +49,19 @@ impl Output {
         }
     }
 
-    /// Prints one of many records.
+    /// Prints one of many records; ends the process, well, where nobody reads any more.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn record<T: Serialize>(self, value: &T, line: impl FnOnce() -> String) -> Result<(), CommandError> {
-        match self.format {
-            Format::Table => self.text(&line()),
+        write_record(&match self.format {
+            Format::Table => format!("{}\n", clean_lines(&line())),
             Format::Json => {
                 let json = serde_json::to_string(value).map_err(unserializable)?;
-                write_out(&format!("{}\n", escape_json(&json)))
+                format!("{}\n", escape_json(&json))
             }
-            Format::Yaml => write_out(&format!("---\n{}", to_yaml(value)?)),
-        }
+            Format::Yaml => format!("---\n{}", to_yaml(value)?),
+        })
     }
 
     /// Prints text of our own as it is: scripts and schemas.
@@ -173,13 +173,29 @@ impl std::fmt::Display for Columns {
 }
 
 fn write_out(text: &str) -> Result<(), CommandError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Who reads has seen enough (`| head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        written => written
-            .map_err(|error| CommandError::failure(format!("cannot write: {error}"), "free some space")),
+    match print(text) {
+        // Who reads has seen enough. What the command found out still is its exit code.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(unwritable),
     }
+}
+
+/// As [`write_out`], for one of many records: nobody needs the others where nobody reads (`| head`).
+fn write_record(text: &str) -> Result<(), CommandError> {
+    match print(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        printed => printed.map_err(unwritable),
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn unwritable(error: io::Error) -> CommandError {
+    CommandError::failure(format!("cannot write: {error}"), "free some space, or write elsewhere")
 }
 
 /// As [`clean`], but keeps line breaks.

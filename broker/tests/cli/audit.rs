@@ -46,6 +46,11 @@ fn a_changed_byte_is_found_and_its_record_named() {
     assert_eq!(verdict.code, 1);
     assert_eq!(verdict.json()["verified"], false);
     assert_eq!(verdict.json()["findings"][0]["record"], 3);
+    // Nor does a reader that went away turn the verdict.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = command(&["audit", "verify", "--data", data.path()]).stdout(writer).status().unwrap();
+    assert_eq!(unread.code(), Some(1));
     // A record that cannot be read is not skipped silently elsewhere either.
     run(&["audit", "query", "--data", data.path()]).expect(1);
 }

@@ -230,7 +230,6 @@ pub(crate) const MAX_FUNCTION_LINES: usize = 70;
 
 /// Files, and functions (`path::name`), that are better long, and why.
 pub(crate) const BETTER_LONG: &[(&str, &str)] = &[
-    ("broker/src/commands/explain/advice.rs::exactly", "one arm for each reason: a table"),
     ("issuer/src/ask.rs::read", "one arm for each member: a table"),
     ("issuer/src/decide.rs", "the checks of one decision, in the order in which they run"),
 ];

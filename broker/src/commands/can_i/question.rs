@@ -11,7 +11,7 @@ use deputize_issuer::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Answer, Args, Word, requirement_word};
+use super::{Answer, Args, Word};
 use crate::{
     commands::exit::CommandError,
     config::resolved::{Resolved, Upstream},
@@ -196,7 +196,7 @@ impl Question {
             Some(Tier::Medium | Tier::Low) | None => None,
         };
         let requires = verdict.requires.into_iter().chain(by_tier).max();
-        answer.requires = requires.map(requirement_word);
+        answer.requires = requires.map(Requirement::as_str);
         match requires {
             // There is nobody to ask as long as approvals are not configured.
             Some(_) => answer.reason = Some("approval_required"),

@@ -6,101 +6,7 @@ pub fn what_to_do(reason: &str) -> &'static str {
 }
 
 fn exactly(reason: &str) -> Option<&'static str> {
-    Some(match reason {
-        "policy" => {
-            "no policy permits it, or the one in `detail` forbids it: try it with `deputize can-i`, then change a policy or ask for less"
-        }
-        "approval_required" => "a person would have to approve this call, and approvals are not configured",
-        "level_too_low" => {
-            "ask for a tighter token: give `arguments` (L3) or `constraints` (L2) in authorization_details"
-        }
-        "user_authentication" => {
-            "let the user sign in again with the `acr_values` and `max_age` that the error names"
-        }
-        "rate_limited" => "wait as Retry-After says; raise limits.client_per_second if the load is meant",
-        "server_unknown" => {
-            "register the server: a file in the registry folder whose `resource` is exactly the one asked for"
-        }
-        "server_disabled" => "enable the server in its registry file, if it should be",
-        "server_of_another_tenant" => {
-            "client, user and server must be of one tenant: correct `tenant` in the client or the registry"
-        }
-        "server_without_guard" => {
-            "put a guard in front of the server and say `verifier: guard`, or ask for a lower level"
-        }
-        "tool_unknown" => "approve the tool: list it under `tools` of the server's registry file",
-        "beyond_the_clients_reach" => {
-            "add the server (and tool) to `may_call` of the client, if it should reach it"
-        }
-        "beyond_a_predecessors_reach" => {
-            "an agent earlier in the chain may not reach this: add it to its `may_call`, if it should"
-        }
-        "not_downstream" | "above_the_downstream_level" => {
-            "list the next server, tool and level under `downstream` of the calling tool"
-        }
-        "calling_tool_changed" | "tool_changed" => {
-            "the definition changed since the token was made: exchange the user's token anew"
-        }
-        "holder_asks_for_another_target" | "wider_than_granted" | "holder_multiplies_uses" => {
-            "a token can only be narrowed: exchange the user's token for this call instead"
-        }
-        "scope_beyond_the_tool" => "leave `scope` out: the tool's own scope is granted anyway",
-        "arguments_miss_the_schema" => {
-            "correct the arguments as `detail` says: they must fit the approved inputSchema"
-        }
-        "constraint_on_unknown_argument" | "constraints_leave_an_argument_open" => {
-            "constrain exactly the arguments that the tool has, as `detail` says"
-        }
-        "max_uses_beyond_the_record" => "ask for fewer uses, or raise `max_uses` of the tool in the registry",
-        "client_credentials_beyond_listing" => {
-            "bring a user's token: a client's own token is good for listing alone"
-        }
-        "client_credentials_not_allowed" => {
-            "set `client_credentials: true` for the client, if it may list for itself"
-        }
-        "issuer_not_trusted" => "add the issuer to identity_providers, spelled exactly as `iss` in the token",
-        "audience" | "authorized_party" => {
-            "add the token's `aud` (and `azp`) to `subject_audiences` of the client, if it may bring such tokens; `deputize doctor --token` shows both"
-        }
-        "expired" | "too_old" => "get a fresh token of the user",
-        "not_yet_valid" | "issued_in_the_future" => {
-            "compare the clocks of the identity provider and this machine"
-        }
-        "unknown_key" | "signature" => {
-            "the token was not signed by a key that its issuer publishes: `deputize doctor --token` looks closer"
-        }
-        "keys_unavailable" | "identity_provider_keys_unavailable" => {
-            "make the identity provider's key set reachable from the broker; then try again"
-        }
-        "subject_token_revoked" | "person_disabled" => {
-            "it was revoked: `deputize audit query --kind revocation` says by whom"
-        }
-        "subject_token_of_another_party" => {
-            "only the server that a token was made for, or the holder of its key, may bring it"
-        }
-        "subject_unknown_since_restart" => "the broker restarted since: exchange the user's token anew",
-        "subject_token_bound_to_another_key" => {
-            "the user's token is bound to another key: prove possession of that one"
-        }
-        "may_act_names_another" => {
-            "the token's `may_act` names another party: let the identity provider name this client or its actor"
-        }
-        "actor_token_audience" | "actor_not_configured_for_client" => {
-            "the actor token must be for this broker alone, and its subject under `presents_actors` of the client"
-        }
-        "actor_chain_loops" | "actor_chain_too_deep" => {
-            "an agent may act once in a chain, and five may act in all: shorten the chain"
-        }
-        "transaction_too_old" | "transaction_unknown" => "leave transaction_id out: a new transaction begins",
-        "assertion_replayed" | "proof_replayed" => "make a new assertion and a new proof for every request",
-        "clocks_disagree" => "the machine's clock jumped: let it settle, or restart the broker",
-        "groups" => {
-            "the identity provider left groups out or sends too many: configure it to send those that matter"
-        }
-        "not_a_person" => "bring a token of a user, not one that an application got for itself",
-        "subject" => "configure `claims.stable` of the identity provider: the claim is missing in this token",
-        _ => return None,
-    })
+    ADVICE.iter().find(|(reasons, _)| reasons.contains(&reason)).map(|(_, next)| *next)
 }
 
 fn by_family(reason: &str) -> &'static str {
@@ -126,6 +32,129 @@ fn by_family(reason: &str) -> &'static str {
         |(_, next)| next,
     )
 }
+
+/// Advice by reasons.
+const ADVICE: [(&[&str], &str); 41] = [
+    (&["client_disabled"], "set `enabled: true` for the client, if it should be"),
+    (
+        &["policy"],
+        "no policy permits it, or the one in `detail` forbids it: try it with `deputize can-i`, then change a policy or ask for less",
+    ),
+    (&["approval_required"], "a person would have to approve this call, and approvals are not configured"),
+    (
+        &["level_too_low"],
+        "ask for a tighter token: give `arguments` (L3) or `constraints` (L2) in authorization_details",
+    ),
+    (
+        &["user_authentication"],
+        "let the user sign in again with the `acr_values` and `max_age` that the error names",
+    ),
+    (&["rate_limited"], "wait as Retry-After says; raise limits.client_per_second if the load is meant"),
+    (
+        &["server_unknown"],
+        "register the server: a file in the registry folder whose `resource` is exactly the one asked for",
+    ),
+    (&["server_disabled"], "enable the server in its registry file, if it should be"),
+    (
+        &["server_of_another_tenant"],
+        "client, user and server must be of one tenant: correct `tenant` in the client or the registry",
+    ),
+    (
+        &["server_without_guard"],
+        "put a guard in front of the server and say `verifier: guard`, or ask for a lower level",
+    ),
+    (&["tool_unknown"], "approve the tool: list it under `tools` of the server's registry file"),
+    (
+        &["beyond_the_clients_reach"],
+        "add the server (and tool) to `may_call` of the client, if it should reach it",
+    ),
+    (
+        &["beyond_a_predecessors_reach"],
+        "an agent earlier in the chain may not reach this: add it to its `may_call`, if it should",
+    ),
+    (
+        &["not_downstream", "above_the_downstream_level"],
+        "list the next server, tool and level under `downstream` of the calling tool",
+    ),
+    (
+        &["calling_tool_changed", "tool_changed"],
+        "the definition changed since the token was made: exchange the user's token anew",
+    ),
+    (
+        &["holder_asks_for_another_target", "wider_than_granted", "holder_multiplies_uses"],
+        "a token can only be narrowed: exchange the user's token for this call instead",
+    ),
+    (&["scope_beyond_the_tool"], "leave `scope` out: the tool's own scope is granted anyway"),
+    (
+        &["arguments_miss_the_schema"],
+        "correct the arguments as `detail` says: they must fit the approved inputSchema",
+    ),
+    (
+        &["constraint_on_unknown_argument", "constraints_leave_an_argument_open"],
+        "constrain exactly the arguments that the tool has, as `detail` says",
+    ),
+    (&["max_uses_beyond_the_record"], "ask for fewer uses, or raise `max_uses` of the tool in the registry"),
+    (
+        &["client_credentials_beyond_listing"],
+        "bring a user's token: a client's own token is good for listing alone",
+    ),
+    (
+        &["client_credentials_not_allowed"],
+        "set `client_credentials: true` for the client, if it may list for itself",
+    ),
+    (&["issuer_not_trusted"], "add the issuer to identity_providers, spelled exactly as `iss` in the token"),
+    (
+        &["audience", "authorized_party"],
+        "add the token's `aud` (and `azp`) to `subject_audiences` of the client, if it may bring such tokens; `deputize doctor --token` shows both",
+    ),
+    (&["expired", "too_old"], "get a fresh token of the user"),
+    (
+        &["not_yet_valid", "issued_in_the_future"],
+        "compare the clocks of the identity provider and this machine",
+    ),
+    (
+        &["unknown_key", "signature"],
+        "the token was not signed by a key that its issuer publishes: `deputize doctor --token` looks closer",
+    ),
+    (
+        &["keys_unavailable", "identity_provider_keys_unavailable"],
+        "make the identity provider's key set reachable from the broker; then try again",
+    ),
+    (
+        &["subject_token_revoked", "person_disabled"],
+        "it was revoked: `deputize audit query --kind revocation` says by whom",
+    ),
+    (
+        &["subject_token_of_another_party"],
+        "only the server that a token was made for, or the holder of its key, may bring it",
+    ),
+    (&["subject_unknown_since_restart"], "the broker restarted since: exchange the user's token anew"),
+    (
+        &["subject_token_bound_to_another_key"],
+        "the user's token is bound to another key: prove possession of that one",
+    ),
+    (
+        &["may_act_names_another"],
+        "the token's `may_act` names another party: let the identity provider name this client or its actor",
+    ),
+    (
+        &["actor_token_audience", "actor_not_configured_for_client"],
+        "the actor token must be for this broker alone, and its subject under `presents_actors` of the client",
+    ),
+    (
+        &["actor_chain_loops", "actor_chain_too_deep"],
+        "an agent may act once in a chain, and five may act in all: shorten the chain",
+    ),
+    (&["transaction_too_old", "transaction_unknown"], "leave transaction_id out: a new transaction begins"),
+    (&["assertion_replayed", "proof_replayed"], "make a new assertion and a new proof for every request"),
+    (&["clocks_disagree"], "the machine's clock jumped: let it settle, or restart the broker"),
+    (
+        &["groups"],
+        "the identity provider left groups out or sends too many: configure it to send those that matter",
+    ),
+    (&["not_a_person"], "bring a token of a user, not one that an application got for itself"),
+    (&["subject"], "configure `claims.stable` of the identity provider: the claim is missing in this token"),
+];
 
 #[cfg(test)]
 mod tests {
