@@ -307,7 +307,7 @@ mod tests {
     fn a_cell_cannot_make_a_row() {
         let mut columns = Columns::new(&["A", "B"]);
         columns.row(&["x\ny", "z"]);
-        assert_eq!(columns.to_string(), "A         B\nx\\u{a}y  z\n");
+        assert_eq!(columns.to_string(), "A        B\nx\\u{a}y  z\n");
         let mut facts = Facts::default();
         facts.add("a", "1\n2").add("long", "3");
         assert_eq!(facts.to_string(), "  a     1\\u{a}2\n  long  3\n");
