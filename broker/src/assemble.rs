@@ -84,6 +84,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
             leeway_seconds: resolved.limits.leeway_seconds,
             proof_window_seconds: PROOF_WINDOW.as_secs(),
             log_size_at_start: recovery.size,
+            started_at_seconds: clock.now_seconds(),
         },
         clock_watch: ClockWatch::new(clock.as_ref()),
         rules: ArcSwap::from_pointee(rules),

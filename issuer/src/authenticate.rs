@@ -13,7 +13,7 @@ use deputize_call::{
 use std::{collections::HashMap, sync::Arc};
 use subtle::ConstantTimeEq;
 
-use crate::{desk::Desk, error::IssueError, replay::Seen};
+use crate::{desk::Desk, error::IssueError, record, replay::Seen};
 
 /// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
 #[derive(Debug, Clone)]
@@ -116,7 +116,8 @@ pub struct SpentId {
     pub until: u64,
 }
 
-/// Proves the client, and the key of its proof where one is presented.
+/// Proves the client, and the key of its proof where one is presented. A refusal is counted; misuse of an assertion
+/// that was good is recorded with its client.
 ///
 /// # Errors
 /// [`IssueError::NonceNeeded`], [`IssueError::Proof`], [`IssueError::ClientAuthentication`],
@@ -126,9 +127,35 @@ pub async fn authenticate(
     presented: Presented<'_>,
     proof: Option<PresentedProof<'_>>,
 ) -> Result<Caller, IssueError> {
+    prove(desk, presented, proof).await.map_err(|Refusal { error, client }| {
+        match client {
+            Some(client) => record::record_misuse_later(desk, &client, error.reason()),
+            None => desk.refusals.count(error.reason()),
+        }
+        error
+    })
+}
+
+/// Why a client was not proved, and who misused what proves it, where that is known.
+struct Refusal {
+    error: IssueError,
+    client: Option<Arc<Client>>,
+}
+
+impl From<IssueError> for Refusal {
+    fn from(error: IssueError) -> Self {
+        Self { error, client: None }
+    }
+}
+
+async fn prove(
+    desk: &Desk,
+    presented: Presented<'_>,
+    proof: Option<PresentedProof<'_>>,
+) -> Result<Caller, Refusal> {
     if !desk.clock_watch.agrees(desk.clock.as_ref()) {
         // Set back far enough, the wall clock would revive assertions whose use has been forgotten.
-        return Err(IssueError::Uncertain("clocks_disagree"));
+        return Err(IssueError::Uncertain("clocks_disagree").into());
     }
     let now = desk.clock.now_seconds();
     let unverified = proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
@@ -141,6 +168,13 @@ pub async fn authenticate(
             (verify_secret(desk, client_id, secret)?, "client_secret", None)
         }
     };
+    let misused = |error| Refusal { error, client: Some(Arc::clone(&client)) };
+    // Before it costs the client anything of its rate: whoever caught an old assertion could use that up.
+    if let Some(spent) = spent
+        && desk.assertions.seen(spent.tag).await
+    {
+        return Err(misused(IssueError::ClientAuthentication("assertion_replayed")));
+    }
     desk.limits.admit(&client.id, desk.clock.uptime())?;
     let verified = match (unverified, proof) {
         (Some(unverified), Some(proof)) => Some(
@@ -153,11 +187,14 @@ pub async fn authenticate(
                     now_seconds: now,
                     window_seconds: desk.settings.proof_window_seconds,
                 })
-                .map_err(|error| IssueError::Proof(proof_reason(&error)))?,
+                .map_err(|error| misused(IssueError::Proof(proof_reason(&error))))?,
         ),
         _ => None,
     };
-    consume(desk, verified.as_ref(), spent).await?;
+    consume(desk, verified.as_ref(), spent).await.map_err(|error| match error {
+        IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
+        error => error.into(),
+    })?;
     Ok(Caller { client, method, jkt: verified.map(|proof| proof.jkt), spent })
 }
 

@@ -81,6 +81,9 @@ pub struct Settings {
     pub proof_window_seconds: u64,
     /// Size of the log when this process started: tokens whose record is older were made before, and are not redeemed.
     pub log_size_at_start: u64,
+    /// Wall time when this process started, in Unix seconds: what was made earlier is not redeemed either, for the log
+    /// may have been put back to an older state.
+    pub started_at_seconds: u64,
 }
 
 impl std::fmt::Debug for Desk {

@@ -120,6 +120,9 @@ impl FakeReplay {
 
 #[async_trait]
 impl ReplayStore for FakeReplay {
+    async fn seen(&self, tag: [u8; 16]) -> bool {
+        lock(&self.state).spent.contains(&tag)
+    }
     async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
         let mut state = lock(&self.state);
         if state.uncertain {

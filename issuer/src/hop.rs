@@ -18,8 +18,25 @@ pub(crate) fn check_ceiling(
 ) -> Result<(), IssueError> {
     let Some(parent) = application.subject.and_then(Subject::parent) else { return Ok(()) };
     match parent.bearer {
-        Bearer::Audience => downstream(rules, parent, wanted),
+        Bearer::Audience => {
+            downstream(rules, parent, wanted)?;
+            within_the_clients_reach(rules, parent, application, wanted)
+        }
         Bearer::Holder => narrower(granted(parent), application, wanted),
+    }
+}
+
+/// The client that got the token must reach the target too: one that presented an actor's token is not in the chain.
+fn within_the_clients_reach(
+    rules: &Rules,
+    parent: &Parent,
+    application: &Application<'_>,
+    wanted: &Wanted,
+) -> Result<(), IssueError> {
+    let (resource, tool) = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
+    match rules.clients.enabled(&parent.claims.client_id) {
+        Some(client) if client.may_reach(resource, tool) => Ok(()),
+        Some(_) | None => Err(IssueError::Target("beyond_a_predecessors_reach")),
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::{
-    authenticate::{Caller, SpentId},
+    authenticate::{Caller, Client, SpentId},
     decide::{Grant, Terms},
     desk::Desk,
     error::{DenialReason, IssueError},
@@ -106,6 +106,38 @@ pub async fn record_denial(
     }
     desk.refusals.aggregate(&client.tenant, &client.id, error.reason());
     record_spent(desk, caller.spent()).await
+}
+
+/// Records that a client misused a token, as a refusal: on its own within the client's quota, else counted. The
+/// assertion that it used up is durable before the answer in any case.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: the answer is then 503.
+pub async fn record_misuse(
+    desk: &Desk,
+    caller: &Caller,
+    jti: &str,
+    reason: &'static str,
+) -> Result<(), IssueError> {
+    let client = caller.client();
+    if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
+        let entry = entry::misuse(desk, client, Some(jti), reason).spent(caller.spent()).to_bytes()?;
+        return desk.audit.append(Class::Denial, entry).await.map(drop);
+    }
+    desk.refusals.aggregate(&client.tenant, &client.id, reason);
+    record_spent(desk, caller.spent()).await
+}
+
+/// Records misuse of what proves a client, where nothing was used up and so nothing has to be waited for.
+pub(crate) fn record_misuse_later(desk: &Desk, client: &Client, reason: &'static str) {
+    let recorded = desk.limits.record_denial(&client.id, desk.clock.uptime())
+        && entry::misuse(desk, client, None, reason)
+            .to_bytes()
+            .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
+            .is_ok();
+    if !recorded {
+        desk.refusals.aggregate(&client.tenant, &client.id, reason);
+    }
 }
 
 /// Makes a used-up assertion durable where no other record carries it. Below the reserve it gives way, as refusals

@@ -31,18 +31,20 @@ pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
         record::record_spent(desk, caller.spent()).await?;
         return Err(IssueError::Uncertain("clocks_disagree"));
     }
-    let Some(claims) = live_claims(desk, access_token) else {
+    let Some(claims) = unrevoked_claims(desk, access_token) else {
         record::record_spent(desk, caller.spent()).await?;
-        return Ok(Redeemed::No("token_not_active"));
+        return Ok(Redeemed::No(NOT_REDEEMABLE));
     };
     if let Some(refusal) = not_redeemable(desk, caller, &claims) {
-        record::record_spent(desk, caller.spent()).await?;
-        return Ok(Redeemed::No(refusal));
+        record::record_misuse(desk, caller, &claims.jti, refusal).await?;
+        // A stranger is not told whether the token is good somewhere else.
+        let strange = matches!(refusal, NOT_THE_AUDIENCE | NOT_ACTIVE);
+        return Ok(Redeemed::No(if strange { NOT_REDEEMABLE } else { refusal }));
     }
     match desk.redemptions.take(tag(&claims.jti), desk.clock.uptime()) {
         Once::First => {}
         Once::Seen => {
-            record::record_spent(desk, caller.spent()).await?;
+            record::record_misuse(desk, caller, &claims.jti, "already_used").await?;
             return Ok(Redeemed::AlreadyUsed);
         }
         Once::Full => {
@@ -59,13 +61,21 @@ fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Opti
     if caller.client().server.as_deref() != Some(claims.aud.as_str())
         || caller.client().tenant != claims.tenant
     {
-        return Some("not_the_audience");
+        return Some(NOT_THE_AUDIENCE);
+    }
+    if !still_allowed(desk, claims) {
+        return Some(NOT_ACTIVE);
     }
     if detail.level() != Level::L3 {
         return Some("not_a_single_use_token");
     }
     // Only its maker redeems it, and only the process that made it: what was used before a restart is not known.
-    if claims.log.origin != desk.audit.origin() || claims.log.index < desk.settings.log_size_at_start {
+    // The index alone would not tell it of a log that was put back to an older state.
+    let settings = &desk.settings;
+    if claims.log.origin != desk.audit.origin()
+        || claims.log.index < settings.log_size_at_start
+        || claims.iat < settings.started_at_seconds
+    {
         return Some("made_before_this_start");
     }
     None
@@ -78,7 +88,7 @@ fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Opti
 /// [`IssueError::RecordUnavailable`]: try again.
 pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<(), IssueError> {
     let client = caller.client();
-    let claims = live_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
+    let claims = unrevoked_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
     let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
     let by = By { name: &client.id, spent: caller.spent() };
     revoke_family(desk, by, &claims.jti, claims.exp + REVOCATION_GRACE_SECONDS).await
@@ -146,7 +156,12 @@ pub async fn introspect(
     access_token: &str,
 ) -> Result<Option<ToolCallClaims>, IssueError> {
     record::record_spent(desk, caller.spent()).await?;
-    Ok(live_claims(desk, access_token).filter(|claims| may_handle(caller, claims)))
+    let live = |claims: &ToolCallClaims| {
+        may_handle(caller, claims)
+            && still_allowed(desk, claims)
+            && !desk.redemptions.contains(tag(&claims.jti), desk.clock.uptime())
+    };
+    Ok(unrevoked_claims(desk, access_token).filter(live))
 }
 
 fn may_handle(caller: &Caller, claims: &ToolCallClaims) -> bool {
@@ -156,7 +171,7 @@ fn may_handle(caller: &Caller, claims: &ToolCallClaims) -> bool {
 }
 
 /// The claims of a token of ours that is neither expired nor revoked.
-fn live_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
+fn unrevoked_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
     let expected = token::Expected {
         issuer: &desk.settings.issuer,
         audience: None,
@@ -165,6 +180,20 @@ fn live_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
     };
     let claims = token::verify(access_token, &desk.keys.ring().published, &expected).ok()?.into_claims();
     (!desk.is_revoked(&claims)).then_some(claims)
+}
+
+/// Whether the client that got a token, and the server and tool that it is for, have not been disabled since.
+fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
+    let rules = desk.rules.load();
+    let [detail] = &claims.authorization_details;
+    let target =
+        rules.registry.server(&claims.aud).filter(|server| server.record.enabled).is_some_and(|server| {
+            detail
+                .identifier
+                .as_deref()
+                .is_none_or(|name| server.tool(name).is_some_and(|tool| tool.record.enabled))
+        });
+    target && rules.clients.enabled(&claims.client_id).is_some()
 }
 
 fn tag(jti: &str) -> [u8; 16] {
@@ -176,6 +205,9 @@ fn tag(jti: &str) -> [u8; 16] {
     tag
 }
 
+const NOT_REDEEMABLE: &str = "not_redeemable";
+const NOT_THE_AUDIENCE: &str = "not_the_audience";
+const NOT_ACTIVE: &str = "token_not_active";
 /// A revoked token stays on the list this much longer than it lives, for verifiers' leeway.
 const REVOCATION_GRACE_SECONDS: u64 = 60;
 /// Descendants in one entry of the log, of some 50 bytes each: an entry holds 64 KiB.

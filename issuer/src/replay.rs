@@ -27,6 +27,8 @@ pub enum Seen {
 /// Remembers ids that may be used once.
 #[async_trait]
 pub trait ReplayStore: Send + Sync {
+    /// Whether `tag` is known to be spent. Spends nothing; a `false` promises nothing.
+    async fn seen(&self, tag: [u8; 16]) -> bool;
     /// Spends `tag`, which need not be remembered after `until_seconds` (Unix time).
     async fn spend(&self, tag: [u8; 16], until_seconds: u64) -> Seen;
 }
@@ -57,6 +59,9 @@ impl EmbeddedReplay {
 
 #[async_trait]
 impl ReplayStore for EmbeddedReplay {
+    async fn seen(&self, tag: [u8; 16]) -> bool {
+        self.tags.contains(tag, self.clock.uptime())
+    }
     async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
         let uptime = self.clock.uptime();
         if self.incomplete.load(Ordering::Relaxed) && uptime <= self.lifetime {

@@ -134,6 +134,13 @@ fn own_token(desk: &Desk, caller: &Caller, presented: &PresentedSubject<'_>) -> 
         return Err(refuse("subject_token_without_actor"));
     };
     let person = desk.lineage.person(&claims.jti).ok_or(refuse("subject_unknown_since_restart"))?;
+    let rules = desk.rules.load();
+    if rules.clients.enabled(&claims.client_id).is_none() {
+        return Err(refuse("subject_token_of_a_disabled_client"));
+    }
+    if !rules.providers.trusts(&person.issuer) {
+        return Err(refuse("subject_issuer_no_longer_trusted"));
+    }
     let act = match bearer {
         Bearer::Audience => extend_chain(caller.client().actor(), Some(current))?,
         Bearer::Holder => current,

@@ -47,7 +47,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
     let parsed = parse(&form).map_err(counted)?;
     let presented = request.client(&form).map_err(counted)?;
     let proof = request.proof(desk, Endpoint::Token).map_err(counted)?;
-    let caller = authenticate(desk, presented, Some(proof)).await.map_err(counted)?;
+    let caller = authenticate(desk, presented, Some(proof)).await?;
 
     let mut refused = Refused {
         caller: Some(&caller),

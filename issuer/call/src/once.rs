@@ -57,6 +57,11 @@ impl OnceSet {
         drop(expired);
         answer
     }
+    /// Whether the tag is held: taken, and not yet forgotten. Takes nothing.
+    pub fn contains(&self, tag: [u8; 16], uptime: Duration) -> bool {
+        self.expire(uptime);
+        self.shard_of(&tag).is_some_and(|shard| shard.holds(&tag))
+    }
     /// Gives back the memory of what has expired. [`take`](Self::take) does so by itself; a timer may, where
     /// requests have stopped.
     pub fn expire(&self, uptime: Duration) {
@@ -120,8 +125,11 @@ impl Shard {
             [std::mem::take(&mut self.previous), ended]
         }
     }
+    fn holds(&self, tag: &[u8; 16]) -> bool {
+        self.previous.contains(tag) || self.current.contains(tag)
+    }
     fn take(&mut self, tag: [u8; 16], capacity: usize) -> Once {
-        if self.previous.contains(&tag) || self.current.contains(&tag) {
+        if self.holds(&tag) {
             Once::Seen
         } else if self.current.len() >= capacity {
             Once::Full
@@ -155,6 +163,17 @@ mod tests {
         let mut tag = [0; 16];
         tag[..8].copy_from_slice(&number.to_be_bytes());
         tag
+    }
+
+    #[test]
+    fn to_ask_takes_nothing() {
+        let set = OnceSet::new(Duration::from_secs(60), 10);
+        let now = Duration::ZERO;
+        assert!(!set.contains([1; 16], now));
+        assert_eq!(set.take([1; 16], now), Once::First);
+        assert!(set.contains([1; 16], now));
+        assert!(set.contains([1; 16], Duration::from_secs(60)));
+        assert!(!set.contains([1; 16], Duration::from_secs(180)), "forgotten");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Outcome, Refused, internal_detail};
 use crate::{
     ask::Claimed,
-    authenticate::{Caller, SpentId},
+    authenticate::{Caller, Client, SpentId},
     decide::Terms,
     desk::Desk,
     error::IssueError,
@@ -249,6 +249,16 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         reason: Some(error.reason().to_owned()),
         detail: internal_detail(error).as_deref().map(bounded),
         ..Entry::new(Kind::Denial, desk.clock.now_ms()).spent(refused.caller.and_then(Caller::spent))
+    }
+}
+
+pub(super) fn misuse(desk: &Desk, client: &Client, jti: Option<&str>, reason: &'static str) -> Entry {
+    Entry {
+        tenant: Some(client.tenant.clone()),
+        client: Some(client.id.clone()),
+        jti: jti.map(str::to_owned),
+        reason: Some(reason.to_owned()),
+        ..Entry::new(Kind::Denial, desk.clock.now_ms())
     }
 }
 

@@ -6,6 +6,7 @@ use deputize_issuer::{
     authenticate::{Presented, PresentedProof, authenticate},
     error::IssueError,
     limits::{Limits, Rate},
+    record::Kind,
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -284,6 +285,56 @@ async fn a_client_over_its_rate_is_refused_before_anything_is_used_up_and_others
     world.caller("crm").await;
     world.clock.advance(Duration::from_secs(1));
     world.authenticate(&assertion, &proof).await.expect("both are still good");
+}
+
+#[tokio::test]
+async fn a_caught_assertion_costs_its_client_nothing_of_its_rate() {
+    let two = Rate { per_second: 1, burst: 2 };
+    let world = World::with(|setup| setup.limits = Limits::new(two, two));
+    let caught = world.assertion("platform", json!({}));
+    world.authenticate(&caught, &world.proof("platform")).await.unwrap();
+    for _ in 0..5 {
+        let again = world.authenticate(&caught, &world.proof("spare")).await;
+        assert_eq!(again.unwrap_err(), IssueError::ClientAuthentication("assertion_replayed"));
+    }
+    world.caller("platform").await;
+}
+
+#[tokio::test]
+async fn misuse_after_a_good_assertion_is_recorded_with_its_client_within_the_quota() {
+    let (plenty, two) = (Rate { per_second: 1000, burst: 1000 }, Rate { per_second: 1, burst: 2 });
+    let world = World::with(|setup| setup.limits = Limits::new(plenty, two));
+    let (assertion, proof) = (world.assertion("platform", json!({})), world.proof("platform"));
+    world.authenticate(&assertion, &proof).await.unwrap();
+    world.authenticate(&world.assertion("platform", json!({})), &proof).await.unwrap_err();
+    for _ in 0..3 {
+        world.authenticate(&assertion, &world.proof("platform")).await.unwrap_err();
+    }
+    world.authenticate(&world.assertion("crm", json!({ "iss": 7 })), &proof).await.unwrap_err();
+    let told: Vec<_> = world
+        .audit
+        .entries()
+        .into_iter()
+        .map(|entry| (entry.kind, entry.client.unwrap(), entry.reason.unwrap()))
+        .collect();
+    let denial = |reason: &str| (Kind::Denial, "platform".to_owned(), reason.to_owned());
+    assert_eq!(told, [denial("proof_replayed"), denial("assertion_replayed")]);
+    world.desk.refusals.write(&world.desk);
+    let counted: Vec<_> = world
+        .audit
+        .entries()
+        .into_iter()
+        .skip(2)
+        .map(|entry| (entry.kind, entry.client, entry.reason.unwrap(), entry.count.unwrap()))
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            (Kind::Refusals, None, "assertion_claims".to_owned(), 1),
+            (Kind::Denials, Some("platform".to_owned()), "assertion_replayed".to_owned(), 2),
+        ],
+        "nobody's is counted without a name"
+    );
 }
 
 #[tokio::test]

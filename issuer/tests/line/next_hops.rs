@@ -6,6 +6,7 @@ use deputize_issuer::{
     ask::{Ask, CallAsk},
     error::IssueError,
     mint::ToolCallToken,
+    redeem::{Redeemed, introspect, redeem},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -176,10 +177,62 @@ async fn a_disabled_agent_ends_the_chain_that_it_began() {
     let mut changed = Setup::new();
     let world = World::with(|setup| changed.keys = setup.keys.clone());
     let first = world.for_alice(&read_contact()).await.unwrap();
-    world.hop("crm", &first, &send_mail()).await.unwrap();
+    let mail = world.hop("crm", &first, &send_mail()).await.unwrap();
+    let once = world.for_alice(&read_one_contact()).await.unwrap();
+    let crm = world.caller("crm").await;
     changed.find_client("platform").enabled = false;
     reload(&world, changed);
-    assert_eq!(word(world.hop("crm", &first, &send_mail()).await), "predecessor_disabled");
+    assert_eq!(word(world.hop("crm", &first, &send_mail()).await), "subject_token_of_a_disabled_client");
+    assert_eq!(word(world.hop("mailer", &mail, &read_one_contact()).await), "predecessor_disabled");
+    let told = introspect(&world.desk, &crm, first.access_token.expose()).await.unwrap();
+    assert_eq!(told, None, "nor is its token active");
+    let redeemed = redeem(&world.desk, &crm, once.access_token.expose()).await.unwrap();
+    assert_eq!(redeemed, Redeemed::No("not_redeemable"));
+}
+
+#[tokio::test]
+async fn a_disabled_server_or_tool_ends_its_tokens() {
+    for whole in [true, false] {
+        let mut changed = Setup::new();
+        let world = World::with(|setup| changed.keys = setup.keys.clone());
+        let token = world.for_alice(&read_contact()).await.unwrap();
+        let crm = world.caller("crm").await;
+        let active = async || introspect(&world.desk, &crm, token.access_token.expose()).await.unwrap();
+        assert!(active().await.is_some());
+        if whole {
+            let record = changed.servers.iter_mut().find(|record| record["resource"] == CRM).unwrap();
+            record["enabled"] = json!(false);
+        } else {
+            merge(changed.tool(CRM, "read_contact"), json!({ "enabled": false }));
+        }
+        reload(&world, changed);
+        assert_eq!(active().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_person_whose_provider_is_no_longer_trusted_goes_no_further() {
+    let mut changed = Setup::new();
+    let world = World::with(|setup| changed.keys = setup.keys.clone());
+    let first = world.for_alice(&read_contact()).await.unwrap();
+    changed.providers.retain(|provider| provider.issuer != IDP);
+    reload(&world, changed);
+    assert_eq!(word(world.hop("crm", &first, &send_mail()).await), "subject_issuer_no_longer_trusted");
+}
+
+#[tokio::test]
+async fn a_client_outside_the_chain_lends_no_reach_that_it_lacks() {
+    let world = World::with(|setup| {
+        setup.client("carrier", |client| client.may_call = vec![reach(CRM)]);
+    });
+    let first = world.for_alice(&read_contact()).await.unwrap();
+    let through = async |client_id: &str| {
+        let mut claims = first.claims.clone();
+        claims.client_id = client_id.to_owned();
+        world.exchange("crm", &world.own_token(&claims), &send_mail()).await
+    };
+    through("platform").await.unwrap();
+    assert_eq!(word(through("carrier").await), "beyond_a_predecessors_reach");
 }
 
 #[tokio::test]

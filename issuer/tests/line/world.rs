@@ -264,6 +264,7 @@ impl Setup {
                 leeway_seconds: 5,
                 proof_window_seconds: 30,
                 log_size_at_start: 0,
+                started_at_seconds: NOW,
             },
             limits: Limits::new(PLENTY, PLENTY),
             once_capacity: 100_000,
