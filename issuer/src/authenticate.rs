@@ -71,7 +71,7 @@ pub struct Clients {
 }
 
 /// How the request says who calls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub enum Presented<'a> {
     /// `private_key_jwt`: a signed assertion, and `client_id` if it was sent too.
     Assertion {
@@ -90,7 +90,7 @@ pub enum Presented<'a> {
 }
 
 /// The proof that came along, and what it must be for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct PresentedProof<'a> {
     /// The one `DPoP` header.
     pub header: &'a str,
@@ -315,6 +315,22 @@ fn proof_reason(error: &JwsError) -> &'static str {
         JwsError::Signature => "proof_signature",
         JwsError::Claim(_, _) => "proof_claims",
         _ => "proof_malformed",
+    }
+}
+
+impl std::fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, client_id) = match self {
+            Self::Assertion { client_id, .. } => ("Assertion", *client_id),
+            Self::Secret { client_id, .. } => ("Secret", Some(*client_id)),
+        };
+        f.debug_struct(name).field("client_id", &client_id).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for PresentedProof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PresentedProof").field("htu", &self.htu).finish_non_exhaustive()
     }
 }
 

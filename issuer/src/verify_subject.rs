@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The tokens that an exchange brings, as sent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct PresentedSubject<'a> {
     /// `subject_token`.
     pub token: &'a str,
@@ -282,6 +282,12 @@ impl Acting {
             Self::Client => client.actor(),
             Self::Presented(actor) => &actor.actor,
         }
+    }
+}
+
+impl std::fmt::Debug for PresentedSubject<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PresentedSubject").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 

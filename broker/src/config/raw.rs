@@ -83,6 +83,9 @@ pub struct Admin {
 pub struct Audit {
     /// Where the newest checkpoint is kept outside the data folder, so that a rollback of the folder is seen.
     pub anchor: Option<PathBuf>,
+    /// Serve without an anchor: a data folder put back to an older state is then not seen, and with it client
+    /// assertions that were used in between can be used again.
+    pub allow_no_anchor: bool,
     /// Space kept free for decisions and revocations, in MiB.
     pub reserve_mib: u64,
     /// Size of a segment file, in MiB.
@@ -230,7 +233,7 @@ pub struct Limits {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { anchor: None, reserve_mib: 64, segment_mib: 64 }
+        Self { anchor: None, allow_no_anchor: false, reserve_mib: 64, segment_mib: 64 }
     }
 }
 

@@ -204,6 +204,12 @@ impl Check<'_> {
         if anchor.as_ref().is_some_and(|anchor| anchor.starts_with(&data_dir)) {
             self.refuse("audit.anchor: keep it outside data_dir, or a rollback takes it along");
         }
+        if anchor.is_none() && !raw.audit.allow_no_anchor && self.mode == Mode::Production {
+            self.refuse(
+                "audit.anchor: name a file outside data_dir, or a data folder put back to an older state would not be \
+                 seen and used assertions could be used again; audit.allow_no_anchor: true accepts that",
+            );
+        }
         let providers = raw.identity_providers.iter().map(|provider| self.provider(provider)).collect();
         let clients = self.clients(&raw);
         Some(Resolved {

@@ -66,6 +66,7 @@ fn problems_are_all_named_with_what_to_do() {
         ),
         ("behind_proxy: true", "behind_proxy: false", &["listen: give tls"]),
         ("anchor: anchor/checkpoint", "anchor: data/anchor", &["outside data_dir"]),
+        ("anchor: anchor/checkpoint", "reserve_mib: 64", &["audit.anchor", "allow_no_anchor: true"]),
         ("id: crm-guard", "id: user:crm", &["does not begin with user:"]),
         ("clients/crm-guard.jwks.json", "gone.jwks.json", &["gone.jwks.json"]),
         ("registry: registry", "registry: elsewhere", &["elsewhere"]),
@@ -77,6 +78,8 @@ fn problems_are_all_named_with_what_to_do() {
         }
     }
     lint("/nowhere/deputize.yaml").expect(5);
+    let (_folder, accepted) = changed("anchor: anchor/checkpoint", "allow_no_anchor: true");
+    assert!(lint(&accepted).stdout.contains("rollback"), "accepted, with a warning");
 }
 
 #[test]

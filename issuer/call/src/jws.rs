@@ -11,7 +11,6 @@ use serde_json::Value;
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// A compact JWS that is well formed; its signature is *not* yet verified.
-#[derive(Debug)]
 pub struct UnverifiedJws<'a> {
     /// Protected header, strictly parsed (`alg` allow-listed; `crit`, `b64` refused).
     pub header: Header,
@@ -21,6 +20,13 @@ pub struct UnverifiedJws<'a> {
     pub signing_input: &'a str,
     /// Decoded signature.
     pub signature: Vec<u8>,
+}
+
+/// Whoever holds the signed bytes and the signature holds the token: neither they nor the claims are shown.
+impl std::fmt::Debug for UnverifiedJws<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnverifiedJws").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 /// The members of a protected header that we read. `jku`, `x5u`, `x5c` are never used or fetched.

@@ -1,12 +1,18 @@
 //! Stage 2: who calls, with which key; what it costs, and what it uses up.
 
 use crate::world::*;
-use deputize_call::dpop::NewProof;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::{
+    dpop::NewProof,
+    jws::{self, EmbeddedKey},
+};
 use deputize_issuer::{
     authenticate::{Presented, PresentedProof, authenticate},
     error::IssueError,
     limits::{Limits, Rate},
+    provider::SubjectTokenType,
     record::Kind,
+    verify_subject::PresentedSubject,
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -335,6 +341,28 @@ async fn misuse_after_a_good_assertion_is_recorded_with_its_client_within_the_qu
         ],
         "nobody's is counted without a name"
     );
+}
+
+#[test]
+fn what_was_presented_is_not_shown() {
+    let canary = "canary-4711";
+    let kind = SubjectTokenType::AccessToken;
+    let claims = format!(r#"{{"iss":"{canary}"}}"#);
+    let [header, claims, signature] =
+        [r#"{"alg":"ES256"}"#, &claims, canary].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let token = format!("{header}.{claims}.{signature}");
+    let jws = jws::parse(&token, EmbeddedKey::Refused).unwrap();
+    for shown in [
+        format!("{:?}", Presented::Assertion { assertion: canary, client_id: Some("platform") }),
+        format!("{:?}", Presented::Secret { client_id: "platform", secret: canary }),
+        format!("{:?}", PresentedProof { header: canary, htu: TOKEN_ENDPOINT }),
+        format!("{:?}", PresentedSubject { token: canary, kind, actor: Some((canary, kind)) }),
+        format!("{jws:?}"),
+    ] {
+        let bytes = format!("{:?}", canary.as_bytes());
+        let secrets = [canary, bytes.trim_matches(['[', ']']), &claims, &signature];
+        assert!(!secrets.iter().any(|secret| shown.contains(secret)), "{shown}");
+    }
 }
 
 #[tokio::test]
