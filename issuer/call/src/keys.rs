@@ -6,8 +6,8 @@ use crate::{
     jws::{JwsError, UnverifiedJws, base64url, is_key_id},
 };
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{DecodingKey, crypto::aws_lc};
@@ -82,7 +82,16 @@ pub struct PublicKey {
     alg: Option<Algorithm>,
     material: Material,
     thumbprint: String,
-    held: DecodingKey,
+    held: Held,
+}
+
+/// The key as it verifies.
+#[derive(Clone)]
+enum Held {
+    /// Of a curve, which stands for one algorithm: read once, and not again for each signature.
+    Parsed(ParsedPublicKey),
+    /// RSA: each signature says which of its algorithms it is.
+    Rsa(DecodingKey),
 }
 
 /// The key's own members, as canonical base64url: what a thumbprint covers.
@@ -166,36 +175,48 @@ impl PublicKey {
         if !self.fits(jws.header.alg) {
             return Err(JwsError::Algorithm);
         }
-        // Not `jsonwebtoken::decode`: it would parse the token again, ignoring `crit` and duplicate members.
-        (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&jws.header.alg.jsonwebtoken(), &self.held)
-            .map_err(|_| JwsError::Algorithm)?
-            .verify(jws.signing_input.as_bytes(), &jws.signature)
-            .map_err(|_| JwsError::Signature)
+        let message = jws.signing_input.as_bytes();
+        match &self.held {
+            Held::Parsed(key) => key.verify_sig(message, &jws.signature).map_err(|_| JwsError::Signature),
+            // Not `jsonwebtoken::decode`: it would parse the token again, ignoring `crit` and duplicate members.
+            Held::Rsa(key) => {
+                (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&jws.header.alg.jsonwebtoken(), key)
+                    .map_err(|_| JwsError::Algorithm)?
+                    .verify(message, &jws.signature)
+                    .map_err(|_| JwsError::Signature)
+            }
+        }
+    }
+}
+
+impl Held {
+    fn parse(algorithm: &'static dyn VerificationAlgorithm, bytes: &[u8]) -> Result<Self, JwsError> {
+        UnparsedPublicKey::new(algorithm, bytes).parse().map(Self::Parsed).map_err(|_| OFF_CURVE)
     }
 }
 
 impl Material {
-    fn from_jwk(jwk: &Object) -> Result<(Self, DecodingKey), JwsError> {
+    fn from_jwk(jwk: &Object) -> Result<(Self, Held), JwsError> {
         match (text(jwk, "kty")?, jwk.get("crv").and_then(Value::as_str)) {
             ("EC", Some("P-256")) => {
                 let (x, y, point) = point(jwk, 32)?;
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).parse().map_err(|_| OFF_CURVE)?;
-                Ok((Self::P256 { x, y }, DecodingKey::from_ec_der(&point)))
+                Ok((Self::P256 { x, y }, Held::parse(&ECDSA_P256_SHA256_FIXED, &point)?))
             }
             ("EC", Some("P-384")) => {
                 let (x, y, point) = point(jwk, 48)?;
-                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &point).parse().map_err(|_| OFF_CURVE)?;
-                Ok((Self::P384 { x, y }, DecodingKey::from_ec_der(&point)))
+                Ok((Self::P384 { x, y }, Held::parse(&ECDSA_P384_SHA384_FIXED, &point)?))
             }
             ("OKP", Some("Ed25519")) => {
                 let (x, bytes) = coordinate(jwk, "x", 32)?;
-                UnparsedPublicKey::new(&ED25519, &bytes).parse().map_err(|_| OFF_CURVE)?;
-                Ok((Self::Ed25519 { x }, DecodingKey::from_ed_der(&bytes)))
+                Ok((Self::Ed25519 { x }, Held::parse(&ED25519, &bytes)?))
             }
             ("RSA", _) => {
                 let (n, e) = (unsigned(jwk, "n")?, unsigned(jwk, "e")?);
                 check_rsa(&n.1, &e.1)?;
-                Ok((Self::Rsa { n: n.0, e: e.0 }, DecodingKey::from_rsa_raw_components(&n.1, &e.1)))
+                Ok((
+                    Self::Rsa { n: n.0, e: e.0 },
+                    Held::Rsa(DecodingKey::from_rsa_raw_components(&n.1, &e.1)),
+                ))
             }
             _ => Err(JwsError::Key("type or curve not supported")),
         }
