@@ -129,7 +129,7 @@ impl Needed {
         {
             members.insert("arguments".to_owned(), arguments);
         }
-        Self { scope: format!("tool:{name}"), details: Value::Array(vec![detail]) }
+        Self { scope: name.to_owned(), details: Value::Array(vec![detail]) }
     }
 
     /// Listing needs a token without `authorization_details`.
