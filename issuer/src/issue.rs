@@ -5,8 +5,9 @@ use crate::{
     desk::Desk,
     error::{DenialReason, IssueError},
     mint::{ToolCallToken, mint},
-    record::{close_record, open_record},
+    record::{abandon_record, close_record, open_record},
 };
+use uuid::Uuid;
 
 /// Decides, records, mints and closes the record.
 ///
@@ -18,8 +19,30 @@ pub async fn issue(desk: &Desk, application: &Application<'_>) -> Result<ToolCal
         // There is nobody to wait for yet: until approvals are configured, waiting is a denial that says so.
         Decision::Wait(_) => return Err(IssueError::Denied(DenialReason::ApprovalRequired)),
     };
-    let record = open_record(desk, grant).await?;
+    let waiting = Waiting { desk, decision_id: application.decision_id };
+    let record = open_record(desk, grant).await;
+    waiting.is_over();
+    let record = record?;
     let (token, outcome) = mint(&desk.keys, record);
     close_record(desk, &outcome);
     token.ok_or(IssueError::Internal("signing_failed"))
+}
+
+/// Waits for the intent to become durable. Dropped meanwhile, because the caller went away, it closes the record:
+/// every intent has its outcome.
+struct Waiting<'d> {
+    desk: &'d Desk,
+    decision_id: Uuid,
+}
+
+impl Waiting<'_> {
+    fn is_over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        abandon_record(self.desk, self.decision_id);
+    }
 }

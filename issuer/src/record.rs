@@ -71,6 +71,16 @@ pub fn close_record(desk: &Desk, outcome: &Outcome) {
     }
 }
 
+/// Records that an intent led to nothing because whoever asked went away. The intent, which may yet become durable,
+/// bears the same decision id.
+pub fn abandon_record(desk: &Desk, decision_id: Uuid) {
+    let entry = entry::abandoned(desk, decision_id).to_bytes();
+    if entry.and_then(|entry| desk.audit.append_later(Class::Vital, entry)).is_err() {
+        metrics::counter!("deputize_outcomes_unrecorded_total").increment(1);
+        tracing::error!(%decision_id, "outcome not recorded");
+    }
+}
+
 /// What was asked when it was refused, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Refused<'a> {

@@ -237,6 +237,14 @@ pub(super) fn outcome(desk: &Desk, outcome: &Outcome) -> Entry {
     }
 }
 
+pub(super) fn abandoned(desk: &Desk, decision_id: Uuid) -> Entry {
+    Entry {
+        decision: Some(decision_id),
+        result: Some("abandoned".to_owned()),
+        ..Entry::new(Kind::Outcome, desk.clock.now_ms())
+    }
+}
+
 pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, error: &IssueError) -> Entry {
     let client = refused.caller.map(Caller::client);
     Entry {

@@ -100,6 +100,33 @@ async fn nothing_is_minted_before_its_intent_is_durable() {
 }
 
 #[tokio::test]
+async fn an_intent_whose_caller_went_away_has_its_outcome() {
+    let world = World::new();
+    let caller = world.caller("platform").await;
+    let subject = world.subject(&caller, &world.alice(json!({}))).await.unwrap();
+    let (decision_id, ask) = (uuid::Uuid::from_u128(7), read_contact());
+    let application = deputize_issuer::decide::Application {
+        decision_id,
+        caller: &caller,
+        subject: Some(&subject),
+        ask: &ask,
+    };
+    world.audit.set_disk(Disk::Slow);
+    {
+        let mut issuing = pin!(deputize_issuer::issue::issue(&world.desk, &application));
+        assert!(issuing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let outcomes = of_kind(&world, Kind::Outcome);
+    assert_eq!((outcomes.len(), outcomes[0].decision), (1, Some(decision_id)));
+    assert_eq!(outcomes[0].result.as_deref(), Some("abandoned"));
+    world.audit.set_disk(Disk::Sound);
+    world.for_alice(&ask).await.unwrap();
+    let results: Vec<_> =
+        of_kind(&world, Kind::Outcome).into_iter().map(|outcome| outcome.result.unwrap()).collect();
+    assert_eq!(results, ["abandoned", "minted"], "who waits is not abandoned too");
+}
+
+#[tokio::test]
 async fn without_a_durable_intent_there_is_no_credential() {
     let world = World::new();
     let (caller, token) = (world.caller("platform").await, world.alice(json!({})));
