@@ -3,28 +3,29 @@
 //! Rights are what the person may ∩ what the client may ∩ what is asked ∩ what policy allows; at a next hop also
 //! ∩ what the calling tool lists as `downstream` and ∩ what every agent in the chain may. Never a union.
 
-use deputize_call::{
-    claims::{Confirmation, DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims},
-    constraints::Constraints,
-    json::Object,
-    level::Level,
-};
-use serde_json::Value;
+mod claims;
+mod target;
+
+pub(crate) use target::Wanted;
+
+use deputize_call::{claims::ToolCallClaims, json::Object, level::Level};
 use std::sync::Arc;
 use uuid::Uuid;
 
+use self::{
+    claims::claims,
+    target::{check_call, check_scope, find_target},
+};
 use crate::{
     ask::{Ask, CallAsk},
     authenticate::Caller,
-    clock,
     desk::{Desk, Rules},
     error::{DenialReason, IssueError},
     hop,
     policy::{Binding, Claimed, Facts, Verdict},
-    registry::{Server, Tier, Tool, Verifier},
+    registry::Tier,
     revocation::Revoked,
     risk::{self, Risk},
-    transaction::Beginner,
     verify_subject::Subject,
 };
 
@@ -129,143 +130,6 @@ impl Grant {
     /// Gives the terms up to the record; the grant is gone.
     pub(crate) fn into_terms(self) -> Terms {
         self.terms
-    }
-}
-
-/// The registered target of an ask.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    pub(crate) server: Arc<Server>,
-    pub(crate) tool: Option<Arc<Tool>>,
-    pub(crate) level: Level,
-}
-
-impl Wanted {
-    fn arguments<'a>(&self, ask: &'a Ask) -> Option<&'a Object> {
-        match &ask.call {
-            CallAsk::Call(call) => call.arguments.as_ref(),
-            CallAsk::Listing | CallAsk::Tool { .. } | CallAsk::Constrained { .. } => None,
-        }
-    }
-}
-
-/// The server and tool, if they are registered, enabled, of this tenant, and within the client's reach.
-fn find_target(rules: &Rules, application: &Application<'_>) -> Result<Wanted, IssueError> {
-    let client = application.caller.client();
-    let ask = application.ask;
-    let server = rules.registry.server(ask.resource.as_str()).ok_or(IssueError::Target("server_unknown"))?;
-    if server.record.tenant != client.tenant {
-        return Err(IssueError::Target("server_of_another_tenant"));
-    }
-    if !server.record.enabled {
-        return Err(IssueError::Target("server_disabled"));
-    }
-    // Before the tool is looked up: what a server has is told to those alone who may reach it.
-    if !client.may_reach(ask.resource.as_str(), None) {
-        return Err(IssueError::Target("beyond_the_clients_reach"));
-    }
-    let tool = match ask.call.tool_name() {
-        None => None,
-        Some(name) => Some(Arc::clone(
-            server
-                .tool(name)
-                .filter(|tool| tool.record.enabled)
-                .ok_or_else(|| details("tool_unknown", "the server has no approved tool of this name"))?,
-        )),
-    };
-    if !client.may_reach(ask.resource.as_str(), ask.call.tool_name()) {
-        return Err(IssueError::Target("beyond_the_clients_reach"));
-    }
-    if application.subject.is_none() && !client.client_credentials {
-        return Err(IssueError::Request("client_credentials_not_allowed"));
-    }
-    if application.subject.is_none() && ask.call.level() > Level::L0 {
-        return Err(details(
-            "client_credentials_beyond_listing",
-            "a client's own token is good for listing alone",
-        ));
-    }
-    Ok(Wanted { server: Arc::clone(server), tool, level: ask.call.level() })
-}
-
-/// The level that the tier demands, and arguments that fit the pinned schema.
-fn check_call(wanted: &Wanted, ask: &Ask) -> Result<(), IssueError> {
-    let Some(tool) = &wanted.tool else { return Ok(()) };
-    if wanted.level < tool.least_level {
-        return Err(IssueError::LevelTooLow { least: tool.least_level });
-    }
-    // A plain RFC 9068 verifier cannot see the call, so a tighter binding there would be a promise without a keeper.
-    if wanted.server.record.verifier == Verifier::Rfc9068
-        && (wanted.level > Level::L1 || tool.record.tier >= Tier::High)
-    {
-        return Err(IssueError::Target("server_without_guard"));
-    }
-    match &ask.call {
-        CallAsk::Call(call) => {
-            if let Some(arguments) = &call.arguments {
-                tool.schema
-                    .validate(arguments)
-                    .map_err(|error| details("arguments_miss_the_schema", &error.to_string()))?;
-            }
-            Ok(())
-        }
-        CallAsk::Constrained { constraints, max_uses, .. } => {
-            let most = tool.record.max_uses.unwrap_or(DEFAULT_MAX_USES);
-            if max_uses.is_some_and(|uses| uses > most) {
-                return Err(details("max_uses_beyond_the_record", "fewer uses, please"));
-            }
-            // They go into the token, which no verifier reads beyond its size limit.
-            if serde_json::to_vec(constraints).map_or(true, |bytes| bytes.len() > MAX_CONSTRAINTS_BYTES) {
-                return Err(details("constraints_too_large", "at most 8 KiB of constraints"));
-            }
-            check_constraints_cover(tool, constraints)
-        }
-        CallAsk::Listing | CallAsk::Tool { .. } => Ok(()),
-    }
-}
-
-/// An argument without a constraint is refused at the guard: a token that leaves a required one open could never be
-/// used, and one that constrains what the tool does not have is a mistake. Both are said now.
-fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(), IssueError> {
-    let schema = tool.record.definition.get("inputSchema");
-    let names = |member: &str| -> Vec<&str> {
-        match schema.and_then(|schema| schema.get(member)) {
-            Some(Value::Object(properties)) => properties.keys().map(String::as_str).collect(),
-            Some(Value::Array(required)) => required.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        }
-    };
-    let constrained: Vec<String> = constraints
-        .iter()
-        .filter_map(|(pointer, _)| pointer.split('/').nth(1))
-        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
-        .collect();
-    let properties = names("properties");
-    if let Some(unknown) = constrained.iter().find(|name| !properties.contains(&name.as_str())) {
-        return Err(details(
-            "constraint_on_unknown_argument",
-            &format!("the tool has no argument {unknown}"),
-        ));
-    }
-    match names("required")
-        .into_iter()
-        .find(|name| !constrained.iter().any(|constrained| constrained == name))
-    {
-        Some(open) => {
-            Err(details("constraints_leave_an_argument_open", &format!("constrain the argument {open} too")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// `scope` may narrow to what is granted anyway; it can never add to it.
-fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> {
-    let granted = scope(wanted);
-    match &ask.scope {
-        Some(asked) if asked.iter().any(|scope| scope != granted) => {
-            Err(IssueError::Scope("scope_beyond_the_tool"))
-        }
-        Some(_) | None => Ok(()),
     }
 }
 
@@ -387,89 +251,6 @@ fn requirement(wanted: &Wanted, verdict: &Verdict) -> Option<crate::policy::Requ
     verdict.requires.iter().copied().chain(by_tier).max()
 }
 
-/// Everything that the token will say, but for its place in the log.
-fn claims(
-    desk: &Desk,
-    application: &Application<'_>,
-    wanted: &Wanted,
-    verdict: &Verdict,
-    policy_digest: &str,
-) -> Result<ToolCallClaims, IssueError> {
-    let (caller, ask) = (application.caller, application.ask);
-    let client = caller.client();
-    let now = desk.clock.now_seconds();
-    let sub = application.subject.map_or(client.id.as_str(), |subject| &subject.person().sub);
-    let act = application.subject.map(|subject| subject.act().clone());
-    let parent = application.subject.and_then(Subject::parent).map(|parent| &parent.claims);
-    let actor = act.as_ref().map_or(client.actor(), |act| &act.sub);
-    let beginner = Beginner { tenant: &client.tenant, client_id: &client.id, sub, actor };
-    let txn = match (parent, &ask.transaction_id) {
-        (Some(parent), Some(id)) if *id != parent.txn => {
-            return Err(IssueError::Request("transaction_of_another_token"));
-        }
-        (Some(parent), _) => parent.txn.clone(),
-        (None, Some(id)) => desk.transactions.go_on(desk.clock.as_ref(), beginner, id)?,
-        (None, None) => desk.transactions.begin(desk.clock.as_ref(), beginner)?,
-    };
-    let lifetime = lifetime_seconds(wanted);
-    // Never longer than the token it is made from: or a chain of exchanges would live for ever.
-    let exp = parent.map_or(now + lifetime, |parent| parent.exp.min(now + lifetime));
-    Ok(ToolCallClaims {
-        iss: desk.settings.issuer.clone(),
-        sub: sub.to_owned(),
-        tenant: client.tenant.clone(),
-        aud: wanted.server.record.resource.clone(),
-        client_id: client.id.clone(),
-        iat: now,
-        nbf: now,
-        exp,
-        jti: clock::new_id(desk.clock.as_ref())?.to_string(),
-        scope: scope(wanted).to_owned(),
-        cnf: Confirmation::Jkt(caller.jkt().ok_or(IssueError::Proof("proof_missing"))?.to_owned()),
-        act,
-        txn,
-        pjti: parent.map(|parent| parent.jti.clone()),
-        authorization_details: [detail(application, wanted, verdict, policy_digest)],
-        log: LogPlace { origin: desk.audit.origin().to_owned(), index: 0 },
-    })
-}
-
-fn detail(
-    application: &Application<'_>,
-    wanted: &Wanted,
-    verdict: &Verdict,
-    policy_digest: &str,
-) -> GrantedDetail {
-    let (call_digest, constraints, max_uses) = match &application.ask.call {
-        CallAsk::Listing => (None, None, None),
-        CallAsk::Tool { .. } => (None, None, wanted.tool.as_ref().and_then(|tool| tool.record.max_uses)),
-        CallAsk::Constrained { constraints, max_uses, .. } => {
-            let most = wanted.tool.as_ref().and_then(|tool| tool.record.max_uses).unwrap_or(DEFAULT_MAX_USES);
-            (None, Some(constraints.clone()), Some(max_uses.unwrap_or(most)))
-        }
-        CallAsk::Call(call) => (Some(call.call_digest), None, Some(1)),
-    };
-    GrantedDetail {
-        detail_type: DETAIL_TYPE.to_owned(),
-        locations: [wanted.server.record.resource.clone()],
-        actions: match wanted.tool {
-            Some(_) => vec!["tools/call".to_owned()],
-            None => LISTING_ACTIONS.iter().map(|&action| action.to_owned()).collect(),
-        },
-        identifier: wanted.tool.as_ref().map(|tool| tool.name.clone()),
-        tool_digest: wanted.tool.as_ref().map(|tool| tool.tool_digest),
-        manifest_digest: wanted.server.manifest_digest,
-        call_digest,
-        constraints,
-        max_uses,
-        policy: PolicyRef {
-            digest: policy_digest.to_owned(),
-            // Each of them would have allowed it alone; the token has room for some.
-            ids: verdict.policy_ids.iter().take(MAX_POLICY_IDS).cloned().collect(),
-        },
-    }
-}
-
 /// Held for what may have children, or is one. Before anything is minted, so that a revocation of the parent which
 /// comes in between finds the child.
 fn remember_lineage(
@@ -492,29 +273,9 @@ fn remember_lineage(
     Ok(())
 }
 
-fn scope(wanted: &Wanted) -> &str {
-    wanted.tool.as_ref().map_or(LISTING_SCOPE, |tool| &tool.name)
-}
-
-fn lifetime_seconds(wanted: &Wanted) -> u64 {
-    wanted
-        .tool
-        .as_ref()
-        .and_then(|tool| tool.record.lifetime_seconds)
-        .unwrap_or(DEFAULT_LIFETIME_SECONDS)
-        .clamp(30, 120)
-}
-
-fn details(reason: &'static str, detail: &str) -> IssueError {
-    IssueError::AuthorizationDetails { reason, detail: detail.to_owned() }
-}
-
 /// What an L0 token's scope says.
 pub const LISTING_SCOPE: &str = "mcp:list";
 /// What an L0 token lets do.
 pub const LISTING_ACTIONS: [&str; 5] =
     ["server/discover", "tools/list", "resources/list", "resources/templates/list", "prompts/list"];
-const DEFAULT_LIFETIME_SECONDS: u64 = 60;
 const DEFAULT_MAX_USES: u32 = 10;
-const MAX_CONSTRAINTS_BYTES: usize = 8 * 1024;
-const MAX_POLICY_IDS: usize = 16;

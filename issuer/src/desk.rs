@@ -5,7 +5,7 @@ use deputize_call::{nonce::NonceMaker, once::OnceSet};
 use std::sync::Arc;
 
 use crate::{
-    authenticate::Clients,
+    client::Clients,
     clock::{Clock, ClockWatch},
     keys::KeySource,
     limits::Limits,

@@ -6,6 +6,7 @@
 
 pub mod ask;
 pub mod authenticate;
+pub mod client;
 pub mod clock;
 pub mod decide;
 pub mod desk;

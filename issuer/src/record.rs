@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::{
-    authenticate::{Caller, Client, SpentId},
+    authenticate::{Caller, SpentId},
+    client::Client,
     decide::{Grant, Terms},
     desk::Desk,
     error::{DenialReason, IssueError},

@@ -7,7 +7,8 @@ use deputize_call::{
 use std::sync::Arc;
 
 use crate::{
-    authenticate::{Caller, Client, PresentedActor},
+    authenticate::Caller,
+    client::{Client, PresentedActor},
     desk::Desk,
     error::IssueError,
     person::Person,

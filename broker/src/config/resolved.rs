@@ -6,7 +6,7 @@ use deputize_call::{
     sign::{SigningAlgorithm, SigningKey},
 };
 use deputize_issuer::{
-    authenticate::{Client, Clients, PresentedActor, Reach},
+    client::{Client, Clients, PresentedActor, Reach},
     policy::{PolicyEngine, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::{Registry, ServerRecord},

@@ -1,5 +1,10 @@
 //! The command line, run as a program: what it prints and how it exits.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that fails should panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails should panic"
+)]
 
 mod audit;
 mod configuration;

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{Outcome, Refused, internal_detail};
 use crate::{
     ask::Claimed,
-    authenticate::{Caller, Client, SpentId},
+    authenticate::{Caller, SpentId},
+    client::Client,
     decide::Terms,
     desk::Desk,
     error::IssueError,

@@ -4,7 +4,7 @@ use crate::world::*;
 use deputize_call::level::Level;
 use deputize_issuer::{
     ask::{Ask, CallAsk, ResourceUri},
-    authenticate::Reach,
+    client::Reach,
     decide::{Application, LISTING_ACTIONS, LISTING_SCOPE},
     error::{DenialReason, IssueError},
     issue::issue,

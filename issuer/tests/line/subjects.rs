@@ -3,7 +3,8 @@
 use crate::world::*;
 use deputize_call::claims::Actor;
 use deputize_issuer::{
-    authenticate::{Caller, PresentedActor},
+    authenticate::Caller,
+    client::PresentedActor,
     error::IssueError,
     provider::SubjectTokenType,
     verify_subject::{PresentedSubject, Subject, verify_subject},

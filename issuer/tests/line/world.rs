@@ -14,7 +14,8 @@ use deputize_call::{
 };
 use deputize_issuer::{
     ask::{Ask, CallAsk, Claimed, ResourceUri, ScopeSet},
-    authenticate::{Caller, Client, Clients, Presented, PresentedActor, PresentedProof, Reach, authenticate},
+    authenticate::{Caller, Presented, PresentedProof, authenticate},
+    client::{Client, Clients, PresentedActor, Reach},
     clock::{Clock, ClockWatch, TestClock},
     decide::Application,
     desk::{Desk, Rules, Settings},

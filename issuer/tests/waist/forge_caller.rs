@@ -1,5 +1,5 @@
 //! A caller is made by `authenticate` alone.
-use deputize_issuer::authenticate::{Caller, Client};
+use deputize_issuer::{authenticate::Caller, client::Client};
 use std::sync::Arc;
 
 fn forge(client: Arc<Client>) -> Caller {

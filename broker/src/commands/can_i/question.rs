@@ -2,7 +2,7 @@
 
 use deputize_call::{json::Object, level::Level};
 use deputize_issuer::{
-    authenticate::Client,
+    client::Client,
     clock::{Clock as _, SystemClock},
     person::Person,
     policy::{Binding, Claimed, Facts, PolicyEngine, Requirement},

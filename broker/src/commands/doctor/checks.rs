@@ -5,7 +5,7 @@ use deputize_call::{
     jws::{self, EmbeddedKey, JwsError, UnverifiedJws},
 };
 use deputize_issuer::{
-    authenticate::Client,
+    client::Client,
     provider::{Provider, ProviderKeys, Providers, SubjectTokenType, UserTokenError, VerifiedUserToken},
 };
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! What should agree between the parts of a configuration. None of it stops a broker; all of it is probably a mistake.
 
 use deputize_issuer::{
-    authenticate::Client,
+    client::Client,
     registry::{Registry, Server, Verifier},
 };
 

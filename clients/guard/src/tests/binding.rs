@@ -44,7 +44,7 @@ fn l3_admits_the_one_call_and_nothing_beside_it() {
             "identifier": "refund", "arguments": other }]);
         assert_eq!(refusal.authorization_details, Some(needed.clone()));
         assert_eq!(refusal.body()["authorization_details"], needed);
-        assert!(refusal.challenges[0].contains("scope=\"tool:refund\""));
+        assert!(refusal.challenges[0].contains("scope=\"refund\""));
     }
     out_of_scope(f.with_grant(granted(), call("transfer", refund())));
 }

@@ -1,0 +1,107 @@
+//! What the token will say.
+
+use deputize_call::claims::{Confirmation, DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims};
+
+use super::{
+    Application, DEFAULT_MAX_USES, LISTING_ACTIONS,
+    target::{Wanted, scope},
+};
+use crate::{
+    ask::CallAsk, clock, desk::Desk, error::IssueError, policy::Verdict, transaction::Beginner,
+    verify_subject::Subject,
+};
+
+/// Everything that the token will say, but for its place in the log.
+pub(super) fn claims(
+    desk: &Desk,
+    application: &Application<'_>,
+    wanted: &Wanted,
+    verdict: &Verdict,
+    policy_digest: &str,
+) -> Result<ToolCallClaims, IssueError> {
+    let (caller, ask) = (application.caller, application.ask);
+    let client = caller.client();
+    let now = desk.clock.now_seconds();
+    let sub = application.subject.map_or(client.id.as_str(), |subject| &subject.person().sub);
+    let act = application.subject.map(|subject| subject.act().clone());
+    let parent = application.subject.and_then(Subject::parent).map(|parent| &parent.claims);
+    let actor = act.as_ref().map_or(client.actor(), |act| &act.sub);
+    let beginner = Beginner { tenant: &client.tenant, client_id: &client.id, sub, actor };
+    let txn = match (parent, &ask.transaction_id) {
+        (Some(parent), Some(id)) if *id != parent.txn => {
+            return Err(IssueError::Request("transaction_of_another_token"));
+        }
+        (Some(parent), _) => parent.txn.clone(),
+        (None, Some(id)) => desk.transactions.go_on(desk.clock.as_ref(), beginner, id)?,
+        (None, None) => desk.transactions.begin(desk.clock.as_ref(), beginner)?,
+    };
+    let lifetime = lifetime_seconds(wanted);
+    // Never longer than the token it is made from: or a chain of exchanges would live for ever.
+    let exp = parent.map_or(now + lifetime, |parent| parent.exp.min(now + lifetime));
+    Ok(ToolCallClaims {
+        iss: desk.settings.issuer.clone(),
+        sub: sub.to_owned(),
+        tenant: client.tenant.clone(),
+        aud: wanted.server.record.resource.clone(),
+        client_id: client.id.clone(),
+        iat: now,
+        nbf: now,
+        exp,
+        jti: clock::new_id(desk.clock.as_ref())?.to_string(),
+        scope: scope(wanted).to_owned(),
+        cnf: Confirmation::Jkt(caller.jkt().ok_or(IssueError::Proof("proof_missing"))?.to_owned()),
+        act,
+        txn,
+        pjti: parent.map(|parent| parent.jti.clone()),
+        authorization_details: [detail(application, wanted, verdict, policy_digest)],
+        log: LogPlace { origin: desk.audit.origin().to_owned(), index: 0 },
+    })
+}
+
+fn detail(
+    application: &Application<'_>,
+    wanted: &Wanted,
+    verdict: &Verdict,
+    policy_digest: &str,
+) -> GrantedDetail {
+    let (call_digest, constraints, max_uses) = match &application.ask.call {
+        CallAsk::Listing => (None, None, None),
+        CallAsk::Tool { .. } => (None, None, wanted.tool.as_ref().and_then(|tool| tool.record.max_uses)),
+        CallAsk::Constrained { constraints, max_uses, .. } => {
+            let most = wanted.tool.as_ref().and_then(|tool| tool.record.max_uses).unwrap_or(DEFAULT_MAX_USES);
+            (None, Some(constraints.clone()), Some(max_uses.unwrap_or(most)))
+        }
+        CallAsk::Call(call) => (Some(call.call_digest), None, Some(1)),
+    };
+    GrantedDetail {
+        detail_type: DETAIL_TYPE.to_owned(),
+        locations: [wanted.server.record.resource.clone()],
+        actions: match wanted.tool {
+            Some(_) => vec!["tools/call".to_owned()],
+            None => LISTING_ACTIONS.iter().map(|&action| action.to_owned()).collect(),
+        },
+        identifier: wanted.tool.as_ref().map(|tool| tool.name.clone()),
+        tool_digest: wanted.tool.as_ref().map(|tool| tool.tool_digest),
+        manifest_digest: wanted.server.manifest_digest,
+        call_digest,
+        constraints,
+        max_uses,
+        policy: PolicyRef {
+            digest: policy_digest.to_owned(),
+            // Each of them would have allowed it alone; the token has room for some.
+            ids: verdict.policy_ids.iter().take(MAX_POLICY_IDS).cloned().collect(),
+        },
+    }
+}
+
+fn lifetime_seconds(wanted: &Wanted) -> u64 {
+    wanted
+        .tool
+        .as_ref()
+        .and_then(|tool| tool.record.lifetime_seconds)
+        .unwrap_or(DEFAULT_LIFETIME_SECONDS)
+        .clamp(30, 120)
+}
+
+const DEFAULT_LIFETIME_SECONDS: u64 = 60;
+const MAX_POLICY_IDS: usize = 16;

@@ -1,0 +1,161 @@
+//! What is asked for: whether it is there, within reach, and of the form that its tier demands.
+
+use deputize_call::{constraints::Constraints, json::Object, level::Level};
+use serde_json::Value;
+use std::sync::Arc;
+
+use super::{Application, DEFAULT_MAX_USES, LISTING_SCOPE};
+use crate::{
+    ask::{Ask, CallAsk},
+    desk::Rules,
+    error::IssueError,
+    registry::{Server, Tier, Tool, Verifier},
+};
+
+/// The registered target of an ask.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) server: Arc<Server>,
+    pub(crate) tool: Option<Arc<Tool>>,
+    pub(crate) level: Level,
+}
+
+impl Wanted {
+    pub(super) fn arguments<'a>(&self, ask: &'a Ask) -> Option<&'a Object> {
+        match &ask.call {
+            CallAsk::Call(call) => call.arguments.as_ref(),
+            CallAsk::Listing | CallAsk::Tool { .. } | CallAsk::Constrained { .. } => None,
+        }
+    }
+}
+
+/// The server and tool, if they are registered, enabled, of this tenant, and within the client's reach.
+pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Result<Wanted, IssueError> {
+    let client = application.caller.client();
+    let ask = application.ask;
+    let server = rules.registry.server(ask.resource.as_str()).ok_or(IssueError::Target("server_unknown"))?;
+    if server.record.tenant != client.tenant {
+        return Err(IssueError::Target("server_of_another_tenant"));
+    }
+    if !server.record.enabled {
+        return Err(IssueError::Target("server_disabled"));
+    }
+    // Before the tool is looked up: what a server has is told to those alone who may reach it.
+    if !client.may_reach(ask.resource.as_str(), None) {
+        return Err(IssueError::Target("beyond_the_clients_reach"));
+    }
+    let tool = match ask.call.tool_name() {
+        None => None,
+        Some(name) => Some(Arc::clone(
+            server
+                .tool(name)
+                .filter(|tool| tool.record.enabled)
+                .ok_or_else(|| details("tool_unknown", "the server has no approved tool of this name"))?,
+        )),
+    };
+    if !client.may_reach(ask.resource.as_str(), ask.call.tool_name()) {
+        return Err(IssueError::Target("beyond_the_clients_reach"));
+    }
+    if application.subject.is_none() && !client.client_credentials {
+        return Err(IssueError::Request("client_credentials_not_allowed"));
+    }
+    if application.subject.is_none() && ask.call.level() > Level::L0 {
+        return Err(details(
+            "client_credentials_beyond_listing",
+            "a client's own token is good for listing alone",
+        ));
+    }
+    Ok(Wanted { server: Arc::clone(server), tool, level: ask.call.level() })
+}
+
+/// The level that the tier demands, and arguments that fit the pinned schema.
+pub(super) fn check_call(wanted: &Wanted, ask: &Ask) -> Result<(), IssueError> {
+    let Some(tool) = &wanted.tool else { return Ok(()) };
+    if wanted.level < tool.least_level {
+        return Err(IssueError::LevelTooLow { least: tool.least_level });
+    }
+    // A plain RFC 9068 verifier cannot see the call, so a tighter binding there would be a promise without a keeper.
+    if wanted.server.record.verifier == Verifier::Rfc9068
+        && (wanted.level > Level::L1 || tool.record.tier >= Tier::High)
+    {
+        return Err(IssueError::Target("server_without_guard"));
+    }
+    match &ask.call {
+        CallAsk::Call(call) => {
+            if let Some(arguments) = &call.arguments {
+                tool.schema
+                    .validate(arguments)
+                    .map_err(|error| details("arguments_miss_the_schema", &error.to_string()))?;
+            }
+            Ok(())
+        }
+        CallAsk::Constrained { constraints, max_uses, .. } => {
+            let most = tool.record.max_uses.unwrap_or(DEFAULT_MAX_USES);
+            if max_uses.is_some_and(|uses| uses > most) {
+                return Err(details("max_uses_beyond_the_record", "fewer uses, please"));
+            }
+            // They go into the token, which no verifier reads beyond its size limit.
+            if serde_json::to_vec(constraints).map_or(true, |bytes| bytes.len() > MAX_CONSTRAINTS_BYTES) {
+                return Err(details("constraints_too_large", "at most 8 KiB of constraints"));
+            }
+            check_constraints_cover(tool, constraints)
+        }
+        CallAsk::Listing | CallAsk::Tool { .. } => Ok(()),
+    }
+}
+
+/// An argument without a constraint is refused at the guard: a token that leaves a required one open could never be
+/// used, and one that constrains what the tool does not have is a mistake. Both are said now.
+fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(), IssueError> {
+    let schema = tool.record.definition.get("inputSchema");
+    let names = |member: &str| -> Vec<&str> {
+        match schema.and_then(|schema| schema.get(member)) {
+            Some(Value::Object(properties)) => properties.keys().map(String::as_str).collect(),
+            Some(Value::Array(required)) => required.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    };
+    let constrained: Vec<String> = constraints
+        .iter()
+        .filter_map(|(pointer, _)| pointer.split('/').nth(1))
+        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
+        .collect();
+    let properties = names("properties");
+    if let Some(unknown) = constrained.iter().find(|name| !properties.contains(&name.as_str())) {
+        return Err(details(
+            "constraint_on_unknown_argument",
+            &format!("the tool has no argument {unknown}"),
+        ));
+    }
+    match names("required")
+        .into_iter()
+        .find(|name| !constrained.iter().any(|constrained| constrained == name))
+    {
+        Some(open) => {
+            Err(details("constraints_leave_an_argument_open", &format!("constrain the argument {open} too")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `scope` may narrow to what is granted anyway; it can never add to it.
+pub(super) fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> {
+    let granted = scope(wanted);
+    match &ask.scope {
+        Some(asked) if asked.iter().any(|scope| scope != granted) => {
+            Err(IssueError::Scope("scope_beyond_the_tool"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The one scope that a grant for this target has.
+pub(super) fn scope(wanted: &Wanted) -> &str {
+    wanted.tool.as_ref().map_or(LISTING_SCOPE, |tool| &tool.name)
+}
+
+fn details(reason: &'static str, detail: &str) -> IssueError {
+    IssueError::AuthorizationDetails { reason, detail: detail.to_owned() }
+}
+
+const MAX_CONSTRAINTS_BYTES: usize = 8 * 1024;
