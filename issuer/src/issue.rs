@@ -21,7 +21,7 @@ pub async fn issue(desk: &Desk, application: &Application<'_>) -> Result<ToolCal
     };
     let waiting = Waiting { desk, decision_id: application.decision_id };
     let record = open_record(desk, grant).await;
-    waiting.is_over();
+    waiting.end();
     let record = record?;
     let (token, outcome) = mint(&desk.keys, record);
     close_record(desk, &outcome);
@@ -36,7 +36,7 @@ struct Waiting<'d> {
 }
 
 impl Waiting<'_> {
-    fn is_over(self) {
+    fn end(self) {
         std::mem::forget(self);
     }
 }
