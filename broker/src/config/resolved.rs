@@ -210,7 +210,8 @@ impl Check<'_> {
                  seen and used assertions could be used again; audit.allow_no_anchor: true accepts that",
             );
         }
-        let own = [raw.issuer.clone(), format!("{}/spiffe", raw.issuer), format!("{}/web-identity", raw.issuer)];
+        let own =
+            [raw.issuer.clone(), format!("{}/spiffe", raw.issuer), format!("{}/web-identity", raw.issuer)];
         if raw.identity_providers.iter().any(|provider| own.contains(&provider.issuer)) {
             // What we sign for workloads and clouds must not come back as a user's token.
             self.refuse("identity_providers.issuer: the broker's own issuers are no identity providers");
