@@ -56,9 +56,6 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
         tool: parsed.ask.call.tool_name(),
     };
     let subject = match &parsed.subject {
-        None if !caller.client().client_credentials => {
-            Err(IssueError::Request("client_credentials_not_allowed"))
-        }
         None => Ok(None),
         Some(presented) => verify_subject(desk, &caller, presented).await.map(Some),
     };
@@ -104,12 +101,6 @@ fn parse<'f>(form: &'f Form<'_>) -> Result<Parsed<'f>, IssueError> {
         return Err(IssueError::Target("resource_and_audience_disagree"));
     }
     let call = CallAsk::parse(form.get("authorization_details"), &resource)?;
-    if subject.is_none() && !matches!(call, CallAsk::Listing) {
-        return Err(IssueError::AuthorizationDetails {
-            reason: "client_credentials_beyond_listing",
-            detail: "a client's own token is good for listing alone".to_owned(),
-        });
-    }
     Ok(Parsed {
         subject,
         ask: Ask {
