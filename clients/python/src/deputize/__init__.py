@@ -1,0 +1,1 @@
+"""Tokens for exactly one tool call."""

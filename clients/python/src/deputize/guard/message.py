@@ -1,0 +1,115 @@
+"""The body of a request: exactly one JSON-RPC message that asks for exactly one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from deputize.call.digest import ABSENT, call_digest
+from deputize.call.strict_json import MAX_DEPTH, JsonObject, JsonRefused, JsonValue, check_depth, parse_value, serialize
+
+from .refusal import Refused
+
+LISTING_METHODS: Final = ("initialize", "ping", "server/discover", "tools/list")
+"""What an L0 token admits, besides notifications: discovery and listing."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Call:
+    """The parts of a `tools/call`."""
+
+    name: str
+    arguments: JsonObject
+    input_responses: object
+    request_state: object
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether this is a retry of a multi-round-trip call, which its responses steer."""
+        return self.input_responses is not ABSENT or self.request_state is not ABSENT
+
+    def digest(self) -> str:
+        """Digest of the call.
+
+        Raises:
+            Refused: where a part is nested too deeply.
+        """
+        try:
+            return call_digest("tools/call", self.name, self.arguments, self.input_responses, self.request_state)
+        except JsonRefused as refused:
+            raise Refused("json", str(refused)) from None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Message:
+    """A message as it was strictly read."""
+
+    method: str
+    call: Call | None
+    """Present where the method is `tools/call`."""
+    whole: JsonObject
+
+    def body(self) -> bytes:
+        """The message serialized from what was read: nothing else of the body is ever forwarded."""
+        return serialize(self.whole)
+
+
+def parse_message(body: bytes) -> Message:
+    """Read a body (JSON-RPC 2.0 §4).
+
+    Raises:
+        Refused: for batches, unknown members, requests in the guise of notifications, and every method that is
+            neither a call of a tool nor on the list of an L0 token.
+    """
+    try:
+        # The message and its `params` stand around the arguments.
+        whole = parse_value(body, MAX_DEPTH + 2)
+    except JsonRefused as refused:
+        raise Refused("json", str(refused)) from None
+    if isinstance(whole, list):
+        raise Refused("message", "batches are not accepted")
+    if not isinstance(whole, dict):
+        raise Refused("message", "the body is not a JSON-RPC message")
+    if not whole.keys() <= {"jsonrpc", "id", "method", "params"}:
+        raise Refused("message", "a request has only jsonrpc, id, method and params")
+    if whole.get("jsonrpc") != "2.0":
+        raise Refused("message", 'jsonrpc must be "2.0"')
+    method = whole.get("method")
+    if not isinstance(method, str):
+        raise Refused("message", "method must be a string")
+    # MCP: ids are strings or integers, never null.
+    if "id" in whole and not isinstance(whole["id"], str) and type(whole["id"]) is not int:
+        raise Refused("message", "id must be a string or an integer")
+    params = whole.get("params", {})
+    if not isinstance(params, dict):
+        raise Refused("message", "params must be an object")
+    is_notification = "id" not in whole
+    if is_notification != method.startswith("notifications/"):
+        raise Refused("message", "notifications, and they alone, have no id")
+    if method == "tools/call":
+        return Message(method, _read_call(params), whole)
+    if is_notification or method in LISTING_METHODS:
+        return Message(method, None, whole)
+    raise Refused("unknown_method", "a method that no token admits")
+
+
+def _read_call(params: JsonObject) -> Call:
+    # INVARIANT: of these, only `_meta` is outside of the call's digest.
+    if not params.keys() <= {"name", "arguments", "_meta", "inputResponses", "requestState"}:
+        raise Refused("message", "params of tools/call has an unknown member")
+    name, arguments = params.get("name"), params.get("arguments", {})
+    if not isinstance(name, str):
+        raise Refused("message", "params.name must be a string")
+    if not isinstance(arguments, dict):
+        raise Refused("message", "params.arguments must be an object")
+    if not isinstance(params.get("_meta", {}), dict):
+        raise Refused("message", "params._meta must be an object")
+    try:
+        check_depth(arguments)
+    except JsonRefused as refused:
+        raise Refused("json", str(refused)) from None
+    return Call(name, arguments, _present(params, "inputResponses"), _present(params, "requestState"))
+
+
+def _present(params: JsonObject, name: str) -> JsonValue | object:
+    return params.get(name, ABSENT)

@@ -1,0 +1,139 @@
+"""What a guard is told once, by its operator."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from deputize.call.jws import JwsRefused
+from deputize.call.keys import KeySet, SigningKey
+from deputize.call.strict_json import JsonObject, JsonRefused, parse_object
+from deputize.urls import is_safe_url
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the text says which one, and what it must be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardSettings:
+    """Settings of a guard. Times that are compared with clocks of others are in whole seconds."""
+
+    issuer: str
+    """The broker: `iss` of every token."""
+    resource: str
+    """This server's resource URI: `aud` of every token."""
+    public_url: str
+    """Public URL of the MCP endpoint: `htu` of every proof, whatever `Host` says (RFC 9449 §4.3, check 9)."""
+    client_id: str
+    """The OAuth client that this server is at the broker."""
+    private_key: SigningKey
+    """The key with which it authenticates there."""
+    snapshot_keys: KeySet
+    """The keys that sign the broker's snapshots."""
+    name: str = "guard"
+    """Names this process in its nonces."""
+    state_file: Path | None = None
+    """Where the highest snapshot version is remembered through restarts."""
+    leeway_seconds: int = 5
+    """Grace on the times of tokens."""
+    proof_window_seconds: int = 60
+    """How far a proof's `iat` may be from now."""
+    nonce_lifetime_seconds: float = 120.0
+    proof_capacity: int = 200_000
+    """How many proofs are remembered in each of two generations; when full, calls are refused with 503."""
+    counted_tokens: int = 50_000
+    """How many L1 and L2 tokens with a limit of uses are counted at once; when full, calls are refused with 503."""
+    max_body_bytes: int = 1024 * 1024
+    max_revocation_age_seconds: float = 60.0
+    """How old the last word about revocations may be before calls stop."""
+    resource_metadata: str = field(init=False)
+    """URL of the protected resource metadata (RFC 9728 §3.1), named in every challenge."""
+
+    def __post_init__(self) -> None:
+        for name in ("issuer", "public_url"):
+            if not is_safe_url(getattr(self, name)):
+                raise SettingsError(f"{name} must be an https URL (http is for loopback alone)")
+        if not self.resource or not self.client_id:
+            raise SettingsError("resource and client_id must not be empty")
+        parts = urlsplit(self.public_url)
+        path = "/.well-known/oauth-protected-resource" + parts.path.rstrip("/")
+        metadata = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+        object.__setattr__(self, "resource_metadata", metadata)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> GuardSettings:
+        """Read settings from a JSON file.
+
+        Its members are `issuer`, `resource`, `public_url`, `client_id`, `private_key` (a JWK), `snapshot_keys` (a
+        JWKS) and, if wanted, `state_file`.
+
+        Raises:
+            SettingsError: naming the file and what is wrong with it.
+        """
+        try:
+            return cls.from_mapping(parse_object(Path(path).read_bytes()))
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}") from None
+        except (JsonRefused, SettingsError) as error:
+            raise SettingsError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> GuardSettings:
+        """Read settings from the environment: `DEPUTIZE_ISSUER`, `DEPUTIZE_RESOURCE` and so on.
+
+        Where `DEPUTIZE_GUARD_SETTINGS` names a file, all of them come from there.
+
+        Raises:
+            SettingsError: naming the variable that is missing or wrong.
+        """
+        environment = os.environ if environment is None else environment
+        if "DEPUTIZE_GUARD_SETTINGS" in environment:
+            return cls.from_file(environment["DEPUTIZE_GUARD_SETTINGS"])
+        settings: JsonObject = {}
+        for name in (*_TEXTS, *_KEYS, "state_file"):
+            text = environment.get(f"DEPUTIZE_{name.upper()}")
+            if text is None:
+                continue
+            try:
+                settings[name] = parse_object(text.encode()) if name in _KEYS else text
+            except JsonRefused as error:
+                raise SettingsError(f"DEPUTIZE_{name.upper()}: {error}") from None
+        return cls.from_mapping(settings)
+
+    @classmethod
+    def from_mapping(cls, settings: JsonObject) -> GuardSettings:
+        """Read settings as `from_file` does, from their members.
+
+        Raises:
+            SettingsError: naming the member that is missing or wrong.
+        """
+        unknown = sorted(set(settings) - {*_TEXTS, *_KEYS, "state_file"})
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]}")
+        for names, kind, what in ((_TEXTS, str, "a text"), (_KEYS, dict, "an object")):
+            for name in names:
+                if not isinstance(settings.get(name), kind):
+                    raise SettingsError(f"{name} must be {what}")
+        state_file = settings.get("state_file")
+        private_key, snapshot_keys = settings["private_key"], settings["snapshot_keys"]
+        try:
+            return cls(
+                issuer=str(settings["issuer"]),
+                resource=str(settings["resource"]),
+                public_url=str(settings["public_url"]),
+                client_id=str(settings["client_id"]),
+                private_key=SigningKey.from_jwk(json.dumps(private_key)),
+                snapshot_keys=KeySet.from_jwks(json.dumps(snapshot_keys).encode()),
+                state_file=Path(state_file) if isinstance(state_file, str) else None,
+            )
+        except JwsRefused as error:
+            raise SettingsError(f"private_key or snapshot_keys: {error}") from None
+
+
+_TEXTS = ("issuer", "resource", "public_url", "client_id")
+_KEYS = ("private_key", "snapshot_keys")

@@ -1,0 +1,79 @@
+"""What a guard lets through: there is no other way to the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deputize.call.claims import Level, ToolCallClaims
+from deputize.call.strict_json import JsonObject
+
+from .headers import encode_value
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifiedCall:
+    """One call of one tool that may run, once."""
+
+    claims: ToolCallClaims
+    """The token's claims: person, actors, transaction."""
+    token: str
+    """The token: spent or bound, so useless to a thief. Bring it back to the broker for a next hop."""
+    tool: str
+    arguments: JsonObject
+    """The arguments that were verified."""
+    call_digest: str
+    """Digest of this call, at every level."""
+    rebuilt_body: bytes
+    """The body to forward, serialized from what was verified."""
+    next_nonce: str
+    """`DPoP-Nonce` of the answer (RFC 9449 §8.2)."""
+
+    @property
+    def user(self) -> str:
+        """The person in whose name the call runs."""
+        return self.claims.sub
+
+    @property
+    def agent(self) -> str | None:
+        """Who acts for the person now."""
+        return next(self.claims.actors(), None)
+
+    @property
+    def transaction(self) -> str:
+        """Constant through every hop of the transaction."""
+        return self.claims.txn
+
+    @property
+    def level(self) -> Level:
+        """The binding level of the token."""
+        return self.claims.level
+
+    def forwarded_headers(self) -> list[tuple[str, str]]:
+        """The header fields that go with the body. None of the request's own `Authorization` or `DPoP` may follow."""
+        return [
+            ("content-type", "application/json"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", encode_value(self.tool)),
+            ("deputize-call", self.token),
+        ]
+
+    def __repr__(self) -> str:
+        # Arguments and tokens stay out of logs.
+        return f"VerifiedCall(jti={self.claims.jti!r}, tool={self.tool!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifiedListing:
+    """A request that only looks: its result is still to be filtered to approved tools."""
+
+    claims: ToolCallClaims
+    method: str
+    rebuilt_body: bytes
+    next_nonce: str
+
+    def forwarded_headers(self) -> list[tuple[str, str]]:
+        """The header fields that go with the body."""
+        return [("content-type", "application/json"), ("mcp-method", self.method)]
+
+    def __repr__(self) -> str:
+        return f"VerifiedListing(jti={self.claims.jti!r}, method={self.method!r})"
