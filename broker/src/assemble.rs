@@ -1,7 +1,7 @@
 //! Puts the broker together. The only file that names concrete backends.
 
 use arc_swap::ArcSwap;
-use deputize_call::{nonce::NonceMaker, once::OnceSet};
+use deputize_call::{nonce::NonceMaker, once::OnceSet, sign::SigningKey};
 use deputize_issuer::{
     clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
@@ -37,6 +37,8 @@ pub struct Assembly {
     pub desk: Arc<Desk>,
     /// Its log.
     pub log: Log,
+    /// Signs what guards are told.
+    pub snapshot_key: SigningKey,
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
@@ -110,7 +112,8 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         clock,
     };
     record_start(&desk)?;
-    Ok(Assembly { desk: Arc::new(desk), log, mode, provider_keys: Mutex::new(provider_keys) })
+    let snapshot_key = keys.snapshot_key().map_err(cannot)?;
+    Ok(Assembly { desk: Arc::new(desk), log, snapshot_key, mode, provider_keys: Mutex::new(provider_keys) })
 }
 
 /// Reads registry, policies, clients and identity providers again and swaps them in as a whole; on any error the old

@@ -62,11 +62,15 @@ impl KeyFiles {
     /// # Errors
     /// As [`Self::checkpoint_verifier`].
     pub fn existing_token_key(&self) -> Result<Option<SigningKey>, KeyFileError> {
-        let path = self.folder.join(TOKEN_KEY);
-        let key = |pkcs8: Zeroizing<Vec<u8>>| {
-            SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
-        };
-        read_private(&path)?.map(key).transpose()
+        self.existing_key(TOKEN_KEY)
+    }
+
+    /// The key that signs guards' snapshots, if it is there; it is not made.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint_verifier`].
+    pub fn existing_snapshot_key(&self) -> Result<Option<SigningKey>, KeyFileError> {
+        self.existing_key(SNAPSHOT_KEY)
     }
 
     /// The key that signs tool-call tokens.
@@ -74,9 +78,16 @@ impl KeyFiles {
     /// # Errors
     /// If it cannot be read, is readable by others, or is no key.
     pub fn token_key(&self) -> Result<SigningKey, KeyFileError> {
-        let path = self.folder.join(TOKEN_KEY);
-        let pkcs8 = self.read_or_make(&path, || SigningKey::generate(SigningAlgorithm::ES256)?.to_pkcs8())?;
-        SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
+        self.key(TOKEN_KEY)
+    }
+
+    /// The key that signs guards' snapshots. Guards are configured with its public half, so it is none of the keys
+    /// that a snapshot itself announces.
+    ///
+    /// # Errors
+    /// As [`Self::token_key`].
+    pub fn snapshot_key(&self) -> Result<SigningKey, KeyFileError> {
+        self.key(SNAPSHOT_KEY)
     }
 
     /// The key that signs checkpoints of the log.
@@ -102,6 +113,20 @@ impl KeyFiles {
         let bytes =
             <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| problem(&path, &"it must have 32 bytes"))?;
         Ok(Secret::new(bytes))
+    }
+
+    fn key(&self, name: &str) -> Result<SigningKey, KeyFileError> {
+        let path = self.folder.join(name);
+        let pkcs8 = self.read_or_make(&path, || SigningKey::generate(SigningAlgorithm::ES256)?.to_pkcs8())?;
+        SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
+    }
+
+    fn existing_key(&self, name: &str) -> Result<Option<SigningKey>, KeyFileError> {
+        let path = self.folder.join(name);
+        let key = |pkcs8: Zeroizing<Vec<u8>>| {
+            SigningKey::from_pkcs8(&pkcs8, None).map_err(|error| problem(&path, &error))
+        };
+        read_private(&path)?.map(key).transpose()
     }
 
     fn read_or_make<E: std::fmt::Display>(
@@ -168,6 +193,7 @@ fn problem(path: &Path, problem: &dyn std::fmt::Display) -> KeyFileError {
 }
 
 const TOKEN_KEY: &str = "tool-call.p8";
+const SNAPSHOT_KEY: &str = "snapshot.p8";
 const CHECKPOINT_KEY: &str = "checkpoint.p8";
 
 #[cfg(test)]
@@ -182,6 +208,9 @@ mod tests {
             (first.token_key().unwrap().kid().to_owned(), first.secret("pseudonyms").unwrap());
         let again = KeyFiles::open(folder.path()).unwrap();
         assert_eq!(again.token_key().unwrap().kid(), kid);
+        let snapshot_kid = again.snapshot_key().unwrap().kid().to_owned();
+        assert_ne!(snapshot_kid, kid, "each purpose has its own");
+        assert_eq!(first.existing_snapshot_key().unwrap().unwrap().kid(), snapshot_kid);
         assert_eq!(again.secret("pseudonyms").unwrap().expose(), secret.expose());
         assert_ne!(again.secret("transactions").unwrap().expose(), secret.expose());
     }

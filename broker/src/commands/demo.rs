@@ -41,7 +41,7 @@ pub(crate) async fn demo(arguments: &Demo) -> Result<bool, CannotStart> {
 async fn tell(json: bool) -> Result<bool, CannotStart> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let environment = environment::start(&Choices { listen, folder: None }).await?;
+    let environment = environment::start(&Choices { listen, folder: None, register: Vec::new() }).await?;
     let style = Style::of_stdout();
     // Whoever no longer reads misses the story; its checks go on.
     if !json {

@@ -28,6 +28,10 @@ pub(crate) struct Dev {
     /// Write here, once everything answers, where everything is, with tokens and keys to use it
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Registry record (YAML or JSON) of an MCP server of your own, approved as it stands; its tenant becomes the
+    /// environment's. Once for each server
+    #[arg(long, value_name = "FILE")]
+    register: Vec<PathBuf>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -36,7 +40,7 @@ pub(crate) struct Dev {
 /// [`CannotStart`].
 pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
-    let choices = Choices { listen, folder: arguments.folder };
+    let choices = Choices { listen, folder: arguments.folder, register: arguments.register };
     let environment = tokio::select! {
         started = environment::start(&choices) => started?,
         () = stop_signal() => return Ok(()),
@@ -74,8 +78,9 @@ fn greeting(environment: &Environment, ready_file: Option<&PathBuf>) -> String {
         ready.idp,
         users.join(", "),
     );
-    for server in [&environment.crm, &environment.mailer] {
-        text.push_str(&format!("{:<19}{}\n", server.record().id, server.record().resource));
+    let own = [environment.crm.record(), environment.mailer.record()];
+    for record in own.into_iter().chain(&environment.registered) {
+        text.push_str(&format!("{:<19}{}\n", record.id, record.resource));
     }
     text.push_str(&format!("files              {}\n", environment.files.folder.display()));
     match ready_file {

@@ -8,6 +8,7 @@ use super::{
     identity_provider::{IdentityProvider, PublicClient, users::USERS},
     layout::{self, Layout, PLATFORM},
     ready_file::{ReadyClient, ReadyFile, ReadyServer},
+    registered,
 };
 use crate::{
     assemble::CannotStart,
@@ -16,8 +17,14 @@ use crate::{
     http::listen::{Listening, serve_tcp},
 };
 use axum::Router;
-use deputize_call::sign::{SigningAlgorithm, SigningKey};
-use deputize_issuer::clock::{Clock, SystemClock};
+use deputize_call::{
+    keys::KeySet,
+    sign::{SigningAlgorithm, SigningKey},
+};
+use deputize_issuer::{
+    clock::{Clock, SystemClock},
+    registry::ServerRecord,
+};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -28,6 +35,8 @@ pub(crate) struct Choices {
     pub(crate) listen: SocketAddr,
     /// Where its files go: a folder that does not exist yet. Without one, a temporary folder, removed at the end.
     pub(crate) folder: Option<PathBuf>,
+    /// Registry records of further MCP servers, which run elsewhere.
+    pub(crate) register: Vec<PathBuf>,
 }
 
 /// An environment that runs.
@@ -40,6 +49,8 @@ pub(crate) struct Environment {
     pub(crate) crm: Arc<ExampleServer>,
     /// The server `mailer`.
     pub(crate) mailer: Arc<ExampleServer>,
+    /// Servers that run elsewhere, as they were registered.
+    pub(crate) registered: Vec<ServerRecord>,
     broker: Running,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -59,12 +70,12 @@ pub(crate) async fn start(choices: &Choices) -> Result<Environment, CannotStart>
         None => layout::fresh_folder(),
     };
     let files = Files { folder: folder.map_err(cannot)?, temporary: choices.folder.is_none() };
-    start_in(files, choices.listen, clock).await
+    start_in(files, choices, clock).await
 }
 
 async fn start_in(
     files: Files,
-    listen: SocketAddr,
+    choices: &Choices,
     clock: Arc<dyn Clock>,
 ) -> Result<Environment, CannotStart> {
     let mut doors = Doors::new();
@@ -73,28 +84,35 @@ async fn start_in(
     let (mailer_listener, mailer_resource) = listen_for_server().await?;
     let crm = Arc::new(ExampleServer::crm(&crm_resource, "crm-guard").map_err(cannot)?);
     let mailer = Arc::new(ExampleServer::mailer(&mailer_resource, "mailer-guard").map_err(cannot)?);
-    let [platform_key, crm_key, mailer_key] = [new_key()?, new_key()?, new_key()?];
+    let registered = registered::read(&choices.register, &[crm.record(), mailer.record()])?;
 
-    let listener = TcpListener::bind(listen).await.map_err(cannot)?;
+    let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
+    let platform_key = new_key()?;
+    let mut servers = Vec::new();
+    for record in [crm.record(), mailer.record()].into_iter().chain(&registered) {
+        servers.push((record, new_key()?));
+    }
     let layout = Layout {
         folder: &files.folder,
         broker: listener.local_addr().map_err(cannot)?,
         identity_provider: provider.issuer(),
         platform: &platform_key,
-        servers: &[(crm.record(), &crm_key), (mailer.record(), &mailer_key)],
+        servers: &servers,
     };
     let config = layout.write().map_err(cannot)?;
     let resolved = serve::load(&config, Mode::Development)?;
     let broker = serve::start(&resolved, Mode::Development, listener).await?;
+    let ready = ready_file(&broker, &provider, &platform_key, &servers)?;
 
-    for (server, listener, key) in [(&crm, crm_listener, crm_key), (&mailer, mailer_listener, mailer_key)] {
+    let keys = servers.into_iter().map(|(_, key)| key);
+    for ((server, listener), key) in [(&crm, crm_listener), (&mailer, mailer_listener)].into_iter().zip(keys)
+    {
         let door = guard(server, key, &broker, Arc::clone(&clock))?;
         doors.open(listener, Arc::clone(&door).router());
         doors.keep_approved(door);
     }
-    let ready = ready_file(&resolved.issuer, &broker, &provider, &platform_key, [&crm, &mailer])?;
     let Doors { stop, tasks } = doors;
-    Ok(Environment { ready, files, crm, mailer, broker, stop, tasks })
+    Ok(Environment { ready, files, crm, mailer, registered, broker, stop, tasks })
 }
 
 impl Environment {
@@ -200,12 +218,12 @@ fn guard(
 }
 
 fn ready_file(
-    issuer: &str,
     broker: &Running,
     provider: &IdentityProvider,
     platform_key: &SigningKey,
-    servers: [&Arc<ExampleServer>; 2],
+    servers: &[(&ServerRecord, SigningKey)],
 ) -> Result<ReadyFile, CannotStart> {
+    let issuer = &broker.assembly.desk.settings.issuer;
     let mut user_tokens = std::collections::BTreeMap::new();
     for user in &USERS {
         let token = provider.issue_user_token(user.name, PLATFORM, USER_TOKEN_LIFETIME).map_err(cannot)?;
@@ -213,19 +231,21 @@ fn ready_file(
     }
     let admin =
         broker.admin_address.ok_or_else(|| CannotStart("administration does not listen".to_owned()))?;
-    let private_jwk = platform_key.to_private_jwk().map_err(cannot)?;
+    let mut ready_servers = Vec::new();
+    for (record, key) in servers {
+        let client_id = record.client_id.as_deref().unwrap_or(&record.id);
+        ready_servers.push(ReadyServer::of(record, ReadyClient::of(client_id, key).map_err(cannot)?));
+    }
     Ok(ReadyFile {
-        issuer: issuer.to_owned(),
+        issuer: issuer.clone(),
         token_endpoint: format!("{issuer}/token"),
         jwks_uri: format!("{issuer}/jwks"),
         admin_url: format!("http://{admin}"),
         idp: provider.issuer().to_owned(),
         user_tokens,
-        client: ReadyClient {
-            client_id: PLATFORM.to_owned(),
-            private_jwk: serde_json::from_str(&private_jwk).map_err(cannot)?,
-        },
-        servers: servers.map(|server| ReadyServer::of(server.record())).into(),
+        snapshot_jwks: KeySet::new(vec![broker.assembly.snapshot_key.public().clone()]).to_jwks(),
+        client: ReadyClient::of(PLATFORM, platform_key).map_err(cannot)?,
+        servers: ready_servers,
     })
 }
 

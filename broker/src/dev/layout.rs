@@ -30,7 +30,7 @@ pub(crate) struct Layout<'l> {
     /// The agent platform's key.
     pub(crate) platform: &'l SigningKey,
     /// The servers, each with its guard's key.
-    pub(crate) servers: &'l [(&'l ServerRecord, &'l SigningKey)],
+    pub(crate) servers: &'l [(&'l ServerRecord, SigningKey)],
 }
 
 /// Why the files are not there.

@@ -6,5 +6,6 @@ pub(crate) mod example_server;
 pub(crate) mod identity_provider;
 mod layout;
 pub(crate) mod ready_file;
+mod registered;
 pub(crate) mod sign_in;
 pub(crate) mod story;

@@ -3,6 +3,7 @@
 //! It holds credentials (user tokens, the client's private key), so it is its owner's alone. It appears complete or
 //! not at all, and only once everything answers.
 
+use deputize_call::{jws::JwsError, sign::SigningKey};
 use deputize_issuer::clock::{NoRandomness, fill_random};
 use deputize_issuer::registry::ServerRecord;
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub(crate) struct ReadyFile {
     pub(crate) idp: String,
     /// A token for each user, good for an hour.
     pub(crate) user_tokens: BTreeMap<String, String>,
+    /// The keys that sign guards' snapshots (JWKS): what a guard is configured with.
+    pub(crate) snapshot_jwks: Value,
     /// The agent platform, as a client of the broker.
     pub(crate) client: ReadyClient,
     /// The MCP servers.
@@ -49,6 +52,8 @@ pub(crate) struct ReadyClient {
 #[derive(Serialize)]
 pub(crate) struct ReadyServer {
     resource: String,
+    /// The server itself, as a client of the broker: for its guard.
+    client: ReadyClient,
     tools: Vec<ReadyTool>,
 }
 
@@ -61,9 +66,18 @@ struct ReadyTool {
     example_arguments: Value,
 }
 
+impl ReadyClient {
+    /// The client of this id with this key.
+    pub(crate) fn of(client_id: &str, key: &SigningKey) -> Result<Self, JwsError> {
+        let private_jwk =
+            serde_json::from_str(&key.to_private_jwk()?).map_err(|_| JwsError::Key("cannot be exported"))?;
+        Ok(Self { client_id: client_id.to_owned(), private_jwk })
+    }
+}
+
 impl ReadyServer {
     /// What the file says of a server.
-    pub(crate) fn of(record: &ServerRecord) -> Self {
+    pub(crate) fn of(record: &ServerRecord, client: ReadyClient) -> Self {
         let tools = record.tools.iter().map(|tool| {
             let member = |name| tool.definition.get(name).cloned().unwrap_or_default();
             let least = tool.tier.least_level();
@@ -75,7 +89,7 @@ impl ReadyServer {
                 example_arguments: tool.example_arguments.clone().unwrap_or_default().into(),
             }
         });
-        Self { resource: record.resource.clone(), tools: tools.collect() }
+        Self { resource: record.resource.clone(), client, tools: tools.collect() }
     }
 }
 
@@ -103,7 +117,12 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::dev::example_server::ExampleServer;
+    use deputize_call::sign::SigningAlgorithm;
     use std::os::unix::fs::PermissionsExt as _;
+
+    fn client(id: &str) -> ReadyClient {
+        ReadyClient::of(id, &SigningKey::generate(SigningAlgorithm::ES256).unwrap()).unwrap()
+    }
 
     fn ready() -> ReadyFile {
         let crm = ExampleServer::crm("http://127.0.0.1:7001/mcp", "crm").unwrap();
@@ -114,8 +133,9 @@ mod tests {
             admin_url: "http://127.0.0.1:7003".to_owned(),
             idp: "http://127.0.0.1:7004".to_owned(),
             user_tokens: [("alice".to_owned(), "a.b.c".to_owned())].into(),
-            client: ReadyClient { client_id: "platform".to_owned(), private_jwk: Value::Null },
-            servers: vec![ReadyServer::of(crm.record())],
+            snapshot_jwks: Value::Null,
+            client: client("platform"),
+            servers: vec![ReadyServer::of(crm.record(), client("crm"))],
         }
     }
 
@@ -134,6 +154,9 @@ mod tests {
         );
         assert_eq!(tool["example_arguments"]["customer_id"], "cus_17");
         assert_eq!(tool["input_schema"]["type"], "object");
+        assert_eq!(read["servers"][0]["client"]["client_id"], "crm");
+        let key = read["servers"][0]["client"]["private_jwk"].as_object().unwrap();
+        assert!(SigningKey::from_private_jwk(key).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no temporary file stays");
     }

@@ -6,8 +6,11 @@
 //! re-serialized from what was verified.
 
 mod config;
+mod event;
 mod guard;
 mod headers;
+#[cfg(feature = "link")]
+pub mod link;
 mod message;
 mod outside;
 mod possession;
@@ -20,6 +23,7 @@ mod uses;
 mod verified;
 
 pub use config::GuardConfig;
+pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
 pub use guard::Guard;
 pub use headers::IncomingCall;
 pub use message::LISTING_METHODS;

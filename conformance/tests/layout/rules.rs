@@ -196,7 +196,8 @@ pub(crate) const DIRECTIONS: &[(&str, &[&str])] = &[
     ("issuer", &["deputize-call"]),
     ("workload-api", &["deputize-call", "deputize-issuer"]),
     ("clients/rust", &["deputize-call"]),
-    ("clients/guard", &["deputize-call"]),
+    // The guard's link authenticates to the broker and speaks HTTP as any client does: there is one such client.
+    ("clients/guard", &["deputize-call", "deputize-client"]),
     (
         "broker",
         &["deputize-call", "deputize-issuer", "deputize-workload-api", "deputize-guard", "deputize-client"],

@@ -1,6 +1,6 @@
 use super::*;
 use deputize_call::jws::{EmbeddedKey, parse};
-use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, ToolToken};
+use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, Redemption, ToolToken};
 use deputize_issuer::registry::ServerRecord;
 use serde_json::{Value, json};
 
@@ -13,19 +13,27 @@ struct Fixture {
 
 async fn fixture() -> Fixture {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let environment = start(&choices(None)).await.unwrap();
-    let client = &environment.ready.client;
-    let key = SigningKey::from_private_jwk(client.private_jwk.as_object().unwrap()).unwrap();
-    let platform =
-        Client::builder(&environment.ready.issuer, &client.client_id).private_key_jwt(key).build().unwrap();
-    Fixture { environment, platform, http: reqwest::Client::new() }
+    Fixture::of(start(&choices(None)).await.unwrap())
 }
 
 fn choices(folder: Option<PathBuf>) -> Choices {
-    Choices { listen: "127.0.0.1:0".parse().unwrap(), folder }
+    Choices { listen: "127.0.0.1:0".parse().unwrap(), folder, register: Vec::new() }
+}
+
+/// The broker's client of this place in the ready file.
+fn client(environment: &Environment, client: &Value) -> Client {
+    let key = SigningKey::from_private_jwk(client["private_jwk"].as_object().unwrap()).unwrap();
+    let id = client["client_id"].as_str().unwrap();
+    Client::builder(&environment.ready.issuer, id).private_key_jwt(key).build().unwrap()
 }
 
 impl Fixture {
+    fn of(environment: Environment) -> Self {
+        let ready = serde_json::to_value(&environment.ready).unwrap();
+        let platform = client(&environment, &ready["client"]);
+        Self { environment, platform, http: reqwest::Client::new() }
+    }
+
     fn request(&self, user: &str, record: &ServerRecord) -> ExchangeRequest {
         ExchangeRequest::new(&record.resource, &self.environment.ready.user_tokens[user])
     }
@@ -201,6 +209,32 @@ async fn a_temporary_folder_goes_and_a_given_one_stays() {
 #[tokio::test]
 async fn an_environment_is_for_loopback_alone() {
     let listen = "0.0.0.0:0".parse().unwrap();
-    let refused = start(&Choices { listen, folder: None }).await;
+    let refused = start(&Choices { listen, ..choices(None) }).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("loopback")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_server_is_asked_for_and_redeems_as_itself_alone() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.json");
+    let own = ExampleServer::crm("http://127.0.0.1:7009/mcp", "mine").unwrap();
+    let record = ServerRecord { id: "mine".to_owned(), ..own.record().clone() };
+    std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
+    let environment = start(&Choices { register: vec![file], ..choices(None) }).await.unwrap();
+    let ready = serde_json::to_value(&environment.ready).unwrap();
+    let [crm, mailer, mine] = [0, 1, 2].map(|n| client(&environment, &ready["servers"][n]["client"]));
+    assert_eq!(ready["servers"][2]["resource"], record.resource);
+    assert!(KeySet::from_jwks(ready["snapshot_jwks"].to_string().as_bytes()).is_ok());
+
+    let fixture = Fixture::of(environment);
+    let arguments = json!({ "customer_id": "cus_17" });
+    let request = fixture.request("alice", &record).call("lookup_customer", arguments);
+    let token = fixture.platform.exchange(&request).await.unwrap();
+    for other in [&crm, &mailer, &fixture.platform] {
+        assert_eq!(other.redeem(token.access_token()).await.unwrap(), Redemption::Revoked);
+    }
+    assert_eq!(mine.redeem(token.access_token()).await.unwrap(), Redemption::Redeemed);
+    assert_eq!(mine.redeem(token.access_token()).await.unwrap(), Redemption::AlreadyUsed);
+    drop(fixture.environment.stop().await);
 }
