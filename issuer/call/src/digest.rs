@@ -6,6 +6,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
 
+/// The members of a tool's definition that its digest covers: what a model and a caller go by.
+pub const PINNED_TOOL_MEMBERS: [&str; 6] =
+    ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
+
 /// A SHA-256 digest, shown and serialized as unpadded base64url (43 characters).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
@@ -145,9 +149,6 @@ fn digest_canonical<T: Serialize>(prefix: &str, form: &T) -> Result<Digest, Json
         serde_json_canonicalizer::to_vec(form).map_err(|error| JsonError::Syntax(error.to_string()))?;
     Ok(Digest(sha256_of(&[prefix.as_bytes(), &[0], &canonical])))
 }
-
-const PINNED_TOOL_MEMBERS: [&str; 6] =
-    ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! that is not here cannot get a token (S-16).
 
 mod build;
+pub mod diff;
 mod record;
 mod resource;
 #[cfg(test)]
