@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from _pytest.terminal import TerminalReporter
+
+from dev import Dev
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
@@ -16,3 +21,10 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     failed = count["failed"] + count["error"] + count["skipped"]
     verdict = "FAILED" if failed else "ok"
     terminalreporter.write_line(f"test result: {verdict}. {count['passed']} passed; {failed} failed")
+
+
+@pytest.fixture(scope="session")
+def dev() -> Iterator[Dev]:
+    """A running development environment, shared by all live tests that do not say otherwise."""
+    with Dev() as running:
+        yield running
