@@ -2,9 +2,9 @@
 
 use crate::{
     message::{Kind, Message},
+    mirrored,
     refusal::Reason,
 };
-use serde_json::Value;
 use std::time::Duration;
 
 /// One HTTP request as it came in.
@@ -59,47 +59,14 @@ impl<'a> IncomingCall<'a> {
         if self.single("mcp-method")?.is_some_and(|method| method != message.method()) {
             return Err(Reason::HeaderMismatch("Mcp-Method"));
         }
-        let name = self.single("mcp-name")?;
+        let Some(name) = self.single("mcp-name")? else { return Ok(()) };
         let named = match message.kind() {
             Kind::Call(call) => Some(call.name.as_str()),
-            Kind::Listing => None,
+            Kind::Listing | Kind::Response(_) => None,
         };
-        if name.is_some() && name != named {
+        // An encoded name is decoded before it is compared (MCP 2026-07-28, value encoding).
+        if mirrored::decode(name).as_deref() != named {
             return Err(Reason::HeaderMismatch("Mcp-Name"));
-        }
-        Ok(())
-    }
-
-    /// `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused.
-    pub(crate) fn check_mirrored_params(
-        &self,
-        input_schema: Option<&Value>,
-        arguments: &deputize_call::json::Object,
-    ) -> Result<(), Reason> {
-        const PREFIX: &str = "mcp-param-";
-        let mismatch = || Reason::HeaderMismatch("Mcp-Param");
-        let properties = input_schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
-        let mut seen: Vec<String> = Vec::new();
-        for (name, value) in self.headers {
-            let lower = name.to_ascii_lowercase();
-            let Some(suffix) = lower.strip_prefix(PREFIX) else { continue };
-            let is_mirrored = |schema: &Value| {
-                let header = schema.get("x-mcp-header").and_then(Value::as_str);
-                header.is_some_and(|header| header.eq_ignore_ascii_case(suffix))
-            };
-            let argument = properties
-                .and_then(|all| all.iter().find(|(_, schema)| is_mirrored(schema)))
-                .and_then(|(property, _)| arguments.get(property))
-                .ok_or_else(mismatch)?;
-            let expected = match argument {
-                Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) => argument.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return Err(mismatch()),
-            };
-            if *value != expected || seen.contains(&lower) {
-                return Err(mismatch());
-            }
-            seen.push(lower);
         }
         Ok(())
     }

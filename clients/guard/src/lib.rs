@@ -2,18 +2,23 @@
 //! No HTTP framework, no sockets, no clock: what it must ask of the outside are the two traits [`Redeemer`] and
 //! [`Upstream`].
 //!
-//! A call reaches the server only as a [`VerifiedCall`], which only [`Guard::verify`] makes: what is forwarded is
+//! A call reaches the server only as a [`VerifiedCall`], which only a [`Guard`] makes: what is forwarded is
 //! re-serialized from what was verified.
 
 mod config;
 mod event;
+mod examine;
 mod guard;
 mod headers;
 #[cfg(feature = "link")]
 pub mod link;
+mod listing;
 mod message;
+mod mirrored;
 mod outside;
 mod possession;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod refusal;
 mod revocation;
 mod snapshot;
@@ -24,8 +29,10 @@ mod verified;
 
 pub use config::GuardConfig;
 pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
+pub use examine::Examined;
 pub use guard::Guard;
 pub use headers::IncomingCall;
+pub use listing::VisibleTools;
 pub use message::LISTING_METHODS;
 pub use outside::{Admission, Redeemed, Redeemer, Upstream};
 pub use refusal::{Reason, Refusal};
@@ -33,4 +40,4 @@ pub use revocation::Revocation;
 pub use snapshot::{
     ObservedTools, SNAPSHOT_TYP, SignedSnapshot, Snapshot, SnapshotDocument, SnapshotError, ToolDocument,
 };
-pub use verified::{Verified, VerifiedCall, VerifiedListing};
+pub use verified::{Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream};

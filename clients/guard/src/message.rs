@@ -20,12 +20,13 @@ pub(crate) struct Message {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one message at a time; a box would buy nothing")]
 pub(crate) enum Kind {
     /// `tools/call`.
     Call(Call),
     /// Discovery, listing, a notification.
     Listing,
+    /// The client's answer to a request of the server, by the id of that request (MCP up to 2025-11-25).
+    Response(Value),
 }
 
 /// The parts of a `tools/call`.
@@ -38,8 +39,8 @@ pub(crate) struct Call {
 }
 
 impl Message {
-    /// Reads a body (JSON-RPC 2.0 §4). Batches, unknown members, and requests in the guise of notifications are
-    /// refused; so is every method that is neither a call of a tool nor on the list of an L0 token.
+    /// Reads a body (JSON-RPC 2.0 §4, §5). Batches, unknown members, and requests in the guise of notifications or of
+    /// responses are refused; so is every method that is neither a call of a tool nor on the list of an L0 token.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Reason> {
         let whole = match json::parse_value(body, MAX_DEPTH + ENVELOPE_LEVELS) {
             Ok(Value::Object(whole)) => whole,
@@ -47,22 +48,40 @@ impl Message {
             Ok(_) => return Err(Reason::Message("the body is not a JSON-RPC message")),
             Err(error) => return Err(Reason::Json(error)),
         };
-        if !only(&whole, &["jsonrpc", "id", "method", "params"]) {
-            return Err(Reason::Message("a request has only jsonrpc, id, method and params"));
-        }
         if whole.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return Err(Reason::Message("jsonrpc must be \"2.0\""));
+        }
+        let id = match whole.get("id") {
+            None => None,
+            Some(id) if is_id(id) => Some(id.clone()),
+            // MCP: ids are strings or integers, never null.
+            Some(_) => return Err(Reason::Message("id must be a string or an integer")),
+        };
+        if whole.contains_key("method") { Self::request(whole, id) } else { Self::response(whole, id) }
+    }
+
+    /// JSON-RPC 2.0 §5: either `result` or `error`, never both, and the id of what was asked.
+    fn response(whole: Object, id: Option<Value>) -> Result<Self, Reason> {
+        let is_response = match (whole.get("result"), whole.get("error")) {
+            // MCP: results are objects.
+            (Some(result), None) => result.is_object() && only(&whole, &["jsonrpc", "id", "result"]),
+            (None, Some(error)) => is_error(error) && only(&whole, &["jsonrpc", "id", "error"]),
+            _ => false,
+        };
+        match id {
+            Some(id) if is_response => Ok(Self { method: String::new(), kind: Kind::Response(id), whole }),
+            _ => Err(Reason::Message("neither a request (method) nor a response (id and result or error)")),
+        }
+    }
+
+    fn request(mut whole: Object, id: Option<Value>) -> Result<Self, Reason> {
+        if !only(&whole, &["jsonrpc", "id", "method", "params"]) {
+            return Err(Reason::Message("a request has only jsonrpc, id, method and params"));
         }
         let Some(method) = whole.get("method").and_then(Value::as_str).map(str::to_owned) else {
             return Err(Reason::Message("method must be a string"));
         };
-        let is_notification = match whole.get("id") {
-            None => true,
-            Some(Value::String(_)) => false,
-            Some(Value::Number(id)) if id.is_i64() || id.is_u64() => false,
-            // MCP: ids are strings or integers, never null.
-            Some(_) => return Err(Reason::Message("id must be a string or an integer")),
-        };
+        let is_notification = id.is_none();
         let nothing = Map::new();
         let params = match whole.get("params") {
             None => &nothing,
@@ -77,11 +96,19 @@ impl Message {
             listing if is_notification || LISTING_METHODS.contains(&listing) => Kind::Listing,
             _ => return Err(Reason::UnknownMethod),
         };
+        withdraw_sampling(&mut whole);
         Ok(Self { method, kind, whole })
     }
 
+    /// The method; empty for a response.
     pub(crate) fn method(&self) -> &str {
         &self.method
+    }
+
+    /// The message as read.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn whole(&self) -> &Object {
+        &self.whole
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -138,9 +165,39 @@ impl Call {
     }
 }
 
+/// A guard lets no server borrow the client's model, so the server is not told that it could: `sampling` is taken out
+/// of the capabilities, which stand in `params` of `initialize` or, since 2026-07-28, in `_meta` of every request.
+fn withdraw_sampling(whole: &mut Object) {
+    let params = whole.get_mut("params").and_then(Value::as_object_mut);
+    let Some(params) = params else { return };
+    if let Some(Value::Object(capabilities)) = params.get_mut("capabilities") {
+        capabilities.remove("sampling");
+    }
+    let meta = params.get_mut("_meta").and_then(Value::as_object_mut);
+    if let Some(Value::Object(capabilities)) = meta.and_then(|meta| meta.get_mut(CLIENT_CAPABILITIES)) {
+        capabilities.remove("sampling");
+    }
+}
+
+/// MCP: ids are strings or integers.
+pub(crate) fn is_id(id: &Value) -> bool {
+    match id {
+        Value::String(_) => true,
+        Value::Number(number) => number.is_i64() || number.is_u64(),
+        _ => false,
+    }
+}
+
+fn is_error(error: &Value) -> bool {
+    let is_code = error.get("code").is_some_and(|code| code.is_i64() || code.is_u64());
+    is_code && error.get("message").is_some_and(Value::is_string)
+}
+
 fn only(object: &Object, names: &[&str]) -> bool {
     object.keys().all(|key| names.contains(&key.as_str()))
 }
 
+/// Where a client says in each request what it can do (MCP 2026-07-28).
+const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The message and its `params` stand around the arguments.
 const ENVELOPE_LEVELS: usize = 2;

@@ -91,6 +91,17 @@ impl Revocations {
         self.hear(uptime);
     }
 
+    /// Whether the broker was heard lately enough.
+    pub(crate) fn is_fresh(&self, uptime: Duration, max_age: Duration) -> bool {
+        !self.overflowed && self.heard.is_some_and(|heard| uptime.saturating_sub(heard) <= max_age)
+    }
+
+    /// Whether a tool is switched off.
+    pub(crate) fn has_tool(&self, name: &str) -> bool {
+        self.standing.contains(&Revocation::Everything)
+            || self.standing.contains(&Revocation::Tool { name: name.to_owned() })
+    }
+
     /// Whether a token is still good.
     pub(crate) fn check(
         &self,

@@ -1,6 +1,7 @@
 //! What a guard lets through. Private fields, no constructor outside of the guard: there is no other way to the server.
 
 use deputize_call::{claims::ToolCallClaims, digest::Digest, json::Object, level::Level};
+use serde_json::Value;
 
 /// A request that passed every check.
 #[derive(Debug)]
@@ -9,6 +10,9 @@ pub enum Verified {
     Call(VerifiedCall),
     /// Discovery, listing, a notification.
     Listing(VerifiedListing),
+    /// The client's answer to what the server asked. It may go only into the session in which the server asked that;
+    /// where no sessions are kept, nowhere.
+    Response(VerifiedResponse),
 }
 
 /// A call that may run, once.
@@ -18,6 +22,7 @@ pub struct VerifiedCall {
     pub(crate) tool: String,
     pub(crate) arguments: Object,
     pub(crate) call_digest: Digest,
+    pub(crate) mirrored: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) next_nonce: String,
 }
@@ -27,6 +32,20 @@ pub struct VerifiedListing {
     pub(crate) claims: ToolCallClaims,
     pub(crate) method: String,
     pub(crate) body: Vec<u8>,
+    pub(crate) next_nonce: String,
+}
+
+/// A response to a request of the server.
+pub struct VerifiedResponse {
+    pub(crate) claims: ToolCallClaims,
+    pub(crate) id: Value,
+    pub(crate) body: Vec<u8>,
+    pub(crate) next_nonce: String,
+}
+
+/// A request to listen to the server's messages, or to end a session: it has no body.
+pub struct VerifiedStream {
+    pub(crate) claims: ToolCallClaims,
     pub(crate) next_nonce: String,
 }
 
@@ -66,6 +85,40 @@ impl VerifiedCall {
             ("Mcp-Name", &self.tool),
             ("Deputize-Call", &self.token),
         ]
+    }
+    /// The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments.
+    pub fn mirrored_headers(&self) -> &[(String, String)] {
+        &self.mirrored
+    }
+    /// `DPoP-Nonce` of the answer (RFC 9449 §8.2).
+    pub fn next_nonce(&self) -> &str {
+        &self.next_nonce
+    }
+}
+
+impl VerifiedResponse {
+    /// The token's claims.
+    pub fn claims(&self) -> &ToolCallClaims {
+        &self.claims
+    }
+    /// The id of the server's request.
+    pub fn id(&self) -> &Value {
+        &self.id
+    }
+    /// The body to forward, serialized from what was read.
+    pub fn rebuilt_body(&self) -> &[u8] {
+        &self.body
+    }
+    /// `DPoP-Nonce` of the answer (RFC 9449 §8.2).
+    pub fn next_nonce(&self) -> &str {
+        &self.next_nonce
+    }
+}
+
+impl VerifiedStream {
+    /// The token's claims.
+    pub fn claims(&self) -> &ToolCallClaims {
+        &self.claims
     }
     /// `DPoP-Nonce` of the answer (RFC 9449 §8.2).
     pub fn next_nonce(&self) -> &str {
@@ -110,5 +163,17 @@ impl std::fmt::Debug for VerifiedListing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (jti, method) = (&self.claims.jti, &self.method);
         f.debug_struct("VerifiedListing").field("jti", jti).field("method", method).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for VerifiedResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifiedResponse").field("jti", &self.claims.jti).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for VerifiedStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifiedStream").field("jti", &self.claims.jti).finish_non_exhaustive()
     }
 }

@@ -131,6 +131,8 @@ async fn call(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) ->
         Ok(Verified::Listing(listing)) => {
             (json::parse_object(listing.rebuilt_body()), listing.next_nonce().to_owned())
         }
+        // The server asks nothing of its clients, so there is nothing to respond to.
+        Ok(Verified::Response(_)) => return StatusCode::BAD_REQUEST.into_response(),
         Err(refusal) => return refuse(&refusal),
     };
     let mut response = match verified_body {

@@ -93,6 +93,80 @@ fn a_notification_smuggles_no_call() {
 }
 
 #[test]
+fn a_response_is_one_and_needs_a_token_that_looks() {
+    let f = Fixture::new();
+    let result = json!({ "jsonrpc": "2.0", "id": 5, "result": { "action": "accept" } });
+    let error = json!({ "jsonrpc": "2.0", "id": "a", "error": { "code": -1, "message": "no" } });
+    for response in [&result, &error] {
+        let Ok(Verified::Response(verified)) = f.with_grant(l0(), response.clone()) else {
+            panic!("{response}")
+        };
+        assert_eq!(*verified.id(), response["id"]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(verified.rebuilt_body()).unwrap(), *response);
+        assert_eq!(f.with_grant(l1("lookup"), response.clone()).unwrap_err().status, 403);
+    }
+    for (pointer, value) in [
+        ("/id", json!(null)),
+        ("/id", json!({})),
+        ("/result", json!("text")),
+        ("/error", json!({ "code": -1, "message": "no" })),
+        ("/method", json!("ping")),
+        ("/params", json!({})),
+        ("/other", json!({})),
+    ] {
+        let mut body = result.clone();
+        body.as_object_mut().unwrap().insert(pointer[1..].to_owned(), value);
+        assert_eq!(f.with_grant(l0(), body.clone()).unwrap_err().status, 400, "{body}");
+    }
+    for error in [json!({ "code": "x", "message": "no" }), json!({ "code": 1 }), json!([])] {
+        let body = json!({ "jsonrpc": "2.0", "id": 5, "error": error });
+        assert_eq!(f.with_grant(l0(), body.clone()).unwrap_err().status, 400, "{body}");
+    }
+    let mut named = f.request(&f.sign(&f.claims(l0())), result);
+    named.header("Mcp-Method", "tools/call");
+    assert_eq!(f.send(&named).unwrap_err().status, 400, "a response has no method");
+}
+
+#[test]
+fn a_stream_needs_a_token_that_looks_and_a_proof_of_its_method() {
+    let f = Fixture::new();
+    let verify = |detail, proven: &'static str, method: &str, body: &[u8]| {
+        let token = f.sign(&f.claims(detail));
+        let mut request = f.request(&token, json!(null));
+        request.replace("DPoP", &f.proof(&token, |proof| proof.htm = proven));
+        let headers: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (uptime, now_seconds) = (f.uptime, f.now);
+        let call =
+            IncomingCall { method, headers: &headers, body, client_certificate: None, uptime, now_seconds };
+        block_on(f.guard.verify_stream(&call)).map(|stream| stream.claims().sub.clone()).map_err(|r| r.status)
+    };
+    for method in ["GET", "DELETE"] {
+        assert_eq!(verify(l0(), method, method, b""), Ok("user:acme:x:alice".to_owned()));
+        assert_eq!(verify(l1("lookup"), method, method, b""), Err(403));
+        assert_eq!(verify(l0(), "POST", method, b""), Err(401));
+        assert_eq!(verify(l0(), method, method, b"{}"), Err(400));
+    }
+    assert_eq!(verify(l0(), "POST", "POST", b""), Err(405));
+}
+
+#[test]
+fn servers_are_not_told_of_the_clients_model() {
+    let f = Fixture::new();
+    let capabilities = json!({ "sampling": {}, "roots": {} });
+    let begin = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": { "capabilities": capabilities } });
+    let Ok(Verified::Listing(listing)) = f.with_grant(l0(), begin) else { panic!("refused") };
+    let sent: serde_json::Value = serde_json::from_slice(listing.rebuilt_body()).unwrap();
+    assert_eq!(sent["params"]["capabilities"], json!({ "roots": {} }));
+    let mut asked = call("lookup", json!({ "note": "sampling" }));
+    asked["params"]["_meta"] =
+        json!({ "io.modelcontextprotocol/clientCapabilities": capabilities, "other": 1 });
+    let Ok(Verified::Call(verified)) = f.with_grant(l1("lookup"), asked.clone()) else { panic!("refused") };
+    asked["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "roots": {} });
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(verified.rebuilt_body()).unwrap(), asked);
+}
+
+#[test]
 fn unknown_methods_have_no_token() {
     let f = Fixture::new();
     for method in ["resources/read", "prompts/get", "sampling/createMessage", "tools/Call", "", "tools/call "]

@@ -19,25 +19,25 @@ use std::{
     time::Duration,
 };
 
-pub(super) const ISSUER: &str = "https://deputize.example.com";
-pub(super) const RESOURCE: &str = "https://pay.example.com/mcp";
-pub(super) const NOW: u64 = 1_800_000_000;
+pub(crate) const ISSUER: &str = "https://deputize.example.com";
+pub(crate) const RESOURCE: &str = "https://pay.example.com/mcp";
+pub(crate) const NOW: u64 = 1_800_000_000;
 
-pub(super) struct Fixture {
-    pub(super) guard: Guard,
-    pub(super) broker: SigningKey,
-    pub(super) agent: SigningKey,
-    pub(super) outside: Arc<Outside>,
-    pub(super) uptime: Duration,
-    pub(super) now: u64,
+pub(crate) struct Fixture {
+    pub(crate) guard: Guard,
+    pub(crate) broker: SigningKey,
+    pub(crate) agent: SigningKey,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) uptime: Duration,
+    pub(crate) now: u64,
 }
 
 /// Redeems in memory; says what it is told about the server.
 #[derive(Default)]
-pub(super) struct Outside {
-    pub(super) redeemed: Mutex<BTreeSet<String>>,
-    pub(super) redemption: Mutex<Option<Redeemed>>,
-    pub(super) admission: Mutex<Option<Admission>>,
+pub(crate) struct Outside {
+    pub(crate) redeemed: Mutex<BTreeSet<String>>,
+    pub(crate) redemption: Mutex<Option<Redeemed>>,
+    pub(crate) admission: Mutex<Option<Admission>>,
 }
 
 #[async_trait]
@@ -62,19 +62,19 @@ impl Upstream for Outside {
 }
 
 /// One request in the making; every part can be changed before it is sent.
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    pub(super) certificate: Option<String>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) certificate: Option<String>,
 }
 
 impl Fixture {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub(super) fn with(change: impl FnOnce(&mut GuardConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut GuardConfig)) -> Self {
         let mut config = GuardConfig::new(
             ISSUER,
             RESOURCE,
@@ -92,13 +92,13 @@ impl Fixture {
         fixture
     }
 
-    pub(super) fn observe(&self, definitions: &[Value]) -> ObservedTools {
+    pub(crate) fn observe(&self, definitions: &[Value]) -> ObservedTools {
         let definitions: Vec<Object> =
             definitions.iter().map(|each| each.as_object().unwrap().clone()).collect();
         self.guard.observe_tools(&definitions)
     }
 
-    pub(super) fn document(&self) -> SnapshotDocument {
+    pub(crate) fn document(&self) -> SnapshotDocument {
         let tools = definitions().into_iter().zip([Level::L1, Level::L2, Level::L3]).map(
             |(definition, least_level)| {
                 let definition = definition.as_object().unwrap().clone();
@@ -125,13 +125,13 @@ impl Fixture {
         }
     }
 
-    pub(super) fn snapshot(&self, change: impl FnOnce(&mut SnapshotDocument)) -> Snapshot {
+    pub(crate) fn snapshot(&self, change: impl FnOnce(&mut SnapshotDocument)) -> Snapshot {
         let mut document = self.document();
         change(&mut document);
         Snapshot::from_document(document, self.now).unwrap()
     }
 
-    pub(super) fn claims(&self, detail: Value) -> ToolCallClaims {
+    pub(crate) fn claims(&self, detail: Value) -> ToolCallClaims {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         serde_json::from_value(json!({
@@ -145,15 +145,15 @@ impl Fixture {
         .unwrap()
     }
 
-    pub(super) fn sign(&self, claims: &ToolCallClaims) -> String {
+    pub(crate) fn sign(&self, claims: &ToolCallClaims) -> String {
         self.broker.sign(TYP, claims).unwrap()
     }
 
-    pub(super) fn proof(&self, token: &str, change: impl FnOnce(&mut NewProof<'_>)) -> String {
+    pub(crate) fn proof(&self, token: &str, change: impl FnOnce(&mut NewProof<'_>)) -> String {
         self.proof_by(&self.agent, token, change)
     }
 
-    pub(super) fn proof_by(
+    pub(crate) fn proof_by(
         &self,
         key: &SigningKey,
         token: &str,
@@ -175,27 +175,27 @@ impl Fixture {
     }
 
     /// A proof that is right in all but its nonce.
-    pub(super) fn proof_with_nonce(&self, token: &str, nonce: Option<&str>, jti: &str) -> String {
+    pub(crate) fn proof_with_nonce(&self, token: &str, nonce: Option<&str>, jti: &str) -> String {
         let access_token = Some(token);
         let proof = NewProof { htm: "POST", htu: RESOURCE, jti, iat: self.now, nonce, access_token };
         dpop::prove(&self.agent, &proof).unwrap()
     }
 
     /// A nonce as an agent gets it: from the answer to a request without a token.
-    pub(super) fn nonce(&self) -> String {
+    pub(crate) fn nonce(&self) -> String {
         let request = Request::bare(json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }));
         self.send(&request).unwrap_err().dpop_nonce.unwrap()
     }
 
     /// The request of an honest agent.
-    pub(super) fn request(&self, token: &str, body: Value) -> Request {
+    pub(crate) fn request(&self, token: &str, body: Value) -> Request {
         let mut request = Request::bare(body);
         request.header("Authorization", &format!("DPoP {token}"));
         request.header("DPoP", &self.proof(token, |_| {}));
         request
     }
 
-    pub(super) fn send(&self, request: &Request) -> Result<Verified, Box<Refusal>> {
+    pub(crate) fn send(&self, request: &Request) -> Result<Verified, Box<Refusal>> {
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let call = IncomingCall {
@@ -210,35 +210,35 @@ impl Fixture {
     }
 
     /// Sends `body` with a fresh token of this grant.
-    pub(super) fn with_grant(&self, detail: Value, body: Value) -> Result<Verified, Box<Refusal>> {
+    pub(crate) fn with_grant(&self, detail: Value, body: Value) -> Result<Verified, Box<Refusal>> {
         let token = self.sign(&self.claims(detail));
         self.send(&self.request(&token, body))
     }
 
-    pub(super) fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.uptime += time;
         self.now += time.as_secs();
     }
 }
 
 impl Request {
-    pub(super) fn bare(body: Value) -> Self {
+    pub(crate) fn bare(body: Value) -> Self {
         let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         Self { method: "POST".into(), headers, body: body.to_string().into_bytes(), certificate: None }
     }
 
-    pub(super) fn header(&mut self, name: &str, value: &str) {
+    pub(crate) fn header(&mut self, name: &str, value: &str) {
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
-    pub(super) fn replace(&mut self, name: &str, value: &str) {
+    pub(crate) fn replace(&mut self, name: &str, value: &str) {
         self.headers.retain(|(present, _)| present != name);
         self.header(name, value);
     }
 }
 
 /// `lookup` (L1), `transfer` (L2), `refund` (L3).
-pub(super) fn definitions() -> Vec<Value> {
+pub(crate) fn definitions() -> Vec<Value> {
     let properties = json!({
         "payment_id": { "type": "string", "x-mcp-header": "Payment" },
         "amount_cents": { "type": "number" }, "note": { "type": "string" },
@@ -252,25 +252,25 @@ pub(super) fn definitions() -> Vec<Value> {
         .to_vec()
 }
 
-pub(super) fn digest_of(name: &str) -> Digest {
+pub(crate) fn digest_of(name: &str) -> Digest {
     let definition = definitions().into_iter().find(|definition| definition["name"] == name).unwrap();
     tool_digest(definition.as_object().unwrap()).unwrap()
 }
 
-pub(super) fn call(name: &str, arguments: Value) -> Value {
+pub(crate) fn call(name: &str, arguments: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": name, "arguments": arguments } })
 }
 
-pub(super) fn list() -> Value {
+pub(crate) fn list() -> Value {
     json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/list" })
 }
 
-pub(super) fn l0() -> Value {
+pub(crate) fn l0() -> Value {
     json!({ "type": DETAIL_TYPE, "locations": [RESOURCE], "actions": ["tools/list"],
         "manifest_digest": Digest::from_bytes(sha256(b"manifest")), "policy": { "digest": "p", "ids": [] } })
 }
 
-pub(super) fn l1(name: &str) -> Value {
+pub(crate) fn l1(name: &str) -> Value {
     let mut detail = l0();
     detail["actions"] = json!(["tools/call"]);
     detail["identifier"] = json!(name);
@@ -278,14 +278,14 @@ pub(super) fn l1(name: &str) -> Value {
     detail
 }
 
-pub(super) fn l2(name: &str, constraints: Value, max_uses: u32) -> Value {
+pub(crate) fn l2(name: &str, constraints: Value, max_uses: u32) -> Value {
     let mut detail = l1(name);
     detail["constraints"] = json!(serde_json::from_value::<Constraints>(constraints).unwrap());
     detail["max_uses"] = json!(max_uses);
     detail
 }
 
-pub(super) fn l3(name: &str, arguments: &Value) -> Value {
+pub(crate) fn l3(name: &str, arguments: &Value) -> Value {
     let input = CallInput {
         method: "tools/call",
         name,
@@ -299,6 +299,6 @@ pub(super) fn l3(name: &str, arguments: &Value) -> Value {
     detail
 }
 
-pub(super) fn block_on<F: std::future::Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: std::future::Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }

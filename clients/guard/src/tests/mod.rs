@@ -1,6 +1,6 @@
 mod binding;
 mod body;
-mod fixture;
+pub(crate) mod fixture;
 mod possession;
 mod properties;
 mod state;

@@ -1,0 +1,112 @@
+//! The routes, and what is looked at before anything else: where a request comes from, and how long its body is.
+
+use super::{Proxy, failure::Failure, passage, reply, reply::Trouble, streams};
+use crate::GuardConfig;
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    routing::get,
+};
+use http::{HeaderMap, Method, Response, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use url::Url;
+
+/// Where things are.
+pub(super) struct Places {
+    /// Path of the MCP endpoint.
+    path: String,
+    /// `Origin` of pages that may call: the endpoint's own.
+    origin: String,
+    /// Protected resource metadata (RFC 9728 §2).
+    metadata: Value,
+}
+
+impl Places {
+    pub(super) fn of(public: &Url, config: &GuardConfig) -> Self {
+        let metadata = json!({
+            "resource": config.resource,
+            "authorization_servers": [config.issuer],
+            "scopes_supported": ["mcp:list"],
+            "bearer_methods_supported": ["header"],
+            "dpop_bound_access_tokens_required": true,
+            "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
+            "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
+        });
+        Self { path: public.path().to_owned(), origin: public.origin().ascii_serialization(), metadata }
+    }
+}
+
+pub(super) fn router(proxy: &Arc<Proxy>) -> Router {
+    let path = &proxy.front.path;
+    let well_known = format!("{WELL_KNOWN}{}", path.trim_end_matches('/'));
+    Router::new()
+        .route(path, axum::routing::any(endpoint))
+        .route(&well_known, get(metadata))
+        .route("/healthz", get(async || reply::json(200, &json!({ "status": "ok" }))))
+        .route("/readyz", get(ready))
+        .with_state(Arc::clone(proxy))
+}
+
+async fn endpoint(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<Body> {
+    let uptime = proxy.clock.uptime();
+    let nonces = Arc::clone(&proxy);
+    let served = serve(proxy, request).await;
+    served.unwrap_or_else(|trouble| {
+        if let Trouble::Refused(refusal) = &trouble {
+            tracing::info!(reason = %refusal.reason, status = refusal.status, "call refused");
+        }
+        let mut response = trouble.response();
+        if !response.headers().contains_key("dpop-nonce") {
+            reply::set(&mut response, "dpop-nonce", &nonces.guard.next_nonce(uptime));
+        }
+        response
+    })
+}
+
+async fn serve(proxy: Arc<Proxy>, request: Request) -> Result<Response<Body>, Trouble> {
+    let (parts, body) = request.into_parts();
+    check_origin(&proxy, &parts.headers)?;
+    match parts.method {
+        Method::POST => {
+            let body = read(body, proxy.max_body_bytes).await?;
+            // What is under way goes on to its end, whether the caller stays or not: what ran is told of.
+            let work = tokio::spawn(passage::post(proxy, parts.headers, body));
+            work.await.unwrap_or(Err(Trouble::Failed(Failure::Broken("a fault of the guard"))))
+        }
+        Method::GET => streams::get(proxy, parts.headers).await,
+        Method::DELETE => streams::delete(proxy, parts.headers).await,
+        _ => Err(Failure::NoStream.into()),
+    }
+}
+
+/// MCP, transports, security: a page of another origin may not call, whatever name it found this address under.
+fn check_origin(proxy: &Proxy, headers: &HeaderMap) -> Result<(), Failure> {
+    let foreign = |origin: &http::HeaderValue| origin.as_bytes() != proxy.front.origin.as_bytes();
+    if headers.get_all(header::ORIGIN).iter().any(foreign) { Err(Failure::Origin) } else { Ok(()) }
+}
+
+async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Failure> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max_bytes).collect()).await;
+    match collected.map_err(|_| Failure::BodyTooSlow)? {
+        Ok(collected) => Ok(collected.to_bytes().to_vec()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
+        // Broken off, or chunked in a way that is none: there is nobody left to tell, most likely.
+        Err(_) => Err(Failure::BodyTooSlow),
+    }
+}
+
+/// RFC 9728 §3: where a client without a token learns whom to ask for one.
+async fn metadata(State(proxy): State<Arc<Proxy>>) -> Response<Body> {
+    reply::json(200, &proxy.front.metadata)
+}
+
+async fn ready(State(proxy): State<Arc<Proxy>>) -> Response<Body> {
+    let ready = proxy.is_ready();
+    reply::json(if ready { 200 } else { 503 }, &json!({ "ready": ready }))
+}
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);

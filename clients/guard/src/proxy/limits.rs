@@ -1,0 +1,119 @@
+//! How much one caller may: a rate for each person and tool, and a number of requests at once for each caller.
+
+use super::{failure::Failure, session::Owner, settings::Limits};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Counts what callers do. Bounded: when there are more of them than can be counted, new ones wait.
+pub(super) struct Meter {
+    limits: Limits,
+    buckets: Mutex<HashMap<(String, String), Bucket>>,
+    under_way: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+/// Calls that may come at once now, and when that was reckoned.
+struct Bucket {
+    tokens: f64,
+    at: Duration,
+}
+
+/// A request under way; dropped when it is done.
+pub(super) struct UnderWay {
+    owner: Owner,
+    under_way: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+impl Meter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, buckets: Mutex::default(), under_way: Arc::default() }
+    }
+
+    /// Counts one request of `person` for `what` (a tool, or a method).
+    pub(super) fn count(&self, person: &str, what: &str, uptime: Duration) -> Result<(), Failure> {
+        let per_second = f64::from(self.limits.calls_per_minute) / 60.0;
+        let burst = f64::from(self.limits.burst.max(1));
+        let refilled = |bucket: &Bucket| {
+            (bucket.tokens + uptime.saturating_sub(bucket.at).as_secs_f64() * per_second).min(burst)
+        };
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_BUCKETS {
+            // Who has all his calls again is as good as never seen.
+            buckets.retain(|_, bucket| refilled(bucket) < burst);
+        }
+        let key = (person.to_owned(), what.to_owned());
+        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
+            return Err(Failure::Limited { retry_after_seconds: 1 });
+        }
+        let bucket = buckets.entry(key).or_insert(Bucket { tokens: burst, at: uptime });
+        let tokens = refilled(bucket);
+        if tokens < 1.0 {
+            let wait = if per_second > 0.0 { (1.0 - tokens) / per_second } else { 60.0 };
+            let retry_after_seconds = Duration::from_secs_f64(wait.min(3600.0)).as_secs() + 1;
+            return Err(Failure::Limited { retry_after_seconds });
+        }
+        *bucket = Bucket { tokens: tokens - 1.0, at: uptime };
+        Ok(())
+    }
+
+    /// One more request of this caller, until what is given back is dropped.
+    pub(super) fn enter(&self, owner: &Owner) -> Result<UnderWay, Failure> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = under_way.entry(owner.clone()).or_default();
+        if *count >= self.limits.concurrent {
+            return Err(Failure::Limited { retry_after_seconds: 1 });
+        }
+        *count += 1;
+        Ok(UnderWay { owner: owner.clone(), under_way: Arc::clone(&self.under_way) })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = under_way.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.owner);
+            }
+        }
+    }
+}
+
+const MAX_BUCKETS: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter() -> Meter {
+        Meter::new(Limits { calls_per_minute: 60, burst: 2, concurrent: 2 })
+    }
+
+    #[test]
+    fn each_person_and_tool_has_a_rate_of_its_own() {
+        let (meter, now) = (meter(), Duration::from_secs(100));
+        assert!(meter.count("alice", "refund", now).is_ok());
+        assert!(meter.count("alice", "refund", now).is_ok());
+        let limited = meter.count("alice", "refund", now);
+        assert_eq!(limited, Err(Failure::Limited { retry_after_seconds: 2 }));
+        assert!(meter.count("alice", "lookup", now).is_ok(), "another tool");
+        assert!(meter.count("bob", "refund", now).is_ok(), "another person");
+        assert!(meter.count("alice", "refund", now + Duration::from_secs(1)).is_ok());
+        assert!(meter.count("alice", "refund", now + Duration::from_secs(1)).is_err());
+    }
+
+    #[test]
+    fn a_caller_has_only_so_many_requests_under_way() {
+        let meter = meter();
+        let (alice, bob) = (Owner::named("alice"), Owner::named("bob"));
+        let first = meter.enter(&alice).unwrap();
+        let _second = meter.enter(&alice).unwrap();
+        assert!(meter.enter(&alice).is_err());
+        assert!(meter.enter(&bob).is_ok());
+        drop(first);
+        assert!(meter.enter(&alice).is_ok());
+    }
+}

@@ -1,0 +1,158 @@
+//! The guard as a proxy: any MCP server, unchanged, behind it.
+//!
+//! Whatever goes to the server goes through [`server::Channel::send`], which takes only what was verified. Whatever
+//! comes from it goes through [`screen::Screen`].
+
+mod breaker;
+mod events;
+mod failure;
+mod front;
+mod limits;
+mod passage;
+mod relay;
+mod reply;
+mod report;
+mod screen;
+mod server;
+mod session;
+mod settings;
+mod stdio;
+mod streamable;
+mod streams;
+#[cfg(test)]
+pub(crate) mod tests;
+mod versions;
+mod watch;
+
+pub use report::{NoReports, Reports};
+pub use settings::{HttpUpstream, Limits, ProxySettings, SettingsError, StdioUpstream, UpstreamKind};
+
+use crate::{Guard, Redeemer};
+use breaker::Breaker;
+use deputize_client::Clock;
+use limits::Meter;
+use relay::Relay;
+use screen::Screen;
+use server::{Channel, Server, Trace};
+use session::Sessions;
+use std::{sync::Arc, time::Duration};
+use url::Url;
+
+/// A guard in front of one server.
+pub struct Proxy {
+    guard: Arc<Guard>,
+    server: Arc<dyn Server>,
+    sessions: Sessions,
+    meter: Meter,
+    breaker: Arc<Breaker>,
+    watch: Arc<watch::Watch>,
+    reports: Arc<dyn Reports>,
+    clock: Arc<dyn Clock>,
+    relist_every: Duration,
+    stream_timeout: Duration,
+    max_stream_bytes: usize,
+    max_body_bytes: usize,
+    front: front::Places,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// A proxy that refuses every call until its guard has a snapshot and [`Proxy::run`] has seen the server's tools.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn new(
+        settings: ProxySettings,
+        redeemer: Arc<dyn Redeemer>,
+        reports: Arc<dyn Reports>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, SettingsError> {
+        let public = Url::parse(&settings.guard.public_url)
+            .map_err(|error| SettingsError::PublicUrl(error.to_string()))?;
+        let (max_sessions, server): (usize, Arc<dyn Server>) = match settings.upstream {
+            UpstreamKind::Http(upstream) => {
+                (settings.max_sessions, Arc::new(streamable::HttpServer::new(upstream)?))
+            }
+            UpstreamKind::Stdio(upstream) => (
+                settings.max_sessions.min(upstream.max_processes),
+                Arc::new(stdio::StdioServer::new(upstream, Arc::clone(&clock))),
+            ),
+        };
+        let breaker = Arc::new(Breaker::new(Arc::clone(&clock)));
+        let front = front::Places::of(&public, &settings.guard);
+        let max_body_bytes = settings.guard.max_body_bytes;
+        let guard = Guard::new(settings.guard, redeemer, Arc::clone(&breaker) as _, clock.now_seconds());
+        Ok(Arc::new(Self {
+            guard: Arc::new(guard.map_err(|_| SettingsError::NoRandomness)?),
+            server,
+            sessions: Sessions::new(Arc::clone(&clock), max_sessions, settings.session_idle),
+            meter: Meter::new(settings.limits),
+            breaker,
+            watch: Arc::default(),
+            reports,
+            clock,
+            relist_every: settings.relist_every,
+            stream_timeout: settings.stream_timeout,
+            max_stream_bytes: settings.max_stream_bytes,
+            max_body_bytes,
+            front,
+            stop: tokio::sync::watch::Sender::new(false),
+        }))
+    }
+
+    /// The guard, to be told of snapshots and revocations.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    /// Its routes: the MCP endpoint at the path of the public URL, the metadata of RFC 9728, `/healthz`, `/readyz`.
+    pub fn router(self: &Arc<Self>) -> axum::Router {
+        front::router(self)
+    }
+
+    /// Whether calls would be taken now.
+    pub fn is_ready(&self) -> bool {
+        self.watch.era().is_some() && self.guard.is_ready(self.clock.now_seconds(), self.clock.uptime())
+    }
+
+    /// Looks at the server's tools and ends idle sessions, until [`Proxy::stop`].
+    pub async fn run(self: Arc<Self>) {
+        let looking = watch::run(Arc::clone(&self), self.stop.subscribe());
+        tokio::join!(looking, self.keep_house());
+    }
+
+    /// Ends streams, sessions and the server's processes. Requests under way go on to their end.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        for session in self.sessions.take_all() {
+            session.channel.end().await;
+        }
+    }
+
+    fn relay(&self, screen: Screen, channel: Arc<dyn Channel>, trace: Trace) -> Relay {
+        let (lasts, max_bytes) = (self.stream_timeout, self.max_stream_bytes);
+        Relay { screen, channel, trace, lasts, max_bytes, stop: self.stop.subscribe() }
+    }
+
+    async fn keep_house(&self) {
+        let mut stop = self.stop.subscribe();
+        let mut tick = tokio::time::interval(HOUSEKEEPING_EVERY);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+            for session in self.sessions.take_idle() {
+                session.channel.end().await;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);

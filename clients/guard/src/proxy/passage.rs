@@ -1,0 +1,340 @@
+//! The way of one request: past the guard, into its session, within its limits, to the server, and back.
+
+use super::{
+    Proxy,
+    failure::Failure,
+    relay::{Ended, EventBody, Relay},
+    reply::{self, Trouble},
+    screen::{Asked, Passed, Screen},
+    server::{Answer, Channel, Outgoing, Trace},
+    session::{FixedCall, Owner, Session},
+    versions::{self, MODERN, Manner},
+};
+use crate::{Event, EventKind, Examined, IncomingCall, Verified, message::Kind};
+use axum::body::Body;
+use deputize_call::{claims::ToolCallClaims, level::Level};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Where a request goes.
+struct Place {
+    channel: Arc<dyn Channel>,
+    session: Option<Arc<Session>>,
+    /// `initialize`: the session is new, and its id goes back with the answer.
+    begins: bool,
+}
+
+/// What holds while a request is under way.
+struct Held {
+    _under_way: super::limits::UnderWay,
+    _fixed: Option<FixedCall>,
+}
+
+/// One request on its way, past every check.
+struct Passage {
+    proxy: Arc<Proxy>,
+    place: Place,
+    claims: ToolCallClaims,
+    asked: Option<Asked>,
+    tool: Option<String>,
+    trace: Trace,
+    held: Held,
+}
+
+/// Serves one POST.
+pub(super) async fn post(
+    proxy: Arc<Proxy>,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> Result<Response<Body>, Trouble> {
+    let fields = fields(&headers)?;
+    let call = IncomingCall {
+        method: "POST",
+        headers: &fields,
+        body: &body,
+        client_certificate: None,
+        uptime: proxy.clock.uptime(),
+        now_seconds: proxy.clock.now_seconds(),
+    };
+    let examined = proxy.guard.examine(&call)?;
+    let manner = versions::manner(&call, &examined.message)?;
+    if let Manner::Modern(version) = &manner {
+        let era = proxy.watch.era().ok_or(Failure::Unreachable)?;
+        if let Some(answer) = versions::in_place_of(&era, version, &examined.message)? {
+            return Ok(reply::json(200, &answer));
+        }
+        if !examined.message.whole().contains_key("id") {
+            // This version defines no notifications of clients over HTTP: there is nobody to hand one to.
+            return Ok(reply::empty(202));
+        }
+    }
+    let trace = trace(&proxy, &call, &manner);
+    let (verified, passage) = prepare(proxy, examined, &manner, trace).await?;
+    passage.go(verified).await
+}
+
+/// Session, limits, and last of all the token.
+async fn prepare(
+    proxy: Arc<Proxy>,
+    examined: Examined,
+    manner: &Manner,
+    trace: Trace,
+) -> Result<(Verified, Passage), Trouble> {
+    let owner = Owner::of(&examined.claims);
+    let method = examined.message.method().to_owned();
+    let tool = match examined.message.kind() {
+        Kind::Call(asked) => Some(asked.name.clone()),
+        Kind::Listing | Kind::Response(_) => None,
+    };
+    let found = match manner {
+        Manner::InSession(id) => Some(proxy.sessions.find(id, &owner)?),
+        Manner::Begins if !proxy.sessions.has_room() => return Err(Failure::Full.into()),
+        Manner::Alone(_) if matches!(examined.message.kind(), Kind::Response(_)) => {
+            return Err(Failure::NoSession.into());
+        }
+        _ => None,
+    };
+    let what = tool.as_deref().unwrap_or(&method);
+    proxy.meter.count(&examined.claims.sub, what, proxy.clock.uptime())?;
+    let under_way = proxy.meter.enter(&owner)?;
+    // Before the token is spent: where no room is, nothing is lost.
+    let place = match found {
+        Some(session) => {
+            Place { channel: Arc::clone(&session.channel), session: Some(session), begins: false }
+        }
+        None => proxy.place(manner).await?,
+    };
+    let id = examined.message.whole().get("id").cloned();
+    let is_response = matches!(examined.message.kind(), Kind::Response(_));
+    let asked = id.filter(|_| !is_response).map(|id| Asked { id, method });
+    let claims = examined.claims.clone();
+    let verified = proxy.guard.admit(examined).await?;
+    let [detail] = &claims.authorization_details;
+    let is_fixed = tool.is_some() && detail.level() >= Level::L2;
+    let fixed = place.session.as_ref().filter(|_| is_fixed).map(Session::begin_fixed_call);
+    let held = Held { _under_way: under_way, _fixed: fixed };
+    let mut passage = Passage { proxy, place, claims, asked, tool, trace, held };
+    if passage.place.begins {
+        let channel = Arc::clone(&passage.place.channel);
+        passage.place.session = Some(passage.proxy.sessions.begin(owner, channel)?);
+    }
+    Ok((verified, passage))
+}
+
+impl Proxy {
+    async fn place(&self, manner: &Manner) -> Result<Place, Failure> {
+        let begins = *manner == Manner::Begins;
+        let channel = match manner {
+            Manner::Begins => self.server.open().await?,
+            Manner::Modern(_) => self.server.without_session(false).await?,
+            Manner::InSession(_) | Manner::Alone(_) => self.server.without_session(true).await?,
+        };
+        Ok(Place { channel, session: None, begins })
+    }
+}
+
+impl Passage {
+    async fn go(self, verified: Verified) -> Result<Response<Body>, Trouble> {
+        let id = self.asked.as_ref().map(|asked| asked.id.clone());
+        let next_nonce;
+        let outgoing = match verified {
+            Verified::Call(call) => {
+                next_nonce = call.next_nonce().to_owned();
+                Outgoing::call(call, id, &self.trace)
+            }
+            Verified::Listing(listing) => {
+                next_nonce = listing.next_nonce().to_owned();
+                self.report_listing(listing.method());
+                Outgoing::listing(listing, id, &self.trace)
+            }
+            Verified::Response(response) => {
+                next_nonce = response.next_nonce().to_owned();
+                // INVARIANT: a response goes only to what the server asked in this session, once.
+                let session = self.place.session.as_ref().ok_or(Failure::NoSession)?;
+                session.take_asked(response.id())?;
+                Outgoing::response(response, &self.trace)
+            }
+        };
+        if let (Some(session), Some(asked)) = (&self.place.session, &self.asked) {
+            session.note_requested(&asked.id, &asked.method);
+        }
+        let answer = self.place.channel.send(outgoing).await;
+        let mut response = self.answer(answer).await?;
+        reply::set(&mut response, "dpop-nonce", &next_nonce);
+        Ok(response)
+    }
+
+    async fn answer(self, answer: Result<Answer, Failure>) -> Result<Response<Body>, Trouble> {
+        let session = self.place.session.clone().filter(|_| self.place.begins);
+        let mut response = match answer {
+            Ok(Answer::Accepted) if self.asked.is_none() => reply::empty(202),
+            Ok(Answer::Accepted) => return Err(self.failed(Failure::Broken("no answer")).await.into()),
+            Ok(Answer::One(message)) => match self.screen().pass(message) {
+                Ok(Passed::Last(message, class)) => {
+                    let message = Value::Object(message);
+                    let text = message.to_string();
+                    self.proxy.breaker.succeeded();
+                    self.finished(Ended { class: Ok(class), bytes: text.len() });
+                    reply::json(200, &message)
+                }
+                Ok(_) => return Err(self.failed(Failure::Broken("no response")).await.into()),
+                Err(failure) => return Err(self.failed(failure).await.into()),
+            },
+            Ok(Answer::Many(messages)) => {
+                let (client, body) = EventBody::channel();
+                let relay = self.relay();
+                let proxy = Arc::clone(&self.proxy);
+                tokio::spawn(async move {
+                    let ended = relay.run(messages, client).await;
+                    match ended.class {
+                        Err(failure) if failure.is_illness() => proxy.breaker.failed(),
+                        _ => proxy.breaker.succeeded(),
+                    }
+                    self.finished(ended);
+                });
+                reply::events(body)
+            }
+            Ok(Answer::Rejected(status, message)) => {
+                let rejected = self.rejected(status, message);
+                self.abandon().await;
+                return Err(rejected);
+            }
+            Err(failure) => return Err(self.failed(failure).await.into()),
+        };
+        if let Some(session) = session {
+            reply::set(&mut response, "mcp-session-id", &session.id);
+        }
+        Ok(response)
+    }
+
+    fn screen(&self) -> Screen {
+        Screen {
+            guard: Arc::clone(&self.proxy.guard),
+            watch: Arc::clone(&self.proxy.watch),
+            clock: Arc::clone(&self.proxy.clock),
+            claims: self.claims.clone(),
+            asked: self.asked.clone(),
+            session: self.place.session.clone(),
+        }
+    }
+
+    fn relay(&self) -> Relay {
+        self.proxy.relay(self.screen(), Arc::clone(&self.place.channel), self.trace.clone())
+    }
+
+    /// An error of the protocol: the server's code and words, under the id of the request.
+    fn rejected(&self, status: u16, mut message: deputize_call::json::Object) -> Trouble {
+        self.proxy.breaker.succeeded();
+        self.finished(Ended { class: Ok("error"), bytes: 0 });
+        let id = self.asked.as_ref().map_or(Value::Null, |asked| asked.id.clone());
+        let error = message.remove("error").unwrap_or_default();
+        Trouble::Rpc(status, serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
+    }
+
+    async fn failed(&self, failure: Failure) -> Failure {
+        tracing::warn!(%failure, tool = self.tool, request_id = self.trace.request_id, "request not served");
+        if failure.is_illness() {
+            self.proxy.breaker.failed();
+        }
+        if let (Failure::UnknownSession, Some(session)) = (failure, &self.place.session) {
+            // The server forgot it: so does the guard.
+            self.proxy.sessions.forget(&session.id);
+        }
+        self.finished(Ended { class: Err(failure), bytes: 0 });
+        self.abandon().await;
+        failure
+    }
+
+    /// A session that did not begin is none.
+    async fn abandon(&self) {
+        if let Some(session) = self.place.session.as_ref().filter(|_| self.place.begins) {
+            self.proxy.sessions.forget(&session.id);
+            session.channel.end().await;
+        }
+    }
+
+    fn report_listing(&self, method: &str) {
+        let kind = match method {
+            "initialize" => EventKind::Connected,
+            "tools/list" | "server/discover" => EventKind::Discovered,
+            _ => return,
+        };
+        self.proxy.reports.report(self.event(kind));
+    }
+
+    fn finished(&self, ended: Ended) {
+        let _held_until_here = &self.held;
+        if self.tool.is_none() {
+            return;
+        }
+        let (kind, class) = match ended.class {
+            Ok(class) => (EventKind::Executed, class),
+            Err(failure) => (EventKind::Failed, failure.class()),
+        };
+        let bytes = Some(ended.bytes as u64);
+        self.proxy.reports.report(Event { class: Some(class.to_owned()), bytes, ..self.event(kind) });
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        let (txn, jti) = (Some(self.claims.txn.clone()), Some(self.claims.jti.clone()));
+        Event { txn, jti, tool: self.tool.clone(), ..Event::new(kind) }
+    }
+}
+
+/// Header fields as the guard reads them.
+pub(super) fn fields<'h>(headers: &'h HeaderMap) -> Result<Vec<(&'h str, &'h str)>, Failure> {
+    let field = |(name, value): (&'h HeaderName, &'h HeaderValue)| {
+        Ok((name.as_str(), value.to_str().map_err(|_| Failure::MalformedHeader)?))
+    };
+    headers.iter().map(field).collect()
+}
+
+/// What goes with the request so that it can be followed: nothing of it decides anything.
+pub(super) fn trace(proxy: &Proxy, call: &IncomingCall<'_>, manner: &Manner) -> Trace {
+    let traceparent = call.single("traceparent").ok().flatten().filter(|value| is_traceparent(value));
+    let version = match manner {
+        Manner::Modern(_) => Some(MODERN.to_owned()),
+        Manner::Alone(version) => version.clone(),
+        Manner::InSession(_) | Manner::Begins => None,
+    };
+    Trace { traceparent: traceparent.map(str::to_owned), request_id: proxy.clock.unique_id(), version }
+}
+
+/// W3C Trace Context §3.2.
+fn is_traceparent(value: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let parts: Vec<&str> = value.split('-').collect();
+    match parts.as_slice() {
+        ["00", trace, parent, flags] => {
+            hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && !is_zero(trace) && !is_zero(parent)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_traceparent;
+
+    #[test]
+    fn only_a_trace_context_is_one() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(good));
+        for bad in [
+            "",
+            "00",
+            &good.to_uppercase(),
+            &good.replace("00-4", "ff-4"),
+            &format!("{good}-x"),
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A stream of the server's messages, screened one by one and written anew for the client.
+
+use super::{
+    events::{Event, KEEP_ALIVE},
+    failure::{Failure, INTERNAL_ERROR, rpc_error},
+    screen::{Passed, Screen},
+    server::{Channel, Messages, Outgoing, Said, Trace},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame};
+use serde_json::Value;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{interval, sleep},
+};
+
+/// One stream from the server to the client.
+pub(super) struct Relay {
+    pub(super) screen: Screen,
+    pub(super) channel: Arc<dyn Channel>,
+    pub(super) trace: Trace,
+    /// How long it may last.
+    pub(super) lasts: Duration,
+    /// How much may go over it, in bytes.
+    pub(super) max_bytes: usize,
+    /// Turns true when the guard stops.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// What the response was, if there was one.
+    pub(super) class: Result<&'static str, Failure>,
+    /// Bytes of messages that went to the client.
+    pub(super) bytes: usize,
+}
+
+/// The body of an answer that is still coming.
+pub(super) struct EventBody(mpsc::Receiver<Bytes>);
+
+impl EventBody {
+    /// A body, and where its pieces go in. A client that does not read holds the server back.
+    pub(super) fn channel() -> (mpsc::Sender<Bytes>, axum::body::Body) {
+        let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+        (sender, axum::body::Body::new(Self(receiver).boxed_unsync()))
+    }
+}
+
+impl Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+impl Relay {
+    /// Passes messages on until the response, the end of the stream, or a bound.
+    pub(super) async fn run(self, mut messages: Box<dyn Messages>, client: mpsc::Sender<Bytes>) -> Ended {
+        let mut ended = Ended { class: Err(Failure::Unreachable), bytes: 0 };
+        let (mut resumable, mut stop) = (false, self.stop.clone());
+        let mut end = std::pin::pin!(sleep(self.lasts));
+        let mut silence = interval(KEEP_ALIVE_EVERY);
+        loop {
+            silence.reset();
+            let next = tokio::select! {
+                next = messages.next() => next,
+                () = &mut end => return self.fail(Failure::TimedOut, ended, &client).await,
+                () = stopped(&mut stop) => return ended,
+                _ = silence.tick() => {
+                    if client.send(Bytes::from_static(KEEP_ALIVE)).await.is_err() {
+                        return ended;
+                    }
+                    continue;
+                }
+            };
+            let said = match next {
+                Some(Ok(said)) => said,
+                Some(Err(failure)) => return self.fail(failure, ended, &client).await,
+                // A stream that can be resumed ends without a word; another one owes its response.
+                None if resumable => return Ended { class: Ok("resumable"), ..ended },
+                None => return self.fail(Failure::Unreachable, ended, &client).await,
+            };
+            resumable |= said.cursor.is_some();
+            let (event, class) = match self.screen(said) {
+                Ok(screened) => screened,
+                Err(failure) => return self.fail(failure, ended, &client).await,
+            };
+            let Some(event) = event else { continue };
+            let bytes = event.to_bytes();
+            ended.bytes += bytes.len();
+            if ended.bytes > self.max_bytes {
+                return self.fail(Failure::TooLarge, ended, &client).await;
+            }
+            if client.send(bytes.into()).await.is_err() {
+                return Ended { class: class.ok_or(Failure::NoStream), ..ended };
+            }
+            if let Some(class) = class {
+                // On the stream of a request its response is the end.
+                ended.class = Ok(class);
+                if self.screen.asked.is_some() {
+                    return ended;
+                }
+            }
+        }
+    }
+
+    /// The event that goes to the client, if any, and what the response is, if it is one.
+    fn screen(&self, said: Said) -> Result<(Option<Event>, Option<&'static str>), Failure> {
+        let (data, class) = match said.message.map(|message| self.screen.pass(message)).transpose()? {
+            None => (Some(String::new()), None),
+            Some(Passed::On(message)) => (Some(Value::Object(message).to_string()), None),
+            Some(Passed::Last(message, class)) => (Some(Value::Object(message).to_string()), Some(class)),
+            Some(Passed::Held) => (None, None),
+            Some(Passed::Refused(error)) => {
+                self.refuse(error);
+                (None, None)
+            }
+        };
+        if let (Some(session), Some(cursor)) = (&self.screen.session, &said.cursor) {
+            session.note_cursor(cursor);
+        }
+        // Without a session nobody could be told whose a cursor is.
+        let id = said.cursor.filter(|_| self.screen.session.is_some());
+        let event = data.map(|data| Event { id, data, retry_ms: said.retry_ms });
+        Ok((event, class))
+    }
+
+    /// Tells the server that it does not get what it asked for.
+    fn refuse(&self, error: Value) {
+        let (channel, trace) = (Arc::clone(&self.channel), self.trace.clone());
+        tokio::spawn(async move {
+            if let Err(failure) = channel.send(Outgoing::own(&error, &trace)).await {
+                tracing::debug!(%failure, "server not told of a refusal");
+            }
+        });
+    }
+
+    /// The response that the server owes is an error then.
+    async fn fail(&self, failure: Failure, ended: Ended, client: &mpsc::Sender<Bytes>) -> Ended {
+        if let Some(asked) = &self.screen.asked {
+            let (_, _, sentence) = failure.render();
+            let data = rpc_error(&asked.id, INTERNAL_ERROR, sentence, None).to_string();
+            // A client that is gone needs no error.
+            let _ = client.send(Event { data, ..Event::default() }.to_bytes().into()).await;
+        }
+        Ended { class: Err(failure), ..ended }
+    }
+}
+
+/// Waits until the guard stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // No sender any more: it has stopped.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+const PIECES_AHEAD: usize = 16;
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);

@@ -1,0 +1,280 @@
+//! Sessions of MCP up to 2025-11-25: whose they are, what the server asked in them, which events it sent.
+//!
+//! The ids are the guard's own. To anyone but its owner a session does not exist.
+
+use super::{failure::Failure, server::Channel};
+use deputize_call::claims::{Actor, Confirmation, ToolCallClaims};
+use deputize_client::Clock;
+use serde_json::Value;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// Who a session belongs to: this person, through these actors, with this key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    person: String,
+    client: String,
+    actors: Vec<String>,
+    key: String,
+}
+
+/// One session.
+pub(super) struct Session {
+    /// Its id, as the client knows it.
+    pub(super) id: String,
+    /// The conversation with the server.
+    pub(super) channel: Arc<dyn Channel>,
+    owner: Owner,
+    /// Calls under way whose token fixes what they do.
+    fixed_calls: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Requests of the server that wait for the client's response, by id.
+    asked: HashSet<String>,
+    /// Requests of the client that wait for the server's response: id and method, the newest last.
+    requested: VecDeque<(String, String)>,
+    /// Cursors of the events that went to the client, the newest last.
+    cursors: VecDeque<String>,
+    used: Duration,
+}
+
+/// A call under way whose token fixes what it does; dropped when it is done.
+pub(super) struct FixedCall(Arc<Session>);
+
+/// All sessions.
+pub(super) struct Sessions {
+    clock: Arc<dyn Clock>,
+    idle: Duration,
+    most: usize,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+impl Owner {
+    /// The owner that these claims speak of.
+    pub(super) fn of(claims: &ToolCallClaims) -> Self {
+        let (Confirmation::Jkt(key) | Confirmation::X5tS256(key)) = &claims.cnf;
+        Self {
+            person: claims.sub.clone(),
+            client: claims.client_id.clone(),
+            actors: claims.act.iter().flat_map(Actor::chain).map(str::to_owned).collect(),
+            key: key.clone(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn named(person: &str) -> Self {
+        let [client, key] = ["platform", "key"].map(str::to_owned);
+        Self { person: person.to_owned(), client, actors: Vec::new(), key }
+    }
+}
+
+impl Session {
+    /// Notes that the server asks something. False if it asks too much, or what a call's token fixes could be
+    /// steered by the answer.
+    pub(super) fn note_asked(&self, id: &Value) -> bool {
+        let mut state = self.state();
+        if self.fixed_calls.load(Ordering::SeqCst) > 0 || state.asked.len() >= MAX_ASKED {
+            return false;
+        }
+        state.asked.insert(id.to_string())
+    }
+
+    /// The client answers what the server asked. Once.
+    pub(super) fn take_asked(&self, id: &Value) -> Result<(), Failure> {
+        if self.state().asked.remove(&id.to_string()) { Ok(()) } else { Err(Failure::NotAsked) }
+    }
+
+    /// Notes a request of the client, so that its response is known even on a resumed stream.
+    pub(super) fn note_requested(&self, id: &Value, method: &str) {
+        let mut state = self.state();
+        if state.requested.len() >= MAX_REQUESTED {
+            state.requested.pop_front();
+        }
+        state.requested.push_back((id.to_string(), method.to_owned()));
+    }
+
+    /// The method of a request that has no response yet; from now on it has.
+    pub(super) fn take_requested(&self, id: &Value) -> Option<String> {
+        let (mut state, id) = (self.state(), id.to_string());
+        let at = state.requested.iter().position(|(requested, _)| *requested == id)?;
+        state.requested.remove(at).map(|(_, method)| method)
+    }
+
+    /// Notes that an event goes to the client.
+    pub(super) fn note_cursor(&self, cursor: &str) {
+        let mut state = self.state();
+        if state.cursors.len() >= MAX_CURSORS {
+            state.cursors.pop_front();
+        }
+        state.cursors.push_back(cursor.to_owned());
+    }
+
+    /// Whether an event with this cursor went to the client in this session: only such a stream is resumed.
+    pub(super) fn knows_cursor(&self, cursor: &str) -> bool {
+        self.state().cursors.iter().any(|known| known == cursor)
+    }
+
+    /// A call begins whose token fixes its arguments: while it runs, the server may ask the client nothing that would
+    /// steer it past what was decided.
+    pub(super) fn begin_fixed_call(self: &Arc<Self>) -> FixedCall {
+        self.fixed_calls.fetch_add(1, Ordering::SeqCst);
+        FixedCall(Arc::clone(self))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for FixedCall {
+    fn drop(&mut self) {
+        self.0.fixed_calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(clock: Arc<dyn Clock>, most: usize, idle: Duration) -> Self {
+        Self { clock, idle, most, sessions: Mutex::default() }
+    }
+
+    /// Whether there is room for one more.
+    pub(super) fn has_room(&self) -> bool {
+        self.all().len() < self.most
+    }
+
+    /// Begins a session.
+    pub(super) fn begin(&self, owner: Owner, channel: Arc<dyn Channel>) -> Result<Arc<Session>, Failure> {
+        let id = self.clock.unique_id();
+        let state = Mutex::new(State { used: self.clock.uptime(), ..State::default() });
+        let session = Session { id: id.clone(), channel, owner, fixed_calls: AtomicUsize::new(0), state };
+        let session = Arc::new(session);
+        let mut sessions = self.all();
+        let of_owner = sessions.values().filter(|other| other.owner == session.owner).count();
+        if sessions.len() >= self.most || of_owner >= MAX_OF_ONE_OWNER {
+            return Err(Failure::Full);
+        }
+        sessions.insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// The session with this id, if it is this owner's. Another's answers as one that never was.
+    pub(super) fn find(&self, id: &str, owner: &Owner) -> Result<Arc<Session>, Failure> {
+        let session = self.all().get(id).cloned().filter(|session| session.owner == *owner);
+        let session = session.ok_or(Failure::UnknownSession)?;
+        session.state().used = self.clock.uptime();
+        Ok(session)
+    }
+
+    /// Forgets a session.
+    pub(super) fn forget(&self, id: &str) {
+        self.all().remove(id);
+    }
+
+    /// Takes out the sessions that were idle for too long.
+    pub(super) fn take_idle(&self) -> Vec<Arc<Session>> {
+        let now = self.clock.uptime();
+        // A session that is in use elsewhere (a stream, a call) is not idle.
+        let is_idle = |session: &Arc<Session>| {
+            Arc::strong_count(session) == 1 && now.saturating_sub(session.state().used) > self.idle
+        };
+        let mut sessions = self.all();
+        let idle: Vec<String> =
+            sessions.iter().filter(|(_, session)| is_idle(session)).map(|(id, _)| id.clone()).collect();
+        idle.iter().filter_map(|id| sessions.remove(id)).collect()
+    }
+
+    /// Takes out all of them.
+    pub(super) fn take_all(&self) -> Vec<Arc<Session>> {
+        self.all().drain().map(|(_, session)| session).collect()
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const MAX_OF_ONE_OWNER: usize = 64;
+const MAX_ASKED: usize = 64;
+const MAX_REQUESTED: usize = 256;
+const MAX_CURSORS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tests::{Deaf, HandClock};
+    use serde_json::json;
+
+    fn sessions(most: usize) -> (Arc<HandClock>, Sessions) {
+        let clock = Arc::new(HandClock::default());
+        (clock.clone(), Sessions::new(clock, most, Duration::from_secs(60)))
+    }
+
+    #[test]
+    fn a_session_is_its_owners_alone() {
+        let (_, sessions) = sessions(10);
+        let alice = Owner::named("alice");
+        let session = sessions.begin(alice.clone(), Arc::new(Deaf)).unwrap();
+        assert!(sessions.find(&session.id, &alice).is_ok());
+        let strangers = [
+            Owner::named("bob"),
+            Owner { key: "another".into(), ..alice.clone() },
+            Owner { actors: vec!["agent".into()], ..alice.clone() },
+            Owner { client: "another".into(), ..alice.clone() },
+        ];
+        for stranger in strangers {
+            assert_eq!(sessions.find(&session.id, &stranger).err(), Some(Failure::UnknownSession));
+        }
+        assert_eq!(sessions.find("made-up", &alice).err(), Some(Failure::UnknownSession));
+        sessions.forget(&session.id);
+        assert_eq!(sessions.find(&session.id, &alice).err(), Some(Failure::UnknownSession));
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_end_when_idle() {
+        let (clock, sessions) = sessions(2);
+        let alice = Owner::named("alice");
+        let first = sessions.begin(alice.clone(), Arc::new(Deaf)).unwrap().id.clone();
+        let in_use = sessions.begin(alice.clone(), Arc::new(Deaf)).unwrap();
+        assert_eq!(sessions.begin(alice.clone(), Arc::new(Deaf)).err(), Some(Failure::Full));
+        clock.pass(Duration::from_secs(61));
+        assert_eq!(sessions.take_idle().iter().map(|idle| idle.id.clone()).collect::<Vec<_>>(), [first]);
+        assert!(sessions.find(&in_use.id, &alice).is_ok(), "one that is in use stays");
+    }
+
+    #[test]
+    fn only_what_the_server_asked_is_answered_and_once() {
+        let (_, sessions) = sessions(1);
+        let session = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
+        assert!(session.note_asked(&json!(1)));
+        assert_eq!(session.take_asked(&json!("1")), Err(Failure::NotAsked), "a text is no number");
+        assert_eq!(session.take_asked(&json!(1)), Ok(()));
+        assert_eq!(session.take_asked(&json!(1)), Err(Failure::NotAsked));
+        let fixed = session.begin_fixed_call();
+        assert!(!session.note_asked(&json!(2)), "nothing steers a call that was decided as it stands");
+        drop(fixed);
+        assert!(session.note_asked(&json!(2)));
+        assert!(!session.note_asked(&json!(2)), "an id that waits already");
+    }
+
+    #[test]
+    fn cursors_and_requests_are_known_in_their_session_only() {
+        let (_, sessions) = sessions(2);
+        let one = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
+        let other = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
+        one.note_cursor("e1");
+        assert!(one.knows_cursor("e1") && !other.knows_cursor("e1") && !one.knows_cursor("e2"));
+        one.note_requested(&json!(7), "tools/list");
+        assert_eq!(other.take_requested(&json!(7)), None);
+        assert_eq!(one.take_requested(&json!(7)).as_deref(), Some("tools/list"));
+        assert_eq!(one.take_requested(&json!(7)), None);
+    }
+}

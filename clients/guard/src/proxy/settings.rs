@@ -1,0 +1,159 @@
+//! What a proxy is told by its operator.
+
+use crate::GuardConfig;
+use std::{path::PathBuf, time::Duration};
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Settings of a proxy.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// The guard's own.
+    pub guard: GuardConfig,
+    /// The server behind it.
+    pub upstream: UpstreamKind,
+    /// How much each caller may.
+    pub limits: Limits,
+    /// How long a stream of the server's messages may last; a client resumes it.
+    pub stream_timeout: Duration,
+    /// How much may go over one stream, in bytes.
+    pub max_stream_bytes: usize,
+    /// How often the guard lists the server's tools, whether told of a change or not.
+    pub relist_every: Duration,
+    /// How long a session may be idle.
+    pub session_idle: Duration,
+    /// How many sessions there may be.
+    pub max_sessions: usize,
+}
+
+/// The kinds of server that a proxy can stand before.
+#[derive(Debug, Clone)]
+pub enum UpstreamKind {
+    /// One that speaks Streamable HTTP.
+    Http(HttpUpstream),
+    /// A program that speaks over stdin and stdout, started by the guard.
+    Stdio(StdioUpstream),
+}
+
+/// A server that speaks Streamable HTTP, and how the guard proves itself to it.
+#[derive(Clone)]
+pub struct HttpUpstream {
+    /// Its MCP endpoint.
+    pub url: Url,
+    /// A header that tells it who asks: name, and a value that nobody else knows.
+    pub secret: Option<(String, Zeroizing<String>)>,
+    /// Certificates that its own must come from, instead of the system's (PEM).
+    pub ca_pem: Option<Vec<u8>>,
+    /// The guard's certificate and key (PEM, both in one).
+    pub identity_pem: Option<Zeroizing<Vec<u8>>>,
+    /// How long an answer may take to begin, and one that is no stream to end.
+    pub answer_timeout: Duration,
+    /// The longest message from it, in bytes.
+    pub max_answer_bytes: usize,
+}
+
+/// A program that speaks over stdin and stdout.
+#[derive(Clone)]
+pub struct StdioUpstream {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// All of its environment.
+    pub environment: Vec<(String, Zeroizing<String>)>,
+    /// The folder in which it runs; this process's if none.
+    pub folder: Option<PathBuf>,
+    /// How many run at once: one for each session, one for the guard itself.
+    pub max_processes: usize,
+    /// How long an answer may take.
+    pub answer_timeout: Duration,
+    /// The longest line from it, in bytes.
+    pub max_answer_bytes: usize,
+}
+
+/// How much each caller may.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls a minute of one tool by one person.
+    pub calls_per_minute: u32,
+    /// How many of them at once.
+    pub burst: u32,
+    /// Requests under way of one caller (person, actors, key).
+    pub concurrent: usize,
+}
+
+/// Why a proxy cannot be made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The public URL is none.
+    #[error("public URL: {0}")]
+    PublicUrl(String),
+    /// Certificates or keys for the server cannot be read.
+    #[error("certificates for the server: {0}")]
+    Certificates(String),
+    /// The system has no randomness.
+    #[error("no randomness")]
+    NoRandomness,
+}
+
+impl ProxySettings {
+    /// Settings with the defaults.
+    pub fn new(guard: GuardConfig, upstream: UpstreamKind) -> Self {
+        Self {
+            guard,
+            upstream,
+            limits: Limits { calls_per_minute: 120, burst: 30, concurrent: 16 },
+            stream_timeout: Duration::from_secs(3600),
+            max_stream_bytes: 64 * 1024 * 1024,
+            relist_every: Duration::from_secs(30),
+            session_idle: Duration::from_secs(1800),
+            max_sessions: 10_000,
+        }
+    }
+}
+
+impl HttpUpstream {
+    /// The server at `url`, with the defaults.
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            secret: None,
+            ca_pem: None,
+            identity_pem: None,
+            answer_timeout: DEFAULT_ANSWER_TIMEOUT,
+            max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+        }
+    }
+}
+
+impl StdioUpstream {
+    /// The program, with the defaults and an empty environment.
+    pub fn new(program: PathBuf, arguments: Vec<String>) -> Self {
+        Self {
+            program,
+            arguments,
+            environment: Vec::new(),
+            folder: None,
+            max_processes: 16,
+            answer_timeout: DEFAULT_ANSWER_TIMEOUT,
+            max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+        }
+    }
+}
+
+// Secrets stay out of logs.
+impl std::fmt::Debug for HttpUpstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpUpstream").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for StdioUpstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StdioUpstream").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;

@@ -1,0 +1,84 @@
+//! Requests without a body, in versions of MCP with sessions: `GET` listens, `DELETE` ends the session.
+
+use super::{
+    Proxy,
+    events::is_cursor,
+    failure::Failure,
+    passage::{fields, trace},
+    relay::EventBody,
+    reply::{self, Trouble},
+    screen::Screen,
+    session::{Owner, Session},
+    versions::Manner,
+};
+use crate::{IncomingCall, VerifiedStream};
+use axum::body::Body;
+use http::{HeaderMap, Response};
+use std::sync::Arc;
+
+/// Serves one GET: the server's messages in a session, or a broken stream of it from a cursor on.
+pub(super) async fn get(proxy: Arc<Proxy>, headers: HeaderMap) -> Result<Response<Body>, Trouble> {
+    let fields = fields(&headers)?;
+    let call = proxy.bare_call("GET", &fields);
+    let (stream, session) = owned(&proxy, &call).await?;
+    let cursor = call.single("last-event-id").map_err(|_| Failure::MalformedHeader)?;
+    // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
+    if cursor.is_some_and(|cursor| !is_cursor(cursor) || !session.knows_cursor(cursor)) {
+        return Err(Failure::UnknownSession.into());
+    }
+    let under_way = proxy.meter.enter(&Owner::of(stream.claims()))?;
+    let trace = trace(&proxy, &call, &Manner::InSession(session.id.clone()));
+    let messages = session.channel.listen(cursor, &trace).await?;
+    let screen = Screen {
+        guard: Arc::clone(&proxy.guard),
+        watch: Arc::clone(&proxy.watch),
+        clock: Arc::clone(&proxy.clock),
+        claims: stream.claims().clone(),
+        asked: None,
+        session: Some(Arc::clone(&session)),
+    };
+    let relay = proxy.relay(screen, Arc::clone(&session.channel), trace);
+    let (client, body) = EventBody::channel();
+    tokio::spawn(async move {
+        let _held = under_way;
+        relay.run(messages, client).await;
+    });
+    let mut response = reply::events(body);
+    reply::set(&mut response, "dpop-nonce", stream.next_nonce());
+    Ok(response)
+}
+
+/// Serves one DELETE.
+pub(super) async fn delete(proxy: Arc<Proxy>, headers: HeaderMap) -> Result<Response<Body>, Trouble> {
+    let fields = fields(&headers)?;
+    let call = proxy.bare_call("DELETE", &fields);
+    let (stream, session) = owned(&proxy, &call).await?;
+    proxy.sessions.forget(&session.id);
+    session.channel.end().await;
+    let mut response = reply::empty(204);
+    reply::set(&mut response, "dpop-nonce", stream.next_nonce());
+    Ok(response)
+}
+
+/// The caller, and the session that he names, which is his.
+async fn owned(proxy: &Proxy, call: &IncomingCall<'_>) -> Result<(VerifiedStream, Arc<Session>), Trouble> {
+    let stream = proxy.guard.verify_stream(call).await?;
+    let id = call.single("mcp-session-id").map_err(|_| Failure::MalformedHeader)?;
+    // Without a session there is nothing to listen to: none that is bound to its caller.
+    let id = id.ok_or(Failure::NoStream)?;
+    let session = proxy.sessions.find(id, &Owner::of(stream.claims()))?;
+    Ok((stream, session))
+}
+
+impl Proxy {
+    fn bare_call<'a>(&self, method: &'a str, headers: &'a [(&'a str, &'a str)]) -> IncomingCall<'a> {
+        IncomingCall {
+            method,
+            headers,
+            body: b"",
+            client_certificate: None,
+            uptime: self.clock.uptime(),
+            now_seconds: self.clock.now_seconds(),
+        }
+    }
+}

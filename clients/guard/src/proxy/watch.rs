@@ -1,0 +1,283 @@
+//! The guard's own eyes on the server: which versions it speaks, and which tools it lists now.
+
+use super::{
+    Proxy,
+    failure::Failure,
+    screen::LIST_CHANGED,
+    server::{Answer, Channel, Outgoing, Trace},
+    versions::{LEGACY, MODERN},
+};
+use crate::{Event, EventKind};
+use deputize_call::{digest::tool_digest, json::Object};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+/// What is known of the server besides its tools.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    again: Notify,
+    era: RwLock<Option<Era>>,
+}
+
+/// Which versions of MCP a server speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Era {
+    /// Whether it speaks the stateless version.
+    pub(super) modern: bool,
+    /// All versions that it is known to speak.
+    pub(super) versions: Vec<String>,
+    /// What it says of itself.
+    pub(super) server_info: Value,
+}
+
+/// The guard's own conversation with the server.
+struct Own {
+    channel: Arc<dyn Channel>,
+    modern: bool,
+    next_id: u64,
+    listening: Option<JoinHandle<()>>,
+}
+
+/// What was seen at the last look.
+#[derive(Default)]
+struct Seen {
+    digests: Option<BTreeSet<String>>,
+    drifted: Vec<(String, Value)>,
+}
+
+impl Watch {
+    /// The server's tools may have changed.
+    pub(super) fn look_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// What the server speaks, once it was asked.
+    pub(super) fn era(&self) -> Option<Era> {
+        self.era.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Looks at the server's tools at once, whenever it says that they changed, and now and then; until `stop`.
+pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
+    let (mut own, mut seen, mut failures) = (None, Seen::default(), 0_u32);
+    loop {
+        let wait = match look(&proxy, &mut own).await {
+            Ok(tools) => {
+                failures = 0;
+                proxy.breaker.succeeded();
+                note(&proxy, &mut seen, &tools);
+                proxy.relist_every
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "server's tools not listed");
+                proxy.breaker.failed();
+                end(own.take()).await;
+                failures = failures.saturating_add(1);
+                proxy.relist_every.min(FIRST_RETRY.saturating_mul(1 << failures.min(6)))
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = proxy.watch.again.notified() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    end(own).await;
+}
+
+async fn look(proxy: &Arc<Proxy>, own: &mut Option<Own>) -> Result<Vec<Object>, Failure> {
+    if own.is_none() {
+        *own = Some(connect(proxy).await?);
+    }
+    let own = own.as_mut().ok_or(Failure::Unreachable)?;
+    let mut tools = Vec::new();
+    let mut cursor = None;
+    for _ in 0..MAX_PAGES {
+        let params = cursor.map_or_else(|| json!({}), |cursor: Value| json!({ "cursor": cursor }));
+        let mut result = own.ask(proxy, "tools/list", params).await?;
+        let Some(Value::Array(page)) = result.remove("tools") else {
+            return Err(Failure::Broken("a list of tools without tools"));
+        };
+        tools.extend(page.into_iter().filter_map(|tool| match tool {
+            Value::Object(tool) => Some(tool),
+            _ => None,
+        }));
+        match result.remove("nextCursor") {
+            Some(next @ Value::String(_)) => cursor = Some(next),
+            _ => return Ok(tools),
+        }
+    }
+    Err(Failure::TooLarge)
+}
+
+/// Asks as the newest version would; whoever does not understand that is asked as the older ones would.
+async fn connect(proxy: &Arc<Proxy>) -> Result<Own, Failure> {
+    let channel = proxy.server.open().await?;
+    let mut own = Own { channel, modern: true, next_id: 0, listening: None };
+    let probe = tokio::time::timeout(PROBE_TIMEOUT, own.ask(proxy, "server/discover", json!({}))).await;
+    let era = match probe {
+        Ok(Ok(result)) if discovered(&result).is_some() => discovered(&result),
+        Ok(Err(failure @ (Failure::Unreachable | Failure::GuardRefused))) => return Err(failure),
+        _ => None,
+    };
+    let era = match era {
+        Some(era) => era,
+        None => {
+            own.modern = false;
+            own.initialize(proxy).await?
+        }
+    };
+    tracing::info!(versions = ?era.versions, "server found");
+    *proxy.watch.era.write().unwrap_or_else(PoisonError::into_inner) = Some(era);
+    Ok(own)
+}
+
+fn discovered(result: &Object) -> Option<Era> {
+    let versions = result.get("supportedVersions")?.as_array()?;
+    let versions: Vec<String> = versions.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    let info = result.get("_meta").and_then(|meta| meta.get("io.modelcontextprotocol/serverInfo"));
+    let modern = versions.iter().any(|version| version == MODERN);
+    modern.then(|| Era { modern, versions, server_info: info.cloned().unwrap_or_default() })
+}
+
+impl Own {
+    async fn initialize(&mut self, proxy: &Arc<Proxy>) -> Result<Era, Failure> {
+        let client = json!({ "name": "deputize-guard", "version": env!("CARGO_PKG_VERSION") });
+        let params = json!({ "protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": client });
+        let result = self.ask(proxy, "initialize", params).await?;
+        let version = result.get("protocolVersion").and_then(Value::as_str);
+        let version = version.ok_or(Failure::Broken("no protocolVersion"))?.to_owned();
+        self.channel.settle_version(&version);
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        self.channel.send(Outgoing::own(&ready, &trace(proxy, None))).await?;
+        self.listen(proxy);
+        // Who speaks one version is held to speak the older ones: what it makes of them is its own to say.
+        let known = LEGACY.iter().position(|known| *known == version).unwrap_or_default();
+        let versions = LEGACY.iter().skip(known).map(|version| (*version).to_owned()).collect();
+        let server_info = result.get("serverInfo").cloned().unwrap_or_default();
+        Ok(Era { modern: false, versions, server_info })
+    }
+
+    /// Hears that tools changed. A server that offers no stream is only looked at now and then.
+    fn listen(&mut self, proxy: &Arc<Proxy>) {
+        let (channel, proxy) = (Arc::clone(&self.channel), Arc::clone(proxy));
+        self.listening = Some(tokio::spawn(async move {
+            let trace = trace(&proxy, None);
+            let Ok(mut messages) = channel.listen(None, &trace).await else { return };
+            while let Some(Ok(said)) = messages.next().await {
+                let method = said.message.as_ref().and_then(|message| message.get("method")?.as_str());
+                if method == Some(LIST_CHANGED) {
+                    proxy.watch.look_again();
+                }
+            }
+            // It broke off: what was missed meanwhile is seen by looking.
+            proxy.watch.look_again();
+        }));
+    }
+
+    /// Asks for something and waits for its result.
+    async fn ask(&mut self, proxy: &Arc<Proxy>, method: &str, mut params: Value) -> Result<Object, Failure> {
+        self.next_id += 1;
+        let id = json!(format!("guard-{}", self.next_id));
+        if let Some(params) = params.as_object_mut().filter(|_| self.modern) {
+            let client = json!({ "name": "deputize-guard", "version": env!("CARGO_PKG_VERSION") });
+            params.insert(
+                "_meta".to_owned(),
+                json!({
+                    "io.modelcontextprotocol/protocolVersion": MODERN,
+                    "io.modelcontextprotocol/clientInfo": client,
+                    "io.modelcontextprotocol/clientCapabilities": {},
+                }),
+            );
+        }
+        let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let version = self.modern.then_some(MODERN);
+        let asked = self.channel.send(Outgoing::own(&message, &trace(proxy, version)));
+        let answer = async {
+            match asked.await? {
+                Answer::One(message) => Ok(message),
+                Answer::Many(mut messages) => {
+                    while let Some(said) = messages.next().await {
+                        match said?.message {
+                            Some(message) if message.get("id") == Some(&id) => return Ok(message),
+                            _ => {}
+                        }
+                    }
+                    Err(Failure::Broken("a stream without a response"))
+                }
+                Answer::Accepted | Answer::Rejected(..) => Err(Failure::Broken("no result")),
+            }
+        };
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| Failure::TimedOut)?;
+        match answered? {
+            mut message if message.get("id") == Some(&id) => match message.remove("result") {
+                Some(Value::Object(result)) => Ok(result),
+                _ => Err(Failure::Broken("no result")),
+            },
+            _ => Err(Failure::Broken("the response to another request")),
+        }
+    }
+}
+
+async fn end(own: Option<Own>) {
+    let Some(own) = own else { return };
+    if let Some(listening) = &own.listening {
+        listening.abort();
+    }
+    own.channel.end().await;
+}
+
+/// Holds the list against what was approved, and tells what is new about it.
+fn note(proxy: &Arc<Proxy>, seen: &mut Seen, tools: &[Object]) {
+    let observed = proxy.guard.observe_tools(tools);
+    let digests: BTreeSet<String> =
+        tools.iter().filter_map(|tool| tool_digest(tool).ok()).map(|digest| digest.to_string()).collect();
+    if seen.digests.as_ref() != Some(&digests) {
+        let counts = json!({
+            "approved": observed.approved.len(), "drifted": observed.drifted.len(), "unknown": observed.unknown.len(),
+        });
+        tracing::info!(
+            approved = observed.approved.len(),
+            drifted = observed.drifted.len(),
+            unknown = observed.unknown.len(),
+            "server's tools listed"
+        );
+        let listed = Event { detail: Some(counts), ..Event::new(EventKind::ListChanged) };
+        proxy.reports.report(listed);
+        seen.digests = Some(digests);
+    }
+    let drifted = proxy.guard.drift_of(tools, proxy.clock.now_seconds());
+    for (tool, changes) in drifted.iter().filter(|drift| !seen.drifted.contains(drift)) {
+        tracing::warn!(tool, "tool is no longer what was approved: its calls are refused");
+        let (tool, detail) = (Some(tool.clone()), Some(bounded(changes)));
+        proxy.reports.report(Event { tool, detail, ..Event::new(EventKind::Drifted) });
+    }
+    seen.drifted = drifted;
+}
+
+/// At most 4 KiB of it: else only which members changed.
+fn bounded(changes: &Value) -> Value {
+    if changes.to_string().len() <= MAX_DETAIL_BYTES {
+        return changes.clone();
+    }
+    json!({ "changed": changes.as_object().map(|members| members.keys().collect::<Vec<_>>()) })
+}
+
+fn trace(proxy: &Proxy, version: Option<&str>) -> Trace {
+    let request_id = proxy.clock.unique_id();
+    Trace { traceparent: None, request_id, version: version.map(str::to_owned) }
+}
+
+const MAX_PAGES: usize = 50;
+const MAX_DETAIL_BYTES: usize = 4096;
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
