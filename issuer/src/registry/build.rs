@@ -1,7 +1,7 @@
 //! From files to the registry: every rule is checked, every broken one reported.
 
 use super::{
-    Downstream, Registry, RegistryError, Server, ServerRecord, Tier, Tool, ToolRecord, Verifier,
+    Downstream, Package, Registry, RegistryError, Server, ServerRecord, Tier, Tool, ToolRecord, Verifier,
     resource::{check_resource, comparison_key},
 };
 use deputize_call::{
@@ -23,6 +23,7 @@ pub(super) fn build(records: Vec<ServerRecord>) -> Result<Registry, Vec<Registry
         return Err(problems.0);
     }
     let digest = registry_digest(&records);
+    let (records, proposed): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.approved);
     let mut servers = BTreeMap::new();
     let (mut ids, mut resources) = (BTreeSet::new(), BTreeSet::new());
     for record in records {
@@ -39,10 +40,12 @@ pub(super) fn build(records: Vec<ServerRecord>) -> Result<Registry, Vec<Registry
         }
     }
     for server in servers.values() {
-        check_downstream(server, &servers, &mut problems);
+        check_downstream(server, &servers, &proposed, &mut problems);
     }
     match digest {
-        Some(digest) if problems.0.is_empty() => Ok(Registry { servers, digest }),
+        Some(digest) if problems.0.is_empty() => {
+            Ok(Registry { servers, proposed, seals: Vec::new(), digest })
+        }
         Some(_) => Err(problems.0),
         None => {
             problems.server("", "the registry cannot be digested: a number in it is out of range");
@@ -77,11 +80,31 @@ fn check_server(record: &ServerRecord, problems: &mut Problems) {
     {
         problem("client_id must be 1–256 printable ASCII characters and not begin with `user:`".into());
     }
+    for package in &record.packages {
+        check_package(package, &mut problem);
+    }
     if record.last_review.as_deref().is_some_and(|day| !is_day(day)) {
         problem("last_review must be a day, YYYY-MM-DD".into());
     }
     if record.tools.len() > MAX_TOOLS {
         problem(format!("has more than {MAX_TOOLS} tools"));
+    }
+}
+
+/// A package is pinned to one version, and where its digest is known to one file (S-58).
+fn check_package(package: &Package, problem: &mut impl FnMut(String)) {
+    let name = &package.identifier;
+    let plain = |text: &String| matches(text, 1..=512, |c| c.is_ascii_graphic());
+    if !plain(&package.registry) || !plain(name) || !package.version.iter().all(plain) {
+        problem(format!("package {name:?}: registry, identifier and version are 1–512 printable characters"));
+    }
+    let is_range = |version: &String| version == "latest" || version.contains(['^', '~', '*', '<', '>', '|']);
+    if package.version.as_ref().is_some_and(is_range) {
+        problem(format!("package {name:?}: version must be one version, no range and not `latest`"));
+    }
+    let is_digest = |text: &String| matches(text, 64..=64, |c| matches!(c, '0'..='9' | 'a'..='f'));
+    if !package.sha256.iter().all(is_digest) {
+        problem(format!("package {name:?}: sha256 must be 64 hexadecimal digits in lower case"));
     }
 }
 
@@ -195,7 +218,12 @@ fn pin_manifest(
 }
 
 /// A next hop leads to a registered tool of the same tenant, at a level at which that tool can be called.
-fn check_downstream(server: &Server, servers: &BTreeMap<String, Arc<Server>>, problems: &mut Problems) {
+fn check_downstream(
+    server: &Server,
+    servers: &BTreeMap<String, Arc<Server>>,
+    proposed: &[ServerRecord],
+    problems: &mut Problems,
+) {
     for tool in server.tools.values() {
         let mut of_tool = ToolProblems { server: &server.record.id, tool: &tool.name, problems };
         if tool.record.downstream.len() > MAX_DOWNSTREAM {
@@ -208,6 +236,10 @@ fn check_downstream(server: &Server, servers: &BTreeMap<String, Arc<Server>>, pr
                 of_tool.add(format!("downstream {to:?}, tool {name:?} is listed twice"));
             }
             let Some(target) = servers.get(to) else {
+                if proposed.iter().any(|record| record.resource == *to) {
+                    // Until it is approved again it gets no tokens, by this way either.
+                    continue;
+                }
                 of_tool.add(format!("downstream {to:?} is not a registered server"));
                 continue;
             };

@@ -1,23 +1,35 @@
 //! The registry: which servers and tools exist, in the form in which they were approved (S-13, S-14). A tool
 //! that is not here cannot get a token (S-16).
 
+pub mod approval;
 mod build;
 pub mod diff;
+pub mod propose;
+pub mod publisher;
 mod record;
 mod resource;
+pub mod review;
+pub mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use record::{DataClass, Downstream, Effect, ServerRecord, Tier, ToolRecord, Verifier};
+pub use record::{
+    DataClass, Downstream, Effect, Package, Publisher, ServerRecord, Tier, ToolRecord, Verifier,
+};
 pub use resource::{check_resource, is_cloud_audience};
 
 use deputize_call::{digest::Digest, level::Level, schema::PinnedSchema};
 use std::{collections::BTreeMap, sync::Arc};
 
+use approval::Seal;
+
 /// Every approved server, by resource URI. Immutable: a reload makes a new one.
 #[derive(Debug)]
 pub struct Registry {
     servers: BTreeMap<String, Arc<Server>>,
+    /// Records that nobody has approved: shown to operators, and to nobody else.
+    proposed: Vec<ServerRecord>,
+    seals: Vec<Seal>,
     digest: Digest,
 }
 
@@ -59,9 +71,24 @@ pub struct RegistryError {
 }
 
 impl Registry {
-    /// Checks and pins all records; every problem found is reported, not only the first.
+    /// Checks and pins all approved records; every problem found is reported, not only the first. Records that are
+    /// only proposed are kept apart, whatever is wrong with them: they stop nothing and allow nothing.
     pub fn build(records: Vec<ServerRecord>) -> Result<Self, Vec<RegistryError>> {
         build::build(records)
+    }
+    /// With the approvals that were verified for its records.
+    #[must_use]
+    pub fn sealed(mut self, seals: Vec<Seal>) -> Self {
+        self.seals = seals;
+        self
+    }
+    /// Who approved which version; empty where approvals need no signature.
+    pub fn seals(&self) -> &[Seal] {
+        &self.seals
+    }
+    /// Records that nobody has approved yet.
+    pub fn proposed(&self) -> &[ServerRecord] {
+        &self.proposed
     }
     /// The server with this resource URI, compared exactly.
     pub fn server(&self, resource: &str) -> Option<&Arc<Server>> {

@@ -1,10 +1,11 @@
 //! What a registry file says of a server and its tools. One file a server, YAML or JSON.
 
 use deputize_call::{digest::Digest, json::Object, level::Level};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One MCP server (S-13, S-14).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerRecord {
     /// Short canonical id, unique in the registry: lower-case letters, digits, `-`.
@@ -22,6 +23,12 @@ pub struct ServerRecord {
     /// Where its source is.
     #[serde(default)]
     pub source_repository: Option<String>,
+    /// The packages in which it is distributed, each pinned (S-58).
+    #[serde(default)]
+    pub packages: Vec<Package>,
+    /// Whose signature over the manifest was verified when it was imported (S-17).
+    #[serde(default)]
+    pub publisher: Option<Publisher>,
     /// `production`, `staging`, `development`, …
     pub environment: String,
     /// Sensitivity of what it handles: `public`, `internal`, `confidential`, `restricted`.
@@ -37,6 +44,9 @@ pub struct ServerRecord {
     /// Names of credentials that the server holds or is given.
     #[serde(default)]
     pub credentials: Vec<String>,
+    /// `false` for a server that is only proposed: until somebody has approved it, it gets no tokens (S-16).
+    #[serde(default = "yes")]
+    pub approved: bool,
     /// A disabled server gets no tokens.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -45,19 +55,21 @@ pub struct ServerRecord {
     pub last_review: Option<String>,
     /// Digest of the whole manifest as approved; checked against the tools below.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub manifest_digest: Option<Digest>,
     /// Its approved tools.
     pub tools: Vec<ToolRecord>,
 }
 
 /// One approved tool.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolRecord {
     /// Risk tier.
     pub tier: Tier,
     /// The least binding level; by default what the tier demands. Never below it.
     #[serde(default)]
+    #[schemars(with = "Option<LevelName>")]
     pub level: Option<Level>,
     /// What it does to the world.
     pub effect: Effect,
@@ -83,6 +95,7 @@ pub struct ToolRecord {
     #[serde(default = "yes")]
     pub enabled: bool,
     /// Digest of `definition` as approved: a changed definition without a changed digest is refused at load.
+    #[schemars(with = "String")]
     pub tool_digest: Digest,
     /// The definition as the server's `tools/list` gives it: `name`, `description`, `inputSchema`, …
     pub definition: Object,
@@ -92,7 +105,7 @@ pub struct ToolRecord {
 }
 
 /// A next hop that a tool may make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Downstream {
     /// Resource URI of the next server.
@@ -100,11 +113,50 @@ pub struct Downstream {
     /// Tool there.
     pub tool: String,
     /// The highest (tightest) level that may be asked for there; the tool's own least level still holds.
+    #[schemars(with = "LevelName")]
     pub level: Level,
 }
 
+/// A package of the server in some package registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Kind of the package registry: `npm`, `pypi`, `oci`, `nuget`, `mcpb`.
+    pub registry: String,
+    /// Its name there, or where it is downloaded.
+    pub identifier: String,
+    /// Exactly this version; no range, not `latest`.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// SHA-256 of the package file, hexadecimal.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// Who signed a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Publisher {
+    /// The server's name as its publisher signed it.
+    pub name: String,
+    /// Its version as the publisher signed it.
+    pub version: String,
+    /// Thumbprint (RFC 7638) of the publisher's key.
+    pub key: String,
+}
+
+/// The names of the binding levels, for the schema of records.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "stands for `Level`, whose crate knows nothing of schemas of records")]
+enum LevelName {
+    L0,
+    L1,
+    L2,
+    L3,
+}
+
 /// Risk tier (S-15). Ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the tiers are documented where their controls are: Tier::least_level")]
 pub enum Tier {
@@ -115,7 +167,7 @@ pub enum Tier {
 }
 
 /// Sensitivity. Ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual four classes")]
 pub enum DataClass {
@@ -126,7 +178,7 @@ pub enum DataClass {
 }
 
 /// Read, draft and execute are separate (S-41).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Changes nothing.
@@ -138,7 +190,7 @@ pub enum Effect {
 }
 
 /// What verifies tokens in front of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verifier {
     /// A guard of ours: sees the call, redeems L3.

@@ -276,3 +276,37 @@ fn every_problem_is_reported() {
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert_eq!(problems[1].to_string(), "server \"CRM\", tool \"refund\": lifetime_seconds must be 30–120");
 }
+
+#[test]
+fn what_is_only_proposed_is_kept_apart_and_stops_nothing() {
+    let proposed = |server: Value| set(server, "/approved", json!(false));
+    let registry = build(vec![crm(), proposed(bank())]).unwrap();
+    assert!(registry.server(BANK).is_none() && registry.servers().count() == 1);
+    assert_eq!(registry.proposed()[0].id, "bank");
+    // Neither a broken one nor one beside the approved one of the same name stands in the way.
+    let broken = set(proposed(bank()), "/tools/0/definition/description", json!("changed"));
+    assert!(build(vec![crm(), broken]).is_ok());
+    assert!(build(vec![crm(), proposed(crm())]).unwrap().server(CRM).is_some());
+    // A next hop to it stays as it is, and leads nowhere.
+    let hop = json!([{ "server": BANK, "tool": "balance", "level": "L2" }]);
+    let calling = set(crm(), "/tools/0/downstream", hop);
+    assert!(build(vec![calling, proposed(bank())]).unwrap().server(BANK).is_none());
+}
+
+#[test]
+fn packages_are_pinned() {
+    let with = |version: Value, sha256: Value| {
+        let package =
+            json!({ "registry": "npm", "identifier": "@acme/crm", "version": version, "sha256": sha256 });
+        vec![set(crm(), "/packages", json!([package]))]
+    };
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert!(build(with(json!("1.2.0"), json!(digest))).is_ok());
+    assert!(build(with(json!("1.2.0"), json!(null))).is_ok());
+    for range in ["latest", "^1.2.0", "~1", "1.*", ">=1", ""] {
+        assert!(only_problem(with(json!(range), json!(null))).problem.contains("version"), "{range}");
+    }
+    for wrong in ["abc", &digest.to_uppercase(), &digest.replace('b', "g")] {
+        assert!(only_problem(with(json!("1"), json!(wrong))).problem.contains("sha256"), "{wrong}");
+    }
+}
