@@ -18,6 +18,7 @@ from .message import Call, Message, parse_message
 from .possession import Possession
 from .refusal import Needed, Refusal, Refused
 from .revocation import Revocation, Revocations
+from .sessions import Sessions
 from .settings import GuardSettings
 from .snapshot import PinnedTool, Snapshot, SnapshotRefused
 from .uses import Uses
@@ -82,12 +83,30 @@ class Guard:
         self._revocations = Revocations()
         self._snapshot: Snapshot | None = None
         self._live: dict[str, str] = {}
+        self._observed: ObservedTools | None = None
+        self._sessions = Sessions(self.clock)
         self._started_seconds = self.clock.now_seconds()
 
     @property
     def snapshot(self) -> Snapshot | None:
         """The snapshot in use."""
         return self._snapshot
+
+    @property
+    def observed(self) -> ObservedTools | None:
+        """What the last look at the server's tools showed."""
+        return self._observed
+
+    def approved_tools(self) -> frozenset[str]:
+        """Names of the live tools that are exactly what is approved now: the only ones to be listed."""
+        pinned = self._snapshot.tools if self._snapshot is not None else {}
+        return frozenset(
+            name for name, digest in self._live.items() if name in pinned and pinned[name].tool_digest == digest
+        )
+
+    def begin_session(self, session_id: str, verified: VerifiedCall | VerifiedListing) -> None:
+        """The server began a session for this request: it belongs to who sent it."""
+        self._sessions.remember(session_id, verified.claims)
 
     def install(self, snapshot: Snapshot) -> None:
         """Take a snapshot into use.
@@ -131,7 +150,7 @@ class Guard:
                 live[name] = None
         pinned = self._snapshot.tools if self._snapshot is not None else {}
         self._live = {name: digest for name, digest in live.items() if digest is not None}
-        return ObservedTools(
+        self._observed = ObservedTools(
             approved=tuple(
                 name for name, digest in live.items() if name in pinned and pinned[name].tool_digest == digest
             ),
@@ -140,6 +159,7 @@ class Guard:
             ),
             unknown=tuple(name for name in live if name not in pinned),
         )
+        return self._observed
 
     async def verify(self, call: IncomingCall) -> VerifiedCall | VerifiedListing:
         """Verify one request. Nothing is consumed before everything that can be checked without consuming holds.
@@ -178,6 +198,7 @@ class Guard:
         token, claims = self._possession.verify(call, snapshot.keys)
         if claims.tenant != snapshot.tenant:
             raise Refused("token", "of another tenant")
+        self._sessions.check(call.single("mcp-session-id"), claims)
         next_nonce = self._possession.next_nonce()
         if message.call is None:
             await self._check_listing(claims)

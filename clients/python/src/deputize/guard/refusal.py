@@ -12,6 +12,7 @@ from .settings import GuardSettings
 
 Reason: TypeAlias = Literal[
     "too_large",
+    "too_slow",
     "http_method",
     "media_type",
     "repeated_header",
@@ -156,6 +157,7 @@ def _quotable(text: str) -> str:
 
 _ANSWERS: dict[Reason, _Answer] = {
     "too_large": _Answer(413, "invalid_request", "the body is too large: send less"),
+    "too_slow": _Answer(408, "invalid_request", "the body did not come: send it at once"),
     "http_method": _Answer(405, "invalid_request", "use POST"),
     "media_type": _Answer(415, "invalid_request", "send uncompressed application/json in UTF-8"),
     "repeated_header": _Answer(400, "invalid_request", "a header that may stand once was sent twice"),

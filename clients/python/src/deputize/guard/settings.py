@@ -106,6 +106,36 @@ class GuardSettings:
         return cls.from_mapping(settings)
 
     @classmethod
+    def from_ready_file(cls, path: str | Path, resource: str) -> GuardSettings:
+        """Settings for a server of your own in a development environment.
+
+        Start it with `deputize dev --register RECORD --ready-file PATH`, where the record's `resource` is this one and
+        is also where the server answers.
+
+        Raises:
+            SettingsError: where the file is none, or names no such server.
+        """
+        try:
+            ready = parse_object(Path(path).read_bytes())
+        except (OSError, JsonRefused) as error:
+            raise SettingsError(f"{path}: {error}") from None
+        servers = ready.get("servers")
+        for server in servers if isinstance(servers, list) else []:
+            client = server.get("client") if isinstance(server, dict) else None
+            if isinstance(server, dict) and isinstance(client, dict) and server.get("resource") == resource:
+                return cls.from_mapping(
+                    {
+                        "issuer": ready.get("issuer"),
+                        "resource": resource,
+                        "public_url": resource,
+                        "client_id": client.get("client_id"),
+                        "private_key": client.get("private_jwk"),
+                        "snapshot_keys": ready.get("snapshot_jwks"),
+                    }
+                )
+        raise SettingsError(f"{path}: no server {resource}: start deputize dev with --register and its record")
+
+    @classmethod
     def from_mapping(cls, settings: JsonObject) -> GuardSettings:
         """Read settings as `from_file` does, from their members.
 
