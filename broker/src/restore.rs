@@ -2,7 +2,7 @@
 //! from which, and revocations that a sudden end may have kept from their store.
 
 use deputize_issuer::{
-    lineage::{self, Lineage},
+    lineage::{self, Born, Lineage},
     log::{LogError, LogReader},
     record::{Entry, Kind},
     replay::EmbeddedReplay,
@@ -59,12 +59,14 @@ pub fn from_log(
             // If there are more than fit, the newest are held; older ones could only be refused as unknown.
             && live.len() < lineage::CAPACITY
         {
-            live.push((jti, entry.pjti, exp));
+            live.push((jti, entry.pjti, entry.client.unwrap_or_default(), exp));
         }
     }
     // Parents before their children, who are entered with them.
-    for (jti, parent, exp) in live.into_iter().rev() {
-        if lineage.remember(&jti, parent.as_deref(), None, (exp, now)).is_ok() {
+    for (jti, parent, client_id, expires_at) in live.into_iter().rev() {
+        let born =
+            Born { jti: &jti, parent: parent.as_deref(), person: None, client_id: &client_id, expires_at };
+        if lineage.restore(born) {
             restored.tokens += 1;
         }
     }

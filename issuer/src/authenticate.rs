@@ -135,7 +135,7 @@ async fn prove(
         ),
         _ => None,
     };
-    consume(desk, verified.as_ref(), spent).await.map_err(|error| match error {
+    consume(desk, &client.id, verified.as_ref(), spent).await.map_err(|error| match error {
         IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
         error => error.into(),
     })?;
@@ -155,20 +155,22 @@ fn fresh_proof<'a>(desk: &Desk, proof: PresentedProof<'a>) -> Result<dpop::Unver
 }
 
 /// What may be used once is used up here, and only here. The proof first: its memory is ours alone and certain.
+/// The room for what was used is shared out by client.
 async fn consume(
     desk: &Desk,
+    client_id: &str,
     proof: Option<&dpop::VerifiedProof>,
     assertion: Option<SpentId>,
 ) -> Result<(), IssueError> {
     if let Some(proof) = proof {
-        match desk.proofs.take(proof.tag, desk.clock.uptime()) {
+        match desk.proofs.take_for(client_id, proof.tag, desk.clock.uptime()) {
             Once::First => {}
             Once::Seen => return Err(IssueError::Proof("proof_replayed")),
             Once::Full => return Err(IssueError::Uncertain("proof_memory_full")),
         }
     }
     if let Some(spent) = assertion {
-        match desk.assertions.spend(spent.tag, spent.until).await {
+        match desk.assertions.spend(client_id, spent.tag, spent.until).await {
             Seen::No => {}
             Seen::Yes => return Err(IssueError::ClientAuthentication("assertion_replayed")),
             Seen::Uncertain => return Err(IssueError::Uncertain("assertion_memory_uncertain")),

@@ -22,6 +22,7 @@ use crate::{
     desk::{Desk, Rules},
     error::{DenialReason, IssueError},
     hop,
+    lineage::Born,
     policy::{Binding, Claimed, Facts, Verdict},
     registry::Tier,
     revocation::Revoked,
@@ -265,8 +266,14 @@ fn remember_lineage(
     if !may_have_children && claims.pjti.is_none() {
         return Ok(());
     }
-    let person = Some(Arc::clone(subject.person()));
-    desk.lineage.remember(&claims.jti, claims.pjti.as_deref(), person, (claims.exp, claims.iat))?;
+    let born = Born {
+        jti: &claims.jti,
+        parent: claims.pjti.as_deref(),
+        person: Some(Arc::clone(subject.person())),
+        client_id: &claims.client_id,
+        expires_at: claims.exp,
+    };
+    desk.lineage.remember(born, claims.iat)?;
     if subject.parent().is_some_and(|parent| desk.is_revoked(&parent.claims)) {
         return Err(IssueError::SubjectToken { reason: "subject_token_revoked", detail: String::new() });
     }

@@ -123,7 +123,7 @@ impl ReplayStore for FakeReplay {
     async fn seen(&self, tag: [u8; 16]) -> bool {
         lock(&self.state).spent.contains(&tag)
     }
-    async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
+    async fn spend(&self, _client_id: &str, tag: [u8; 16], _until_seconds: u64) -> Seen {
         let mut state = lock(&self.state);
         if state.uncertain {
             Seen::Uncertain

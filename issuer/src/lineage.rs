@@ -11,48 +11,77 @@ use std::{
 use crate::{error::IssueError, person::Person};
 
 /// Live tokens that may have, or are, children.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lineage {
     live: Mutex<Live>,
 }
 
 #[derive(Debug, Default)]
 struct Live {
+    capacity: usize,
     tokens: HashMap<String, Entry>,
     by_expiry: BTreeSet<(u64, String)>,
+    /// How many each client holds.
+    held: HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    client_id: Arc<str>,
     person: Option<Arc<Person>>,
     parent: Option<String>,
     children: Vec<String>,
 }
 
+/// A token to remember.
+#[derive(Debug, Clone)]
+pub struct Born<'a> {
+    /// Its id.
+    pub jti: &'a str,
+    /// The token that it was made from.
+    pub parent: Option<&'a str>,
+    /// Whom it was made for. Unknown for tokens restored from the log.
+    pub person: Option<Arc<Person>>,
+    /// The client that got it.
+    pub client_id: &'a str,
+    /// When it expires (Unix seconds).
+    pub expires_at: u64,
+}
+
+impl Default for Lineage {
+    fn default() -> Self {
+        Self::with_capacity(CAPACITY)
+    }
+}
+
 impl Lineage {
-    /// Remembers a token until it expires; `person` is unknown for tokens restored from the log.
+    fn with_capacity(capacity: usize) -> Self {
+        Self { live: Mutex::new(Live { capacity, ..Live::default() }) }
+    }
+
+    /// Remembers a token until it expires.
     ///
     /// # Errors
-    /// [`IssueError::Uncertain`] when [`CAPACITY`] live tokens are held: nothing is forgotten early.
-    pub fn remember(
-        &self,
-        jti: &str,
-        parent: Option<&str>,
-        person: Option<Arc<Person>>,
-        (expires_at, now_seconds): (u64, u64),
-    ) -> Result<(), IssueError> {
+    /// [`IssueError::Uncertain`] when [`CAPACITY`] live tokens are held, or this client's share of them: as many as
+    /// there is room left. Nothing is forgotten early.
+    pub fn remember(&self, born: Born<'_>, now_seconds: u64) -> Result<(), IssueError> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.forget_before(now_seconds);
-        if live.tokens.len() >= CAPACITY {
+        if live.held(born.client_id) >= live.room() {
             return Err(IssueError::Uncertain("lineage_full"));
         }
-        if let Some(parent) = parent.and_then(|parent| live.tokens.get_mut(parent)) {
-            parent.children.push(jti.to_owned());
-        }
-        let entry = Entry { person, parent: parent.map(str::to_owned), children: Vec::new() };
-        live.tokens.insert(jti.to_owned(), entry);
-        live.by_expiry.insert((expires_at, jti.to_owned()));
+        live.insert(born);
         Ok(())
+    }
+
+    /// Takes back a token that was remembered before this start, whatever its client's share; whether there was room.
+    pub fn restore(&self, born: Born<'_>) -> bool {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = live.room() > 0;
+        if fits {
+            live.insert(born);
+        }
+        fits
     }
 
     /// The person for whom a live token was made.
@@ -91,6 +120,40 @@ impl Lineage {
 }
 
 impl Live {
+    fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.tokens.len())
+    }
+
+    fn held(&self, client_id: &str) -> usize {
+        self.held.get(client_id).copied().unwrap_or_default()
+    }
+
+    fn insert(&mut self, born: Born<'_>) {
+        let Born { jti, parent, person, client_id, expires_at } = born;
+        // One copy of each client's name, however many tokens it holds.
+        let client_id = match self.held.get_key_value(client_id) {
+            Some((client_id, _)) => Arc::clone(client_id),
+            None => Arc::from(client_id),
+        };
+        *self.held.entry(Arc::clone(&client_id)).or_default() += 1;
+        if let Some(parent) = parent.and_then(|parent| self.tokens.get_mut(parent)) {
+            parent.children.push(jti.to_owned());
+        }
+        let entry = Entry { client_id, person, parent: parent.map(str::to_owned), children: Vec::new() };
+        self.tokens.insert(jti.to_owned(), entry);
+        self.by_expiry.insert((expires_at, jti.to_owned()));
+    }
+
+    fn forget(&mut self, jti: &str) {
+        let Some(entry) = self.tokens.remove(jti) else { return };
+        if let Some(held) = self.held.get_mut(&entry.client_id) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.held.remove(&entry.client_id);
+            }
+        }
+    }
+
     /// In small steps: no request pays for all that a quiet hour has left behind.
     fn forget_before(&mut self, now_seconds: u64) {
         for _ in 0..FORGOTTEN_AT_ONCE {
@@ -99,7 +162,7 @@ impl Live {
                 _ => return,
             }
             if let Some((_, jti)) = self.by_expiry.pop_first() {
-                self.tokens.remove(&jti);
+                self.forget(&jti);
             }
         }
     }
@@ -117,26 +180,47 @@ const FORGOTTEN_AT_ONCE: usize = 64;
 mod tests {
     use super::*;
 
+    fn born<'a>(jti: &'a str, parent: Option<&'a str>) -> Born<'a> {
+        Born { jti, parent, person: None, client_id: "a", expires_at: 100 }
+    }
+
+    #[test]
+    fn one_client_leaves_room_for_others_and_gets_its_own_back() {
+        let lineage = Lineage::with_capacity(100);
+        let of = |client_id: &str, range: std::ops::Range<usize>, now| {
+            let fits = |jti: &String| lineage.remember(Born { client_id, ..born(jti, None) }, now).is_ok();
+            range.map(|n| format!("{client_id}{n}")).take_while(fits).count()
+        };
+        assert_eq!(of("greedy", 0..100, 0), 50);
+        assert_eq!(of("other", 0..10, 0), 10);
+        assert_eq!(of("greedy", 100..101, 0), 0);
+        let before = Born { client_id: "greedy", ..born("before", None) };
+        assert!(lineage.restore(before), "what was held before a start is taken back");
+        let later = 100 + GRACE_SECONDS + 1;
+        assert_eq!(of("greedy", 200..300, later), 50, "what has expired counts no longer");
+    }
+
     #[test]
     fn descendants_are_found_through_every_hop_and_forgotten_after_expiry() {
         let lineage = Lineage::default();
-        lineage.remember("a", None, None, (100, 0)).unwrap();
-        lineage.remember("b", Some("a"), None, (100, 0)).unwrap();
-        lineage.remember("c", Some("b"), None, (100, 0)).unwrap();
-        lineage.remember("x", None, None, (100, 0)).unwrap();
+        lineage.remember(born("a", None), 0).unwrap();
+        lineage.remember(born("b", Some("a")), 0).unwrap();
+        lineage.remember(born("c", Some("b")), 0).unwrap();
+        lineage.remember(born("x", None), 0).unwrap();
         assert_eq!(lineage.with_descendants("a"), ["a", "b", "c"]);
         assert_eq!(lineage.with_ancestors("c").unwrap(), ["c", "b", "a"]);
         assert_eq!(lineage.with_descendants("x"), ["x"]);
-        lineage.remember("y", None, None, (1000, 100 + GRACE_SECONDS + 1)).unwrap();
+        let late = Born { expires_at: 1000, ..born("y", None) };
+        lineage.remember(late, 100 + GRACE_SECONDS + 1).unwrap();
         assert_eq!(lineage.with_descendants("a"), ["a"], "forgotten with its expiry");
     }
 
     #[test]
     fn ancestors_are_followed_to_the_first_and_beyond_the_bound_nothing_is_claimed() {
         let lineage = Lineage::default();
-        lineage.remember("0", None, None, (100, 0)).unwrap();
+        lineage.remember(born("0", None), 0).unwrap();
         for n in 1..=MAX_ANCESTORS + 1 {
-            lineage.remember(&n.to_string(), Some(&(n - 1).to_string()), None, (100, 0)).unwrap();
+            lineage.remember(born(&n.to_string(), Some(&(n - 1).to_string())), 0).unwrap();
         }
         let all = lineage.with_ancestors(&MAX_ANCESTORS.to_string()).unwrap();
         assert_eq!((all.len(), all.last().unwrap().as_str()), (MAX_ANCESTORS + 1, "0"));

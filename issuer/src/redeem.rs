@@ -41,7 +41,7 @@ pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
         let strange = matches!(refusal, NOT_THE_AUDIENCE | NOT_ACTIVE);
         return Ok(Redeemed::No(if strange { NOT_REDEEMABLE } else { refusal }));
     }
-    match desk.redemptions.take(tag(&claims.jti), desk.clock.uptime()) {
+    match desk.redemptions.take_for(&caller.client().id, tag(&claims.jti), desk.clock.uptime()) {
         Once::First => {}
         Once::Seen => {
             record::record_misuse(desk, caller, &claims.jti, "already_used").await?;

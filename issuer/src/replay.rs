@@ -29,8 +29,9 @@ pub enum Seen {
 pub trait ReplayStore: Send + Sync {
     /// Whether `tag` is known to be spent. Spends nothing; a `false` promises nothing.
     async fn seen(&self, tag: [u8; 16]) -> bool;
-    /// Spends `tag`, which need not be remembered after `until_seconds` (Unix time).
-    async fn spend(&self, tag: [u8; 16], until_seconds: u64) -> Seen;
+    /// Spends `tag` for a client, which need not be remembered after `until_seconds` (Unix time). One client cannot
+    /// use up the room of all.
+    async fn spend(&self, client_id: &str, tag: [u8; 16], until_seconds: u64) -> Seen;
 }
 
 /// One machine: tags in memory, rebuilt at boot from the log, where each accepted id is durable before its answer.
@@ -62,12 +63,12 @@ impl ReplayStore for EmbeddedReplay {
     async fn seen(&self, tag: [u8; 16]) -> bool {
         self.tags.contains(tag, self.clock.uptime())
     }
-    async fn spend(&self, tag: [u8; 16], _until_seconds: u64) -> Seen {
+    async fn spend(&self, client_id: &str, tag: [u8; 16], _until_seconds: u64) -> Seen {
         let uptime = self.clock.uptime();
         if self.incomplete.load(Ordering::Relaxed) && uptime <= self.lifetime {
             return Seen::Uncertain;
         }
-        match self.tags.take(tag, uptime) {
+        match self.tags.take_for(client_id, tag, uptime) {
             Once::First => Seen::No,
             Once::Seen => Seen::Yes,
             Once::Full => Seen::Uncertain,
@@ -92,9 +93,24 @@ mod tests {
     async fn what_was_spent_before_the_start_is_spent() {
         let store = EmbeddedReplay::new(Arc::new(TestClock::at_seconds(1_800_000_000)), LIFETIME, 10);
         store.restore([1; 16]);
-        assert_eq!(store.spend([1; 16], 0).await, Seen::Yes);
-        assert_eq!(store.spend([2; 16], 0).await, Seen::No);
-        assert_eq!(store.spend([2; 16], 0).await, Seen::Yes);
+        assert_eq!(store.spend("a", [1; 16], 0).await, Seen::Yes);
+        assert_eq!(store.spend("a", [2; 16], 0).await, Seen::No);
+        assert_eq!(store.spend("a", [2; 16], 0).await, Seen::Yes);
+    }
+
+    #[tokio::test]
+    async fn one_client_leaves_room_for_others() {
+        let store = EmbeddedReplay::new(Arc::new(TestClock::at_seconds(1_800_000_000)), LIFETIME, 10);
+        for tag in 0..5 {
+            assert_eq!(store.spend("greedy", [tag; 16], 0).await, Seen::No);
+        }
+        assert_eq!(
+            store.spend("greedy", [5; 16], 0).await,
+            Seen::Uncertain,
+            "never forgotten, never waved through"
+        );
+        assert_eq!(store.spend("greedy", [4; 16], 0).await, Seen::Yes);
+        assert_eq!(store.spend("other", [5; 16], 0).await, Seen::No);
     }
 
     #[tokio::test]
@@ -104,8 +120,12 @@ mod tests {
         for tag in 1..=3 {
             store.restore([tag; 16]);
         }
-        assert_eq!(store.spend([3; 16], 0).await, Seen::Uncertain, "it may have been the one without room");
+        assert_eq!(
+            store.spend("a", [3; 16], 0).await,
+            Seen::Uncertain,
+            "it may have been the one without room"
+        );
         clock.advance(LIFETIME * 2);
-        assert_eq!(store.spend([9; 16], 0).await, Seen::No);
+        assert_eq!(store.spend("a", [9; 16], 0).await, Seen::No);
     }
 }

@@ -1,7 +1,7 @@
 //! "Seen this before?" for things that live for seconds: two generations of 16-byte tags in sharded locks.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -12,11 +12,13 @@ use std::{
 
 /// Remembers each tag for at least `lifetime` and at most twice that. Never evicts: when full, it says so.
 ///
-/// Memory is taken as it is needed: 20–40 bytes a tag, two generations at most.
+/// Memory is taken as it is needed: 20–40 bytes a tag, two generations at most; besides, a count for each owner.
 pub struct OnceSet {
     lifetime: Duration,
     shards: Box<[Mutex<Shard>]>,
     shard_capacity: usize,
+    /// Taken while a shard is held, never the other way round.
+    shares: Mutex<Shares>,
     /// Chooses the shard. Its keys are random: nobody can aim all tags at one shard.
     hasher: RandomState,
     /// The newest epoch in which every shard was turned.
@@ -43,16 +45,31 @@ impl OnceSet {
             lifetime: lifetime.max(Duration::from_millis(1)),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_capacity: capacity / shards,
+            shares: Mutex::new(Shares { capacity, ..Shares::default() }),
             hasher: RandomState::new(),
             swept: AtomicU64::new(0),
         }
     }
     /// Takes the tag. `uptime` is monotonic.
     pub fn take(&self, tag: [u8; 16], uptime: Duration) -> Once {
+        self.take_within(tag, uptime, Shares::enter)
+    }
+    /// Takes the tag for an owner, who may hold as many tags of a generation as there is room left in it: alone half of
+    /// it, and however many are greedy, whoever comes next finds as much room as each of them holds. Owners are
+    /// those of a configuration: the set keeps a count for each.
+    pub fn take_for(&self, owner: &str, tag: [u8; 16], uptime: Duration) -> Once {
+        self.take_within(tag, uptime, |shares| shares.enter_for(owner))
+    }
+    fn take_within(&self, tag: [u8; 16], uptime: Duration, enter: impl FnOnce(&mut Shares) -> bool) -> Once {
         self.expire(uptime);
+        let epoch = self.epoch(uptime);
         let Some(mut shard) = self.shard_of(&tag) else { return Once::Full };
-        let expired = shard.turn(self.epoch(uptime));
-        let answer = shard.take(tag, self.shard_capacity);
+        let expired = shard.turn(epoch);
+        let answer = shard.take(tag, self.shard_capacity, || {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            shares.turn(epoch);
+            enter(&mut shares)
+        });
         drop(shard);
         drop(expired);
         answer
@@ -128,10 +145,11 @@ impl Shard {
     fn holds(&self, tag: &[u8; 16]) -> bool {
         self.previous.contains(tag) || self.current.contains(tag)
     }
-    fn take(&mut self, tag: [u8; 16], capacity: usize) -> Once {
+    /// `enter` counts one more of the generation, where there is room for it.
+    fn take(&mut self, tag: [u8; 16], capacity: usize, enter: impl FnOnce() -> bool) -> Once {
         if self.holds(&tag) {
             Once::Seen
-        } else if self.current.len() >= capacity {
+        } else if self.current.len() >= capacity || !enter() {
             Once::Full
         } else {
             self.current.insert(tag);
@@ -140,6 +158,41 @@ impl Shard {
     }
     fn len(&self) -> usize {
         self.current.len() + self.previous.len()
+    }
+}
+
+/// Who holds how much of the generation that runs.
+#[derive(Default)]
+struct Shares {
+    capacity: usize,
+    epoch: u64,
+    held: usize,
+    by_owner: HashMap<Box<str>, usize>,
+}
+
+impl Shares {
+    fn turn(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.held = 0;
+            self.by_owner.clear();
+        }
+    }
+    fn enter(&mut self) -> bool {
+        self.held += 1;
+        true
+    }
+    fn enter_for(&mut self, owner: &str) -> bool {
+        let room = self.capacity.saturating_sub(self.held);
+        let held = match self.by_owner.get_mut(owner) {
+            Some(held) => held,
+            None => self.by_owner.entry(owner.into()).or_default(),
+        };
+        if *held >= room {
+            return false;
+        }
+        *held += 1;
+        self.enter()
     }
 }
 
@@ -219,6 +272,45 @@ mod tests {
         assert_eq!(set.take(tag(10), LIFETIME), Once::First);
         assert_eq!(set.len(), 11);
         assert_eq!(OnceSet::new(LIFETIME, 0).take(tag(1), Duration::ZERO), Once::Full);
+    }
+
+    #[test]
+    fn one_owner_leaves_room_for_all_others() {
+        let set = OnceSet::new(LIFETIME, 1000);
+        let mut next = 0;
+        let mut take_all = |owner: &str, uptime| {
+            let mut taken = 0;
+            loop {
+                next += 1;
+                match set.take_for(owner, tag(next), uptime) {
+                    Once::First => taken += 1,
+                    Once::Full => return taken,
+                    Once::Seen => panic!("tags are new"),
+                }
+            }
+        };
+        assert_eq!(take_all("greedy", Duration::ZERO), 500, "alone: half");
+        assert_eq!(take_all("greedy", Duration::ZERO), 0);
+        assert_eq!(take_all("second", Duration::ZERO), 250, "what is left is halved each time");
+        assert_eq!(take_all("third", Duration::ZERO), 125);
+        assert_eq!(
+            set.take_for("small", tag(0), Duration::ZERO),
+            Once::First,
+            "there is room for who holds little"
+        );
+        assert_eq!(set.take_for("greedy", tag(0), Duration::ZERO), Once::Seen, "what is seen is seen by all");
+        assert_eq!(take_all("greedy", LIFETIME), 500, "a new generation is shared anew");
+        assert_eq!(set.len(), 500 + 250 + 125 + 1 + 500);
+    }
+
+    #[test]
+    fn what_belongs_to_nobody_counts_against_everybody() {
+        let set = OnceSet::new(LIFETIME, 10);
+        for number in 0..9 {
+            assert_eq!(set.take(tag(number), Duration::ZERO), Once::First);
+        }
+        assert_eq!(set.take_for("a", tag(10), Duration::ZERO), Once::First);
+        assert_eq!(set.take_for("b", tag(11), Duration::ZERO), Once::Full);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use deputize_issuer::{
     error::IssueError,
     fakes::Disk,
     limits::{Limits, Rate},
+    lineage::Born,
     log::Class,
     mint::ToolCallToken,
     record::{Entry, Kind},
@@ -403,7 +404,14 @@ async fn a_token_with_very_many_children_is_revoked_with_all_of_them() {
     let jti = first.claims.jti.clone();
     for n in 0..3000 {
         let child = format!("00000000-0000-7000-8000-{n:012}");
-        world.desk.lineage.remember(&child, Some(&jti), None, (first.claims.exp, NOW)).unwrap();
+        let born = Born {
+            jti: &child,
+            parent: Some(&jti),
+            person: None,
+            client_id: "platform",
+            expires_at: first.claims.exp,
+        };
+        world.desk.lineage.remember(born, NOW).unwrap();
     }
     revoke(&world.desk, &world.caller("platform").await, first.access_token.expose()).await.unwrap();
     let recorded: usize = of_kind(&world, Kind::Revocation).iter().map(|entry| entry.revoked.len()).sum();
