@@ -3,6 +3,7 @@
 use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet, sign::SigningKey};
 use deputize_issuer::{
+    client::Clients,
     clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
     keys::KeySource,
@@ -135,7 +136,7 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
     Ok(Rules {
-        clients: resolved.index_clients().map_err(cannot)?,
+        clients: Clients::new(resolved.clients.clone()),
         providers: providers(resolved, provider_keys)?,
         registry,
         policies,

@@ -1,6 +1,11 @@
 //! OAuth clients as configured: who may authenticate, and how far each may reach.
 
-use deputize_call::keys::{KeySet, PublicKey};
+mod decoy;
+
+use deputize_call::{
+    jws::UnverifiedJws,
+    keys::{KeySet, PublicKey},
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
@@ -55,7 +60,6 @@ pub struct Reach {
 pub struct Clients {
     by_id: HashMap<String, Arc<Client>>,
     by_actor: HashMap<String, Arc<Client>>,
-    decoy: Option<PublicKey>,
 }
 
 impl Client {
@@ -76,9 +80,9 @@ impl Client {
 }
 
 impl Clients {
-    /// Indexes the clients. `decoy` is a key of nobody, against which unknown clients' assertions are verified.
-    pub fn new(clients: Vec<Client>, decoy: PublicKey) -> Self {
-        let mut all = Self { decoy: Some(decoy), ..Self::default() };
+    /// Indexes the clients.
+    pub fn new(clients: Vec<Client>) -> Self {
+        let mut all = Self::default();
         for client in clients {
             let client = Arc::new(client);
             all.by_actor.insert(client.actor().to_owned(), Arc::clone(&client));
@@ -98,7 +102,96 @@ impl Clients {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.by_id.values()
     }
-    pub(crate) fn decoy(&self) -> Option<&PublicKey> {
-        self.decoy.as_ref()
+    /// The enabled client of this id, if a key of its own signed this. One signature of the algorithm that the token
+    /// names is verified, whoever is unknown and whatever key it names.
+    pub(crate) fn verify(&self, id: &str, jws: &UnverifiedJws<'_>) -> Option<Arc<Client>> {
+        let client = self.enabled(id);
+        let (key, is_own) = match Key::of(client.as_deref(), jws) {
+            Key::Own(key) => (Some(key), true),
+            Key::Decoy(key) => (key, false),
+        };
+        let verified = key.is_some_and(|key| key.verify(jws).is_ok());
+        client.filter(|_| verified && is_own)
+    }
+}
+
+/// The key that a signature is verified with.
+enum Key<'c> {
+    Own(&'c PublicKey),
+    Decoy(Option<&'c PublicKey>),
+}
+
+impl<'c> Key<'c> {
+    fn of(client: Option<&'c Client>, jws: &UnverifiedJws<'_>) -> Self {
+        match client.and_then(|client| client.keys.find(jws).ok()) {
+            Some(key) => Self::Own(key),
+            None => Self::Decoy(decoy::for_algorithm(jws)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use deputize_call::{
+        jws::{self, EmbeddedKey},
+        keys::Algorithm,
+        sign::{SigningAlgorithm, SigningKey},
+    };
+
+    fn client(id: &str, keys: Vec<PublicKey>) -> Client {
+        Client {
+            id: id.to_owned(),
+            tenant: "acme".to_owned(),
+            actor: None,
+            keys: KeySet::new(keys),
+            secret_sha256: None,
+            subject_audiences: Vec::new(),
+            presents_actors: Vec::new(),
+            may_call: Vec::new(),
+            server: None,
+            client_credentials: false,
+            enabled: true,
+        }
+    }
+
+    #[test]
+    fn whoever_is_unknown_costs_a_verification_of_the_algorithm_that_is_named() {
+        let stranger = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        let known = client("known", vec![stranger.public().clone()]);
+        for algorithm in Algorithm::ALL {
+            for kid in [r#","kid":"nobody's""#, ""] {
+                let header = format!(r#"{{"alg":"{}"{kid}}}"#, algorithm.as_str());
+                let token = format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode(header));
+                let token = jws::parse(&token, EmbeddedKey::Refused).unwrap();
+                let Key::Decoy(Some(decoy)) = Key::of(None, &token) else { panic!("{algorithm:?}") };
+                assert!(decoy.fits(algorithm));
+                match Key::of(Some(&known), &token) {
+                    Key::Decoy(Some(decoy)) => assert!(decoy.fits(algorithm), "{algorithm:?}"),
+                    Key::Own(own) => assert!(kid.is_empty() && own.fits(algorithm), "{algorithm:?}"),
+                    Key::Decoy(None) => panic!("{algorithm:?} costs nothing"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_key_of_its_own_proves_a_client() {
+        let [own, other] = [(); 2].map(|()| SigningKey::generate(SigningAlgorithm::EdDSA).unwrap());
+        let mut disabled = client("disabled", vec![own.public().clone()]);
+        disabled.enabled = false;
+        let clients = Clients::new(vec![client("known", vec![own.public().clone()]), disabled]);
+        let signed = |key: &SigningKey| key.sign("JWT", &serde_json::json!({})).unwrap();
+        for (id, key, good) in [
+            ("known", &own, true),
+            ("known", &other, false),
+            ("disabled", &own, false),
+            ("unknown", &own, false),
+        ] {
+            let token = signed(key);
+            let token = jws::parse(&token, EmbeddedKey::Refused).unwrap();
+            assert_eq!(clients.verify(id, &token).is_some(), good, "{id}");
+        }
     }
 }

@@ -1,12 +1,9 @@
 //! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use deputize_call::{
-    keys::KeySet,
-    sign::{SigningAlgorithm, SigningKey},
-};
+use deputize_call::keys::KeySet;
 use deputize_issuer::{
-    client::{Client, Clients, PresentedActor, Reach},
+    client::{Client, PresentedActor, Reach},
     policy::{PolicyEngine, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::{Registry, ServerRecord},
@@ -130,16 +127,6 @@ impl Resolved {
                 Err(errors.collect())
             }
         }
-    }
-
-    /// The clients, indexed.
-    ///
-    /// # Errors
-    /// If the system has no randomness.
-    pub fn index_clients(&self) -> Result<Clients, ConfigError> {
-        let decoy = SigningKey::generate(SigningAlgorithm::ES256)
-            .map_err(|error| ConfigError::new(&self.data_dir, error.to_string()))?;
-        Ok(Clients::new(self.clients.clone(), decoy.public().clone()))
     }
 }
 

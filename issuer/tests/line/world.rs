@@ -371,9 +371,8 @@ impl Setup {
         let records =
             self.servers.iter().map(|server| serde_json::from_value(server.clone()).unwrap()).collect();
         let file = PolicyFile { name: "test".to_owned(), text: self.policies.clone() };
-        let decoy = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
         Rules {
-            clients: Clients::new(self.clients.clone(), decoy.public().clone()),
+            clients: Clients::new(self.clients.clone()),
             providers: Providers::new(self.providers.clone(), provider_keys.clone(), None).unwrap(),
             registry: Registry::build(records).unwrap_or_else(|errors| panic!("{errors:?}")),
             policies: PolicyEngine::load(&[file]).unwrap_or_else(|errors| panic!("{errors:?}")),
