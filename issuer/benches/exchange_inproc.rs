@@ -134,8 +134,10 @@ async fn run(desk: Rc<Desk>, requests: Rc<Vec<Request>>) -> Cost {
 /// What a door does between reading the form and writing the answer.
 async fn exchange(desk: &Desk, request: &Request) -> String {
     let ask = ask();
+    let decision_id = new_id(desk.clock.as_ref()).unwrap();
     let caller = authenticate(
         desk,
+        decision_id,
         Presented::Assertion { assertion: &request.assertion, client_id: Some("platform") },
         Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
     )
@@ -144,7 +146,6 @@ async fn exchange(desk: &Desk, request: &Request) -> String {
     let presented =
         PresentedSubject { token: &request.subject, kind: SubjectTokenType::AccessToken, actor: None };
     let subject = verify_subject(desk, &caller, &presented).await.unwrap();
-    let decision_id = new_id(desk.clock.as_ref()).unwrap();
     let application = Application { decision_id, caller: &caller, subject: Some(&subject), ask: &ask };
     issue(desk, &application).await.unwrap().access_token.expose().clone()
 }
@@ -161,8 +162,10 @@ async fn by_stage(desk: &Desk, keys: &Keys) -> [(&'static str, f64); 4] {
         let begun = Instant::now();
         let ask = ask();
         let parsed = Instant::now();
+        let decision_id = new_id(desk.clock.as_ref()).unwrap();
         let caller = authenticate(
             desk,
+            decision_id,
             Presented::Assertion { assertion: &request.assertion, client_id: Some("platform") },
             Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
         )
@@ -173,7 +176,6 @@ async fn by_stage(desk: &Desk, keys: &Keys) -> [(&'static str, f64); 4] {
             PresentedSubject { token: &request.subject, kind: SubjectTokenType::AccessToken, actor: None };
         let subject = verify_subject(desk, &caller, &presented).await.unwrap();
         let verified = Instant::now();
-        let decision_id = new_id(desk.clock.as_ref()).unwrap();
         issue(desk, &Application { decision_id, caller: &caller, subject: Some(&subject), ask: &ask })
             .await
             .unwrap();

@@ -11,6 +11,7 @@ use deputize_call::{
 };
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 use crate::{client::Client, desk::Desk, error::IssueError, record, replay::Seen};
 
@@ -45,6 +46,7 @@ pub struct PresentedProof<'a> {
 /// A client that proved who it is. Made by [`authenticate`] alone.
 #[derive(Debug)]
 pub struct Caller {
+    decision_id: Uuid,
     client: Arc<Client>,
     method: &'static str,
     jkt: Option<String>,
@@ -61,23 +63,35 @@ pub struct SpentId {
 }
 
 /// Proves the client, and the key of its proof where one is presented. A refusal is counted; misuse of an assertion
-/// that was good is recorded with its client.
+/// that was good is recorded with its client, under the id of the decision.
 ///
 /// # Errors
 /// [`IssueError::NonceNeeded`], [`IssueError::Proof`], [`IssueError::ClientAuthentication`],
 /// [`IssueError::RateLimited`], and [`IssueError::Uncertain`] where a once-only question has no certain answer.
 pub async fn authenticate(
     desk: &Desk,
+    decision_id: Uuid,
     presented: Presented<'_>,
     proof: Option<PresentedProof<'_>>,
 ) -> Result<Caller, IssueError> {
-    prove(desk, presented, proof).await.map_err(|Refusal { error, client }| {
-        match client {
-            Some(client) => record::record_misuse_later(desk, &client, error.reason()),
-            None => desk.refusals.count(error.reason()),
+    match prove(desk, presented, proof).await {
+        Ok(Proved { client, method, jkt, spent }) => Ok(Caller { decision_id, client, method, jkt, spent }),
+        Err(Refusal { error, client }) => {
+            match client {
+                Some(client) => record::record_misuse_later(desk, decision_id, &client, error.reason()),
+                None => desk.refusals.count(error.reason()),
+            }
+            Err(error)
         }
-        error
-    })
+    }
+}
+
+/// What was proved.
+struct Proved {
+    client: Arc<Client>,
+    method: &'static str,
+    jkt: Option<String>,
+    spent: Option<SpentId>,
 }
 
 /// Why a client was not proved, and who misused what proves it, where that is known.
@@ -96,7 +110,7 @@ async fn prove(
     desk: &Desk,
     presented: Presented<'_>,
     proof: Option<PresentedProof<'_>>,
-) -> Result<Caller, Refusal> {
+) -> Result<Proved, Refusal> {
     if !desk.clock_watch.agrees(desk.clock.as_ref()) {
         // Set back far enough, the wall clock would revive assertions whose use has been forgotten.
         return Err(IssueError::Uncertain("clocks_disagree").into());
@@ -139,7 +153,7 @@ async fn prove(
         IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
         error => error.into(),
     })?;
-    Ok(Caller { client, method, jkt: verified.map(|proof| proof.jkt), spent })
+    Ok(Proved { client, method, jkt: verified.map(|proof| proof.jkt), spent })
 }
 
 /// A well-formed proof with a nonce of ours that is still fresh (RFC 9449 §8: challenge first, verify later).
@@ -273,6 +287,10 @@ impl std::fmt::Debug for PresentedProof<'_> {
 }
 
 impl Caller {
+    /// Id of whatever is decided about its request.
+    pub fn decision_id(&self) -> Uuid {
+        self.decision_id
+    }
     /// The client.
     pub fn client(&self) -> &Arc<Client> {
         &self.client

@@ -9,6 +9,9 @@ pub enum IssueError {
     /// A parameter is missing, empty, repeated, or does not go with the others.
     #[error("{0}")]
     Request(&'static str),
+    /// A grant type that the door does not know (RFC 6749 §5.2).
+    #[error("grant_type_unsupported")]
+    GrantType,
     /// The subject or actor token is unacceptable.
     #[error("{reason}")]
     SubjectToken {
@@ -118,6 +121,7 @@ impl IssueError {
             | Self::Internal(reason)
             | Self::SubjectToken { reason, .. }
             | Self::AuthorizationDetails { reason, .. } => reason,
+            Self::GrantType => "grant_type_unsupported",
             Self::NonceNeeded { .. } => "nonce_needed",
             Self::Denied(DenialReason::Policy { .. }) => "policy",
             Self::Denied(DenialReason::ApprovalRequired) => "approval_required",
@@ -132,6 +136,7 @@ impl IssueError {
         match self {
             Self::SubjectToken { detail, .. } | Self::AuthorizationDetails { detail, .. } => Some(detail),
             Self::Request(_)
+            | Self::GrantType
             | Self::ClientAuthentication(_)
             | Self::Proof(_)
             | Self::NonceNeeded { .. }

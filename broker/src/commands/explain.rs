@@ -25,7 +25,7 @@ use super::{
   deputize explain 0193a5f2-7c1e-7cc0-9f2b-3f7f3a9d1c55
   deputize explain 0193a5f2-7c1e-7cc0-9f2b-3f7f3a9d1c55 -o json
 
-The id stands in every error body, in the response header, in the token's answer and in the log span.")]
+The id stands in every error body, in the response header, in the token's answer and, as request_id, in the log span.")]
 pub struct Args {
     /// Id of the decision
     decision_id: Uuid,
@@ -49,11 +49,13 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
 }
 
 /// The record that a decision began with. Ids carry their time (RFC 9562 §5.7), so only what is newer is searched.
+/// Where there is none, what was counted about then may be it.
 fn find(reader: &LogReader, decision_id: Uuid) -> Result<(u64, Entry), CommandError> {
     let made_ms = decision_id.get_timestamp().map_or(0, |time| {
         let (seconds, nanoseconds) = time.to_unix();
         seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000))
     });
+    let mut counted = Vec::new();
     let bar = progress::records("searching", reader.size());
     for record in reader.tail(u64::MAX) {
         let (index, bytes) = record.map_err(unreadable)?;
@@ -66,13 +68,36 @@ fn find(reader: &LogReader, decision_id: Uuid) -> Result<(u64, Entry), CommandEr
         if entry.at.saturating_add(CLOCK_STEPS_MS) < made_ms {
             break;
         }
+        if (made_ms..made_ms.saturating_add(COUNTED_WITHIN_MS)).contains(&entry.at) {
+            counted.extend(in_words(&entry));
+        }
     }
     bar.finish_and_clear();
-    Err(CommandError::failure(
-        format!("no record of decision {decision_id} in this log"),
-        "ask the log of the replica that decided (`log.origin` in the token); refusals beyond a client's quota, and \
-         those before a client is authenticated, are only counted: `deputize audit query --kind denials`",
-    ))
+    Err(no_record(decision_id, &counted))
+}
+
+/// A count of refusals: `3 × proof_malformed`.
+fn in_words(entry: &Entry) -> Option<String> {
+    let (reason, count) = (entry.reason.as_ref()?, entry.count?);
+    Some(match (entry.kind, &entry.client) {
+        (Kind::Refusals, _) => format!("{count} × {reason}"),
+        (Kind::Denials, Some(client)) => format!("{count} × {reason} of {client}"),
+        _ => return None,
+    })
+}
+
+fn no_record(decision_id: Uuid, counted: &[String]) -> CommandError {
+    let next = match counted {
+        [] => "nothing was counted in that moment either: ask the log of the replica that answered (`log.origin` in its \
+               tokens)"
+            .to_owned(),
+        counted => format!(
+            "refusals before the client is authenticated, and those beyond a client's quota, are only counted by \
+             reason; counted in that moment: {}",
+            counted.join(", ")
+        ),
+    };
+    CommandError::failure(format!("no record of decision {decision_id} in this log"), next)
 }
 
 /// What happened after it.
@@ -89,5 +114,7 @@ fn follow(reader: &LogReader, story: &mut Story) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What was refused in a second is written when it ends; a busy machine is given one more.
+const COUNTED_WITHIN_MS: u64 = 2500;
 /// How far clocks may have been set back between an id and its record.
 const CLOCK_STEPS_MS: u64 = 60 * 60 * 1000;

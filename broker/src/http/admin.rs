@@ -1,14 +1,17 @@
 //! The listener of operators: health, metrics, revocation, keys, the log.
 
 use axum::{
-    Json,
-    extract::{Path, Query, Request, State},
+    Extension, Json,
+    extract::{
+        Path, Query, Request, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use deputize_issuer::{
-    clock,
     desk::Desk,
+    error::IssueError,
     log::{Log, LogReader},
     redeem::revoke_by_admin,
     revocation::Revoked,
@@ -21,11 +24,13 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use uuid::Uuid;
 
 use super::{
     error::{self, DoorError, Refusal},
     lifecycle::to_its_end,
     log_tile::TilePath,
+    source::{RequestId, refuse},
 };
 
 /// What administration works on.
@@ -74,27 +79,44 @@ pub struct RevocationOrder {
     token: Option<String>,
 }
 
+impl RevocationOrder {
+    fn what(self) -> Result<Revoked, DoorError> {
+        match (self.transaction, self.person, self.token) {
+            (Some(txn), None, None) => Ok(Revoked::Transaction(txn)),
+            (None, Some(sub), None) => Ok(Revoked::Person(sub)),
+            (None, None, Some(jti)) => Ok(Revoked::Token(jti)),
+            _ => Err(BAD_ORDER),
+        }
+    }
+}
+
 /// Answers `POST /admin/revocations` with `{"transaction": txn}`, `{"person": sub}` or `{"token": jti}`.
 pub async fn revoke(
     State(administration): State<Arc<Administration>>,
-    Json(order): Json<RevocationOrder>,
+    Extension(RequestId(decision_id)): Extension<RequestId>,
+    order: Result<Json<RevocationOrder>, JsonRejection>,
 ) -> Response {
-    let what = match (order.transaction, order.person, order.token) {
-        (Some(txn), None, None) => Revoked::Transaction(txn),
-        (None, Some(sub), None) => Revoked::Person(sub),
-        (None, None, Some(jti)) => Revoked::Token(jti),
-        _ => {
-            let hint = "give exactly one of transaction, person, token";
-            return error::bad_order(hint);
-        }
+    let what = match order.map_err(|_| BAD_ORDER).and_then(|Json(order)| order.what()) {
+        Ok(what) => what,
+        Err(error) => return refuse(error),
     };
     let desk = Arc::clone(&administration.desk);
-    let Ok(decision_id) = clock::new_id(desk.clock.as_ref()) else {
-        return DoorError::Unavailable.into_response();
-    };
+    carry_out(Arc::clone(&desk), decision_id, async move {
+        revoke_by_admin(&desk, "admin", what).await?;
+        Ok(json!({ "revoked": true }))
+    })
+    .await
+}
+
+/// Carries out an order to its end, whether or not whoever gave it stays to hear.
+async fn carry_out(
+    desk: Arc<Desk>,
+    decision_id: Uuid,
+    order: impl Future<Output = Result<serde_json::Value, IssueError>> + Send + 'static,
+) -> Response {
     to_its_end(async move {
-        match revoke_by_admin(&desk, "admin", what).await {
-            Ok(()) => error::json(StatusCode::OK, &json!({ "revoked": true })),
+        match order.await {
+            Ok(done) => error::json(StatusCode::OK, &done),
             Err(error) => {
                 Refusal { error, decision_id, issuer: desk.settings.issuer.clone() }.into_response()
             }
@@ -131,8 +153,13 @@ impl LogRange {
 /// Answers `GET /admin/log?from=N&limit=M`: entries as they stand, with their indices; at most 1,000.
 pub async fn log_entries(
     State(administration): State<Arc<Administration>>,
-    Query(range): Query<LogRange>,
+    range: Result<Query<LogRange>, QueryRejection>,
 ) -> Response {
+    let Ok(Query(range)) = range else {
+        return refuse(DoorError::Order(
+            "from and limit are whole numbers, and there is nothing else to give",
+        ));
+    };
     read_log(&administration, move |reader| {
         let to = range.from.saturating_add(range.limit.min(1000)).min(reader.size());
         let mut entries = Vec::new();
@@ -153,7 +180,11 @@ pub async fn checkpoint(State(administration): State<Arc<Administration>>) -> Re
 }
 
 /// Answers `GET /log/tile/…` (C2SP tlog-tiles): hash tiles and entry bundles.
-pub async fn tile(State(administration): State<Arc<Administration>>, Path(path): Path<String>) -> Response {
+pub async fn tile(
+    State(administration): State<Arc<Administration>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let Ok(Path(path)) = path else { return refuse(DoorError::NotFound) };
     read_log(&administration, move |reader| {
         let tile = TilePath::parse(&path).ok_or(DoorError::NotFound)?;
         let bytes = match tile.level {
@@ -193,6 +224,9 @@ pub async fn refuse_browsers(request: Request, next: Next) -> Response {
     }
     next.run(request).await
 }
+
+const BAD_ORDER: DoorError =
+    DoorError::Order("send JSON with exactly one of transaction, person, token, as a text");
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
 fn as_gauge(value: u64) -> f64 {

@@ -38,13 +38,17 @@ pub enum DoorError {
     Forbidden,
     /// Not now: starting or draining.
     Unavailable,
+    /// An order of an administrator that cannot be carried out as it stands; what to do.
+    Order(&'static str),
 }
 
 #[derive(Serialize)]
 struct Body {
     #[serde(flatten)]
     standard: StandardErrorResponse<BasicErrorResponseType>,
-    decision_id: Uuid,
+    /// Absent only where the system gave no randomness for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +82,7 @@ impl IntoResponse for Refusal {
         };
         let code = BasicErrorResponseType::Extension(told.code.to_owned());
         let standard = StandardErrorResponse::new(code, Some(told.description), Some(uri));
-        let body = Body { standard, decision_id: self.decision_id, reason, acr_values, max_age };
+        let body = Body { standard, decision_id: Some(self.decision_id), reason, acr_values, max_age };
         let mut response = json(told.status, &body);
         let headers = response.headers_mut();
         if let IssueError::NonceNeeded { nonce } = &self.error {
@@ -99,6 +103,9 @@ impl IntoResponse for Refusal {
 fn told(error: &IssueError) -> Told {
     match error {
         IssueError::Request(reason) => bad("invalid_request", request_hint(reason)),
+        IssueError::GrantType => {
+            bad("unsupported_grant_type", "grant_type must be token-exchange or client_credentials")
+        }
         IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
         IssueError::ClientAuthentication(_) => {
             let hint = "the client is unknown or did not prove who it is; use a fresh assertion";
@@ -181,7 +188,6 @@ fn plain(text: &str) -> String {
 
 fn request_hint(reason: &str) -> String {
     match reason {
-        "grant_type_unsupported" => "grant_type must be token-exchange or client_credentials".to_owned(),
         "parameter_empty" => "a parameter is empty; leave it out instead".to_owned(),
         "parameter_repeated" => "a parameter is repeated; send each once".to_owned(),
         "parameters_in_query" => "send parameters in the body, not in the query".to_owned(),
@@ -198,8 +204,8 @@ fn subject_hint(reason: &str) -> String {
     }
 }
 
-impl IntoResponse for DoorError {
-    fn into_response(self) -> Response {
+impl DoorError {
+    fn told(self) -> Told {
         let (status, code, description) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
             Self::MethodNotAllowed => {
@@ -221,14 +227,42 @@ impl IntoResponse for DoorError {
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "access_denied", "for administrators alone"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "not ready"),
+            Self::Order(hint) => (StatusCode::BAD_REQUEST, "invalid_request", hint),
         };
-        let mut response =
-            json(status, &serde_json::json!({ "error": code, "error_description": description }));
-        if matches!(self, Self::RateLimited | Self::Unavailable) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
-        }
+        let retry_after = matches!(self, Self::RateLimited | Self::Unavailable).then_some(1);
+        Told { status, code, description: description.to_owned(), retry_after }
+    }
+}
+
+impl IntoResponse for DoorError {
+    /// Its status; the outermost layer, which knows the request's id, adds the words ([`in_words`]).
+    fn into_response(self) -> Response {
+        let mut response = self.told().status.into_response();
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// A refusal of the door with its body: as any other refusal, it has an id to refer to. `bare` is its answer so far,
+/// whose headers are kept (`Allow` of a 405, RFC 9110 §15.5.6).
+pub fn in_words(refusal: DoorError, bare: Response, issuer: &str, decision_id: Option<Uuid>) -> Response {
+    let told = refusal.told();
+    let uri = format!("{issuer}/docs/errors/{}", told.code);
+    let code = BasicErrorResponseType::Extension(told.code.to_owned());
+    let standard = StandardErrorResponse::new(code, Some(told.description), Some(uri));
+    let body = Body { standard, decision_id, reason: None, acr_values: None, max_age: None };
+    let mut response = json(told.status, &body);
+    let headers = response.headers_mut();
+    if let Some(allow) = bare.headers().get(header::ALLOW) {
+        headers.insert(header::ALLOW, allow.clone());
+    }
+    if let Some(seconds) = told.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(id) = decision_id {
+        insert(headers, DECISION_ID, &id.to_string());
+    }
+    response
 }
 
 /// What `error_uri` leads to: what a code means, and what to do.
@@ -247,14 +281,6 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     (status, headers, bytes).into_response()
 }
 
-/// An order of an administrator that cannot be carried out as it stands.
-pub fn bad_order(hint: &str) -> Response {
-    json(
-        StatusCode::BAD_REQUEST,
-        &serde_json::json!({ "error": "invalid_request", "error_description": hint }),
-    )
-}
-
 /// Puts a header in if its value is one.
 pub fn insert(headers: &mut http::HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
@@ -267,11 +293,16 @@ pub const DPOP_NONCE: &str = "dpop-nonce";
 /// Names the decision in every answer that has one.
 pub const DECISION_ID: &str = "deputize-decision-id";
 /// Code, meaning, remedy.
-const EXPLANATIONS: [(&str, &str, &str); 12] = [
+const EXPLANATIONS: [(&str, &str, &str); 13] = [
     (
         "invalid_request",
         "A parameter is missing, empty, repeated or contradicts another; or the subject or actor token is not acceptable from this client.",
         "Check the parameters against /openapi.json. For a subject token: `deputize doctor --token FILE` says why it is refused.",
+    ),
+    (
+        "unsupported_grant_type",
+        "The grant_type is none that this endpoint knows (RFC 6749 §5.2).",
+        "Send urn:ietf:params:oauth:grant-type:token-exchange, or client_credentials; metadata lists them as grant_types_supported.",
     ),
     (
         "invalid_client",

@@ -85,7 +85,7 @@ where
         let form = request.form().map_err(counted)?;
         let token = form.require("token", "token_missing").map_err(counted)?;
         let presented = request.client(&form).map_err(counted)?;
-        let caller = authenticate(desk, presented, None).await?;
+        let caller = authenticate(desk, request.decision_id, presented, None).await?;
         act(&caller, token).await
     };
     answered.await.unwrap_or_else(|error| {

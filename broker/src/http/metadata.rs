@@ -1,7 +1,7 @@
 //! What is public: keys, metadata (RFC 8414), the OpenAPI description, the errors explained.
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use deputize_issuer::desk::Desk;
@@ -57,8 +57,8 @@ pub async fn openapi(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 /// Answers `GET /docs/errors/{code}`: what `error_uri` points to.
-pub async fn error_page(Path(code): Path<String>) -> Response {
-    match error::explanation(&code) {
+pub async fn error_page(code: Result<Path<String>, PathRejection>) -> Response {
+    match code.ok().and_then(|Path(code)| error::explanation(&code)) {
         Some(text) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         None => refuse(DoorError::NotFound),
     }

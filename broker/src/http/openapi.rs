@@ -79,8 +79,9 @@ const CLIENT: &[(&str, bool, &str)] = &[
 ];
 
 const REFUSALS: &[(&str, &str)] = &[
-    ("400", "refused; error, error_description, error_uri, decision_id"),
+    ("400", "refused; as every refusal with error, error_description, error_uri, decision_id"),
     ("401", "the client is not authenticated"),
+    ("408", "the body did not come in time"),
     ("413", "body over 64 KiB"),
     ("415", "not a form"),
     ("429", "over a rate; Retry-After"),

@@ -8,7 +8,6 @@ use axum::{
 use bytes::Bytes;
 use deputize_issuer::{
     authenticate::{Presented, PresentedProof},
-    clock,
     desk::Desk,
     error::IssueError,
 };
@@ -18,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{error::DoorError, form::Form};
+use super::{error::DoorError, form::Form, source::RequestId};
 
 /// A POST with a form, received whole.
 #[derive(Debug)]
@@ -46,23 +45,23 @@ where
 
     async fn from_request(request: Request<Body>, state: &S) -> Result<Self, Response> {
         let desk = Arc::<Desk>::from_ref(state);
-        receive(&desk, request).await.map_err(|error| {
+        receive(request).await.map_err(|error| {
             desk.refusals.count(error.reason());
             error.into_response()
         })
     }
 }
 
-async fn receive(desk: &Desk, request: Request<Body>) -> Result<FormRequest, DoorError> {
+async fn receive(request: Request<Body>) -> Result<FormRequest, DoorError> {
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
         return Err(DoorError::MediaType);
     }
+    let RequestId(decision_id) = *parts.extensions.get::<RequestId>().ok_or(DoorError::Unavailable)?;
     // Bounds what bodies on their way may hold: [`BODIES`] times [`MAX_BODY_BYTES`].
     let _place = BODIES.try_acquire().map_err(|_| DoorError::Unavailable)?;
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
     let body = collected.map_err(|_| DoorError::Timeout)?.map_err(|_| DoorError::TooLarge)?.to_bytes();
-    let decision_id = clock::new_id(desk.clock.as_ref()).map_err(|_| DoorError::Unavailable)?;
     Ok(FormRequest { decision_id, headers: parts.headers, has_query: parts.uri.query().is_some(), body })
 }
 
@@ -146,6 +145,7 @@ impl DoorError {
             Self::RateLimited => "source_rate_limited",
             Self::Forbidden => "forbidden",
             Self::Unavailable => "unavailable",
+            Self::Order(_) => "order_malformed",
         }
     }
 }

@@ -18,8 +18,7 @@ use super::{
 
 /// The public door.
 pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
-    let clock = Arc::clone(&desk.clock);
-    Router::new()
+    let routes = Router::new()
         .route("/token", post(token::token))
         .route("/introspect", post(lifecycle::introspect))
         .route("/revoke", post(lifecycle::revoke))
@@ -28,29 +27,28 @@ pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
         .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
         .route("/openapi.json", get(metadata::openapi))
         .route("/docs/errors/{code}", get(metadata::error_page))
-        .with_state(desk)
-        .fallback(async || refuse(DoorError::NotFound))
-        .method_not_allowed_fallback(async || refuse(DoorError::MethodNotAllowed))
-        .layer(from_fn_with_state(sources, limit_source))
-        .layer(from_fn_with_state(clock, name_request))
+        .with_state(Arc::clone(&desk));
+    named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
 }
 
 /// Health and metrics: what probes and scrapers may see.
 pub fn observation(administration: Arc<Administration>) -> Router {
-    let clock = Arc::clone(&administration.desk.clock);
+    let desk = Arc::clone(&administration.desk);
+    named(closed(observation_routes(administration)), desk)
+}
+
+fn observation_routes(administration: Arc<Administration>) -> Router {
     Router::new()
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
         .with_state(administration)
-        .fallback(async || refuse(DoorError::NotFound))
-        .method_not_allowed_fallback(async || refuse(DoorError::MethodNotAllowed))
-        .layer(from_fn_with_state(clock, name_request))
 }
 
 /// Administration: on the local socket, and in `dev` on loopback.
 pub fn administration(administration: Arc<Administration>) -> Router {
-    Router::new()
+    let desk = Arc::clone(&administration.desk);
+    let routes = Router::new()
         .route("/admin/revocations", post(admin::revoke))
         .route("/admin/keys", get(admin::keys))
         .route("/admin/log", get(admin::log_entries))
@@ -58,5 +56,18 @@ pub fn administration(administration: Arc<Administration>) -> Router {
         .route("/log/tile/{*path}", get(admin::tile))
         .with_state(Arc::clone(&administration))
         .layer(from_fn(admin::refuse_browsers))
-        .merge(observation(administration))
+        .merge(observation_routes(administration));
+    named(closed(routes), desk)
+}
+
+/// Whatever else is asked for is refused in the form of all refusals.
+fn closed(routes: Router) -> Router {
+    routes
+        .fallback(async || refuse(DoorError::NotFound))
+        .method_not_allowed_fallback(async || refuse(DoorError::MethodNotAllowed))
+}
+
+/// Each request has its id. Outermost: what refusals of the door say is written there.
+fn named(routes: Router, desk: Arc<Desk>) -> Router {
+    routes.layer(from_fn_with_state(desk, name_request))
 }

@@ -6,7 +6,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use deputize_issuer::clock::{self, Clock};
+use deputize_issuer::{clock, desk::Desk};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::HeaderValue;
 use std::{
@@ -15,8 +15,9 @@ use std::{
     sync::Arc,
 };
 use tracing::Instrument;
+use uuid::Uuid;
 
-use super::error::DoorError;
+use super::error::{self, DoorError};
 
 /// A rate for each source address; IPv6 by its /64, which one party owns whole.
 #[derive(Debug)]
@@ -64,19 +65,25 @@ pub fn refuse(error: DoorError) -> Response {
     error.into_response()
 }
 
-/// Gives the request an id, a span, and common headers on its answer.
-pub async fn name_request(
-    State(clock): State<Arc<dyn Clock>>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
-    let Ok(id) = clock::new_id(clock.as_ref()).map(|id| id.to_string()) else {
-        return refuse(DoorError::Unavailable);
+/// The id of a request, and of whatever is decided about it: every handler finds it among the request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId(pub Uuid);
+
+/// Gives the request its id, a span, and common headers on its answer. Refusals of the door are put into words here,
+/// where the id is known.
+pub async fn name_request(State(desk): State<Arc<Desk>>, mut request: Request<Body>, next: Next) -> Response {
+    let issuer = &desk.settings.issuer;
+    let Ok(id) = clock::new_id(desk.clock.as_ref()) else {
+        return error::in_words(DoorError::Unavailable, refuse(DoorError::Unavailable), issuer, None);
     };
+    request.extensions_mut().insert(RequestId(id));
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.uri().path());
     let mut response = next.run(request).instrument(span).await;
+    if let Some(refusal) = response.extensions_mut().remove::<DoorError>() {
+        response = error::in_words(refusal, response, issuer, Some(id));
+    }
     let headers = response.headers_mut();
-    super::error::insert(headers, "x-request-id", &id);
+    error::insert(headers, "x-request-id", &id.to_string());
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }

@@ -47,7 +47,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
     let parsed = parse(&form).map_err(counted)?;
     let presented = request.client(&form).map_err(counted)?;
     let proof = request.proof(desk, Endpoint::Token).map_err(counted)?;
-    let caller = authenticate(desk, presented, Some(proof)).await?;
+    let caller = authenticate(desk, request.decision_id, presented, Some(proof)).await?;
 
     let mut refused = Refused {
         caller: Some(&caller),
@@ -91,7 +91,7 @@ fn parse<'f>(form: &'f Form<'_>) -> Result<Parsed<'f>, IssueError> {
     let subject = match form.require("grant_type", "grant_type_missing")? {
         TOKEN_EXCHANGE => Some(presented_subject(form)?),
         "client_credentials" => None,
-        _ => return Err(IssueError::Request("grant_type_unsupported")),
+        _ => return Err(IssueError::GrantType),
     };
     if form.get("requested_token_type").is_some_and(|kind| kind != TYPE_ACCESS_TOKEN && kind != TYPE_JWT) {
         return Err(IssueError::Request("requested_token_type_unsupported"));

@@ -1,8 +1,11 @@
 //! `deputize explain`.
 
-use deputize_issuer::revocation::Revoked;
+use deputize_issuer::{
+    record::{Entry, Kind},
+    revocation::Revoked,
+};
 
-use crate::program::{Data, decision, denial, intent, outcome, redemption, revocation, run};
+use crate::program::{AT_MS, Data, decision, denial, intent, outcome, redemption, revocation, run};
 
 #[test]
 fn a_grant_is_told_from_who_to_what_became_of_it() {
@@ -68,5 +71,31 @@ fn an_unknown_decision_and_no_id_at_all_are_refused() {
     let data = Data::with(&[intent(1)]);
     let ran = run(&["explain", &decision(9).to_string(), "--data", data.path()]).expect(1);
     assert!(ran.stderr.contains("no record of decision"), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was counted in that moment"), "{ran:?}");
     run(&["explain", "not-an-id", "--data", data.path()]).expect(2);
+}
+
+#[test]
+fn a_refusal_that_was_only_counted_is_pointed_to() {
+    let data = Data::with(&[
+        counted(Kind::Refusals, None, "assertion_signature", 40, AT_MS - 1),
+        counted(Kind::Refusals, None, "proof_malformed", 3, AT_MS + 900),
+        counted(Kind::Denials, Some("support-bot"), "policy", 2, AT_MS + 900),
+        counted(Kind::Refusals, None, "media_type", 7, AT_MS + 60_000),
+    ]);
+    let ran = run(&["explain", &decision(9).to_string(), "--data", data.path()]).expect(1);
+    assert!(ran.stderr.contains("no record of decision"), "{ran:?}");
+    assert!(ran.stderr.contains("2 × policy of support-bot, 3 × proof_malformed"), "{ran:?}");
+    for elsewhen in ["assertion_signature", "media_type"] {
+        assert!(!ran.stderr.contains(elsewhen), "{ran:?}");
+    }
+}
+
+fn counted(kind: Kind, client: Option<&str>, reason: &str, count: u64, at_ms: u64) -> Entry {
+    Entry {
+        client: client.map(str::to_owned),
+        reason: Some(reason.to_owned()),
+        count: Some(count),
+        ..Entry::new(kind, at_ms)
+    }
 }

@@ -38,6 +38,13 @@ pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), 
         if body.get("access_token").is_some() || !body["error_description"].is_string() {
             return Err(format!("not the shape of a refusal: {body}"));
         }
+        let id = body["decision_id"].as_str();
+        if id.is_none_or(|id| id.len() != 36) || answer.header("deputize-decision-id") != id {
+            return Err(format!("nothing to refer to: {body}, {:?}", answer.headers));
+        }
+        if !body["error_uri"].as_str().is_some_and(|uri| uri.contains("/docs/errors/")) {
+            return Err(format!("no error_uri: {body}"));
+        }
         if answer.header("x-request-id").is_none() || answer.header("cache-control") != Some("no-store") {
             return Err(format!("headers of a refusal are missing: {:?}", answer.headers));
         }

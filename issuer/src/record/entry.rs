@@ -261,11 +261,11 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
     }
 }
 
-pub(super) fn misuse(desk: &Desk, client: &Client, jti: Option<&str>, reason: &'static str) -> Entry {
+pub(super) fn misuse(desk: &Desk, decision_id: Uuid, client: &Client, reason: &'static str) -> Entry {
     Entry {
+        decision: Some(decision_id),
         tenant: Some(client.tenant.clone()),
         client: Some(client.id.clone()),
-        jti: jti.map(str::to_owned),
         reason: Some(reason.to_owned()),
         ..Entry::new(Kind::Denial, desk.clock.now_ms())
     }

@@ -92,7 +92,11 @@ async fn a_client_id_beside_the_assertion_must_be_its_subject() {
     for (client_id, accepted) in [("platform", true), ("crm", false), ("", false)] {
         let assertion = world.assertion("platform", json!({}));
         let presented = Presented::Assertion { assertion: &assertion, client_id: Some(client_id) };
-        assert_eq!(authenticate(&world.desk, presented, None).await.is_ok(), accepted, "{client_id}");
+        assert_eq!(
+            authenticate(&world.desk, world.decision(), presented, None).await.is_ok(),
+            accepted,
+            "{client_id}"
+        );
     }
 }
 
@@ -325,6 +329,9 @@ async fn misuse_after_a_good_assertion_is_recorded_with_its_client_within_the_qu
         .collect();
     let denial = |reason: &str| (Kind::Denial, "platform".to_owned(), reason.to_owned());
     assert_eq!(told, [denial("proof_replayed"), denial("assertion_replayed")]);
+    let decisions: Vec<_> = world.audit.entries().iter().filter_map(|entry| entry.decision).collect();
+    assert_eq!(decisions.len(), 2, "each under the id of its request");
+    assert_ne!(decisions[0], decisions[1]);
     world.desk.refusals.write(&world.desk);
     let counted: Vec<_> = world
         .audit
@@ -391,6 +398,7 @@ async fn a_bootstrap_secret_is_good_where_configured() {
         let proof = world.proof("spare");
         let caller = authenticate(
             &world.desk,
+            world.decision(),
             Presented::Secret { client_id, secret },
             Some(PresentedProof { header: &proof, htu: TOKEN_ENDPOINT }),
         )

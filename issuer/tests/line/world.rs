@@ -108,6 +108,11 @@ impl World {
         format!("{what}-{}", self.serial.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Id of a new decision.
+    pub(crate) fn decision(&self) -> Uuid {
+        Uuid::from_u128(self.serial.fetch_add(1, Ordering::Relaxed).into())
+    }
+
     /// A client assertion, with `changes` (`null` leaves a claim out).
     pub(crate) fn assertion(&self, client: &str, changes: Value) -> String {
         self.assertion_of_type("JWT", client, changes)
@@ -145,6 +150,7 @@ impl World {
     pub(crate) async fn authenticate(&self, assertion: &str, proof: &str) -> Result<Caller, IssueError> {
         authenticate(
             &self.desk,
+            self.decision(),
             Presented::Assertion { assertion, client_id: None },
             Some(PresentedProof { header: proof, htu: TOKEN_ENDPOINT }),
         )
@@ -203,7 +209,7 @@ impl World {
         presented: PresentedSubject<'_>,
         ask: &Ask,
     ) -> Result<ToolCallToken, IssueError> {
-        let decision_id = Uuid::from_u128(self.serial.fetch_add(1, Ordering::Relaxed).into());
+        let decision_id = self.decision();
         let mut refused = Refused {
             caller: Some(caller),
             sub: None,
