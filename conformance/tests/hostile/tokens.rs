@@ -249,11 +249,18 @@ async fn exp_missing(lab: &Lab) -> Vec<Response> {
 
 async fn exp_past_the_leeway(lab: &Lab) -> Vec<Response> {
     let leeway = 30;
-    let mut within = lab.honest(&Key::es256()).await;
-    let still_good = with(claims(lab), json!({ "exp": now() - leeway + 20, "iat": now() - 600 }));
-    within.set("subject_token", &lab.world.issuer_keys["a"].token("JWT", &still_good));
-    token_of(&lab.send(&within).await);
-    subject_with_claims(lab, json!({ "exp": now() - leeway - 1, "iat": now() - 600 })).await
+    let mut short = lab.honest(&Key::es256()).await;
+    let exp = now() + 15;
+    let nearly_expired = with(claims(lab), json!({ "exp": exp, "iat": now() - 600 }));
+    short.set("subject_token", &lab.world.issuer_keys["a"].token("JWT", &nearly_expired));
+    let token = token_of(&lab.send(&short).await);
+    assert_eq!(forge::claims(&token)["exp"], exp, "nothing outlives the token that it comes from");
+    let mut answers = Vec::new();
+    // Past the leeway; within it, where only a token that expired already could come of it; and too late to be of use.
+    for exp in [now() - leeway - 1, now() - leeway + 20, now() + 1] {
+        answers.extend(subject_with_claims(lab, json!({ "exp": exp, "iat": now() - 600 })).await);
+    }
+    answers
 }
 
 async fn nbf_as_text(lab: &Lab) -> Vec<Response> {

@@ -35,9 +35,7 @@ pub(super) fn claims(
         (None, Some(id)) => desk.transactions.go_on(desk.clock.as_ref(), beginner, id)?,
         (None, None) => desk.transactions.begin(desk.clock.as_ref(), beginner)?,
     };
-    let lifetime = lifetime_seconds(wanted);
-    // Never longer than the token it is made from: or a chain of exchanges would live for ever.
-    let exp = parent.map_or(now + lifetime, |parent| parent.exp.min(now + lifetime));
+    let exp = expiry(application.subject, now, now + lifetime_seconds(wanted))?;
     Ok(ToolCallClaims {
         iss: desk.settings.issuer.clone(),
         sub: sub.to_owned(),
@@ -94,6 +92,16 @@ fn detail(
     }
 }
 
+/// Never longer than the token that was brought: a user who is signed out is so everywhere, and a chain of exchanges
+/// does not live for ever. That token's leeway is for its times alone: what would be left of it is refused as expired.
+fn expiry(subject: Option<&Subject>, now: u64, latest: u64) -> Result<u64, IssueError> {
+    let exp = subject.map_or(latest, |subject| subject.expires_at().min(latest));
+    if exp < now + LEAST_LIFETIME_SECONDS {
+        return Err(IssueError::SubjectToken { reason: "subject_token_expired", detail: String::new() });
+    }
+    Ok(exp)
+}
+
 fn lifetime_seconds(wanted: &Wanted) -> u64 {
     wanted
         .tool
@@ -104,4 +112,6 @@ fn lifetime_seconds(wanted: &Wanted) -> u64 {
 }
 
 const DEFAULT_LIFETIME_SECONDS: u64 = 60;
+/// What is good for less would expire on its way.
+const LEAST_LIFETIME_SECONDS: u64 = 5;
 const MAX_POLICY_IDS: usize = 16;

@@ -469,3 +469,21 @@ async fn lifetimes_are_those_of_the_record_within_bounds() {
         assert_eq!(claims.exp - claims.iat, granted);
     }
 }
+
+#[tokio::test]
+async fn a_token_ends_with_the_users_sign_in_and_is_not_made_for_its_last_seconds() {
+    let world = World::new();
+    for (left, expected) in
+        [(600, Some(60)), (60, Some(60)), (59, Some(59)), (5, Some(5)), (4, None), (0, None)]
+    {
+        let alice = world.alice(json!({ "exp": NOW + left }));
+        match (world.exchange("platform", &alice, &read_contact()).await, expected) {
+            (Ok(token), Some(lifetime)) => assert_eq!(token.claims.exp, NOW + lifetime, "{left}"),
+            (Err(error), None) => assert_eq!(error.reason(), "subject_token_expired", "{left}"),
+            (got, _) => panic!("{left}: {got:?}"),
+        }
+    }
+    // Within the leeway it is still a token that can be read, but nothing can come of it.
+    let late = world.exchange("platform", &world.alice(json!({ "exp": NOW - 1 })), &read_contact()).await;
+    assert_eq!(late.unwrap_err().reason(), "subject_token_expired");
+}

@@ -56,10 +56,16 @@ async fn a_child_never_outlives_its_parent() {
     assert_eq!((next.claims.iat, next.claims.exp), (NOW + 50, first.claims.exp));
     let narrowed = World::new();
     let first = narrowed.for_alice(&read_contact()).await.unwrap();
-    narrowed.clock.advance(Duration::from_secs(59));
+    narrowed.clock.advance(Duration::from_secs(55));
     let next = narrowed.hop("platform", &first, &read_one_contact()).await.unwrap();
     assert_eq!(next.claims.exp, first.claims.exp);
     narrowed.clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        word(narrowed.hop("platform", &first, &read_one_contact()).await),
+        "subject_token_expired",
+        "four seconds are of no use"
+    );
+    narrowed.clock.advance(Duration::from_secs(4));
     assert_eq!(word(narrowed.hop("platform", &first, &read_one_contact()).await), "subject_token_invalid");
 }
 

@@ -107,7 +107,7 @@ const ADVICE: [(&[&str], &str); 41] = [
         &["audience", "authorized_party"],
         "add the token's `aud` (and `azp`) to `subject_audiences` of the client, if it may bring such tokens; `deputize doctor --token` shows both",
     ),
-    (&["expired", "too_old"], "get a fresh token of the user"),
+    (&["expired", "subject_token_expired", "too_old"], "get a fresh token of the user"),
     (
         &["not_yet_valid", "issued_in_the_future"],
         "compare the clocks of the identity provider and this machine",
