@@ -13,7 +13,7 @@ use deputize_issuer::{
     provider::{ProviderKeys, Providers, TokenDecrypter},
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
-    revocation::Revocations,
+    revocation::{Revocations, Revoked},
     transaction::TransactionIds,
 };
 use std::{path::Path, sync::Arc, time::Duration};
@@ -67,16 +67,13 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         resolved.limits.once_capacity,
     ));
     let lineage = Lineage::default();
-    let restored = restore::from_log(&log.reader(), clock.now_ms(), &assertions, &lineage).map_err(cannot)?;
+    let facts = resolved.data_dir.join("facts.redb");
+    let reach = if facts.exists() { restore::Reach::LastMinutes } else { restore::Reach::WholeLog };
+    let restored = restore::from_log(&log.reader(), clock.now_ms(), (&assertions, &lineage), reach);
+    let restored = restored.map_err(cannot)?;
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
-    let revocations = EmbeddedRevocations::open(&resolved.data_dir.join("facts.redb"), Arc::clone(&clock))
-        .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
-    for (what, until) in restored.revocations {
-        if !what.iter().all(|revoked| revocations.any_revoked(std::slice::from_ref(revoked))) {
-            revocations.revoke(what, until).await.map_err(cannot)?;
-        }
-    }
+    let revocations = open_revocations(&facts, Arc::clone(&clock), restored).await?;
     let provider_keys = provider_keys(resolved, mode, None).await?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
@@ -129,6 +126,32 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     assembly.desk.rules.store(Arc::new(rules));
     *held = provider_keys;
     record_configuration(&assembly.desk)
+}
+
+/// The store of revocations, with what the log says and it does not know: a sudden end came between the two, or the
+/// store was lost. A new one gets its name when it is complete.
+async fn open_revocations(
+    facts: &Path,
+    clock: Arc<dyn Clock>,
+    restored: restore::Restored,
+) -> Result<EmbeddedRevocations, CannotStart> {
+    let is_new = !facts.exists();
+    let opened = if is_new { facts.with_extension("new") } else { facts.to_owned() };
+    let revocations = EmbeddedRevocations::open(&opened, clock)
+        .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
+    let known = |what: &Revoked| revocations.any_revoked(std::slice::from_ref(what));
+    for (what, until) in restored.revocations {
+        if !what.iter().all(known) {
+            revocations.revoke(what, until).await.map_err(cannot)?;
+        }
+    }
+    for what in restored.lifted.iter().filter(|what| known(what)) {
+        revocations.lift(what).await.map_err(cannot)?;
+    }
+    if is_new {
+        std::fs::rename(&opened, facts).map_err(cannot)?;
+    }
+    Ok(revocations)
 }
 
 fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, CannotStart> {

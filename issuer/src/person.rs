@@ -53,4 +53,55 @@ impl Person {
         let stable: String = url::form_urlencoded::byte_serialize(stable.as_bytes()).collect();
         format!("user:{tenant}:{issuer_tag}:{stable}")
     }
+
+    /// Whether a text is of the form of our `sub`; whether there is such a person, nobody can tell.
+    pub fn is_sub(text: &str) -> bool {
+        let Some(rest) = text.strip_prefix("user:") else { return false };
+        // Neither the tag nor the encoded claim contains a colon; a tenant may.
+        let Some((rest, stable)) = rest.rsplit_once(':') else { return false };
+        let Some((tenant, tag)) = rest.rsplit_once(':') else { return false };
+        let tag = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, tag);
+        let encoded = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'*' | b'+' | b'-' | b'.' | b'_')
+        };
+        !tenant.is_empty()
+            && tag.is_ok_and(|tag| tag.len() == 16)
+            && !stable.is_empty()
+            && stable.bytes().all(encoded)
+            && text.len() <= MAX_SUB_BYTES
+    }
+}
+
+/// A stable claim may have 1,024 bytes, each of which may become three.
+const MAX_SUB_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_a_sub_and_other_texts_are_not() {
+        for (tenant, stable) in [("acme", "alice"), ("a:b", "x:y/é %"), ("acme", "00u1*._-+")] {
+            let sub = Person::encode_sub(tenant, "https://idp.example", stable);
+            assert!(Person::is_sub(&sub), "{sub}");
+        }
+        let good = Person::encode_sub("acme", "https://idp.example", "alice");
+        for bad in [
+            "",
+            "alice",
+            "user:",
+            "user:acme:alice",
+            "user:acme:idp:alice",
+            &good.replacen("user:", "", 1),
+            &good.replacen("acme", "", 1),
+            &good.replace("alice", ""),
+            &good.replace("alice", "al ice"),
+            &good.replace("alice", "alicé"),
+            &format!(" {good}"),
+            &format!("{good}\n"),
+            &format!("{good}{}", "x".repeat(MAX_SUB_BYTES)),
+        ] {
+            assert!(!Person::is_sub(bad), "{bad:?}");
+        }
+    }
 }

@@ -177,6 +177,16 @@ pub async fn record_revocation(
     desk.audit.append(Class::Vital, entry).await
 }
 
+/// Records that a revocation holds no longer.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`].
+pub async fn record_lifting(desk: &Desk, by: &str, what: &Revoked) -> Result<u64, IssueError> {
+    let mut entry = Entry::new(Kind::Lifted, desk.clock.now_ms());
+    (entry.by, entry.revoked) = (Some(by.to_owned()), vec![what.clone()]);
+    desk.audit.append(Class::Vital, entry.to_bytes()?).await
+}
+
 /// Records that an L3 token was used up.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What happens to a token after it was minted: used up, revoked, asked about.
 
 use deputize_call::{claims::ToolCallClaims, level::Level, once::Once, token};
+use tokio::sync::Mutex;
 
 use crate::{
     authenticate::{Caller, SpentId},
@@ -142,8 +143,25 @@ pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(),
         Revoked::Transaction(_) => {
             revoke_recorded(desk, by, vec![what], now + TRANSACTION_REVOCATION_SECONDS).await
         }
-        Revoked::Person(_) => revoke_recorded(desk, by, vec![what], now + PERSON_REVOCATION_SECONDS).await,
+        Revoked::Person(_) => {
+            let until_seconds = now + PERSON_REVOCATION_SECONDS;
+            desk.revocations.hold(std::slice::from_ref(&what), until_seconds);
+            let _alone = PERSONS.lock().await;
+            revoke_recorded(desk, by, vec![what], until_seconds).await
+        }
     }
+}
+
+/// An administrator enables a person again, at once. Tokens and transactions that were revoked stay so: what
+/// concerns them expires by itself.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: the person may still be disabled; try again.
+pub async fn lift_by_admin(desk: &Desk, by: &str, sub: String) -> Result<(), IssueError> {
+    let _alone = PERSONS.lock().await;
+    let what = Revoked::Person(sub);
+    record::record_lifting(desk, by, &what).await?;
+    desk.revocations.lift(&what).await.map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
 }
 
 /// RFC 7662: the claims of a live token, for its audience or its holder's client; `None` is `{"active": false}`.
@@ -205,6 +223,8 @@ fn tag(jti: &str) -> [u8; 16] {
     tag
 }
 
+/// Held while a person is disabled or enabled: record and effect then have one order.
+static PERSONS: Mutex<()> = Mutex::const_new(());
 const NOT_REDEEMABLE: &str = "not_redeemable";
 const NOT_THE_AUDIENCE: &str = "not_the_audience";
 const NOT_ACTIVE: &str = "token_not_active";
@@ -214,5 +234,5 @@ const REVOCATION_GRACE_SECONDS: u64 = 60;
 const REVOKED_IN_AN_ENTRY: usize = 500;
 /// A transaction goes on for an hour at most, and its last token lives two minutes.
 const TRANSACTION_REVOCATION_SECONDS: u64 = 3600 + 180;
-/// A disabled person stays so until the identity provider no longer vouches: ten years stand for "until lifted".
+/// Ten years stand for "until lifted".
 const PERSON_REVOCATION_SECONDS: u64 = 315_360_000;

@@ -28,6 +28,8 @@ pub trait Revocations: Send + Sync {
     fn hold(&self, what: &[Revoked], until_seconds: u64);
     /// Revokes durably until `until_seconds` (Unix time): when everything concerned has expired by itself.
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed>;
+    /// Takes a revocation back, durably and then in memory.
+    async fn lift(&self, what: &Revoked) -> Result<(), RevocationFailed>;
 }
 
 /// The revocation is not durable: the caller must be told to try again.
@@ -42,7 +44,7 @@ pub struct RevokedSet {
 }
 
 impl RevokedSet {
-    /// Adds entries; grow-only until they lapse.
+    /// Adds entries, until they lapse or are lifted.
     pub fn insert(&self, what: impl IntoIterator<Item = Revoked>, until_seconds: u64) {
         let mut all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         for revoked in what {
@@ -54,6 +56,10 @@ impl RevokedSet {
     pub fn any(&self, what: &[Revoked]) -> bool {
         let all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         !all.is_empty() && what.iter().any(|revoked| all.contains_key(revoked))
+    }
+    /// Takes an entry out.
+    pub fn remove(&self, what: &Revoked) {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
     }
     /// Forgets what has lapsed.
     pub fn forget_before(&self, now_seconds: u64) {
@@ -76,6 +82,10 @@ impl Revocations for RevokedSet {
     }
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed> {
         self.insert(what, until_seconds);
+        Ok(())
+    }
+    async fn lift(&self, what: &Revoked) -> Result<(), RevocationFailed> {
+        self.remove(what);
         Ok(())
     }
 }

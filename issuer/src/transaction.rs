@@ -57,6 +57,11 @@ impl TransactionIds {
         Ok(id.to_owned())
     }
 
+    /// Whether a text is of the form of a transaction id.
+    pub fn is_id(text: &str) -> bool {
+        URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
+    }
+
     fn seal(&self, uuid: &[u8], beginner: Beginner<'_>) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [
@@ -97,6 +102,7 @@ mod tests {
         let ids = TransactionIds::new(&[7; 32]);
         let id = ids.begin(&clock, ALICE).unwrap();
         assert_eq!(ids.go_on(&clock, ALICE, &id).unwrap(), id);
+        assert!(TransactionIds::is_id(&id) && !TransactionIds::is_id("") && !TransactionIds::is_id(&id[1..]));
         for other in [
             Beginner { tenant: "u", ..ALICE },
             Beginner { client_id: "d", ..ALICE },

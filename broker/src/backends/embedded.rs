@@ -64,6 +64,29 @@ impl Revocations for EmbeddedRevocations {
             Err(_) => Err(RevocationFailed),
         }
     }
+
+    async fn lift(&self, what: &Revoked) -> Result<(), RevocationFailed> {
+        let (database, key) = (Arc::clone(&self.database), what.clone());
+        match tokio::task::spawn_blocking(move || remove(&database, &key)).await {
+            Ok(Ok(())) => {
+                self.view.remove(what);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "revocation not lifted");
+                Err(RevocationFailed)
+            }
+            Err(_) => Err(RevocationFailed),
+        }
+    }
+}
+
+fn remove(database: &Database, what: &Revoked) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    let key = serde_json::to_string(what).unwrap_or_default();
+    transaction.open_table(REVOKED)?.remove(key.as_str())?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn store(database: &Database, what: &[Revoked], until_seconds: u64) -> Result<(), redb::Error> {
@@ -124,5 +147,25 @@ mod tests {
         clock.advance(std::time::Duration::from_secs(101));
         let store = EmbeddedRevocations::open(&path, clock).unwrap();
         assert!(!store.any_revoked(std::slice::from_ref(&token)), "lapsed");
+    }
+
+    #[tokio::test]
+    async fn what_was_lifted_stays_so_after_a_restart_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("facts.redb");
+        let clock = Arc::new(TestClock::at_seconds(1000));
+        let [alice, bob] = ["alice", "bob"].map(|sub| Revoked::Person(sub.into()));
+        let store = EmbeddedRevocations::open(&path, clock.clone()).unwrap();
+        store.revoke(vec![alice.clone(), bob.clone()], 1100).await.unwrap();
+        store.lift(&alice).await.unwrap();
+        store.lift(&Revoked::Person("nobody".into())).await.unwrap();
+        for _ in 0..2 {
+            assert!(!store.any_revoked(std::slice::from_ref(&alice)));
+            assert!(store.any_revoked(std::slice::from_ref(&bob)));
+        }
+        drop(store);
+        let store = EmbeddedRevocations::open(&path, clock).unwrap();
+        assert!(!store.any_revoked(std::slice::from_ref(&alice)));
+        assert!(store.any_revoked(std::slice::from_ref(&bob)));
     }
 }

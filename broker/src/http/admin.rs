@@ -13,8 +13,10 @@ use deputize_issuer::{
     desk::Desk,
     error::IssueError,
     log::{Log, LogReader},
-    redeem::revoke_by_admin,
+    person::Person,
+    redeem::{lift_by_admin, revoke_by_admin},
     revocation::Revoked,
+    transaction::TransactionIds,
 };
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -80,11 +82,18 @@ pub struct RevocationOrder {
 }
 
 impl RevocationOrder {
+    /// What is meant, in the form that the ids of tokens, transactions and persons have: a slip of the pen must not
+    /// pass for a revocation.
     fn what(self) -> Result<Revoked, DoorError> {
         match (self.transaction, self.person, self.token) {
-            (Some(txn), None, None) => Ok(Revoked::Transaction(txn)),
-            (None, Some(sub), None) => Ok(Revoked::Person(sub)),
-            (None, None, Some(jti)) => Ok(Revoked::Token(jti)),
+            (Some(txn), None, None) if TransactionIds::is_id(&txn) => Ok(Revoked::Transaction(txn)),
+            (None, Some(sub), None) if Person::is_sub(&sub) => Ok(Revoked::Person(sub)),
+            (None, None, Some(jti)) if Uuid::try_parse(&jti).is_ok() => Ok(Revoked::Token(jti)),
+            (Some(_), None, None) => {
+                Err(DoorError::Order("transaction is no transaction id: the txn of a token"))
+            }
+            (None, Some(_), None) => Err(DoorError::Order("person is no person: the sub of a token of ours")),
+            (None, None, Some(_)) => Err(DoorError::Order("token is no token id: the jti of a token")),
             _ => Err(BAD_ORDER),
         }
     }
@@ -104,6 +113,25 @@ pub async fn revoke(
     carry_out(Arc::clone(&desk), decision_id, async move {
         revoke_by_admin(&desk, "admin", what).await?;
         Ok(json!({ "revoked": true }))
+    })
+    .await
+}
+
+/// Answers `DELETE /admin/revocations` with `{"person": sub}`: the person is enabled again.
+pub async fn lift(
+    State(administration): State<Arc<Administration>>,
+    Extension(RequestId(decision_id)): Extension<RequestId>,
+    order: Result<Json<RevocationOrder>, JsonRejection>,
+) -> Response {
+    let sub = match order.map_err(|_| BAD_ORDER).and_then(|Json(order)| order.what()) {
+        Ok(Revoked::Person(sub)) => sub,
+        Ok(Revoked::Token(_) | Revoked::Transaction(_)) => return refuse(NOT_LIFTED),
+        Err(error) => return refuse(error),
+    };
+    let desk = Arc::clone(&administration.desk);
+    carry_out(Arc::clone(&desk), decision_id, async move {
+        lift_by_admin(&desk, "admin", sub).await?;
+        Ok(json!({ "revoked": false }))
     })
     .await
 }
@@ -225,6 +253,9 @@ pub async fn refuse_browsers(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+const NOT_LIFTED: DoorError = DoorError::Order(
+    "only a person can be enabled again; what was revoked by token or transaction stays so until it expires",
+);
 const BAD_ORDER: DoorError =
     DoorError::Order("send JSON with exactly one of transaction, person, token, as a text");
 

@@ -49,7 +49,7 @@ fn observation_routes(administration: Arc<Administration>) -> Router {
 pub fn administration(administration: Arc<Administration>) -> Router {
     let desk = Arc::clone(&administration.desk);
     let routes = Router::new()
-        .route("/admin/revocations", post(admin::revoke))
+        .route("/admin/revocations", post(admin::revoke).delete(admin::lift))
         .route("/admin/keys", get(admin::keys))
         .route("/admin/log", get(admin::log_entries))
         .route("/log/checkpoint", get(admin::checkpoint))

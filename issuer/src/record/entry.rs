@@ -106,6 +106,8 @@ pub enum Kind {
     Spent,
     /// Tokens, a transaction or a person were revoked.
     Revocation,
+    /// A revocation was taken back.
+    Lifted,
     /// An L3 token was used.
     Redemption,
     /// The process started.

@@ -9,7 +9,7 @@ use deputize_issuer::{
     log::Class,
     mint::ToolCallToken,
     record::{Entry, Kind},
-    redeem::{Redeemed, introspect, redeem, revoke, revoke_by_admin},
+    redeem::{Redeemed, introspect, lift_by_admin, redeem, revoke, revoke_by_admin},
     revocation::{Revocations, Revoked},
 };
 use serde_json::json;
@@ -471,6 +471,30 @@ async fn a_token_exchanged_by_its_holder_many_times_is_revoked_with_the_first() 
     assert!(is_active(&world, "crm", &last).await);
     world.revocations.insert([Revoked::Token(first.claims.jti.clone())], u64::MAX);
     assert!(!is_active(&world, "crm", &last).await);
+}
+
+#[tokio::test]
+async fn a_person_is_enabled_again_once_that_is_recorded() {
+    let world = World::new();
+    let before = world.for_alice(&read_contact()).await.unwrap();
+    revoke_by_admin(&world.desk, "root", Revoked::Person(world.alice_sub())).await.unwrap();
+    assert_eq!(world.refusal(&read_contact()).await.reason(), "person_disabled");
+    world.audit.set_disk(Disk::Broken);
+    let refused = lift_by_admin(&world.desk, "root", world.alice_sub()).await;
+    assert!(matches!(refused, Err(IssueError::RecordUnavailable(_))));
+    assert!(world.revocations.any_revoked(&[Revoked::Person(world.alice_sub())]), "no record, no change");
+    world.audit.set_disk(Disk::Sound);
+    lift_by_admin(&world.desk, "root", world.alice_sub()).await.unwrap();
+    world.for_alice(&read_contact()).await.unwrap();
+    assert!(is_active(&world, "crm", &before).await);
+    let lifted = of_kind(&world, Kind::Lifted).remove(0);
+    assert_eq!(
+        (lifted.by.as_deref(), lifted.revoked),
+        (Some("root"), vec![Revoked::Person(world.alice_sub())])
+    );
+    // Enabled, disabled, enabled: the last word counts.
+    revoke_by_admin(&world.desk, "root", Revoked::Person(world.alice_sub())).await.unwrap();
+    assert_eq!(world.refusal(&read_contact()).await.reason(), "person_disabled");
 }
 
 #[tokio::test]

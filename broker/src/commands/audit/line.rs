@@ -84,6 +84,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Refusals => "refusals",
         Kind::Spent => "spent",
         Kind::Revocation => "revocation",
+        Kind::Lifted => "lifted",
         Kind::Redemption => "redemption",
         Kind::Start => "start",
         Kind::Configuration => "configuration",

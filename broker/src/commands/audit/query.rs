@@ -128,6 +128,7 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Refusals,
             Kind::Spent,
             Kind::Revocation,
+            Kind::Lifted,
             Kind::Redemption,
             Kind::Start,
             Kind::Configuration,

@@ -102,10 +102,11 @@ impl Story {
                 self.redeemed =
                     Some(event(format!("by {}", entry.client.as_deref().unwrap_or("an unknown client"))));
             }
-            Kind::Revocation => {
+            Kind::Revocation | Kind::Lifted => {
                 let by = entry.by.as_deref().unwrap_or("somebody unknown");
+                let lifted = if entry.kind == Kind::Lifted { "lifted again: " } else { "" };
                 if let Some(what) = entry.revoked.iter().find_map(|revoked| self.concerned_by(revoked)) {
-                    self.revoked.push(event(format!("{what}, by {by}")));
+                    self.revoked.push(event(format!("{lifted}{what}, by {by}")));
                 }
             }
             Kind::Intent if entry.pjti.is_some() && entry.pjti == self.record.jti => {
