@@ -74,7 +74,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
     let revocations = open_revocations(&facts, Arc::clone(&clock), restored).await?;
-    let provider_keys = provider_keys(resolved, mode, None).await?;
+    let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
     let desk = Desk {
@@ -121,7 +121,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
 /// Everything that is wrong with the new ones.
 pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), CannotStart> {
     let mut held = assembly.provider_keys.lock().await;
-    let provider_keys = provider_keys(resolved, assembly.mode, Some(&held)).await?;
+    let provider_keys = provider_keys(resolved, assembly.mode, Some(&held))?;
     let rules = rules(resolved, &provider_keys)?;
     assembly.desk.rules.store(Arc::new(rules));
     *held = provider_keys;
@@ -154,6 +154,14 @@ async fn open_revocations(
     Ok(revocations)
 }
 
+impl Assembly {
+    /// Waits until every identity provider was asked for its keys once, whatever it answered.
+    pub async fn providers_asked(&self) {
+        let keys = Arc::clone(&*self.provider_keys.lock().await);
+        keys.asked_once().await;
+    }
+}
+
 fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, CannotStart> {
     let (registry, policies) = resolved.load_rules().map_err(|errors| {
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -176,11 +184,11 @@ pub fn providers(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<P
     Providers::new(providers, keys, decrypter(resolved)?).map_err(cannot)
 }
 
-/// Identity providers' keys, asked for once and then kept fresh.
+/// Identity providers' keys, asked for in the background and kept fresh.
 ///
 /// # Errors
 /// [`CannotStart`]: a private certification authority cannot be read.
-pub async fn provider_keys(
+pub fn provider_keys(
     resolved: &Resolved,
     mode: Mode,
     previous: Option<&OidcKeys>,
@@ -198,7 +206,7 @@ pub async fn provider_keys(
             fetcher: Arc::new(Fetcher::new(reach).map_err(cannot)?),
         });
     }
-    Ok(Arc::new(OidcKeys::start(sources, Timing::default(), jitter, previous).await))
+    Ok(Arc::new(OidcKeys::start(sources, Timing::default(), jitter, previous)))
 }
 
 /// Spreads the fetches of replicas. Without randomness they coincide, which harms nothing.

@@ -19,7 +19,7 @@ impl Dev {
         let folder = tempfile::tempdir().unwrap();
         let (file, log) = (folder.path().join("ready.json"), folder.path().join("dev.log"));
         let arguments = ["dev", "--port", "0", "--ready-file", file.to_str().unwrap()];
-        let mut process = Process::start(&arguments, &log);
+        let process = Process::start(&arguments, &log);
         process.wait_until(async || file.exists()).await;
         // It comes by rename, so what is there is whole.
         let ready = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

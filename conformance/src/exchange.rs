@@ -51,6 +51,11 @@ impl Lab {
     /// Starts a broker on this world.
     pub async fn start(world: World) -> Self {
         let started = world.start().await;
+        Self::of(world, started)
+    }
+
+    /// A broker that was started on this world.
+    pub fn of(world: World, started: Started) -> Self {
         Self { world, started, granted: AtomicUsize::new(0), refused: AtomicUsize::new(0) }
     }
 

@@ -2,13 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
 /// A running `deputize`. It ends with this value.
 pub struct Process {
-    child: Child,
+    child: Mutex<Child>,
     log: PathBuf,
 }
 
@@ -23,16 +24,16 @@ impl Process {
             .stderr(file)
             .spawn()
             .expect("deputize starts");
-        Self { child, log: log.to_owned() }
+        Self { child: Mutex::new(child), log: log.to_owned() }
     }
 
     /// Waits until `ready` says so; a process that ends meanwhile, or is not ready in time, fails with what it said.
-    pub async fn wait_until<F: Future<Output = bool>>(&mut self, mut ready: impl FnMut() -> F) {
+    pub async fn wait_until<F: Future<Output = bool>>(&self, mut ready: impl FnMut() -> F) {
         for _ in 0..READY_WITHIN.as_millis() / POLL_EVERY.as_millis() {
             if ready().await {
                 return;
             }
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
                 panic!("deputize ended with {status}:\n{}", self.said());
             }
             tokio::time::sleep(POLL_EVERY).await;
@@ -40,16 +41,34 @@ impl Process {
         panic!("deputize is not ready after {READY_WITHIN:?}:\n{}", self.said());
     }
 
-    /// `kill -9`, and wait until it is gone.
-    pub fn kill(&mut self) {
+    /// `kill -9`, at once, and wait until it is gone.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
         // It may be gone already.
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM: to stop in order.
+    pub fn terminate(&self) {
+        // It may be gone already.
+        let _ = Command::new("kill").arg(self.id().to_string()).stderr(Stdio::null()).status().unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&self) -> ExitStatus {
+        for _ in 0..ENDED_WITHIN.as_millis() / POLL_EVERY.as_millis() {
+            if let Some(status) = self.child.lock().unwrap().try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        panic!("deputize has not ended after {ENDED_WITHIN:?}:\n{}", self.said());
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.lock().unwrap().id()
     }
 
     /// What it said so far.
@@ -87,4 +106,5 @@ pub fn binary() -> PathBuf {
 
 /// A generous limit for a loaded machine in the dev profile.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(5);

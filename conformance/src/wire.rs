@@ -161,14 +161,41 @@ impl Response {
 impl Connection {
     /// One request and its answer, in at most thirty seconds.
     pub async fn send(&mut self, request: &Request) -> io::Result<Response> {
-        let bytes = request.bytes(&self.authority);
+        // A server may refuse by its answer alone, before it has read everything.
+        let written = self.write(request).await;
+        let answer = self.answer().await;
+        answer.or_else(|error| written.and(Err(error)))
+    }
+
+    /// Writes a request whole.
+    pub async fn write(&mut self, request: &Request) -> io::Result<()> {
+        self.write_bytes(&request.bytes(&self.authority)).await
+    }
+
+    /// Writes these bytes, whatever they are.
+    pub async fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         tokio::time::timeout(ANSWER_WITHIN, async {
-            // A server may refuse by its answer alone, before it has read everything.
-            let written = self.stream.write_all(&bytes).await;
-            let answer = self.read().await;
-            answer.or_else(|error| written.and(Err(error)))
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
         })
         .await?
+    }
+
+    /// The next answer, in at most thirty seconds.
+    pub async fn answer(&mut self) -> io::Result<Response> {
+        tokio::time::timeout(ANSWER_WITHIN, self.read()).await?
+    }
+
+    /// The next answer, while one byte after another is sent; a connection that is closed is left.
+    pub async fn answer_while_dripping(&mut self, drip: &[u8], every: Duration) -> io::Result<Response> {
+        for byte in drip {
+            if let Ok(answer) = tokio::time::timeout(every, self.read()).await {
+                return answer;
+            }
+            // Where this fails, reading says how the connection ended.
+            let _ = self.stream.write_all(&[*byte]).await;
+        }
+        self.answer().await
     }
 
     async fn read(&mut self) -> io::Result<Response> {

@@ -38,6 +38,7 @@ pub struct World {
     extra_issuers: Vec<Value>,
     extra_policies: usize,
     behind_proxy: bool,
+    decryption_key: Option<String>,
 }
 
 /// A started broker and how long it took until it was ready.
@@ -76,6 +77,7 @@ impl World {
             extra_issuers: Vec::new(),
             extra_policies: 0,
             behind_proxy: false,
+            decryption_key: None,
         }
     }
 
@@ -109,6 +111,11 @@ impl World {
         self.door = Endpoint::new(&self.base.replace("https", "http").parse().unwrap(), None);
     }
 
+    /// Gives the broker a private JWK to decrypt tokens with, before the start.
+    pub fn decrypt_with(&mut self, private_jwk: &str) {
+        self.decryption_key = Some(private_jwk.to_owned());
+    }
+
     /// Starts the broker and waits until it takes requests.
     pub async fn start(&self) -> Started {
         let config = self.write_files();
@@ -122,15 +129,31 @@ impl World {
             reason = "the black-box side measures the broker's process in real time"
         )]
         let before = std::time::Instant::now();
-        let log = self.folder().join("broker.log");
-        let mut process = Process::start(&["serve", "--config", config.to_str().unwrap()], &log);
+        let process = self.spawn(config);
         process
             .wait_until(async || {
                 let answer = self.observation.send(&Request::get("/readyz")).await;
                 answer.is_ok_and(|answer| answer.status == 200)
             })
             .await;
-        Started { process, ready_after: before.elapsed() }
+        let ready_after = before.elapsed();
+        // It is ready before it has asked the identity providers; those who exchange want their keys.
+        let issuers = 3 + self.extra_issuers.len();
+        process.wait_until(async || self.issuers_asked().await >= issuers).await;
+        Started { process, ready_after }
+    }
+
+    /// Starts the broker on the files that are there, and waits for nothing.
+    pub fn spawn(&self, config: &Path) -> Process {
+        let log = self.folder().join("broker.log");
+        Process::start(&["serve", "--config", config.to_str().unwrap()], &log)
+    }
+
+    /// How many issuers the broker has asked for their keys.
+    async fn issuers_asked(&self) -> usize {
+        let lines = self.metric_lines("deputize_jwks_fetches_total").await;
+        let issuer = |line: &String| line.split("issuer=\"").nth(1)?.split('"').next().map(str::to_owned);
+        lines.iter().filter_map(issuer).collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// Where the configuration is.
@@ -158,10 +181,35 @@ impl World {
 
     /// The sum of a metric over all its labels.
     pub async fn metric(&self, name: &str) -> f64 {
+        let lines = self.metric_lines(name).await;
+        lines.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The lines of a metric: `name{label="…"} value`.
+    pub async fn metric_lines(&self, name: &str) -> Vec<String> {
         let answer = self.observation.send(&Request::get("/metrics")).await.unwrap();
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        text.lines().filter(of_name).map(str::to_owned).collect()
+    }
+
+    /// An order of an administrator, on its socket.
+    pub async fn order(&self, method: &str, target: &str, order: &Value) -> Response {
+        let request = Request {
+            method: method.into(),
+            target: target.into(),
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: order.to_string().into_bytes(),
+        };
+        self.administration.send(&request).await.unwrap()
+    }
+
+    /// Waits until everything that the broker has recorded so far is durable and can be read: entries have one order,
+    /// and this order of an administrator, about a token that never was, is answered when its own is.
+    pub async fn recorded(&self) {
+        let token = uuid::Uuid::from_u128(0x7000 << 64 | 0x8000 << 48).to_string();
+        let answer = self.order("POST", "/admin/revocations", &json!({ "token": token })).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// The entries of the audit log from this index on, and its size.
@@ -212,6 +260,9 @@ impl World {
         });
         let policies = more.fold(POLICY.to_owned(), |all, policy| all + &policy);
         std::fs::write(folder.join("policies/acme.cedar"), policies).unwrap();
+        if let Some(key) = &self.decryption_key {
+            std::fs::write(folder.join("decryption.json"), key).unwrap();
+        }
         let config = self.config();
         std::fs::write(&config, self.configuration().to_string()).unwrap();
         config
@@ -246,6 +297,7 @@ impl World {
             "identity_providers": issuers,
             "registry": "registry",
             "policies": "policies",
+            "jwe_key_files": self.decryption_key.iter().map(|_| "decryption.json").collect::<Vec<_>>(),
             // Each denial is to have its own record, so that records can be counted against answers.
             "limits": { "source_per_second": 100_000, "client_per_second": 100_000, "denials_per_second": 100_000 },
             "clients": [

@@ -11,7 +11,11 @@ use deputize_issuer::provider::{KeyGeneration, KeysUnavailable, ProviderKeys};
 use openidconnect::core::CoreProviderMetadata;
 use reqwest::Url;
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::{sync::Mutex, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 /// The keys of any number of issuers, each refreshed by a task of its own, which ends when this is dropped.
 pub struct OidcKeys {
@@ -68,6 +72,8 @@ struct Issuer {
     known: ArcSwapOption<Known>,
     /// Held while fetching: one flight at a time, and whoever waits shares what it brings.
     flight: Mutex<Flight>,
+    /// Whether one flight has come back.
+    asked: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
@@ -96,31 +102,32 @@ enum RefreshError {
 }
 
 impl OidcKeys {
-    /// Asks every issuer once, then keeps asking in the background. An issuer that does not answer now is tried
-    /// again soon; until then its keys are unavailable. Keys known to `previous` are carried over.
-    pub async fn start(
+    /// Asks every issuer in the background, now and again from time to time; waits for none. Until an issuer has
+    /// answered, its keys are unavailable; one that does not is tried again soon. Keys known to `previous` are
+    /// carried over. Within a runtime.
+    pub fn start(
         sources: Vec<IssuerSource>,
         timing: Timing,
         jitter: Jitter,
         previous: Option<&Self>,
     ) -> Self {
         let mut issuers = HashMap::new();
-        let mut first = JoinSet::new();
+        let mut refreshing = JoinSet::new();
         for source in sources {
             let issuer = Arc::new(Issuer::new(source, timing, previous));
+            issuer.measure();
             issuers.insert(issuer.source.issuer.clone(), Arc::clone(&issuer));
-            first.spawn(async move {
-                let outcome = issuer.refresh().await;
-                (issuer, outcome)
-            });
-        }
-        let mut refreshing = JoinSet::new();
-        while let Some(finished) = first.join_next().await {
-            if let Ok((issuer, outcome)) = finished {
-                refreshing.spawn(issuer.keep_fresh(outcome, jitter));
-            }
+            refreshing.spawn(issuer.keep_fresh(jitter));
         }
         Self { issuers, _refreshing: refreshing }
+    }
+
+    /// Waits until every issuer was asked once, whatever it answered.
+    pub async fn asked_once(&self) {
+        for issuer in self.issuers.values() {
+            // The sender lives as long as its issuer does.
+            let _ = issuer.asked.subscribe().wait_for(|asked| *asked).await;
+        }
     }
 
     fn issuer(&self, issuer: &str) -> Result<&Arc<Issuer>, KeysUnavailable> {
@@ -154,7 +161,8 @@ impl Issuer {
         let before = previous.and_then(|previous| previous.issuers.get(&source.issuer));
         let before = before.filter(|before| before.source.jwks_uri == source.jwks_uri);
         let known = before.and_then(|before| before.known.load_full());
-        Self { source, timing, known: ArcSwapOption::new(known), flight: Mutex::default() }
+        let asked = watch::Sender::new(false);
+        Self { source, timing, known: ArcSwapOption::new(known), flight: Mutex::default(), asked }
     }
 
     /// What is known and not yet too old.
@@ -165,10 +173,10 @@ impl Issuer {
         Ok(KeyGeneration { keys: Arc::clone(&known.keys), generation: known.generation })
     }
 
-    async fn keep_fresh(self: Arc<Self>, mut outcome: Result<Duration, RefreshError>, jitter: Jitter) {
+    async fn keep_fresh(self: Arc<Self>, jitter: Jitter) {
         let mut failures = 0_u32;
         loop {
-            let wait = match &outcome {
+            let wait = match self.refresh().await {
                 // Ahead of expiry, so that no request ever waits for it.
                 Ok(good_for) => {
                     failures = 0;
@@ -182,7 +190,6 @@ impl Issuer {
             // Up to a tenth sooner.
             let sooner = wait.mul_f64(0.1 * f64::from(jitter()) / f64::from(u32::MAX));
             tokio::time::sleep(wait.saturating_sub(sooner)).await;
-            outcome = self.refresh().await;
         }
     }
 
@@ -212,12 +219,24 @@ impl Issuer {
         if let Err(error) = &outcome {
             // The metadata may point to where the keys no longer are.
             flight.discovered = None;
-            tracing::warn!(issuer, error = %error, "identity provider's keys not refreshed");
+            if self.known().is_ok() {
+                tracing::warn!(issuer, error = %error, "identity provider's keys not refreshed, the known ones stay good");
+            } else {
+                tracing::warn!(issuer, error = %error, "identity provider's keys not available, its tokens wait for them");
+            }
         }
+        self.measure();
+        self.asked.send_replace(true);
+        outcome
+    }
+
+    fn measure(&self) {
+        let issuer = &self.source.issuer;
+        let available = if self.known().is_ok() { 1.0 } else { 0.0 };
+        metrics::gauge!("deputize_provider_keys_available", "issuer" => issuer.clone()).set(available);
         let age = self.known.load().as_ref().map(|known| known.fetched_at.elapsed().as_secs_f64());
         metrics::gauge!("deputize_jwks_age_seconds", "issuer" => issuer.clone())
             .set(age.unwrap_or(f64::INFINITY));
-        outcome
     }
 
     async fn fetch_keys(&self, flight: &mut Flight) -> Result<Duration, RefreshError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     assemble::CannotStart,
-    commands::serve::stop_signal,
+    commands::serve::StopSignal,
     dev::{
         environment::{self, Choices},
         story::{self, Outcome},
@@ -31,10 +31,11 @@ pub(crate) struct Demo {
 /// # Errors
 /// [`CannotStart`].
 pub(crate) async fn demo(arguments: &Demo) -> Result<bool, CannotStart> {
+    let mut stop = StopSignal::listen().map_err(|error| CannotStart(error.to_string()))?;
     tokio::select! {
         told = tell(arguments.json) => told,
         // The environment goes with its story, files included.
-        () = stop_signal() => Ok(false),
+        () = stop.wait() => Ok(false),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     assemble::CannotStart,
-    commands::serve::stop_signal,
+    commands::serve::StopSignal,
     dev::{
         environment::{self, Choices, Environment},
         identity_provider::users::USERS,
@@ -41,9 +41,10 @@ pub(crate) struct Dev {
 pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
     let choices = Choices { listen, folder: arguments.folder, register: arguments.register };
+    let mut stop = StopSignal::listen().map_err(|error| CannotStart(error.to_string()))?;
     let environment = tokio::select! {
         started = environment::start(&choices) => started?,
-        () = stop_signal() => return Ok(()),
+        () = stop.wait() => return Ok(()),
     };
     if let Some(file) = &arguments.ready_file {
         let written = ready_file::write(file, &environment.ready);
@@ -54,7 +55,7 @@ pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
     }
     // Whoever does not read it has the ready file.
     let _ = io::stdout().write_all(greeting(&environment, arguments.ready_file.as_ref()).as_bytes());
-    stop_signal().await;
+    stop.wait().await;
     drop(environment.stop().await);
     if let Some(file) = &arguments.ready_file {
         // It names credentials of what no longer runs. That it is gone already changes nothing.

@@ -57,7 +57,8 @@ enum Outcome {
 pub async fn run(args: Args, output: Output) -> CommandResult {
     let resolved = args.config.load()?;
     let token = input::token(&args.token)?;
-    let keys = assemble::provider_keys(&resolved, args.config.mode(), None).await?;
+    let keys = assemble::provider_keys(&resolved, args.config.mode(), None)?;
+    keys.asked_once().await;
     let providers = assemble::providers(&resolved, &keys)?;
     if let Some(id) =
         args.client.as_ref().filter(|id| resolved.clients.iter().all(|client| client.id != **id))

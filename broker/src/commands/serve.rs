@@ -8,7 +8,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
 };
@@ -44,6 +44,10 @@ pub struct Running {
 /// # Errors
 /// [`CannotStart`].
 pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), CannotStart> {
+    // Before anything else: a signal that comes meanwhile is kept, not lost.
+    let cannot = |error: std::io::Error| CannotStart(error.to_string());
+    let mut stop = StopSignal::listen().map_err(cannot)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
     let resolved = load(path, Mode::Production)?;
     if resolved.anchor.is_none() {
         tracing::warn!("audit.anchor is not configured: a rollback of the data folder would not be seen");
@@ -51,23 +55,22 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
     let listener = TcpListener::bind(resolved.listen.address)
         .await
         .map_err(|error| CannotStart(format!("cannot listen on {}: {error}", resolved.listen.address)))?;
-    let running = start(&resolved, Mode::Production, listener).await?;
+    let running = tokio::select! {
+        started = start(&resolved, Mode::Production, listener) => started?,
+        () = stop.wait() => return Ok(()),
+    };
     tracing::info!(address = %running.address, issuer = resolved.issuer, "ready");
     if let Some(file) = ready_file {
         let text = format!("{{\"address\":\"{}\"}}\n", running.address);
         std::fs::write(&file, text).map_err(|error| CannotStart(format!("{}: {error}", file.display())))?;
     }
-    let cannot = |error: std::io::Error| CannotStart(error.to_string());
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
-    // Made once, before the loop: a signal that comes while something else is awaited is kept.
-    let mut stop = std::pin::pin!(stop_signal());
     loop {
         tokio::select! {
-            () = &mut stop => break,
+            () = stop.wait() => break,
             _ = hangup.recv() => {}
         }
         tokio::select! {
-            () = &mut stop => break,
+            () = stop.wait() => break,
             () = reload(&running, path) => {}
         }
     }
@@ -82,6 +85,8 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
 pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Result<Running, CannotStart> {
     let cannot = |error: std::io::Error| CannotStart(error.to_string());
     let address = listener.local_addr().map_err(cannot)?;
+    // Before anything is measured.
+    let metrics = telemetry::metrics().map_err(CannotStart)?;
     let assembly = assemble::assemble(resolved, mode).await?;
     let tls =
         resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
@@ -90,7 +95,7 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
         desk: Arc::clone(&assembly.desk),
         log: assembly.log.clone(),
         ready: AtomicBool::new(false),
-        metrics: telemetry::metrics().map_err(CannotStart)?,
+        metrics,
     });
     let sources = Arc::new(SourceLimit::new(resolved.limits.source_per_second));
     let listening = Listening {
@@ -147,19 +152,29 @@ impl Running {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                terminate.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+/// SIGTERM or SIGINT. Made once and early: what comes from then on is kept until somebody waits for it, where a
+/// second listener would miss what came between the two.
+#[derive(Debug)]
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for either.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

@@ -130,6 +130,16 @@ impl Resolved {
     }
 }
 
+/// Whether two issuers are one place, though they may be spelled in two ways.
+fn same_place(one: &str, other: &str) -> bool {
+    let place = |text: &str| {
+        let url = Url::parse(text).ok()?;
+        let path = url.path().trim_end_matches('/').to_owned();
+        Some((url.host_str()?.trim_end_matches('.').to_owned(), url.port_or_known_default(), path))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
 fn load_registry(folder: &Path) -> Result<Registry, Vec<ConfigError>> {
     let files = read::files_of(folder, &["yaml", "yml", "json"]).map_err(|error| vec![error])?;
     let (mut records, mut errors) = (Vec::new(), Vec::new());
@@ -199,7 +209,11 @@ impl Check<'_> {
         }
         let own =
             [raw.issuer.clone(), format!("{}/spiffe", raw.issuer), format!("{}/web-identity", raw.issuer)];
-        if raw.identity_providers.iter().any(|provider| own.contains(&provider.issuer)) {
+        if raw
+            .identity_providers
+            .iter()
+            .any(|provider| own.iter().any(|own| same_place(own, &provider.issuer)))
+        {
             // What we sign for workloads and clouds must not come back as a user's token.
             self.refuse("identity_providers.issuer: the broker's own issuers are no identity providers");
         }

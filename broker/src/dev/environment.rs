@@ -102,6 +102,8 @@ async fn start_in(
     let config = layout.write().map_err(cannot)?;
     let resolved = serve::load(&config, Mode::Development)?;
     let broker = serve::start(&resolved, Mode::Development, listener).await?;
+    // Whoever reads that it is ready may exchange at once.
+    broker.assembly.providers_asked().await;
     let ready = ready_file(&broker, &provider, &platform_key, &servers)?;
 
     let keys = servers.into_iter().map(|(_, key)| key);

@@ -74,8 +74,15 @@ impl FakeProvider {
         }
     }
     async fn start(self: &Arc<Self>) -> OidcKeys {
-        OidcKeys::start(vec![self.source()], Timing::default(), || 0, None).await
+        started(self.source(), || 0, None).await
     }
+}
+
+/// Keys of one issuer, once it was asked.
+async fn started(source: IssuerSource, jitter: Jitter, previous: Option<&OidcKeys>) -> OidcKeys {
+    let keys = OidcKeys::start(vec![source], Timing::default(), jitter, previous);
+    keys.asked_once().await;
+    keys
 }
 
 fn metadata(issuer: &str) -> Value {
@@ -138,7 +145,7 @@ async fn a_configured_key_set_needs_no_metadata() {
     let provider = FakeProvider::with_keys(&[&key]);
     provider.answer(DISCOVERY, Err(FetchError::Status(404)));
     let source = IssuerSource { jwks_uri: Some(Url::parse(JWKS).unwrap()), ..provider.source() };
-    let keys = OidcKeys::start(vec![source], Timing::default(), || 0, None).await;
+    let keys = started(source, || 0, None).await;
     assert_eq!(kids(&keys).await, only(&key, 1));
 }
 
@@ -172,7 +179,7 @@ async fn the_announced_age_is_kept_within_bounds() {
 #[tokio::test(start_paused = true)]
 async fn jitter_brings_a_refresh_forward_and_never_back() {
     let provider = FakeProvider::with_keys(&[&key()]);
-    let _keys = OidcKeys::start(vec![provider.source()], Timing::default(), || u32::MAX, None).await;
+    let _keys = started(provider.source(), || u32::MAX, None).await;
     pass(2429).await;
     assert_eq!(provider.fetches(), 1);
     pass(2).await;
@@ -195,6 +202,26 @@ async fn an_issuer_that_is_down_for_a_day_changes_nothing_and_then_everything() 
     provider.publish(&[&key]);
     pass(31).await;
     assert_eq!(kids(&keys).await, only(&key, 1), "back, and the same set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_first_answer_and_one_fetch_brings_it() {
+    let key = key();
+    let provider = FakeProvider::with_keys(&[&key]);
+    let held = provider.permits.acquire_many(1000).await.unwrap();
+    let keys = Arc::new(OidcKeys::start(vec![provider.source()], Timing::default(), || 0, None));
+    for _ in 0..10 {
+        assert!(keys.keys(ISSUER).await.is_err(), "unavailable, at once");
+        pass(1).await;
+    }
+    let asking = Arc::clone(&keys);
+    let waiting = tokio::spawn(async move { asking.keys_for_unknown_kid(ISSUER, 0).await.is_ok() });
+    pass(1).await;
+    assert_eq!(provider.fetches(), 1);
+    drop(held);
+    keys.asked_once().await;
+    assert!(waiting.await.unwrap());
+    assert_eq!((provider.fetches(), kids(&keys).await), (1, only(&key, 1)), "all share one flight");
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,13 +333,13 @@ async fn a_new_configuration_takes_over_what_is_known() {
     let provider = FakeProvider::with_keys(&[&key]);
     let before = provider.start().await;
     provider.down();
-    let after = OidcKeys::start(vec![provider.source()], Timing::default(), || 0, Some(&before)).await;
+    let after = started(provider.source(), || 0, Some(&before)).await;
     assert_eq!(kids(&after).await, only(&key, 1));
     let elsewhere = IssuerSource {
         jwks_uri: Some(Url::parse("https://other.example.com/keys").unwrap()),
         ..provider.source()
     };
-    let moved = OidcKeys::start(vec![elsewhere], Timing::default(), || 0, Some(&before)).await;
+    let moved = started(elsewhere, || 0, Some(&before)).await;
     assert_eq!(kids(&moved).await, None, "keys from elsewhere are not carried over");
 }
 
@@ -349,7 +376,7 @@ async fn over_the_wire_a_rotation_is_found() {
     let reach = super::super::fetch::Reach { allow_private_addresses: true, allow_http: true, ca_file: None };
     let fetcher = Arc::new(Fetcher::new(reach).unwrap());
     let source = IssuerSource { issuer: issuer.clone(), jwks_uri: None, fetcher };
-    let keys = OidcKeys::start(vec![source], Timing::default(), || 0, None).await;
+    let keys = started(source, || 0, None).await;
     let kid = |known: KeyGeneration| known.keys.iter().next().and_then(|key| key.kid().map(str::to_owned));
     assert_eq!(kid(keys.keys(&issuer).await.unwrap()).as_deref(), Some(first.kid()));
     *served.lock().unwrap() = jwks(&second);
