@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,7 +42,7 @@ async fn ten_thousand_exchanges_at_64_in_flight_are_all_granted_and_recorded() {
     }
     let tokens: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
     assert_eq!(tokens.len(), EXCHANGES);
-    let outcomes = settled_outcomes(&lab, EXCHANGES).await;
+    let outcomes = settled_outcomes(&lab).await;
     let intents = intents_by_jti(&lab).await;
     for token in &tokens {
         let decision = &intents[claims(token)["jti"].as_str().unwrap()];
@@ -59,37 +59,19 @@ async fn twenty_deaths_under_load_lose_no_record_and_forget_no_proof() {
     let mut held = Vec::new();
     for death in 0..DEATHS {
         let delay = Duration::from_millis(u64::from(any_number()) % 400);
-        let pid = lab.started.process.id();
-        let shared = Arc::new(lab);
-        let mut callers = JoinSet::new();
-        let accepted = Arc::new(Mutex::new(Vec::new()));
-        for _ in 0..CALLERS_AT_DEATH {
-            let (lab, accepted) = (Arc::clone(&shared), Arc::clone(&accepted));
-            callers.spawn(async move {
-                let Some(mut caller) = Caller::try_new(&lab).await else { return };
-                // The connection breaks when the broker dies.
-                while let (exchange, Ok(answer)) = caller.exchange(&lab).await {
-                    accepted.lock().await.push((exchange, token_of(&answer)));
-                }
-            });
-        }
-        // At least one answer, so that the load is on; then a random instant.
-        while accepted.lock().await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let load = Load::start(lab).await;
+        // At a random instant from then on, as soon as there is a crowd.
         tokio::time::sleep(delay).await;
-        kill_9(pid);
-        callers.join_all().await;
-        lab = Arc::into_inner(shared).unwrap();
-        lab.started.process.kill();
+        let Killed { lab: back, accepted, in_flight } = load.kill_in_a_crowd().await;
+        lab = back;
         lab.started = lab.world.start_again(&lab.world.config()).await;
         slowest = slowest.max(lab.started.ready_after);
-        let accepted = Arc::into_inner(accepted).unwrap().into_inner();
         println!(
-            "death {death}: after {delay:?} more, {} tokens held, ready again after {:?}",
+            "death {death}: after {delay:?} more, {in_flight} requests in flight, {} tokens held, ready again after {:?}",
             accepted.len(),
             lab.started.ready_after
         );
+        assert!(in_flight >= IN_FLIGHT_AT_DEATH, "{in_flight} requests were in flight");
         check_held(&lab, &accepted).await;
         held.extend(accepted);
         token_of(&lab.send(&lab.honest(&Key::es256()).await).await);
@@ -109,6 +91,68 @@ async fn twenty_deaths_under_load_lose_no_record_and_forget_no_proof() {
 
 /// Each test has the machine to itself, as far as this program is concerned.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Callers that go on until the broker dies.
+struct Load {
+    lab: Arc<Lab>,
+    callers: JoinSet<()>,
+    shared: Arc<Shared>,
+}
+
+/// What callers tell each other.
+#[derive(Default)]
+struct Shared {
+    /// Requests that are written whole and not answered.
+    waiting: AtomicUsize,
+    /// Set before the broker is killed.
+    killing: AtomicBool,
+    /// Requests that were written whole before it was killed, and never answered.
+    lost: AtomicUsize,
+    accepted: Mutex<Vec<(Exchange, String)>>,
+}
+
+/// What is left of a broker that was killed.
+struct Killed {
+    lab: Lab,
+    accepted: Vec<(Exchange, String)>,
+    in_flight: usize,
+}
+
+impl Load {
+    /// Starts the callers; there is an answer when this returns, so the load is on.
+    async fn start(lab: Lab) -> Self {
+        let (lab, shared) = (Arc::new(lab), Arc::new(Shared::default()));
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS_AT_DEATH {
+            let (lab, shared) = (Arc::clone(&lab), Arc::clone(&shared));
+            callers.spawn(async move {
+                let Some(mut caller) = Caller::try_new(&lab).await else { return };
+                while caller.exchange_watched(&lab, &shared).await {}
+            });
+        }
+        let load = Self { lab, callers, shared };
+        while load.shared.accepted.lock().await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        load
+    }
+
+    /// Kills the broker while a crowd waits for its answers.
+    async fn kill_in_a_crowd(self) -> Killed {
+        while self.shared.waiting.load(Ordering::SeqCst) < CROWD {
+            tokio::task::yield_now().await;
+        }
+        self.shared.killing.store(true, Ordering::SeqCst);
+        self.lab.started.process.kill();
+        self.callers.join_all().await;
+        let shared = Arc::into_inner(self.shared).unwrap();
+        Killed {
+            lab: Arc::into_inner(self.lab).unwrap(),
+            accepted: shared.accepted.into_inner(),
+            in_flight: shared.lost.into_inner(),
+        }
+    }
+}
 
 /// A client of one connection that goes on with the nonce of each answer.
 struct Caller {
@@ -134,14 +178,46 @@ impl Caller {
     }
 
     async fn exchange(&mut self, lab: &Lab) -> (Exchange, std::io::Result<Response>) {
+        let exchange = self.next_exchange(lab);
+        let answer = lab.send_on(&mut self.connection, &exchange).await;
+        self.remember_nonce(answer.as_ref().ok());
+        (exchange, answer)
+    }
+
+    /// One exchange of which everybody knows whether it is in flight; false when the broker is gone.
+    async fn exchange_watched(&mut self, lab: &Lab, shared: &Shared) -> bool {
+        let exchange = self.next_exchange(lab);
+        if self.connection.write(&exchange.request()).await.is_err() {
+            return false;
+        }
+        let written_before = !shared.killing.load(Ordering::SeqCst);
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        let answer = self.connection.answer().await;
+        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.remember_nonce(answer.as_ref().ok());
+        match answer {
+            Ok(answer) => {
+                shared.accepted.lock().await.push((exchange, token_of(&answer)));
+                true
+            }
+            Err(_) => {
+                shared.lost.fetch_add(usize::from(written_before), Ordering::SeqCst);
+                false
+            }
+        }
+    }
+
+    fn next_exchange(&self, lab: &Lab) -> Exchange {
         let mut exchange = self.template.clone();
         exchange.set("client_assertion", &lab.assertion("desk"));
         exchange.prove(vec![self.key.proof(&lab.proof_claims(&self.nonce))]);
-        let answer = lab.send_on(&mut self.connection, &exchange).await;
-        if let Some(nonce) = answer.as_ref().ok().and_then(|answer| answer.header("dpop-nonce")) {
+        exchange
+    }
+
+    fn remember_nonce(&mut self, answer: Option<&Response>) {
+        if let Some(nonce) = answer.and_then(|answer| answer.header("dpop-nonce")) {
             nonce.clone_into(&mut self.nonce);
         }
-        (exchange, answer)
     }
 }
 
@@ -188,23 +264,12 @@ async fn intents_by_jti(lab: &Lab) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The decisions with an outcome, once there are as many as expected: they are written behind the answer.
-async fn settled_outcomes(lab: &Lab, expected: usize) -> BTreeSet<String> {
-    let mut outcomes = BTreeSet::new();
-    for _ in 0..200 {
-        let (entries, _) = lab.world.log(0).await;
-        let minted = entries.iter().filter(|entry| entry["kind"] == "outcome" && entry["result"] == "minted");
-        outcomes = minted.filter_map(|entry| entry["decision"].as_str().map(str::to_owned)).collect();
-        if outcomes.len() >= expected {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    outcomes
-}
-
-fn kill_9(pid: u32) {
-    assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+/// The decisions with an outcome, once all are recorded: they are written behind the answer.
+async fn settled_outcomes(lab: &Lab) -> BTreeSet<String> {
+    lab.world.recorded().await;
+    let (entries, _) = lab.world.log(0).await;
+    let minted = entries.iter().filter(|entry| entry["kind"] == "outcome" && entry["result"] == "minted");
+    minted.filter_map(|entry| entry["decision"].as_str().map(str::to_owned)).collect()
 }
 
 /// Any number, different each time.
@@ -216,6 +281,10 @@ fn any_number() -> u16 {
 const EXCHANGES: usize = 10_000;
 const IN_FLIGHT: usize = 64;
 const DEATHS: usize = 20;
-const CALLERS_AT_DEATH: usize = 32;
+/// At each death at least this many requests are written whole and not answered.
+const IN_FLIGHT_AT_DEATH: usize = 32;
+/// So many wait when the signal is sent: some are answered before it is delivered.
+const CROWD: usize = 64;
+const CALLERS_AT_DEATH: usize = 96;
 /// A start takes a fraction of a second; a loaded machine in the dev profile is given time.
 const READY_WITHIN: Duration = Duration::from_secs(10);
