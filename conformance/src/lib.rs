@@ -15,5 +15,6 @@ pub mod identity;
 pub mod node;
 pub mod process;
 pub mod trust;
+pub mod weak_rsa;
 pub mod wire;
 pub mod world;

@@ -4,10 +4,11 @@ use crate::cases;
 use deputize_conformance::{
     exchange::{Exchange, Lab},
     forge::{self, Key, now, unique},
-    wire::{Request, Response},
+    wire::Response,
     world::{ARCHIVE, CRM, GLOBEX, LEDGER, token_of},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 cases![exchange:
     subject_missing, subject_blank, subject_twice, subject_type_missing, subject_type_wrong, subject_type_unknown,
@@ -221,14 +222,35 @@ async fn parent_revoked(lab: &Lab) -> Vec<Response> {
 }
 
 async fn parent_expired(lab: &Lab) -> Vec<Response> {
-    // A token of our issuer in every claim but the times cannot be had: its expiry is changed, which breaks its
-    // signature, and an honest one is answered meanwhile.
-    let token = lab.token(&Key::es256()).await;
-    let mut claims = forge::claims(&token);
-    claims["exp"] = json!(now() - 1);
+    // A token ends with the user's sign-in, so one that ends soon can be had.
+    let mut claims = lab.world.user_claims("alice");
+    claims["exp"] = json!(now() + 7);
+    let mut first = lab.honest(&Key::es256()).await;
+    first.set("subject_token", &lab.world.issuer_keys["a"].token("JWT", &claims));
+    let token = token_of(&lab.send(&first).await);
+    token_of(&next_hop(lab, |exchange| exchange.set("subject_token", &token)).await);
+    // Until the broker itself says that it is good no longer.
+    while is_active(lab, &token).await {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(now() >= forge::claims(&token)["exp"].as_i64().unwrap(), "not before its time");
+    let genuine = next_hop(lab, |exchange| exchange.set("subject_token", &token)).await;
+    // And with its expiry changed, which breaks its signature.
     let mut parts: Vec<_> = token.split('.').map(str::to_owned).collect();
+    let mut claims = forge::claims(&token);
+    claims["exp"] = json!(now() + 60);
     parts[1] = forge::encode(claims.to_string());
-    vec![next_hop(lab, |exchange| exchange.set("subject_token", &parts.join("."))).await]
+    let edited = parts.join(".");
+    vec![genuine, next_hop(lab, |exchange| exchange.set("subject_token", &edited)).await]
+}
+
+/// What introspection tells the audience; outside the books, for it is no exchange.
+async fn is_active(lab: &Lab, token: &str) -> bool {
+    let mut question = lab.template("crm", "none");
+    question.at("POST", "/introspect").form.retain(|(name, _)| name.starts_with("client_"));
+    question.set("token", token);
+    let answer = lab.world.door.send(&question.request()).await.unwrap();
+    answer.json()["active"].as_bool().unwrap()
 }
 
 async fn user_disabled(lab: &Lab) -> Vec<Response> {
@@ -244,13 +266,7 @@ async fn user_disabled(lab: &Lab) -> Vec<Response> {
 }
 
 async fn revoke(lab: &Lab, order: &Value) {
-    let request = Request {
-        method: "POST".into(),
-        target: "/admin/revocations".into(),
-        headers: vec![("content-type".into(), "application/json".into())],
-        body: order.to_string().into_bytes(),
-    };
-    let answer = lab.world.administration.send(&request).await.unwrap();
+    let answer = lab.world.order("POST", "/admin/revocations", order).await;
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 

@@ -5,6 +5,7 @@ use deputize_conformance::{
     exchange::Lab,
     forge::{self, Key, encode, unique},
     identity::{self, Document},
+    weak_rsa::{self, WeakRsa},
     wire::Response,
     world::{World, token_of},
 };
@@ -20,6 +21,7 @@ cases![key_sets:
 /// The world of this suite: an issuer for each hostile key set. All of them are trusted before the start.
 pub(crate) async fn world() -> World {
     let mut world = World::new().await;
+    world.decrypt_with(&crate::encrypted::KEY.to_string());
     for name in ISSUERS {
         world.trust_issuer(name, &json!({}));
     }
@@ -39,9 +41,12 @@ pub(crate) async fn world() -> World {
     let publish = |name: &str, document: Document| world.identity.publish(name, document);
     publish("mebibyte", set(json!([padded])));
     publish("many", set(filler(10_000).chain([good.clone()]).collect()));
-    publish("rsa-512", set(json!([rsa(64, "AQAB")])));
-    publish("rsa-16384", set(json!([rsa(2048, "AQAB")])));
-    publish("rsa-e1", set(json!([rsa(256, "AQ")])));
+    for bits in [512, 2048, 16_384] {
+        publish(&format!("rsa-{bits}"), set(json!([WeakRsa::of_bits(bits).jwk("r")])));
+    }
+    let mut exponent_one = WeakRsa::of_bits(2048).jwk("r");
+    exponent_one["e"] = json!("AQ");
+    publish("rsa-e1", set(json!([exponent_one])));
     publish(
         "symmetric",
         set(json!([{ "kty": "oct", "k": encode(SECRET), "alg": "HS256", "kid": "s", "use": "sig" }])),
@@ -65,10 +70,11 @@ pub(crate) async fn world() -> World {
     world
 }
 
-const ISSUERS: [&str; 17] = [
+const ISSUERS: [&str; 18] = [
     "mebibyte",
     "many",
     "rsa-512",
+    "rsa-2048",
     "rsa-16384",
     "rsa-e1",
     "symmetric",
@@ -92,13 +98,6 @@ static KEY: LazyLock<Key> = LazyLock::new(Key::es256);
 /// Two keys of the same `kid`, each of its own issuer.
 pub(crate) static TWINS: LazyLock<[Key; 2]> =
     LazyLock::new(|| [Key::es256().named("same"), Key::es256().named("same")]);
-
-/// A public RSA key of so many bytes, with this exponent.
-fn rsa(bytes: usize, exponent: &str) -> Value {
-    let mut modulus = vec![0xc3; bytes];
-    modulus[bytes - 1] = 1;
-    json!({ "kty": "RSA", "n": encode(modulus), "e": exponent, "alg": "RS256", "kid": "r", "use": "sig" })
-}
 
 fn claims(lab: &Lab, issuer: &str) -> Value {
     lab.world.user_claims_of(issuer, "alice", "desk-app")
@@ -133,23 +132,18 @@ async fn rs256(lab: &Lab, issuer: &str, signature: impl FnOnce(&[u8]) -> Vec<u8>
 }
 
 async fn rsa_of_512_bits(lab: &Lab) -> Vec<Response> {
-    rs256(lab, "rsa-512", |_| vec![1; 64]).await
+    // What is refused is the length: a key made in the same way, but long enough, is good.
+    token_of(&rs256(lab, "rsa-2048", |input| WeakRsa::of_bits(2048).sign(input)).await[0]);
+    rs256(lab, "rsa-512", |input| WeakRsa::of_bits(512).sign(input)).await
 }
 
 async fn rsa_of_16384_bits(lab: &Lab) -> Vec<Response> {
-    rs256(lab, "rsa-16384", |_| vec![1; 2048]).await
+    rs256(lab, "rsa-16384", |input| WeakRsa::of_bits(16_384).sign(input)).await
 }
 
 async fn rsa_with_exponent_one(lab: &Lab) -> Vec<Response> {
     // With e = 1 a signature is the padded hash itself (RFC 8017 §9.2): anyone can make it.
-    rs256(lab, "rsa-e1", |input| {
-        let digest_info =
-            [0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
-        let hash = forge::decode(&forge::sha256(input));
-        let tail = [&[0][..], &digest_info, &hash].concat();
-        [&[0, 1][..], &vec![0xff; 256 - 2 - tail.len()], &tail].concat()
-    })
-    .await
+    rs256(lab, "rsa-e1", |input| weak_rsa::padded(input, 256)).await
 }
 
 async fn symmetric_keys(lab: &Lab) -> Vec<Response> {

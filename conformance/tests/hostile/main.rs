@@ -9,6 +9,7 @@
 
 mod catalogue;
 mod clients;
+mod encrypted;
 mod exchange;
 mod key_sets;
 mod proofs;
@@ -40,8 +41,8 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-const MODULES: [&[Case]; 5] =
-    [tokens::CASES, key_sets::CASES, exchange::CASES, clients::CASES, proofs::CASES];
+const MODULES: [&[Case]; 6] =
+    [tokens::CASES, encrypted::CASES, key_sets::CASES, exchange::CASES, clients::CASES, proofs::CASES];
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -1,9 +1,9 @@
-//! H-01 to H-08: tokens that are forged, broken, or not what they pass for.
+//! H-01 to H-08: tokens that are forged, broken, or not what they pass for. Those in envelopes are in `encrypted`.
 
 use crate::cases;
 use deputize_conformance::{
     exchange::Lab,
-    forge::{self, Key, encode, now},
+    forge::{self, Key, now},
     identity,
     wire::Response,
     world::token_of,
@@ -24,7 +24,6 @@ cases![tokens:
     access_token_as_assertion, id_token_as_assertion,
     padding, standard_alphabet, white_space, trailing_bits, three_dots, ten_thousand_dots, not_utf8, json_serialization,
     duplicate_claim, duplicate_claim_deep_inside, nested_128_deep, token_over_16_kib, ten_thousand_claims,
-    encrypted_where_signed_is_due, encrypted_around_unsigned, encrypted_with_zip, encrypted_with_password,
     signature_of_zeros, malleable_assertion_replayed, malleable_proof_replayed,
 ];
 
@@ -443,36 +442,6 @@ async fn ten_thousand_claims(lab: &Lab) -> Vec<Response> {
     let many: serde_json::Map<_, _> = (0..3000).map(|n| (format!("{n:x}"), json!(0))).collect();
     answers.extend(subject_with_claims(lab, Value::Object(many)).await);
     answers
-}
-
-/// A compact JWE of this text for nobody in particular.
-fn encrypted(header: Value, inside: &str) -> String {
-    [encode(header.to_string()), encode([7; 32]), encode([7; 12]), encode(inside), encode([7; 16])].join(".")
-}
-
-async fn encrypted_where_signed_is_due(lab: &Lab) -> Vec<Response> {
-    let header = json!({ "alg": "RSA-OAEP-256", "enc": "A256GCM", "cty": "JWT" });
-    let mut answers = subject(lab, &encrypted(header.clone(), &lab.world.user_token("alice"))).await;
-    answers.extend(subject(lab, &encrypted(json!({ "alg": "dir", "enc": "A256GCM" }), "{}")).await);
-    answers
-}
-
-async fn encrypted_around_unsigned(lab: &Lab) -> Vec<Response> {
-    let none = forge::token_with_signature(&json!({ "alg": "none" }), &claims(lab), b"");
-    let mut answers =
-        subject(lab, &encrypted(json!({ "alg": "RSA-OAEP-256", "enc": "A256GCM" }), &none)).await;
-    answers.extend(subject(lab, &encrypted(json!({ "alg": "none", "enc": "none" }), &none)).await);
-    answers
-}
-
-async fn encrypted_with_zip(lab: &Lab) -> Vec<Response> {
-    let header = json!({ "alg": "RSA-OAEP-256", "enc": "A256GCM", "zip": "DEF" });
-    subject(lab, &encrypted(header, &lab.world.user_token("alice"))).await
-}
-
-async fn encrypted_with_password(lab: &Lab) -> Vec<Response> {
-    let header = json!({ "alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 2_000_000_000, "p2s": encode([1; 16]) });
-    subject(lab, &encrypted(header, &lab.world.user_token("alice"))).await
 }
 
 async fn signature_of_zeros(lab: &Lab) -> Vec<Response> {

@@ -5,7 +5,6 @@ use deputize_conformance::{
     wire::Response,
 };
 use serde_json::Value;
-use std::time::Duration;
 
 /// The books before a case.
 pub(crate) struct Account {
@@ -55,30 +54,27 @@ pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), 
 /// As many credentials were minted as honest requests got one, each with its outcome; and each refusal is in the
 /// log or in the count.
 pub(crate) async fn check_account(lab: &Lab, before: &Account) -> Result<(), String> {
-    let mut books = String::new();
-    for _ in 0..SETTLE_TRIES {
-        let tally = lab.tally();
-        let (granted, refused) = (tally.granted - before.tally.granted, tally.refused - before.tally.refused);
-        let (entries, _) = lab.world.log(before.log_size).await;
-        let of_kind =
-            |kind: &str| entries.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<&Value>>();
-        let intents = of_kind("intent").len();
-        let minted = of_kind("outcome").iter().filter(|entry| entry["result"] == "minted").count();
-        let recorded = of_kind("denial").len();
-        let counted = (lab.world.metric(REFUSALS).await - before.counted) as usize;
-        if (intents, minted, recorded + counted) == (granted, granted, refused) {
-            return Ok(());
-        }
-        books = format!(
-            "{granted} tokens and {refused} refusals were answered, but {intents} intents, {minted} minted, \
-             {recorded} denials recorded and {counted} counted"
-        );
-        // Outcomes are written behind the answer.
-        tokio::time::sleep(SETTLE).await;
+    // Outcomes are written behind the answer.
+    lab.world.recorded().await;
+    let tally = lab.tally();
+    let (granted, refused) = (tally.granted - before.tally.granted, tally.refused - before.tally.refused);
+    let (entries, _) = lab.world.log(before.log_size).await;
+    let of_kind = |kind: &str| entries.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<&Value>>();
+    let intents = of_kind("intent").len();
+    let minted = of_kind("outcome").iter().filter(|entry| entry["result"] == "minted").count();
+    let denials = of_kind("denial");
+    let counted = (lab.world.metric(REFUSALS).await - before.counted) as usize;
+    if (intents, minted, denials.len() + counted) != (granted, granted, refused) {
+        return Err(format!(
+            "{granted} tokens and {refused} refusals were answered, but {intents} intents, {minted} minted, {} \
+             denials recorded and {counted} counted",
+            denials.len()
+        ));
     }
-    Err(books)
+    match denials.iter().find(|denial| !denial["decision"].is_string()) {
+        Some(nameless) => Err(format!("a denial without the id of its decision: {nameless}")),
+        None => Ok(()),
+    }
 }
 
 const REFUSALS: &str = "deputize_refusals_total";
-const SETTLE: Duration = Duration::from_millis(20);
-const SETTLE_TRIES: usize = 100;
