@@ -188,7 +188,9 @@ mod tests {
     fn one_client_leaves_room_for_others_and_gets_its_own_back() {
         let lineage = Lineage::with_capacity(100);
         let of = |client_id: &str, range: std::ops::Range<usize>, now| {
-            let fits = |jti: &String| lineage.remember(Born { client_id, ..born(jti, None) }, now).is_ok();
+            let fits = |jti: &String| {
+                lineage.remember(Born { client_id, expires_at: now + 100, ..born(jti, None) }, now).is_ok()
+            };
             range.map(|n| format!("{client_id}{n}")).take_while(fits).count()
         };
         assert_eq!(of("greedy", 0..100, 0), 50);
