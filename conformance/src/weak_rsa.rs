@@ -136,7 +136,7 @@ fn inverse(a: u64, modulus: u64) -> u64 {
 /// Miller–Rabin; with these bases there is no exception below 2^64.
 fn is_prime(n: u64) -> bool {
     const BASES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
-    if BASES.iter().any(|base| n % base == 0) {
+    if BASES.iter().any(|base| n.is_multiple_of(*base)) {
         return BASES.contains(&n);
     }
     let twos = (n - 1).trailing_zeros();
