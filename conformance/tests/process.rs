@@ -1,5 +1,9 @@
 //! How the process starts and stops, and what connections may do to it.
-#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected should stop there"
+)]
 
 use deputize_conformance::{
     exchange::Lab,
