@@ -1,17 +1,15 @@
 //! `deputize exchange`: swaps a user's token for a tool-call token at a running broker.
 
-mod ready;
-
 use deputize_call::constraints::Constraints;
 use deputize_client::{Client, Detail, ErrorDetails, ExchangeError, ExchangeRequest, TokenType, ToolToken};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-use self::ready::Ready;
 use super::{
     exit::{CommandError, CommandResult, Exit},
     input,
     output::{Output, note},
+    ready::Ready,
 };
 
 /// Swaps a user's token for one that is good for one tool call, at a running broker.

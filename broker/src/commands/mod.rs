@@ -4,6 +4,7 @@ pub mod audit;
 pub mod can_i;
 pub mod client;
 pub mod completions;
+pub mod connect;
 mod data;
 pub mod demo;
 pub mod dev;
@@ -18,6 +19,7 @@ pub mod lint;
 mod moment;
 mod output;
 mod progress;
+mod ready;
 pub mod serve;
 pub mod token;
 
@@ -65,6 +67,7 @@ enum Command {
     Explain(explain::Args),
     Audit(audit::Args),
     Exchange(exchange::Args),
+    Connect(Box<connect::Args>),
     Token(token::Args),
     Client(client::Args),
     Keys(keys::Args),
@@ -96,6 +99,7 @@ impl Command {
             Self::Explain(args) => explain::run(args, output).await,
             Self::Audit(args) => audit::run(args, output).await,
             Self::Exchange(args) => exchange::run(args, output).await,
+            Self::Connect(args) => connect::run(*args).await,
             Self::Token(args) => token::run(args, output).await,
             Self::Client(args) => client::run(args, output).await,
             Self::Keys(args) => keys::run(args, output).await,

@@ -18,6 +18,8 @@ mod builder;
 mod cache;
 mod client;
 mod clock;
+#[cfg(feature = "connect")]
+pub mod connect;
 mod error;
 mod metadata;
 mod request;

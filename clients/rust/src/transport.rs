@@ -29,22 +29,7 @@ pub(crate) struct Post<'p> {
 
 impl Transport {
     pub(crate) fn new(ca_pem: Option<&[u8]>, timeout: Duration) -> Result<Self, BuildError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut builder = reqwest::Client::builder();
-        match ca_pem {
-            Some(pem) => builder = builder.tls_backend_preconfigured(private_roots(pem, provider)?),
-            None => {
-                // Without CA certificates of its own the platform's are used, by whatever provider the process has;
-                // an error says that it has one already.
-                let _ = aws_lc_rs::default_provider().install_default();
-            }
-        }
-        let http = builder
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|error| BuildError::Http(error.to_string()))?;
+        let http = http(ca_pem)?;
         Ok(Self { http, timeout })
     }
 
@@ -70,6 +55,26 @@ impl Transport {
         }
         receive(request.send().await.map_err(unreachable)?).await
     }
+}
+
+/// A client that trusts these certificates (PEM), or the platform's.
+pub(crate) fn http(ca_pem: Option<&[u8]>) -> Result<reqwest::Client, BuildError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut builder = reqwest::Client::builder();
+    match ca_pem {
+        Some(pem) => builder = builder.tls_backend_preconfigured(private_roots(pem, provider)?),
+        None => {
+            // Without CA certificates of its own the platform's are used, by whatever provider the process has;
+            // an error says that it has one already.
+            let _ = aws_lc_rs::default_provider().install_default();
+        }
+    }
+    builder
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .map_err(|error| BuildError::Http(error.to_string()))
 }
 
 async fn receive(mut response: reqwest::Response) -> Result<Received, ExchangeError> {

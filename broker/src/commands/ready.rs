@@ -1,4 +1,4 @@
-//! The ready file of `deputize dev`, as far as an exchange needs it.
+//! The ready file of `deputize dev`, as far as the agent's side needs it.
 
 use deputize_call::{json::Object, sign::SigningKey};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use zeroize::Zeroizing;
 
-use crate::commands::{exit::CommandError, input};
+use super::{exit::CommandError, input};
 
 #[derive(Deserialize)]
 pub(super) struct Ready {
@@ -69,6 +69,16 @@ impl Ready {
             CommandError::usage(
                 "--tool: no server of the ready file has it",
                 format!("one of {}", known.join(", ")),
+            )
+        })
+    }
+
+    /// The server at this place in the list.
+    pub(super) fn server(&self, index: usize) -> Result<&str, CommandError> {
+        self.servers.get(index).map(|server| server.resource.as_str()).ok_or_else(|| {
+            CommandError::usage(
+                format!("--server: the ready file has no server {index}"),
+                format!("from 0 to {}", self.servers.len().saturating_sub(1)),
             )
         })
     }

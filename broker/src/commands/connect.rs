@@ -1,0 +1,211 @@
+//! `deputize connect`: the agent's side of a guarded MCP server, as a local MCP server.
+
+use async_trait::async_trait;
+use deputize_client::{
+    Client, SystemClock, TokenType,
+    connect::{
+        ConnectSettings, Connector, Level,
+        user_tokens::{TokenCommand, TokenFile, UserToken, UserTokenError, UserTokens},
+    },
+};
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    exit::{CommandError, CommandResult, Exit},
+    input,
+    ready::Ready,
+    serve::StopSignal,
+};
+
+/// Serves a guarded MCP server to a local MCP client: exchanges the user's token for each call.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  deputize connect https://crm.example.com/mcp --issuer https://deputize.example.com --client-id support-bot \\
+      --key-file support-bot.private.jwk.json --token-file user.jwt
+  deputize connect --ready-file dev.json          what `deputize dev --ready-file dev.json` runs; user alice, server 0
+
+MCP clients start it as a command; messages go over stdin and stdout. It says what goes wrong on stderr, and to the
+client as the result of the call. The user's token, and those made from it, stay in this program.")]
+pub struct Args {
+    /// The guarded MCP server
+    #[arg(value_name = "URL", required_unless_present = "ready_file")]
+    url: Option<String>,
+    /// Its resource URI at the broker [default: its URL]
+    #[arg(long, value_name = "URI")]
+    resource: Option<String>,
+    /// The broker: `iss` of its tokens
+    #[arg(long, value_name = "URL", required_unless_present = "ready_file")]
+    issuer: Option<String>,
+    /// Who acts: this agent's client at the broker
+    #[arg(long, value_name = "ID", required_unless_present = "ready_file")]
+    client_id: Option<String>,
+    /// Private key of that client (JWK)
+    #[arg(long, value_name = "FILE", required_unless_present = "ready_file")]
+    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    user_token: UserTokenArgs,
+    /// How tightly to bind the token of a call of a tool of which nothing is known: L3 to that one call; L1 to the
+    /// tool, which is faster, and tightened where the tool demands it
+    #[arg(long, value_enum, default_value = "l3", ignore_case = true, value_name = "L1|L3")]
+    level: StartLevel,
+    /// How long the server may take for one answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Certificates (PEM) to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Take what is not given from the ready file of `deputize dev`
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// User of the ready file
+    #[arg(long, default_value = "alice", requires = "ready_file")]
+    user: String,
+    /// Server of the ready file, by its place in the list
+    #[arg(long, default_value_t = 0, requires = "ready_file", value_name = "INDEX")]
+    server: usize,
+}
+
+/// Where the user's token comes from.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct UserTokenArgs {
+    /// The user's token: a file, read anew at each exchange
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The user's token: what this shell command prints; run again before it expires
+    #[arg(long, value_name = "COMMAND")]
+    token_command: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum StartLevel {
+    L1,
+    L3,
+}
+
+/// Runs until the client leaves.
+///
+/// # Errors
+/// If the arguments are of no use, or stdin cannot be read.
+pub async fn run(args: Args) -> CommandResult {
+    let ready = args.ready_file.as_deref().map(Ready::read).transpose()?;
+    let client = Arc::new(client(&args, ready.as_ref())?);
+    let users = users(&args)?;
+    let url = match (&args.url, &ready) {
+        (Some(url), _) => url,
+        (None, Some(ready)) => ready.server(args.server)?,
+        (None, None) => return Err(missing("the server's URL")),
+    };
+    let settings = ConnectSettings {
+        resource: args.resource.clone(),
+        unknown_tools: match args.level {
+            StartLevel::L1 => Level::L1,
+            StartLevel::L3 => Level::L3,
+        },
+        request_timeout: Duration::from_secs(args.timeout),
+        ca_pem: ca_pem(&args)?,
+        ..ConnectSettings::new(url)
+    };
+    let connector = Connector::new(client, users, settings)
+        .map_err(|error| CommandError::usage(error, "correct the URL or --ca-file"))?;
+    serve(connector).await.map_err(|error| {
+        CommandError::failure(
+            format!("stdin or stdout: {error}"),
+            "let an MCP client start it, or pipe messages in",
+        )
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
+    let issuer = args.issuer.as_deref().or(ready.map(|ready| ready.issuer.as_str()));
+    let client_id = args.client_id.as_deref().or(ready.map(|ready| ready.client.client_id.as_str()));
+    let key = match (&args.key_file, ready) {
+        (Some(file), _) => input::private_key(file)?,
+        (None, Some(ready)) => ready.key()?,
+        (None, None) => return Err(missing("--key-file")),
+    };
+    let issuer = issuer.ok_or_else(|| missing("--issuer"))?;
+    let mut builder =
+        Client::builder(issuer, client_id.ok_or_else(|| missing("--client-id"))?).private_key_jwt(key);
+    if let Some(pem) = ca_pem(args)? {
+        builder = builder.ca_pem(pem);
+    }
+    builder.build().map_err(|error| CommandError::usage(error, "correct --issuer or --ca-file"))
+}
+
+fn users(args: &Args) -> Result<Arc<dyn UserTokens>, CommandError> {
+    let given = &args.user_token;
+    match (&given.token_file, &given.token_command, &args.ready_file) {
+        (Some(file), _, _) => Ok(Arc::new(TokenFile::new(file, TokenType::Jwt))),
+        (None, Some(command), _) => {
+            Ok(Arc::new(TokenCommand::new(command, TokenType::Jwt, Arc::new(SystemClock::new()))))
+        }
+        (None, None, Some(file)) => Ok(Arc::new(ReadyToken { file: file.clone(), user: args.user.clone() })),
+        (None, None, None) => Err(missing("--token-file or --token-command")),
+    }
+}
+
+/// The token of a user of `deputize dev`.
+struct ReadyToken {
+    file: PathBuf,
+    user: String,
+}
+
+#[async_trait]
+impl UserTokens for ReadyToken {
+    async fn current(&self) -> Result<UserToken, UserTokenError> {
+        let token = Ready::read(&self.file).and_then(|ready| ready.user_token(&self.user));
+        let token =
+            token.map_err(|error| UserTokenError::new(error.message, "start `deputize dev` again"))?;
+        UserToken::new(&token, TokenType::Jwt)
+    }
+}
+
+fn ca_pem(args: &Args) -> Result<Option<Vec<u8>>, CommandError> {
+    let read = |file: &PathBuf| Ok(input::file_text(Path::new(file))?.as_bytes().to_vec());
+    args.ca_file.as_ref().map(read).transpose()
+}
+
+/// Serves stdin and stdout, each through a thread of its own: a read or a write that waits there must not keep the
+/// program from ending.
+async fn serve(connector: Arc<Connector>) -> io::Result<()> {
+    let mut stop = StopSignal::listen()?;
+    let (input, mut from_stdin) = pipe()?;
+    let (output, mut to_stdout) = pipe()?;
+    let (written, all_written) = tokio::sync::oneshot::channel();
+    // Either end may close first: then there is nothing more to read, or nobody who reads it.
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut from_stdin);
+    })?;
+    std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+        let _ = io::copy(&mut to_stdout, &mut io::stdout().lock());
+        let _ = written.send(());
+    })?;
+    tokio::select! {
+        served = connector.serve_stdio(input, output) => served?,
+        () = stop.wait() => return Ok(()),
+    }
+    let _ = tokio::time::timeout(LAST_WORDS, all_written).await;
+    Ok(())
+}
+
+/// Two ends of a pipe: one for the runtime, one for a thread.
+fn pipe() -> io::Result<(tokio::net::UnixStream, UnixStream)> {
+    let (here, there) = UnixStream::pair()?;
+    here.set_nonblocking(true)?;
+    Ok((tokio::net::UnixStream::from_std(here)?, there))
+}
+
+fn missing(option: &str) -> CommandError {
+    CommandError::usage(format!("{option} is missing"), format!("give {option}, or --ready-file"))
+}
+
+/// How long a client that left may take to read what was said last.
+const LAST_WORDS: Duration = Duration::from_secs(2);
