@@ -1,0 +1,98 @@
+/** Header fields of a request: each that decides something stands once, or not at all, and says what the body says. */
+
+import { isObject, type Json, type JsonObject } from "../call/json.js";
+import type { Message } from "./message.js";
+import { Reason } from "./reason.js";
+
+/** One HTTP request as it came in. */
+export interface IncomingCall {
+  /** HTTP method. */
+  readonly method: string;
+  /** Header fields in their order: name (in any case) and value. */
+  readonly headers: Iterable<readonly [name: string, value: string]>;
+  /** The whole body. */
+  readonly body: Uint8Array;
+  /** SHA-256 thumbprint of the verified client certificate (`x5t#S256`), where the transport has one. */
+  readonly clientCertificate?: string | undefined;
+}
+
+/** Header fields by lower-case name. */
+export class Fields {
+  private readonly fields = new Map<string, string[]>();
+
+  constructor(headers: IncomingCall["headers"]) {
+    for (const [name, value] of headers) {
+      const lower = name.toLowerCase();
+      this.fields.set(lower, [...(this.fields.get(lower) ?? []), value]);
+    }
+  }
+
+  /** The value of a header that may stand at most once. */
+  single(name: string): string | undefined {
+    const values = this.fields.get(name);
+    if (values !== undefined && values.length > 1) throw new Reason("repeated_header", name);
+    return values?.[0];
+  }
+
+  /** Names and values of the headers whose name begins so. */
+  *beginningWith(prefix: string): Iterable<[rest: string, value: string]> {
+    for (const name of this.fields.keys()) {
+      if (name.startsWith(prefix)) yield [name.slice(prefix.length), this.single(name) ?? ""];
+    }
+  }
+}
+
+/** Only plain JSON: what is compressed or labelled otherwise could be read differently behind us. */
+export function checkMediaType(fields: Fields): void {
+  const encoding = fields.single("content-encoding");
+  if (encoding !== undefined && encoding.trim().toLowerCase() !== "identity") throw new Reason("media_type");
+  const [media = "", ...parameters] = (fields.single("content-type") ?? "").split(";").map((part) => part.trim());
+  const isUtf8 = parameters.every((parameter) => UTF8_PARAMETERS.includes(parameter.toLowerCase()));
+  if (media.toLowerCase() !== "application/json" || !isUtf8) throw new Reason("media_type");
+}
+
+/** `Mcp-Method` and `Mcp-Name`, which routers before us may have acted on, say what the body says. */
+export function checkAgreement(fields: Fields, message: Message): void {
+  const method = fields.single("mcp-method");
+  if (method !== undefined && method !== message.method) throw new Reason("header_mismatch", "mcp-method");
+  const name = fields.single("mcp-name");
+  if (name !== undefined && decodeValue(name) !== message.call?.name) throw new Reason("header_mismatch", "mcp-name");
+}
+
+/** `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused. */
+export function checkMirroredParams(fields: Fields, inputSchema: Json | undefined, args: JsonObject): void {
+  for (const [suffix, value] of fields.beginningWith("mcp-param-")) {
+    const argument = mirrored(inputSchema, args, suffix);
+    const isScalar = ["string", "number", "boolean"].includes(typeof argument);
+    if (!isScalar || decodeValue(value) !== String(argument)) throw new Reason("header_mismatch", "mcp-param");
+  }
+}
+
+/** The argument that a header of this name mirrors: reached by `properties` alone, at any depth. */
+function mirrored(schema: Json | undefined, value: Json, header: string): Json | undefined {
+  const properties = isObject(schema) ? schema["properties"] : undefined;
+  if (!isObject(properties) || !isObject(value)) return undefined;
+  for (const [name, property] of Object.entries(properties)) {
+    const inner = value[name];
+    if (inner === undefined || !isObject(property)) continue;
+    const named = property["x-mcp-header"];
+    if (typeof named === "string" && named.toLowerCase() === header) return inner;
+    const deeper = mirrored(property, inner, header);
+    if (deeper !== undefined) return deeper;
+  }
+  return undefined;
+}
+
+/** A value that no plain field can carry stands as `=?base64?…?=` (MCP 2026-07-28, streamable HTTP). */
+function decodeValue(value: string): string | undefined {
+  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(value)?.[1];
+  if (encoded === undefined) return value;
+  try {
+    const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+const UTF8_PARAMETERS = ["", "charset=utf-8", 'charset="utf-8"'];

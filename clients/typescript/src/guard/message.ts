@@ -1,0 +1,96 @@
+/** The body of a request: exactly one JSON-RPC message that asks for exactly one thing. */
+
+import { callDigest } from "../call/digest.js";
+import {
+  checkValue, isObject, type Json, JsonError, type JsonObject, MAX_DEPTH, parseValue, wholeNumberAt,
+} from "../call/json.js";
+import { Reason } from "./reason.js";
+
+/** What an L0 token admits, besides notifications: discovery and listing. */
+export const LISTING_METHODS: readonly string[] = ["initialize", "ping", "server/discover", "tools/list"];
+
+/** A message as it was strictly read. */
+export interface Message {
+  readonly method: string;
+  /** What a `tools/call` calls; absent for discovery, listing, notifications. */
+  readonly call: Call | undefined;
+  /** The whole message, to be serialized anew: nothing else of the body is ever passed on. */
+  readonly whole: JsonObject;
+}
+
+/** The parts of a `tools/call`. */
+export interface Call {
+  readonly name: string;
+  readonly arguments: JsonObject;
+  /** They steer a retry of a multi-round-trip call. */
+  readonly inputResponses: Json | undefined;
+  readonly requestState: Json | undefined;
+}
+
+/**
+ * Reads a body (JSON-RPC 2.0 §4). Batches, unknown members, and requests in the guise of notifications are refused; so
+ * is every method that is neither a call of a tool nor on the list of an L0 token.
+ */
+export function readMessage(body: Uint8Array): Message {
+  const whole = strictly(() => parseValue(body, MAX_DEPTH + ENVELOPE_LEVELS));
+  if (Array.isArray(whole)) throw new Reason("message", "batches are not accepted");
+  if (!isObject(whole)) throw new Reason("message", "the body is not a JSON-RPC message");
+  if (!hasOnly(whole, ["jsonrpc", "id", "method", "params"])) {
+    throw new Reason("message", "a request has only jsonrpc, id, method and params");
+  }
+  const { jsonrpc, id, method, params = {} } = whole;
+  if (jsonrpc !== "2.0") throw new Reason("message", 'jsonrpc must be "2.0"');
+  if (typeof method !== "string") throw new Reason("message", "method must be a string");
+  const isNotification = id === undefined;
+  // MCP: ids are strings or integers, never null.
+  if (!isNotification && typeof id !== "string" && wholeNumberAt(whole, "id") === undefined) {
+    throw new Reason("message", "id must be a string or an integer");
+  }
+  if (!isObject(params)) throw new Reason("message", "params must be an object");
+  if (isNotification !== method.startsWith("notifications/")) {
+    throw new Reason("message", "notifications, and they alone, have no id");
+  }
+  if (method === "tools/call") return { method, call: readCall(params), whole };
+  if (!isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
+  return { method, call: undefined, whole };
+}
+
+/** Digest of a call. */
+export function digestOf(call: Call): Promise<string> {
+  return callDigest({ method: "tools/call", ...call }).catch((error: unknown) => {
+    throw error instanceof JsonError ? new Reason("json", error.problem) : error;
+  });
+}
+
+/** Whether this is a retry that its responses steer. */
+export function isSteered(call: Call): boolean {
+  return call.inputResponses !== undefined || call.requestState !== undefined;
+}
+
+function readCall(params: JsonObject): Call {
+  // INVARIANT: of these, only `_meta` is outside of the call's digest.
+  if (!hasOnly(params, ["name", "arguments", "_meta", "inputResponses", "requestState"])) {
+    throw new Reason("message", "params of tools/call has an unknown member");
+  }
+  const { name, arguments: args = {}, _meta: meta = {}, inputResponses, requestState } = params;
+  if (typeof name !== "string") throw new Reason("message", "params.name must be a string");
+  if (!isObject(args)) throw new Reason("message", "params.arguments must be an object");
+  if (!isObject(meta)) throw new Reason("message", "params._meta must be an object");
+  strictly(() => checkValue(args, MAX_DEPTH));
+  return { name, arguments: args, inputResponses, requestState };
+}
+
+function hasOnly(object: JsonObject, names: readonly string[]): boolean {
+  return Object.keys(object).every((name) => names.includes(name));
+}
+
+function strictly<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof JsonError ? new Reason("json", error.problem) : error;
+  }
+}
+
+/** The message and its `params` stand around the arguments. */
+const ENVELOPE_LEVELS = 2;

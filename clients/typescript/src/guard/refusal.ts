@@ -1,0 +1,124 @@
+/** How a refusal is said: the only place with HTTP statuses and OAuth error codes. */
+
+import { DETAIL_TYPE } from "../call/claims.js";
+import type { Json, JsonObject } from "../call/json.js";
+import type { Level } from "../call/level.js";
+import type { GuardConfig } from "./config.js";
+import type { Reason, ReasonKind } from "./reason.js";
+
+/** What would have to be granted for the request at hand. */
+export interface Needed {
+  readonly scope: string;
+  readonly details: readonly Json[];
+}
+
+/** The answer to a refused request. */
+export class Refusal extends Error {
+  override readonly name = "Refusal";
+  /** HTTP status. */
+  readonly status: number;
+  /** `error` (RFC 6750 §3.1, RFC 9449 §7.1); empty where the request had no token at all. */
+  readonly error: string;
+  /** What is wrong and what to do. */
+  readonly description: string;
+  /** Values of `WWW-Authenticate`. */
+  readonly challenges: readonly string[];
+  /** The `authorization_details` that would be needed (403 `insufficient_scope`). */
+  readonly authorizationDetails: readonly Json[] | undefined;
+  /** Value of `Retry-After`. */
+  readonly retryAfterSeconds: number | undefined;
+
+  constructor(
+    /** Why, in our words. */
+    readonly reason: Reason,
+    config: GuardConfig,
+    /** Value of `DPoP-Nonce`. */
+    readonly dpopNonce: string | undefined,
+    needed: Needed | undefined,
+  ) {
+    super(reason.message);
+    const [status, error, description] = ANSWERS[reason.kind];
+    this.status = status;
+    this.error = error;
+    this.description = describe(reason, description);
+    const wanted = status === 403 ? needed : undefined;
+    this.challenges = status === 401 || status === 403 ? [challenge(error, config, wanted)] : [];
+    this.authorizationDetails = wanted?.details;
+    this.retryAfterSeconds = reason.retryAfterSeconds ?? (status === 503 ? RETRY_AFTER_SECONDS : undefined);
+  }
+
+  /** The JSON body of the answer. */
+  body(): JsonObject {
+    const { error, description, authorizationDetails } = this;
+    const details = authorizationDetails === undefined ? {} : { authorization_details: authorizationDetails };
+    return { error, error_description: description, ...details };
+  }
+
+  /** The answer. */
+  response(): Response {
+    const headers = new Headers({ "content-type": "application/json", "cache-control": "no-store" });
+    for (const challenge of this.challenges) headers.append("www-authenticate", challenge);
+    if (this.dpopNonce !== undefined) headers.set("dpop-nonce", this.dpopNonce);
+    if (this.retryAfterSeconds !== undefined) headers.set("retry-after", String(this.retryAfterSeconds));
+    if (this.status === 405) headers.set("allow", "POST");
+    return new Response(JSON.stringify(this.body()), { status: this.status, headers });
+  }
+}
+
+/** What a call would need. */
+export function neededForCall(resource: string, tool: string, level: Level, args: JsonObject): Needed {
+  const detail = { type: DETAIL_TYPE, locations: [resource], actions: ["tools/call"], identifier: tool };
+  return { scope: tool, details: [level === "L3" ? { ...detail, arguments: args } : detail] };
+}
+
+/** Listing needs a token without `authorization_details`. */
+export const NEEDED_FOR_LISTING: Needed = { scope: "mcp:list", details: [] };
+
+function describe({ kind, detail }: Reason, description: string): string {
+  if (detail === undefined) return description;
+  if (kind === "message") return detail;
+  return kind === "arguments" || kind === "constraints" ? `${description} (${detail})` : description;
+}
+
+/**
+ * RFC 9449 §7.1, RFC 6750 §3, RFC 9728 §5.1. Nothing in it comes from the request but the scope, whose characters are
+ * checked.
+ */
+function challenge(error: string, config: GuardConfig, needed: Needed | undefined): string {
+  const parts = [`DPoP resource_metadata="${quotable(config.resourceMetadata)}"`, 'algs="ES256 EdDSA"'];
+  if (error !== "") parts.push(`error="${error}"`);
+  if (needed !== undefined) parts.push(`scope="${quotable(needed.scope)}"`);
+  return parts.join(", ");
+}
+
+function quotable(text: string): string {
+  return text.replace(/[^!#-[\]-~]/g, "").slice(0, MAX_QUOTED_CHARACTERS);
+}
+
+/** Status, code, and a sentence that gives nothing of the inside away. */
+const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, description: string]> = {
+  too_large: [413, "invalid_request", "the body is too large: send less"],
+  http_method: [405, "invalid_request", "use POST"],
+  media_type: [415, "invalid_request", "send uncompressed application/json in UTF-8"],
+  repeated_header: [400, "invalid_request", "a header that may stand once was sent twice"],
+  json: [400, "invalid_request", "the body is not strict JSON: unique members, exact numbers, one value"],
+  message: [400, "invalid_request", "the body is not one request"],
+  unknown_method: [403, "insufficient_scope", "no token admits this method"],
+  header_mismatch: [400, "invalid_request", "an Mcp- header differs from the body"],
+  session: [404, "invalid_request", "no such session: initialize anew"],
+  no_token: [401, "", "send a token for this resource"],
+  token: [401, "invalid_token", "the token is not good here: exchange anew for this resource"],
+  proof: [401, "invalid_dpop_proof", "send one fresh proof of the token's key for this URL, method and token"],
+  nonce: [401, "use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in the proof"],
+  scope: [403, "insufficient_scope", "the token is for something else: exchange for exactly this call"],
+  call_differs: [403, "insufficient_scope", "the token is for something else: exchange for exactly this call"],
+  tool: [403, "insufficient_scope", "this tool is not approved as it is now"],
+  arguments: [403, "insufficient_scope", "the arguments do not satisfy the approved schema"],
+  constraints: [403, "insufficient_scope", "the arguments are outside of the token's constraints"],
+  revoked: [401, "invalid_token", "the token was revoked"],
+  used_up: [401, "invalid_token", "the token was used as often as it may be: exchange anew"],
+  limited: [429, "temporarily_unavailable", "too many calls: come back later"],
+  unavailable: [503, "temporarily_unavailable", "the call cannot be decided now: come back later"],
+};
+const RETRY_AFTER_SECONDS = 1;
+const MAX_QUOTED_CHARACTERS = 256;

@@ -1,0 +1,79 @@
+/** What a guard lets through. Only a guard makes them: there is no other way to the server. */
+
+import { levelOf, type ToolCallClaims } from "../call/claims.js";
+import type { JsonObject } from "../call/json.js";
+import type { Level } from "../call/level.js";
+
+/** Known to the guard alone: the package does not export it. */
+export const BY_THE_GUARD: unique symbol = Symbol("made by the guard");
+
+/** What every verified request has. */
+abstract class VerifiedRequest {
+  /** The token's claims: person, actors, transaction. */
+  readonly claims: ToolCallClaims;
+  /** The message, strictly read: the only thing of the body that may be passed on. */
+  readonly message: JsonObject;
+  /** `DPoP-Nonce` of the answer (RFC 9449 §8.2). */
+  readonly nextNonce: string;
+  readonly #token: string;
+
+  constructor(by: typeof BY_THE_GUARD, parts: { claims: ToolCallClaims; message: JsonObject; nextNonce: string; token: string }) {
+    if (by !== BY_THE_GUARD) throw new TypeError("only a guard verifies");
+    this.claims = parts.claims;
+    this.message = parts.message;
+    this.nextNonce = parts.nextNonce;
+    this.#token = parts.token;
+  }
+
+  /** The token: spent or bound, so it helps no thief. Bring it to the broker for the next hop. */
+  get token(): string {
+    return this.#token;
+  }
+
+  /** The body to pass on, serialized from what was verified. */
+  rebuiltBody(): string {
+    return JSON.stringify(this.message);
+  }
+}
+
+/** A call that may run, once. */
+export class VerifiedCall extends VerifiedRequest {
+  readonly kind = "call";
+  /** Name of the tool. */
+  readonly tool: string;
+  /** The arguments that were verified. The object has no prototype. */
+  readonly arguments: JsonObject;
+  /** Digest of this call, at every level. */
+  readonly callDigest: string;
+
+  constructor(
+    by: typeof BY_THE_GUARD,
+    parts: ConstructorParameters<typeof VerifiedRequest>[1],
+    call: { tool: string; arguments: JsonObject; callDigest: string },
+  ) {
+    super(by, parts);
+    this.tool = call.tool;
+    this.arguments = call.arguments;
+    this.callDigest = call.callDigest;
+  }
+
+  /** The binding level of the token. */
+  get level(): Level {
+    return levelOf(this.claims.detail);
+  }
+}
+
+/** A request that only looks: discovery, listing, a notification. Its result is still to be filtered. */
+export class VerifiedListing extends VerifiedRequest {
+  readonly kind = "listing";
+  /** The JSON-RPC method. */
+  readonly method: string;
+
+  constructor(by: typeof BY_THE_GUARD, parts: ConstructorParameters<typeof VerifiedRequest>[1], method: string) {
+    super(by, parts);
+    this.method = method;
+  }
+}
+
+/** A request that passed every check. */
+export type Verified = VerifiedCall | VerifiedListing;
