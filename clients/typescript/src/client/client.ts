@@ -4,7 +4,7 @@ import type { JWK } from "jose";
 import { encodeBase64url, sha256 } from "../call/bytes.js";
 import { accessTokenHash, PROOF_TYP, withoutQuery } from "../call/dpop.js";
 import type { JsonObject } from "../call/json.js";
-import { type Clock, systemClock } from "../clock.js";
+import { type Clock, secondsOf, systemClock } from "../clock.js";
 import { needsNonce, readRefusal, readToken } from "./answer.js";
 import { TokenCache } from "./cache.js";
 import { ApprovalPendingError, ExchangeError, ProtocolError, ToolChangedError } from "./errors.js";
@@ -167,7 +167,7 @@ export class DeputizeClient {
 
   /** A client assertion (RFC 7523 §2.2): for the broker alone, good for a minute, once. */
   assertion(): Promise<string> {
-    const iat = this.#clock.nowSeconds();
+    const iat = secondsOf(this.#clock);
     return this.#assertionKey.sign("client-authentication+jwt", {
       iss: this.clientId,
       sub: this.clientId,
@@ -223,7 +223,7 @@ export class DeputizeClient {
       jti: this.#clock.uniqueId(),
       htm,
       htu: withoutQuery(htu),
-      iat: this.#clock.nowSeconds(),
+      iat: secondsOf(this.#clock),
       ...(nonce === undefined ? {} : { nonce }),
       ...(accessToken === undefined ? {} : { ath: await accessTokenHash(accessToken) }),
     });

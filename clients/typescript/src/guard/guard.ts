@@ -7,7 +7,7 @@ import type { JsonObject } from "../call/json.js";
 import { isAtLeast } from "../call/level.js";
 import { SchemaError } from "../call/schema.js";
 import { wellKnown } from "../client/metadata.js";
-import { type Clock, systemClock } from "../clock.js";
+import { type Clock, secondsOf, systemClock } from "../clock.js";
 import { type GuardConfig, type GuardSettings, resolveGuardSettings } from "./config.js";
 import { checkAgreement, checkMediaType, checkMirroredParams, Fields, type IncomingCall } from "./headers.js";
 import { type Call, digestOf, isSteered, type Message, readMessage } from "./message.js";
@@ -58,7 +58,7 @@ export class Guard {
     private readonly clock: Clock,
   ) {
     this.uses = new Uses(config.countedTokens);
-    this.startedSeconds = clock.nowSeconds();
+    this.startedSeconds = secondsOf(clock);
   }
 
   /**
@@ -162,10 +162,11 @@ export class Guard {
       const inputSchema = snapshot.tools.get(asked.name)?.definition["inputSchema"];
       checkMirroredParams(fields, inputSchema, asked.arguments);
     }
-    const [nowSeconds, uptimeMs] = [this.clock.nowSeconds(), this.clock.uptimeMs()];
+    const [nowSeconds, uptimeMs] = [secondsOf(this.clock), this.clock.uptimeMs()];
     const sender = { method, fields, clientCertificate, nowSeconds, uptimeMs };
     const { token, claims } = await verifyPossession(sender, this.config, snapshot.keys, this.proofs);
     if (claims.tenant !== snapshot.tenant) throw new Reason("token", "of another tenant");
+    if (incoming.isSessionOf?.(claims) === false) throw new Reason("session");
     const nextNonce = await this.proofs.nonces.make(uptimeMs);
     const parts = { claims, message: message.whole, nextNonce, token };
     if (asked === undefined) {
@@ -190,7 +191,7 @@ export class Guard {
 
   private current(): Snapshot {
     if (this.snapshot === undefined) throw new Reason("unavailable", "no snapshot");
-    if (this.snapshot.expiresAt <= this.clock.nowSeconds()) throw new Reason("unavailable", "snapshot expired");
+    if (this.snapshot.expiresAt <= secondsOf(this.clock)) throw new Reason("unavailable", "snapshot expired");
     return this.snapshot;
   }
 
@@ -257,7 +258,7 @@ export class Guard {
     // What was counted before a restart is forgotten: tokens from then are refused rather than counted anew.
     if (claims.iat < this.startedSeconds + leewaySeconds) throw new Reason("token", "issued before this guard started");
     const uptimeMs = this.clock.uptimeMs();
-    const remainingSeconds = Math.max(0, claims.exp - this.clock.nowSeconds()) + 2 * leewaySeconds;
+    const remainingSeconds = Math.max(0, claims.exp - secondsOf(this.clock)) + 2 * leewaySeconds;
     this.uses.take(claims.jti, maxUses, uptimeMs, uptimeMs + remainingSeconds * 1000);
   }
 

@@ -1,5 +1,6 @@
 /** Header fields of a request: each that decides something stands once, or not at all, and says what the body says. */
 
+import type { ToolCallClaims } from "../call/claims.js";
 import { isObject, type Json, type JsonObject } from "../call/json.js";
 import type { Message } from "./message.js";
 import { Reason } from "./reason.js";
@@ -14,6 +15,8 @@ export interface IncomingCall {
   readonly body: Uint8Array;
   /** SHA-256 thumbprint of the verified client certificate (`x5t#S256`), where the transport has one. */
   readonly clientCertificate?: string | undefined;
+  /** Whether the session that the request names is this caller's; absent where it names none. */
+  readonly isSessionOf?: ((claims: ToolCallClaims) => boolean) | undefined;
 }
 
 /** Header fields by lower-case name. */

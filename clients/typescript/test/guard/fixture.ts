@@ -99,7 +99,7 @@ export class Fixture {
   async emptyGuard(settings: Partial<GuardSettings> = {}): Promise<Guard> {
     const now = this.now;
     this.now -= 1_000;
-    const clock = { nowSeconds: () => this.now, uptimeMs: () => this.uptimeMs, uniqueId: () => `id-${this.serial++}` };
+    const clock = { nowMs: () => this.now * 1000, uptimeMs: () => this.uptimeMs, uniqueId: () => `id-${this.serial++}` };
     const all = { issuer: ISSUER, resource: RESOURCE, publicUrl: RESOURCE, ...settings };
     const guard = await Guard.create(all, this.outside, clock);
     this.now = now;

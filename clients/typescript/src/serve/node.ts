@@ -1,0 +1,83 @@
+/** The protected handler on Node's own HTTP server, and so in every framework that stands on it. */
+
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Protected } from "./protect.js";
+
+/** Answers a request of Node's HTTP server. `path` is what the framework took away of its path. */
+export async function answerNode(answer: Protected, request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+  const ended = new AbortController();
+  response.once("close", () => ended.abort());
+  const fields = headersOf(request);
+  const body = await readBody(request, answer.maxBodyBytes);
+  // What was not read of a body is not read any more.
+  if (body !== undefined && body.length > answer.maxBodyBytes) response.setHeader("connection", "close");
+  const web = new Request(new URL(path, "http://localhost"), {
+    method: request.method ?? "GET",
+    headers: joined(fields),
+    signal: ended.signal,
+    ...(body === undefined ? {} : { body }),
+  });
+  await write(await answer(web, fields), response);
+}
+
+/** Fields as they came: what stands twice is seen twice. */
+function headersOf({ rawHeaders }: IncomingMessage): [string, string][] {
+  const fields: [string, string][] = [];
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const [name, value] = rawHeaders.slice(at, at + 2);
+    if (name !== undefined && value !== undefined) fields.push([name, value]);
+  }
+  return fields;
+}
+
+function joined(fields: [string, string][]): Headers {
+  const headers = new Headers();
+  for (const [name, value] of fields) headers.append(name, value);
+  return headers;
+}
+
+/** The body, cut off one byte after what is accepted: the guard says that it is too large. */
+async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  if (request.method === "GET" || request.method === "HEAD") return undefined;
+  if (request.readableEnded || ("body" in request && request.body !== undefined)) {
+    throw new Error("the body was read already: mount the guard before express.json() and other body parsers");
+  }
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > maxBytes) break;
+  }
+  return new Uint8Array(Buffer.concat(chunks).subarray(0, maxBytes + 1));
+}
+
+async function write(from: Response, to: ServerResponse): Promise<void> {
+  to.statusCode = from.status;
+  for (const [name, value] of from.headers) to.appendHeader(name, value);
+  if (from.body === null) {
+    to.end();
+    return;
+  }
+  to.flushHeaders();
+  const reader = from.body.getReader();
+  to.once("close", () => void reader.cancel().catch(() => undefined));
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done || to.destroyed) break;
+    if (!to.write(value)) await drained(to);
+  }
+  to.end();
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off("drain", done);
+      response.off("close", done);
+      resolve();
+    };
+    response.once("drain", done);
+    response.once("close", done);
+  });
+}

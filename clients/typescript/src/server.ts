@@ -1,0 +1,33 @@
+/**
+ * For MCP servers: let through the calls that were granted, and nothing else.
+ *
+ * @packageDocumentation
+ */
+
+export { type GrantedDetail, levelOf, type ToolCallClaims } from "./call/claims.js";
+export { type Constraint, checkConstraints, ConstraintError, type Constraints, readConstraints } from "./call/constraints.js";
+export { callDigest, type CallInput, manifestDigest, toolDigest } from "./call/digest.js";
+export { JsonError, parseObject, type Json, type JsonObject, type JsonProblem } from "./call/json.js";
+export { JwsError, type JwsProblem } from "./call/jws.js";
+export { KeySet } from "./call/keys.js";
+export type { Level } from "./call/level.js";
+export { PinnedSchema, SchemaError } from "./call/schema.js";
+export { type ExpectedToken, verifyToken } from "./call/token.js";
+export {
+  ConfigurationError, DeputizeError, ExchangeError, ProtocolError, type Refused, RetryLaterError, UnreachableError,
+} from "./client/errors.js";
+export type { DeputizeClient } from "./client/client.js";
+export type { FetchLike } from "./client/transport.js";
+export { type Clock, systemClock } from "./clock.js";
+export type { GuardConfig, GuardSettings } from "./guard/config.js";
+export { Guard, type ObservedTools, type Outside } from "./guard/guard.js";
+export type { IncomingCall } from "./guard/headers.js";
+export { Reason, type ReasonKind } from "./guard/reason.js";
+export { Refusal } from "./guard/refusal.js";
+export { readRevocation, type Revocation } from "./guard/revocation.js";
+export { openSnapshot, type PinnedTool, readSnapshot, type Snapshot, SnapshotError } from "./guard/snapshot.js";
+export type { Verified, VerifiedCall, VerifiedListing } from "./guard/verified.js";
+export { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "./link/link.js";
+export type { GuardEvent } from "./link/reporter.js";
+export { type AuthInfo, type HandlerContext, type McpHandler, type ToolContext, verifiedCall } from "./serve/context.js";
+export { type LinkedGuardLike, metadataUrl, protect, type Protected, type ProtectSettings } from "./serve/protect.js";
