@@ -27,6 +27,9 @@ export function deputize(guard: LinkedGuardLike, handler: McpHandler, settings?:
   return (request, response, next) => {
     const [path = "/"] = (request.originalUrl ?? request.url ?? "/").split("?", 1);
     if (path !== answer.path && path !== answer.metadataPath) return next();
-    answerNode(answer, request, response, path).catch(next);
+    answerNode(answer, request, response, path).catch((error: unknown) => {
+      // Who hung up hears nothing any more.
+      if (!response.destroyed) next(error);
+    });
   };
 }

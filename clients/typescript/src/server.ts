@@ -30,4 +30,5 @@ export type { Verified, VerifiedCall, VerifiedListing } from "./guard/verified.j
 export { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "./link/link.js";
 export type { GuardEvent } from "./link/reporter.js";
 export { type AuthInfo, type HandlerContext, type McpHandler, type ToolContext, verifiedCall } from "./serve/context.js";
+export { type RecordSettings, registryRecord, type ToolRisk } from "./serve/record.js";
 export { type LinkedGuardLike, metadataUrl, protect, type Protected, type ProtectSettings } from "./serve/protect.js";

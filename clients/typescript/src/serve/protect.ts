@@ -69,6 +69,7 @@ class Protection {
   private readonly sessions = new Sessions();
   private observed: Promise<void> | undefined;
   private observedAtMs = -Infinity;
+  private isDiscovered = false;
 
   constructor(
     private readonly link: LinkedGuardLike,
@@ -140,10 +141,10 @@ class Protection {
   private async discover(): Promise<void> {
     const { guard, report } = this.link;
     try {
-      const isFirst = this.observedAtMs === -Infinity;
       const tools = await soon(this.definitions());
       const { approved, drifted, unknown } = await guard.observeTools(tools);
-      if (isFirst) report({ kind: "discovered", detail: { approved: approved.length, unknown: unknown.length } });
+      if (!this.isDiscovered) report({ kind: "discovered", detail: { approved: approved.length, unknown: unknown.length } });
+      this.isDiscovered = true;
       for (const tool of drifted.slice(0, MAX_DRIFTED)) report({ kind: "drifted", tool });
       this.observedAtMs = performance.now();
     } catch (error) {

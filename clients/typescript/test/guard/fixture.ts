@@ -33,6 +33,7 @@ export interface ProofChanges {
 /** One request in the making; every part can be changed before it is sent. */
 export class Draft {
   method = "POST";
+  path = "/mcp";
   headers: [string, string][] = [["Content-Type", "application/json"]];
   body: Uint8Array;
   certificate: string | undefined;
