@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from deputize.guard import Refusal, VerifiedListing
+from deputize.guard import IncomingCall, Refusal, Refused, VerifiedListing
+from deputize.guard.headers import decode_value, encode_value
 from guard_fixture import Fixture, Request, call, l0, l1, listing, refusal_of
 
 ONE = json.dumps(call("lookup", {}))
@@ -168,3 +169,63 @@ async def test_a_listing_has_no_name() -> None:
     request = f.request(f.token(l0()), listing())
     request.header("Mcp-Name", "lookup")
     assert (await f.refused(request)).status == 400
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "dry": {"type": "boolean", "x-mcp-header": "Dry"},
+        "place": {"type": "object", "properties": {"floor": {"type": "integer", "x-mcp-header": "Floor"}}},
+        "list": {"type": "array", "items": {"type": "string", "x-mcp-header": "Item"}},
+    },
+}
+ARGUMENTS = {"region": "é", "dry": True, "place": {"floor": 2}, "list": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("headers", "agrees"),
+    [
+        ([("Mcp-Param-Region", "=?base64?w6k=?="), ("Mcp-Param-Floor", "2"), ("Mcp-Param-Dry", "true")], True),
+        ([("mcp-param-FLOOR", "2.0")], True),
+        ([("Mcp-Param-Floor", "3")], False),
+        ([("Mcp-Param-Floor", "two")], False),
+        ([("Mcp-Param-Floor", "nan")], False),
+        ([("Mcp-Param-Floor", "2"), ("mcp-param-floor", "2")], False),
+        ([("Mcp-Param-Dry", "True")], False),
+        ([("Mcp-Param-Dry", "1")], False),
+        ([("Mcp-Param-Item", "x")], False),
+        ([("Mcp-Param-Region", "e")], False),
+        ([("Mcp-Param-Region", "=?base64?w6k?=")], False),
+        ([("Mcp-Param-Other", "x")], False),
+    ],
+)
+def test_headers_mirror_the_arguments_at_any_depth(headers: list[tuple[str, str]], agrees: bool) -> None:
+    incoming = IncomingCall("POST", tuple(headers), b"")
+    if agrees:
+        incoming.check_mirrored_params(SCHEMA, ARGUMENTS)
+    else:
+        with pytest.raises(Refused):
+            incoming.check_mirrored_params(SCHEMA, ARGUMENTS)
+
+
+@pytest.mark.parametrize("text", ["us-west1", "Hello, 世界", " padded ", "line1\nline2", "=?base64?literal?=", ""])
+def test_what_a_header_cannot_carry_is_wrapped_and_read_back(text: str) -> None:
+    wrapped = encode_value(text)
+    assert decode_value(wrapped) == text
+    assert wrapped.isascii()
+    assert wrapped == wrapped.strip()
+    for broken in ("=?base64?*?=", "=?base64?/w==?=", "=?base64?YQ?=", "=?base64?YR==?="):
+        assert decode_value(broken) is None, broken
+
+
+async def test_no_server_is_told_that_it_could_borrow_the_clients_model() -> None:
+    f = Fixture()
+    capabilities = {"sampling": {}, "elicitation": {}}
+    asked = {**listing("initialize"), "params": {"capabilities": dict(capabilities)}}
+    assert b"sampling" not in (await f.with_grant(l0(), asked)).rebuilt_body
+    called = call("lookup", {"note": "sampling"})
+    called["params"]["_meta"] = {"io.modelcontextprotocol/clientCapabilities": dict(capabilities)}
+    forwarded = json.loads((await f.with_grant(l1("lookup"), called)).rebuilt_body)["params"]
+    assert forwarded["_meta"] == {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+    assert forwarded["arguments"] == {"note": "sampling"}

@@ -77,7 +77,7 @@ class IncomingCall:
         expected = dict(_mirrors(input_schema, arguments))
         for name, value in mirrored:
             # `pop`: none stands twice.
-            if expected.pop(name, None) != decode_value(value):
+            if name not in expected or not _says(decode_value(value), expected.pop(name)):
                 raise Refused("header_mismatch", "Mcp-Param")
 
 
@@ -101,8 +101,8 @@ def encode_value(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
-def _mirrors(schema: JsonValue, arguments: JsonValue) -> Iterator[tuple[str, str]]:
-    """Header names and the values that they must have, through nested `properties`."""
+def _mirrors(schema: JsonValue, arguments: JsonValue) -> Iterator[tuple[str, bool | float | str]]:
+    """Header names and the arguments that they must say, through nested `properties`."""
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict) or not isinstance(arguments, Mapping):
         return
@@ -111,14 +111,20 @@ def _mirrors(schema: JsonValue, arguments: JsonValue) -> Iterator[tuple[str, str
             continue
         value, header = arguments[name], inner.get("x-mcp-header")
         if isinstance(header, str) and isinstance(value, bool | int | float | str):
-            yield _PARAM_PREFIX + header.lower(), _shown(value)
+            yield _PARAM_PREFIX + header.lower(), value
         yield from _mirrors(inner, value)
 
 
-def _shown(value: bool | float | str) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _says(said: str | None, argument: bool | float | str) -> bool:
+    if said is None or isinstance(argument, str):
+        return said == argument
+    if isinstance(argument, bool):
+        return said == str(argument).lower()
+    # Numbers are compared as numbers: 42.0 is 42.
+    return _NUMBER.fullmatch(said) is not None and float(said) == argument
 
 
 _PARAM_PREFIX = "mcp-param-"
+_NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 _WRAPPED = re.compile(r"=\?base64\?(.*)\?=")
 _PLAIN = re.compile(r"[ -~]*")

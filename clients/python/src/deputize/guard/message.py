@@ -87,10 +87,28 @@ def parse_message(body: bytes) -> Message:
     if is_notification != method.startswith("notifications/"):
         raise Refused("message", "notifications, and they alone, have no id")
     if method == "tools/call":
-        return Message(method, _read_call(params), whole)
+        call = _read_call(params)
+        _withdraw_sampling(params)
+        return Message(method, call, whole)
     if is_notification or method in LISTING_METHODS:
+        _withdraw_sampling(params)
         return Message(method, None, whole)
     raise Refused("unknown_method", "a method that no token admits")
+
+
+def _withdraw_sampling(params: JsonObject) -> None:
+    """No server borrows the client's model, so none is told that it could.
+
+    `sampling` is taken out of the client's capabilities, which stand in `params` of `initialize` or, since 2026-07-28,
+    in `_meta` of every request. Neither is in a call's digest.
+    """
+    meta = params.get("_meta")
+    for capabilities in (
+        params.get("capabilities"),
+        meta.get(_CLIENT_CAPABILITIES) if isinstance(meta, dict) else None,
+    ):
+        if isinstance(capabilities, dict):
+            capabilities.pop("sampling", None)
 
 
 def _read_call(params: JsonObject) -> Call:
@@ -113,3 +131,7 @@ def _read_call(params: JsonObject) -> Call:
 
 def _present(params: JsonObject, name: str) -> JsonValue | object:
     return params.get(name, ABSENT)
+
+
+# Where a client says in each request what it can do (MCP 2026-07-28).
+_CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
