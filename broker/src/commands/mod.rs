@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exchange;
 mod exit;
 pub mod explain;
+pub mod guard;
 mod input;
 pub mod keys;
 mod keysource;
@@ -61,6 +62,7 @@ enum Command {
     Dev(dev::Dev),
     /// See the whole story of one call, every refusal included, in a second
     Demo(demo::Demo),
+    Guard(guard::Args),
     Lint(lint::Args),
     Doctor(doctor::Args),
     CanI(can_i::Args),
@@ -93,6 +95,7 @@ impl Command {
             }
             Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
             Self::Demo(demo) => Ok(if demo::demo(&demo).await? { Exit::Ok } else { Exit::Failure }),
+            Self::Guard(args) => guard::run(args, output).await,
             Self::Lint(args) => lint::run(args, output).await,
             Self::Doctor(args) => doctor::run(args, output).await,
             Self::CanI(args) => can_i::run(args, output).await,
@@ -110,7 +113,7 @@ impl Command {
     /// Servers tell what they do; other commands only what goes wrong.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Serve { .. } | Self::Dev(_) => "info",
+            Self::Serve { .. } | Self::Dev(_) | Self::Guard(_) => "info",
             Self::Demo(_) => "error",
             // A doctor says itself what its fetches came to.
             Self::Doctor(_) => "off",

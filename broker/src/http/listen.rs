@@ -1,7 +1,7 @@
 //! The accept loop: bounded connections, timeouts on headers and idleness, TLS, and a drain.
 //! (`axum::serve` waits more than a minute on half a header.)
 
-use super::patient::{Patient, Sources};
+use super::patient::{IDLE_TIMEOUT, Patient, Sources};
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -32,7 +32,17 @@ pub struct Listening {
 }
 
 /// Serves a TCP listener until told to stop, then drains.
-pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Listening) {
+pub async fn serve_tcp(listener: TcpListener, router: Router, listening: Listening) {
+    serve_tcp_patiently(listener, router, listening, IDLE_TIMEOUT).await;
+}
+
+/// As [`serve_tcp`], where answers may be longer in coming: a connection may be idle for `idle`.
+pub async fn serve_tcp_patiently(
+    listener: TcpListener,
+    router: Router,
+    mut listening: Listening,
+    idle: Duration,
+) {
     let room = Arc::new(Semaphore::new(listening.connections));
     let sources = Sources::new(listening.connections_of_one_source);
     let graceful = GracefulShutdown::new();
@@ -52,11 +62,15 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, mut listening: Lis
         tokio::spawn(async move {
             let _held = (place, source);
             match tls {
-                None => serve_connection(stream, Some(peer), router, watcher).await,
+                None => {
+                    let stream = Patient::with_idle(stream, idle);
+                    serve_connection(stream, Some(peer), router, watcher).await;
+                }
                 Some(tls) => {
                     // A handshake that dawdles or fails ends the connection, nothing else.
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await
                     {
+                        let stream = Patient::with_idle(stream, idle);
                         serve_connection(stream, Some(peer), router, watcher).await;
                     }
                 }
@@ -80,7 +94,7 @@ pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: L
         let (router, watcher) = (router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _place = place;
-            serve_connection(stream, None, router, watcher).await;
+            serve_connection(Patient::new(stream), None, router, watcher).await;
         });
     }
     drop(listener);
@@ -140,9 +154,8 @@ async fn serve_connection<S>(
         .max_pending_accept_reset_streams(Some(20))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let connection = builder
-        .serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(service))
-        .into_owned();
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
     // What a peer does wrong ends its own connection; there is nobody to tell.
     let _ = watcher.watch(connection).await;
 }

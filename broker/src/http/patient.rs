@@ -21,12 +21,18 @@ pub struct Patient<S> {
     /// Bytes of the protocol's preface still to come.
     preface: usize,
     deadline: Pin<Box<Sleep>>,
+    idle: Duration,
 }
 
 impl<S> Patient<S> {
-    /// Watches a fresh connection.
+    /// Watches a fresh connection, which may be idle for [`IDLE_TIMEOUT`].
     pub fn new(stream: S) -> Self {
-        Self { stream, preface: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) }
+        Self::with_idle(stream, IDLE_TIMEOUT)
+    }
+
+    /// Watches a fresh connection, which may be idle for this long.
+    pub fn with_idle(stream: S, idle: Duration) -> Self {
+        Self { stream, preface: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)), idle }
     }
 
     /// Something moved: the clock starts anew, but during the preface, which has one deadline for all of it.
@@ -34,7 +40,7 @@ impl<S> Patient<S> {
         let waiting = self.preface > 0;
         self.preface = self.preface.saturating_sub(read);
         if !waiting || self.preface == 0 {
-            self.deadline.set(sleep(IDLE_TIMEOUT));
+            self.deadline.set(sleep(self.idle));
         }
     }
 
@@ -139,7 +145,7 @@ impl Drop for Entered {
 const PREFACE_BYTES: usize = 24;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nothing that this broker answers takes longer.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

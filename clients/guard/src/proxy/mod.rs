@@ -121,9 +121,14 @@ impl Proxy {
         tokio::join!(looking, self.keep_house());
     }
 
-    /// Ends streams, sessions and the server's processes. Requests under way go on to their end.
-    pub async fn stop(&self) {
+    /// Ends [`Proxy::run`], and streams of those who only listen. Requests under way go on to their end.
+    pub fn drain(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Ends everything: sessions, and the server's processes.
+    pub async fn stop(&self) {
+        self.drain();
         for session in self.sessions.take_all() {
             session.channel.end().await;
         }

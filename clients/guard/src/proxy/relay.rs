@@ -79,7 +79,8 @@ impl Relay {
             let next = tokio::select! {
                 next = messages.next() => next,
                 () = &mut end => return self.fail(Failure::TimedOut, ended, &client).await,
-                () = stopped(&mut stop) => return ended,
+                // A call goes on to its end; who only listens is told to come back.
+                () = stopped(&mut stop), if self.screen.asked.is_none() => return ended,
                 _ = silence.tick() => {
                     if client.send(Bytes::from_static(KEEP_ALIVE)).await.is_err() {
                         return ended;

@@ -1,0 +1,407 @@
+//! What a guard is told: by its file, with the command line and the environment on top; then checked.
+
+use deputize_call::{json::Object, keys::KeySet, sign::SigningKey};
+use deputize_guard::{
+    GuardConfig,
+    proxy::{HttpUpstream, Limits, ProxySettings, StdioUpstream, UpstreamKind},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::Args;
+use crate::{
+    commands::{exit::CommandError, input},
+    config::read,
+};
+
+/// What the file says, member for member. Relative paths are relative to where the guard is started.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub(super) upstream: Option<String>,
+    pub(super) command: Vec<String>,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) pass_env: Vec<String>,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) tls: Option<RawTls>,
+    pub(super) public_url: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) issuer: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) client_id: Option<String>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) snapshot_keys: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) upstream_secret_file: Option<PathBuf>,
+    pub(super) upstream_secret_header: Option<String>,
+    pub(super) upstream_cert: Option<PathBuf>,
+    pub(super) upstream_key: Option<PathBuf>,
+    pub(super) upstream_ca: Option<PathBuf>,
+    pub(super) limits: RawLimits,
+    #[serde(skip)]
+    pub(super) from_dev: Option<PathBuf>,
+    #[serde(skip)]
+    pub(super) insecure_loopback: bool,
+}
+
+/// Certificate and key of the listener.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+}
+
+/// Bounds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    body_kib: Option<usize>,
+    answer_kib: Option<usize>,
+    answer_seconds: Option<u64>,
+    stream_kib: Option<usize>,
+    stream_seconds: Option<u64>,
+    calls_per_minute: Option<u32>,
+    burst: Option<u32>,
+    concurrent: Option<usize>,
+    sessions: Option<usize>,
+    session_idle_seconds: Option<u64>,
+    processes: Option<usize>,
+    relist_seconds: Option<u64>,
+    connections: Option<usize>,
+    drain_seconds: Option<u64>,
+}
+
+/// What is true.
+pub(super) struct Settings {
+    pub(super) proxy: ProxySettings,
+    pub(super) listen: SocketAddr,
+    pub(super) tls: Option<(PathBuf, PathBuf)>,
+    /// Path of the MCP endpoint.
+    pub(super) path: String,
+    pub(super) client_id: String,
+    pub(super) key: SigningKey,
+    pub(super) snapshot_keys: KeySet,
+    pub(super) state_dir: PathBuf,
+    pub(super) ca_pem: Option<Vec<u8>>,
+    pub(super) answer_timeout: Duration,
+    pub(super) connections: usize,
+    pub(super) drain: Duration,
+    /// The server behind it, for people.
+    pub(super) server: String,
+}
+
+/// Who the guard is at the broker.
+struct Identity {
+    issuer: String,
+    client_id: String,
+    key: SigningKey,
+    snapshot_keys: KeySet,
+}
+
+impl Raw {
+    /// The file, with the command line on top.
+    pub(super) fn of(args: Args) -> Result<Self, CommandError> {
+        let mut raw = match &args.config {
+            None => Self::default(),
+            Some(file) => read::read_yaml(file).map_err(wrong)?,
+        };
+        if args.upstream.is_some() {
+            (raw.upstream, raw.command) = (args.upstream, Vec::new());
+        } else if !args.command.is_empty() {
+            (raw.upstream, raw.command) = (None, args.command);
+        }
+        for variable in args.env {
+            match variable.split_once('=') {
+                Some((name, value)) => drop(raw.env.insert(name.to_owned(), value.to_owned())),
+                None => raw.pass_env.push(variable),
+            }
+        }
+        raw.listen = args.listen.or(raw.listen);
+        raw.public_url = args.public_url.or(raw.public_url);
+        raw.resource = args.resource.or(raw.resource);
+        raw.issuer = args.issuer.or(raw.issuer);
+        raw.client_id = args.client_id.or(raw.client_id);
+        raw.key_file = args.key_file.or(raw.key_file);
+        raw.snapshot_keys = args.snapshot_keys.or(raw.snapshot_keys);
+        raw.state_dir = args.state_dir.or(raw.state_dir);
+        raw.upstream_secret_file = args.upstream_secret_file.or(raw.upstream_secret_file);
+        raw.upstream_cert = args.upstream_cert.or(raw.upstream_cert);
+        raw.upstream_key = args.upstream_key.or(raw.upstream_key);
+        raw.upstream_ca = args.upstream_ca.or(raw.upstream_ca);
+        (raw.from_dev, raw.insecure_loopback) = (args.from_dev, args.insecure_loopback);
+        Ok(raw)
+    }
+}
+
+impl Settings {
+    /// Checks everything and reads the files that it names.
+    pub(super) fn resolve(raw: Raw) -> Result<Self, CommandError> {
+        let insecure = raw.insecure_loopback || raw.from_dev.is_some();
+        let public_url = needed(raw.public_url.clone(), "--public-url")?;
+        let public = secure_url(&public_url, "public_url", insecure)?;
+        if public.path() == "/" || public.query().is_some() {
+            return Err(wrong_setting("public_url: it needs a path of its own and no query, such as /mcp"));
+        }
+        let resource = raw.resource.clone().unwrap_or_else(|| public_url.clone());
+        let identity = match &raw.from_dev {
+            Some(file) => Identity::from_dev(file, &resource)?,
+            None => Identity::of(&raw)?,
+        };
+        secure_url(&identity.issuer, "issuer", insecure)?;
+        let (upstream, server) = upstream(&raw)?;
+        let metadata = metadata_url(&public);
+        let mut guard = GuardConfig::new(&identity.issuer, &resource, &public_url, &metadata);
+        guard.name = format!("{}/{}", identity.client_id, std::process::id());
+        let limits = &raw.limits;
+        guard.max_body_bytes = limits.body_kib.map_or(guard.max_body_bytes, |kib| kib.saturating_mul(1024));
+        let state_dir = raw.state_dir.clone().map_or_else(|| state_dir(&identity.client_id), Ok)?;
+        let ca_pem = raw.ca_file.as_deref().map(bytes).transpose()?;
+        Ok(Self {
+            proxy: bounded(ProxySettings::new(guard, upstream), limits),
+            listen: raw.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
+            tls: raw.tls.map(|tls| (tls.certificate_file, tls.key_file)),
+            path: public.path().to_owned(),
+            client_id: identity.client_id,
+            key: identity.key,
+            snapshot_keys: identity.snapshot_keys,
+            state_dir,
+            ca_pem: ca_pem.map(|pem| pem.to_vec()),
+            answer_timeout: Duration::from_secs(limits.answer_seconds.unwrap_or(DEFAULT_ANSWER_SECONDS)),
+            connections: limits.connections.unwrap_or(DEFAULT_CONNECTIONS),
+            drain: Duration::from_secs(limits.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS)),
+            server,
+        })
+    }
+}
+
+impl Identity {
+    fn of(raw: &Raw) -> Result<Self, CommandError> {
+        let key_file = needed(raw.key_file.clone(), "--key-file")?;
+        let snapshot_keys = needed(raw.snapshot_keys.clone(), "--snapshot-keys")?;
+        let keys = KeySet::from_jwks(&bytes(&snapshot_keys)?).map_err(|error| {
+            let message = format!("{}: {error}", snapshot_keys.display());
+            CommandError::configuration(message, "give the JWKS of the broker's snapshot keys")
+        })?;
+        Ok(Self {
+            issuer: needed(raw.issuer.clone(), "--issuer")?,
+            client_id: needed(raw.client_id.clone(), "--client-id")?,
+            key: input::private_key(&key_file)?,
+            snapshot_keys: keys,
+        })
+    }
+
+    /// What `deputize dev` says of the server with this resource.
+    fn from_dev(file: &Path, resource: &str) -> Result<Self, CommandError> {
+        let bad = |what: &str| {
+            CommandError::configuration(
+                format!("{}: {what}", file.display()),
+                "start `deputize dev --register RECORD --ready-file FILE` with a record of this server",
+            )
+        };
+        let text = input::file_text(file)?;
+        let ready: Value = serde_json::from_str(&text).map_err(|error| bad(&error.to_string()))?;
+        let servers = ready.get("servers").and_then(Value::as_array);
+        let server = servers.and_then(|servers| {
+            servers.iter().find(|server| server.get("resource").and_then(Value::as_str) == Some(resource))
+        });
+        let server = server.ok_or_else(|| bad(&format!("no server has the resource {resource}")))?;
+        let text_at = |value: &Value, pointer: &str| {
+            value.pointer(pointer).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| bad(pointer))
+        };
+        let jwk: &Object = server
+            .pointer("/client/private_jwk")
+            .and_then(Value::as_object)
+            .ok_or_else(|| bad("/client/private_jwk"))?;
+        let jwks = ready.get("snapshot_jwks").map(Value::to_string).unwrap_or_default();
+        Ok(Self {
+            issuer: text_at(&ready, "/issuer")?,
+            client_id: text_at(server, "/client/client_id")?,
+            key: SigningKey::from_private_jwk(jwk).map_err(|error| bad(&error.to_string()))?,
+            snapshot_keys: KeySet::from_jwks(jwks.as_bytes()).map_err(|error| bad(&error.to_string()))?,
+        })
+    }
+}
+
+/// The server, and how it is called among people.
+fn upstream(raw: &Raw) -> Result<(UpstreamKind, String), CommandError> {
+    let limits = &raw.limits;
+    let answer_timeout = Duration::from_secs(limits.answer_seconds.unwrap_or(DEFAULT_ANSWER_SECONDS));
+    let max_answer_bytes = limits.answer_kib.unwrap_or(DEFAULT_ANSWER_KIB).saturating_mul(1024);
+    match (&raw.upstream, raw.command.as_slice()) {
+        (Some(url), []) => {
+            let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let parsed = parsed.ok_or_else(|| wrong_setting("upstream: give an http or https URL"))?;
+            if parsed.scheme() == "http" && !is_loopback(&parsed) {
+                tracing::warn!("the way to the server is not encrypted");
+            }
+            let server = format!("{parsed} (Streamable HTTP)");
+            let mut upstream = HttpUpstream::new(parsed);
+            (upstream.answer_timeout, upstream.max_answer_bytes) = (answer_timeout, max_answer_bytes);
+            upstream.secret = secret(raw)?;
+            upstream.ca_pem = raw.upstream_ca.as_deref().map(bytes).transpose()?.map(|pem| pem.to_vec());
+            upstream.identity_pem = identity_pem(raw)?;
+            Ok((UpstreamKind::Http(upstream), server))
+        }
+        (None, [program, arguments @ ..]) => {
+            let mut upstream = StdioUpstream::new(program.into(), arguments.to_vec());
+            (upstream.answer_timeout, upstream.max_answer_bytes) = (answer_timeout, max_answer_bytes);
+            upstream.max_processes = limits.processes.unwrap_or(upstream.max_processes);
+            upstream.folder = raw.folder.clone();
+            upstream.environment = environment(raw)?;
+            Ok((UpstreamKind::Stdio(upstream), format!("{} (stdio)", raw.command.join(" "))))
+        }
+        (Some(_), [_, ..]) => {
+            Err(wrong_setting("upstream and command: there is one server, give one of them"))
+        }
+        (None, []) => Err(CommandError::usage(
+            "there is no server to stand before",
+            "give --upstream URL, or -- and the command that starts it",
+        )),
+    }
+}
+
+/// All that the program is given: what every program needs to run, and what is named.
+fn environment(raw: &Raw) -> Result<Vec<(String, Zeroizing<String>)>, CommandError> {
+    let from_here = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value.into()));
+    let mut all: BTreeMap<String, Zeroizing<String>> =
+        USUAL.iter().filter_map(|name| from_here(name)).collect();
+    for name in &raw.pass_env {
+        let (name, value) = from_here(name).ok_or_else(|| {
+            CommandError::configuration(format!("--env {name}: not set here"), "set it, or give NAME=VALUE")
+        })?;
+        all.insert(name, value);
+    }
+    all.extend(raw.env.iter().map(|(name, value)| (name.clone(), value.clone().into())));
+    Ok(all.into_iter().collect())
+}
+
+fn secret(raw: &Raw) -> Result<Option<(String, Zeroizing<String>)>, CommandError> {
+    let Some(file) = &raw.upstream_secret_file else { return Ok(None) };
+    let secret = Zeroizing::new(input::file_text(file)?.trim().to_owned());
+    if secret.len() < MIN_SECRET_CHARS || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("{}: no secret", file.display());
+        let next = "put at least 16 visible ASCII characters into it, such as `openssl rand -hex 32` prints";
+        return Err(CommandError::configuration(message, next));
+    }
+    let header = raw.upstream_secret_header.clone().unwrap_or_else(|| SECRET_HEADER.to_owned());
+    if http::HeaderName::from_bytes(header.as_bytes()).is_err() {
+        return Err(wrong_setting("upstream_secret_header: no name of a header"));
+    }
+    Ok(Some((header, secret)))
+}
+
+fn identity_pem(raw: &Raw) -> Result<Option<Zeroizing<Vec<u8>>>, CommandError> {
+    match (&raw.upstream_cert, &raw.upstream_key) {
+        (Some(certificate), Some(key)) => {
+            let mut pem = bytes(certificate)?;
+            pem.push(b'\n');
+            pem.extend_from_slice(&bytes(key)?);
+            Ok(Some(pem))
+        }
+        (None, None) => Ok(None),
+        _ => Err(wrong_setting("upstream_cert and upstream_key: give both or neither")),
+    }
+}
+
+fn bounded(mut settings: ProxySettings, raw: &RawLimits) -> ProxySettings {
+    let seconds = |given: Option<u64>, default: Duration| given.map_or(default, Duration::from_secs);
+    settings.limits = Limits {
+        calls_per_minute: raw.calls_per_minute.unwrap_or(settings.limits.calls_per_minute),
+        burst: raw.burst.unwrap_or(settings.limits.burst),
+        concurrent: raw.concurrent.unwrap_or(settings.limits.concurrent),
+    };
+    settings.stream_timeout = seconds(raw.stream_seconds, settings.stream_timeout);
+    settings.max_stream_bytes =
+        raw.stream_kib.map_or(settings.max_stream_bytes, |kib| kib.saturating_mul(1024));
+    settings.relist_every = seconds(raw.relist_seconds, settings.relist_every).max(Duration::from_secs(1));
+    settings.session_idle = seconds(raw.session_idle_seconds, settings.session_idle);
+    settings.max_sessions = raw.sessions.unwrap_or(settings.max_sessions);
+    settings
+}
+
+/// Without TLS anyone on the way could read tokens and change calls: only on loopback, and only when it is said.
+fn secure_url(text: &str, member: &str, insecure: bool) -> Result<Url, CommandError> {
+    let url =
+        Url::parse(text).map_err(|error| wrong_setting(&format!("{member}: {text:?} is no URL: {error}")))?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if insecure && is_loopback(&url) => Ok(url),
+        "http" if is_loopback(&url) => Err(CommandError::configuration(
+            format!("{member}: {text:?} must begin with https://"),
+            "for development on this machine alone, add --insecure-loopback",
+        )),
+        _ => Err(wrong_setting(&format!("{member}: {text:?} must begin with https://"))),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// RFC 9728 §3.1: the well-known path stands before the resource's own.
+fn metadata_url(public: &Url) -> String {
+    let mut url = public.clone();
+    url.set_path(&format!("/.well-known/oauth-protected-resource{}", public.path().trim_end_matches('/')));
+    url.into()
+}
+
+fn state_dir(client_id: &str) -> Result<PathBuf, CommandError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let folder = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))
+        .filter(|folder| {
+            folder.is_absolute() && client_id.chars().all(is_plain) && !client_id.starts_with('.')
+        });
+    let next = "give --state-dir with a folder of this guard alone";
+    let folder =
+        folder.ok_or_else(|| CommandError::configuration("there is no folder for its state", next))?;
+    Ok(folder.join("deputize/guard").join(client_id))
+}
+
+fn bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    Ok(Zeroizing::new(input::file_text(file)?.as_bytes().to_vec()))
+}
+
+fn needed<T>(given: Option<T>, option: &str) -> Result<T, CommandError> {
+    let member = option.trim_start_matches('-').replace('-', "_");
+    given.ok_or_else(|| {
+        CommandError::configuration(
+            format!("{option} is missing"),
+            format!("give it, or `{member}` in the file of --config"),
+        )
+    })
+}
+
+fn wrong(error: impl ToString) -> CommandError {
+    CommandError::configuration(error, "correct the settings and start again; docs/guard.md lists them")
+}
+
+fn wrong_setting(message: &str) -> CommandError {
+    wrong(message)
+}
+
+const DEFAULT_PORT: u16 = 8080;
+const DEFAULT_ANSWER_SECONDS: u64 = 60;
+const DEFAULT_ANSWER_KIB: usize = 8 * 1024;
+const DEFAULT_CONNECTIONS: usize = 1024;
+const DEFAULT_DRAIN_SECONDS: u64 = 10;
+const MIN_SECRET_CHARS: usize = 16;
+const SECRET_HEADER: &str = "deputize-guard";
+/// What programs need to run, and no secret is in.
+const USUAL: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"];
