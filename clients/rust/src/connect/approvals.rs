@@ -54,9 +54,10 @@ impl Approvals {
     pub(super) fn original(&self, call: &Call) -> Option<Call> {
         let id = call.request_state.as_ref()?.as_str()?.strip_prefix(STATE_PREFIX)?;
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = open.values().find(|approval| approval.id == id)?;
-        (waiting.call.name == call.name && waiting.call.arguments == call.arguments)
-            .then(|| waiting.call.clone())
+        let is_same = |approval: &&Approval| {
+            approval.id == id && approval.call.name == call.name && approval.call.arguments == call.arguments
+        };
+        open.values().find(is_same).map(|approval| approval.call.clone())
     }
 }
 

@@ -18,6 +18,8 @@ mod relay;
 mod remote;
 mod session;
 mod stdio;
+#[cfg(test)]
+mod tests;
 mod tools;
 pub mod user_tokens;
 

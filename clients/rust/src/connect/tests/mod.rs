@@ -1,0 +1,6 @@
+mod calls;
+mod definitions;
+mod refusals;
+mod streams;
+mod user;
+mod world;
