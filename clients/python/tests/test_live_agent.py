@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from fastmcp import Client as FastMCPClient
+from fastmcp.client.transports import StreamableHttpTransport
 from mcp.client.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
@@ -72,6 +74,16 @@ async def test_a_factory_serves_who_makes_clients_himself(dev: Dev) -> None:
         async with factory(headers={"user-agent": "framework"}) as http:
             async with McpClient(streamable_http_client(resource, http_client=http), mode="legacy") as mcp:
                 assert (await mcp.list_tools()).tools
+
+
+async def test_a_framework_that_takes_an_auth_needs_nothing_else(dev: Dev) -> None:
+    resource, tool = dev.server()["resource"], dev.server()["tools"][0]
+    async with dev.client() as client:
+        transport = StreamableHttpTransport(resource, auth=ToolCallAuth(client, resource, dev.alice))
+        async with FastMCPClient(transport) as fastmcp:
+            result = await fastmcp.call_tool(tool["name"], tool["example_arguments"])
+            assert result.structured_content is not None
+            assert result.structured_content["customer_id"] == tool["example_arguments"]["customer_id"]
 
 
 def test_httpx_and_no_event_loop(dev: Dev) -> None:
