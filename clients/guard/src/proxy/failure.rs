@@ -48,6 +48,9 @@ pub(super) enum Failure {
     /// The body did not come in time.
     #[error("body too slow")]
     BodyTooSlow,
+    /// The body broke off, or is not framed as HTTP says.
+    #[error("body broken")]
+    BodyBroken,
     /// A header that is not ASCII.
     #[error("malformed header")]
     MalformedHeader,
@@ -89,6 +92,7 @@ impl Failure {
             Self::Origin => (403, "forbidden_origin", "web pages of other origins may not call"),
             Self::BodyTooLarge => (413, "invalid_request", "the body is too large: send less"),
             Self::BodyTooSlow => (408, "invalid_request", "the body did not come in time"),
+            Self::BodyBroken => (400, "invalid_request", "the body broke off or is not framed as HTTP says"),
             Self::MalformedHeader => (400, "invalid_request", "header values must be visible ASCII"),
             Self::Limited { .. } => (429, "temporarily_unavailable", "too many calls: come back later"),
             Self::Full => (503, "temporarily_unavailable", "no room for another session: come back later"),

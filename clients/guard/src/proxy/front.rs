@@ -52,31 +52,33 @@ pub(super) fn router(proxy: &Arc<Proxy>) -> Router {
 
 async fn endpoint(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<Body> {
     let uptime = proxy.clock.uptime();
-    let nonces = Arc::clone(&proxy);
-    let served = serve(proxy, request).await;
-    served.unwrap_or_else(|trouble| {
+    let (nonces, request_id) = (Arc::clone(&proxy), proxy.clock.unique_id());
+    let served = serve(proxy, request, request_id.clone()).await;
+    let mut response = served.unwrap_or_else(|trouble| {
         if let Trouble::Refused(refusal) = &trouble {
-            tracing::info!(reason = %refusal.reason, status = refusal.status, "call refused");
+            tracing::info!(reason = %refusal.reason, status = refusal.status, request_id, "call refused");
         }
         let mut response = trouble.response();
         if !response.headers().contains_key("dpop-nonce") {
             reply::set(&mut response, "dpop-nonce", &nonces.guard.next_nonce(uptime));
         }
         response
-    })
+    });
+    reply::set(&mut response, "x-request-id", &request_id);
+    response
 }
 
-async fn serve(proxy: Arc<Proxy>, request: Request) -> Result<Response<Body>, Trouble> {
+async fn serve(proxy: Arc<Proxy>, request: Request, request_id: String) -> Result<Response<Body>, Trouble> {
     let (parts, body) = request.into_parts();
     check_origin(&proxy, &parts.headers)?;
     match parts.method {
         Method::POST => {
             let body = read(body, proxy.max_body_bytes).await?;
             // What is under way goes on to its end, whether the caller stays or not: what ran is told of.
-            let work = tokio::spawn(passage::post(proxy, parts.headers, body));
+            let work = tokio::spawn(passage::post(proxy, parts.headers, body, request_id));
             work.await.unwrap_or(Err(Trouble::Failed(Failure::Broken("a fault of the guard"))))
         }
-        Method::GET => streams::get(proxy, parts.headers).await,
+        Method::GET => streams::get(proxy, parts.headers, request_id).await,
         Method::DELETE => streams::delete(proxy, parts.headers).await,
         _ => Err(Failure::NoStream.into()),
     }
@@ -93,8 +95,7 @@ async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Failure> {
     match collected.map_err(|_| Failure::BodyTooSlow)? {
         Ok(collected) => Ok(collected.to_bytes().to_vec()),
         Err(error) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
-        // Broken off, or chunked in a way that is none: there is nobody left to tell, most likely.
-        Err(_) => Err(Failure::BodyTooSlow),
+        Err(_) => Err(Failure::BodyBroken),
     }
 }
 

@@ -7,6 +7,8 @@ mod breaker;
 mod events;
 mod failure;
 mod front;
+#[cfg(feature = "tower")]
+pub mod layer;
 mod limits;
 mod passage;
 mod relay;

@@ -47,6 +47,7 @@ pub(super) async fn post(
     proxy: Arc<Proxy>,
     headers: HeaderMap,
     body: Vec<u8>,
+    request_id: String,
 ) -> Result<Response<Body>, Trouble> {
     let fields = fields(&headers)?;
     let call = IncomingCall {
@@ -69,7 +70,7 @@ pub(super) async fn post(
             return Ok(reply::empty(202));
         }
     }
-    let trace = trace(&proxy, &call, &manner);
+    let trace = trace(&call, &manner, request_id);
     let (verified, passage) = prepare(proxy, examined, &manner, trace).await?;
     passage.go(verified).await
 }
@@ -291,14 +292,14 @@ pub(super) fn fields<'h>(headers: &'h HeaderMap) -> Result<Vec<(&'h str, &'h str
 }
 
 /// What goes with the request so that it can be followed: nothing of it decides anything.
-pub(super) fn trace(proxy: &Proxy, call: &IncomingCall<'_>, manner: &Manner) -> Trace {
+pub(super) fn trace(call: &IncomingCall<'_>, manner: &Manner, request_id: String) -> Trace {
     let traceparent = call.single("traceparent").ok().flatten().filter(|value| is_traceparent(value));
     let version = match manner {
         Manner::Modern(_) => Some(MODERN.to_owned()),
         Manner::Alone(version) => version.clone(),
         Manner::InSession(_) | Manner::Begins => None,
     };
-    Trace { traceparent: traceparent.map(str::to_owned), request_id: proxy.clock.unique_id(), version }
+    Trace { traceparent: traceparent.map(str::to_owned), request_id, version }
 }
 
 /// W3C Trace Context §3.2.

@@ -17,7 +17,11 @@ use http::{HeaderMap, Response};
 use std::sync::Arc;
 
 /// Serves one GET: the server's messages in a session, or a broken stream of it from a cursor on.
-pub(super) async fn get(proxy: Arc<Proxy>, headers: HeaderMap) -> Result<Response<Body>, Trouble> {
+pub(super) async fn get(
+    proxy: Arc<Proxy>,
+    headers: HeaderMap,
+    request_id: String,
+) -> Result<Response<Body>, Trouble> {
     let fields = fields(&headers)?;
     let call = proxy.bare_call("GET", &fields);
     let (stream, session) = owned(&proxy, &call).await?;
@@ -27,7 +31,7 @@ pub(super) async fn get(proxy: Arc<Proxy>, headers: HeaderMap) -> Result<Respons
         return Err(Failure::UnknownSession.into());
     }
     let under_way = proxy.meter.enter(&Owner::of(stream.claims()))?;
-    let trace = trace(&proxy, &call, &Manner::InSession(session.id.clone()));
+    let trace = trace(&call, &Manner::InSession(session.id.clone()), request_id);
     let messages = session.channel.listen(cursor, &trace).await?;
     let screen = Screen {
         guard: Arc::clone(&proxy.guard),

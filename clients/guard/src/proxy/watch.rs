@@ -2,7 +2,7 @@
 
 use super::{
     Proxy,
-    failure::Failure,
+    failure::{Failure, METHOD_NOT_FOUND, rpc_error},
     screen::LIST_CHANGED,
     server::{Answer, Channel, Outgoing, Trace},
     versions::{LEGACY, MODERN},
@@ -151,7 +151,10 @@ fn discovered(result: &Object) -> Option<Era> {
 impl Own {
     async fn initialize(&mut self, proxy: &Arc<Proxy>) -> Result<Era, Failure> {
         let client = json!({ "name": "deputize-guard", "version": env!("CARGO_PKG_VERSION") });
-        let params = json!({ "protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": client });
+        // What the guard lets through to clients it says that it can do, so that it is shown what they are shown.
+        let capabilities = json!({ "elicitation": {}, "roots": {} });
+        let params =
+            json!({ "protocolVersion": LEGACY[0], "capabilities": capabilities, "clientInfo": client });
         let result = self.ask(proxy, "initialize", params).await?;
         let version = result.get("protocolVersion").and_then(Value::as_str);
         let version = version.ok_or(Failure::Broken("no protocolVersion"))?.to_owned();
@@ -173,10 +176,11 @@ impl Own {
             let trace = trace(&proxy, None);
             let Ok(mut messages) = channel.listen(None, &trace).await else { return };
             while let Some(Ok(said)) = messages.next().await {
-                let method = said.message.as_ref().and_then(|message| message.get("method")?.as_str());
-                if method == Some(LIST_CHANGED) {
+                let Some(message) = said.message else { continue };
+                if message.get("method").and_then(Value::as_str) == Some(LIST_CHANGED) {
                     proxy.watch.look_again();
                 }
+                decline(&proxy, &channel, &message).await;
             }
             // It broke off: what was missed meanwhile is seen by looking.
             proxy.watch.look_again();
@@ -224,6 +228,15 @@ impl Own {
             },
             _ => Err(Failure::Broken("the response to another request")),
         }
+    }
+}
+
+/// The guard has no roots and fills in no forms.
+async fn decline(proxy: &Proxy, channel: &Arc<dyn Channel>, message: &Object) {
+    let (Some(id), Some(_)) = (message.get("id"), message.get("method")) else { return };
+    let error = rpc_error(id, METHOD_NOT_FOUND, "method not found", None);
+    if let Err(failure) = channel.send(Outgoing::own(&error, &trace(proxy, None))).await {
+        tracing::debug!(%failure, "server not told of a refusal");
     }
 }
 

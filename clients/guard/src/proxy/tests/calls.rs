@@ -47,7 +47,7 @@ async fn a_call_is_rebuilt_from_what_was_verified() {
         let values: Vec<_> = sent.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(values, [value], "{name}");
     }
-    assert!(sent.contains_key("x-request-id"));
+    assert_eq!(sent["x-request-id"], got.header("x-request-id"), "one id for the caller and the server");
     let [executed] = bench.outside.of_kind(EventKind::Executed).try_into().unwrap();
     assert_eq!((executed.tool.as_deref(), executed.class.as_deref()), (Some("lookup"), Some("result")));
     assert_eq!(executed.bytes, Some(got.text.len() as u64));
@@ -72,6 +72,7 @@ async fn what_is_refused_never_reaches_the_server() {
     for (status, got) in refused {
         assert_eq!(got.status, status, "{got:?}");
         assert!(!got.header("dpop-nonce").is_empty(), "a refusal brings the next nonce");
+        assert!(!got.header("x-request-id").is_empty(), "and can be referred to");
     }
     assert!(bench.server.asked_of("tools/call").is_empty());
     let own = bench.granted(l1("lookup"), &[("origin", "https://pay.example.com")], &lookup()).await;

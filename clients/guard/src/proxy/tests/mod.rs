@@ -2,6 +2,8 @@
 
 mod bench;
 mod calls;
+#[cfg(feature = "tower")]
+mod layers;
 mod programs;
 mod sessions;
 

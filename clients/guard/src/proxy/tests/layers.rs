@@ -1,0 +1,98 @@
+//! The guard as a layer before a service of the same process.
+
+use super::bench::{Bench, Got};
+use crate::{VerifiedCall, proxy::layer::GuardLayer, tests::fixture::*};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, Request},
+    routing::any,
+};
+use deputize_call::dpop::{self, NewProof};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tower::ServiceExt as _;
+
+/// Answers with what reached it.
+async fn echo(request: Request<Body>) -> String {
+    let call = request.extensions().get::<Arc<VerifiedCall>>().map(|call| call.claims().sub.clone());
+    let (parts, body) = request.into_parts();
+    let body: Bytes = body.collect().await.unwrap().to_bytes();
+    let message: Value = serde_json::from_slice(&body).unwrap();
+    let names: Vec<&str> = parts.headers.keys().map(|name| name.as_str()).collect();
+    let mut tools = definitions();
+    tools.push(json!({ "name": "new", "inputSchema": {} }));
+    let result = json!({ "person": call, "headers": names, "said": message, "tools": tools });
+    json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }).to_string()
+}
+
+async fn send(bench: &Bench, method: &str, token: &str, headers: &[(&str, &str)], body: &Value) -> Got {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let jti = format!("layer-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let nonce = bench.proxy.guard().next_nonce(Duration::from_secs(1000));
+    let (nonce, access_token) = (Some(nonce.as_str()), Some(token));
+    let proof = NewProof { htm: method, htu: RESOURCE, jti: &jti, iat: bench.now(), nonce, access_token };
+    let mut request = Request::builder()
+        .method(method)
+        .uri("/mcp")
+        .header("authorization", format!("DPoP {token}"))
+        .header("dpop", dpop::prove(&bench.key, &proof).unwrap())
+        .header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let layer = GuardLayer::new(Arc::clone(bench.proxy.guard()), bench.clock.clone());
+    let router = Router::new().route("/mcp", any(echo)).layer(layer);
+    let response = router.oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let headers: HeaderMap = parts.headers;
+    Got { status: parts.status.as_u16(), headers, text }
+}
+
+#[tokio::test]
+async fn a_service_gets_what_was_verified_and_knows_who_calls() {
+    let bench = Bench::new().await;
+    let call = call("lookup", json!({ "payment_id": "p" }));
+    let headers =
+        [("mcp-session-id", "another's"), ("mcp-name", "lookup"), ("mcp-protocol-version", "2026-07-28")];
+    let got = send(&bench, "POST", &bench.token(l1("lookup")), &headers, &call).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    assert!(!got.header("dpop-nonce").is_empty());
+    let result = &got.json()["result"];
+    assert_eq!((&result["person"], &result["said"]), (&json!("user:acme:x:alice"), &call));
+    let names = result["headers"].as_array().unwrap();
+    for absent in ["authorization", "dpop", "mcp-session-id"] {
+        assert!(!names.contains(&json!(absent)), "{absent}: {names:?}");
+    }
+    for present in ["mcp-method", "mcp-name", "mcp-param-payment", "mcp-protocol-version"] {
+        assert!(names.contains(&json!(present)), "{present}: {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_not_asked_what_was_not_granted() {
+    let bench = Bench::new().await;
+    let call = call("lookup", json!({}));
+    let other = bench.token(l1("transfer"));
+    assert_eq!(send(&bench, "POST", &other, &[], &call).await.status, 403);
+    let response = json!({ "jsonrpc": "2.0", "id": 1, "result": {} });
+    assert_eq!(
+        send(&bench, "POST", &bench.token(l0()), &[], &response).await.status,
+        400,
+        "it keeps no sessions"
+    );
+    for method in ["GET", "DELETE"] {
+        assert_eq!(send(&bench, method, &bench.token(l0()), &[], &call).await.status, 405);
+    }
+    let listed = send(&bench, "POST", &bench.token(l0()), &[], &list()).await;
+    assert_eq!(listed.json()["result"]["tools"], json!(definitions()), "what is not approved is not shown");
+    assert_eq!(listed.json()["result"]["person"], json!(null), "who only looks calls nothing");
+}
