@@ -35,10 +35,13 @@ class App:
         self.seen: list[str] = []
         self.looks = 0
         self.events = False
-        given = MiddlewareOptions(clock=f.clock, broker=self.broker.client(), open_paths=("/healthz",), **options)
+        given = MiddlewareOptions(
+            clock=f.clock, broker=self.broker.client(), open_paths=("/healthz", "/docs/"), **options
+        )
         routes = [
             Route("/mcp", self.serve, methods=["GET", "POST", "DELETE"]),
             Route("/healthz", lambda _: Response("ok")),
+            Route("/docs/{page}", lambda _: Response("a page")),
             Route("/other", lambda _: Response("secret"), methods=["GET", "POST"]),
         ]
         self.starlette = Starlette(
@@ -229,15 +232,27 @@ async def raw(app: Any, headers: list[tuple[bytes, bytes]], chunks: list[bytes |
 async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:
     async with running() as app:
         assert (await app.http.get("/healthz")).text == "ok"
-        for method, path in (
-            ("GET", "/other"),
-            ("POST", "/other"),
-            ("GET", "/mcp"),
-            ("DELETE", "/mcp"),
-            ("GET", "/healthz/"),
+        for method, path, status in (
+            ("GET", "/other", 404),
+            ("POST", "/other", 404),
+            ("GET", "/healthz/", 404),
+            ("GET", "/docs", 404),
+            ("GET", "/docs/page", 200),
+            ("GET", "/docs/../other", 404),
+            ("POST", "/mcp/", 401),
+            ("POST", "/%6dcp", 401),
+            ("GET", "/mcp", 405),
+            ("DELETE", "/mcp", 405),
         ):
-            refused = await app.http.request(method, path, json=listing())
-            assert refused.status_code in (401, 405), (method, path)
+            answer = await app.http.request(method, path, json=listing())
+            assert answer.status_code == status, (method, path)
+        token = app.f.token(l1("lookup"))
+        looks = app.looks
+        app.f.clock.advance(6)
+        assert (await app.http.post("/other", json=call("lookup", {}))).status_code == 404
+        assert app.looks == looks, "what is no endpoint is not asked for tools either"
+        assert (await app.ask(None, call("lookup", {}), token=token, path="/other")).status_code == 404
+        assert (await app.ask(None, call("lookup", {}), token=token)).status_code == 200
         assert (await app.http.get("/mcp")).headers["allow"] == "POST"
         closed: list[Any] = []
 

@@ -48,7 +48,9 @@ class MiddlewareOptions:
     tools: Tools | None = None
     """Gives the definitions of the server's tools; by default the app is asked for its `tools/list`."""
     open_paths: tuple[str, ...] = ()
-    """Paths that need no token, exactly as they stand, for example `/healthz`. Everything else is guarded."""
+    """Paths that need no token: exactly as they stand, for example `/healthz`, or with all below, as `/docs/`."""
+    mcp_path: str | None = None
+    """Path of the MCP endpoint in the app; by default that of the public URL."""
     tools_max_age_seconds: float = 5.0
     """How old the last look at the tools may be when a call comes."""
     body_timeout_seconds: float = 30.0
@@ -75,7 +77,8 @@ class ToolCallMiddleware:
 
     A call comes to the app with its body serialized from what was verified, and with the `VerifiedCall` in
     `scope["state"]["verified_call"]` and in `current_call()`. Its token is in the header `Deputize-Call`, for the next
-    hop. Protected resource metadata (RFC 9728) is answered at its well-known path.
+    hop. Protected resource metadata (RFC 9728) is answered at its well-known path. Every other path is not found,
+    unless it is said to be open.
 
     Nonces and counted uses are this process's own: serve with one worker process, or give each its own public URL.
     """
@@ -88,6 +91,7 @@ class ToolCallMiddleware:
         self._link = BrokerLink(settings, self._clock, self._options.broker)
         self.guard = Guard(settings, self._link, clock=self._clock)
         self._metadata_path = urlsplit(settings.resource_metadata).path
+        self._mcp_path = self._options.mcp_path or urlsplit(settings.public_url).path
         self._following: asyncio.Task[None] | None = None
         self._looking = asyncio.Lock()
         self._looked: float | None = None
@@ -98,13 +102,20 @@ class ToolCallMiddleware:
             await self._app(scope, self._with_lifespan(receive), send)
         elif scope["type"] == "http" and scope["path"] == self._metadata_path:
             await self._serve_metadata(scope, send)
-        elif scope["path"] in self._options.open_paths:
+        elif self._is_open(scope["path"]):
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "http" and self.is_endpoint(scope):
             await self._serve(scope, receive, send)
+        elif scope["type"] == "http":
+            # What is neither the endpoint nor said to be open is no business of anybody's.
+            await _answer(send, 404, [], b"")
         else:
             # No token is for a web socket. (Closed before it is accepted: the server answers 403.)
             await send({"type": "websocket.close", "code": 1008})
+
+    def is_endpoint(self, scope: Scope) -> bool:
+        """Whether a request is to the MCP endpoint."""
+        return str(scope["path"]).rstrip("/") == self._mcp_path.rstrip("/")
 
     def start(self) -> None:
         """Begin to follow the broker; the first request does it too. It needs a running event loop."""
@@ -123,6 +134,9 @@ class ToolCallMiddleware:
         """Wait until the first snapshot was taken."""
         self.start()
         await self._link.connected.wait()
+
+    def _is_open(self, path: str) -> bool:
+        return any(path == each or (each.endswith("/") and path.startswith(each)) for each in self._options.open_paths)
 
     def _with_lifespan(self, receive: Receive) -> Receive:
         async def receiving() -> Message:
@@ -173,15 +187,16 @@ class ToolCallMiddleware:
     async def _look(self, scope: Scope) -> None:
         """Look at the server's tools, where the last look is too old. Whoever comes meanwhile waits for it."""
         async with self._looking:
-            now = self._clock.uptime()
-            if self._looked is not None and now - self._looked <= self._options.tools_max_age_seconds:
+            now: float | None = self._clock.uptime()
+            if self._looked is not None and self._clock.uptime() - self._looked <= self._options.tools_max_age_seconds:
                 return
             tools = self._options.tools
             try:
                 definitions = await (list_tools(self._app, scope) if tools is None else tools())
             except Exception:
                 logger.exception("the server's tools cannot be listed")
-                definitions = []
+                # Nothing can be called; whoever comes next looks again.
+                definitions, now = [], None
             self._looked = now
             before = self.guard.observed
             observed = self.guard.observe_tools(definitions)

@@ -80,15 +80,22 @@ class _GuardedEndpoint:
     def __init__(self, app: ASGIApp, provider: DeputizeProvider) -> None:
         self._app = app
         users = _Users(AuthContextMiddleware(app), provider.settings)
-        self._guarded = ToolCallMiddleware(users, provider.settings, replace(provider.options, open_paths=()))
+        self._guarded = _Guarded(users, provider.settings, replace(provider.options, open_paths=()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or _is_endpoint(scope):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._guarded.is_endpoint(scope)):
             await self._guarded(scope, receive, send)
         else:
             # INVARIANT: without a user FastMCP's own check lets nobody to its endpoint.
             scope.pop("user", None)
             await self._app(scope, receive, send)
+
+
+class _Guarded(ToolCallMiddleware):
+    def is_endpoint(self, scope: asgi.Scope) -> bool:
+        """Wherever the app is mounted, it knows where its endpoint is."""
+        endpoint = str(scope.get("root_path", "")) + str(scope["app"].state.path)
+        return str(scope["path"]).rstrip("/") == endpoint.rstrip("/")
 
 
 class _Users:
@@ -135,9 +142,3 @@ def _access_token(verified: VerifiedCall | VerifiedListing | None, settings: Gua
         subject=claims.sub,
         claims=said,
     )
-
-
-def _is_endpoint(scope: Scope) -> bool:
-    """Wherever the app is mounted, its endpoint is at the end of the path."""
-    endpoint = str(scope["app"].state.path).rstrip("/")
-    return scope["type"] == "http" and str(scope["path"]).rstrip("/").endswith(endpoint)
