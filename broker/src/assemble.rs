@@ -1,7 +1,7 @@
 //! Puts the broker together. The only file that names concrete backends.
 
 use arc_swap::ArcSwap;
-use deputize_call::{nonce::NonceMaker, once::OnceSet, sign::SigningKey};
+use deputize_call::{nonce::NonceMaker, once::OnceSet};
 use deputize_issuer::{
     client::Clients,
     clock::{self, Clock, ClockWatch, SystemClock},
@@ -29,6 +29,7 @@ use crate::{
         oidc::{IssuerSource, OidcKeys, Timing},
     },
     config::resolved::{Mode, Resolved},
+    guards::{Announced, Guards, News},
     restore,
 };
 
@@ -38,8 +39,8 @@ pub struct Assembly {
     pub desk: Arc<Desk>,
     /// Its log.
     pub log: Log,
-    /// Signs what guards are told.
-    pub snapshot_key: SigningKey,
+    /// What guards are told and tell.
+    pub guards: Arc<Guards>,
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
@@ -73,7 +74,9 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let restored = restored.map_err(cannot)?;
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
-    let revocations = open_revocations(&facts, Arc::clone(&clock), restored).await?;
+    let revocations = open_revocations(&facts, Arc::clone(&clock), &restored).await?;
+    let drifts = revocations.drifts().map_err(cannot)?;
+    let news = Arc::new(News::default());
     let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
@@ -95,7 +98,8 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         proofs: OnceSet::new(NONCE_LIFETIME + PROOF_WINDOW, resolved.limits.once_capacity),
         nonces: NonceMaker::new(log.origin(), NONCE_LIFETIME).map_err(|error| random(&error))?,
         redemptions: OnceSet::new(REDEMPTION_MEMORY, resolved.limits.once_capacity),
-        revocations: Arc::new(revocations),
+        revocations: Arc::new(Announced::new(revocations, Arc::clone(&news))),
+        drifts: Arc::new(drifts),
         lineage,
         transactions: TransactionIds::new(keys.secret("transactions").map_err(cannot)?.expose()),
         pseudonyms: Pseudonyms::new(keys.secret("pseudonyms").map_err(cannot)?.expose()),
@@ -110,8 +114,12 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         clock,
     };
     record_start(&desk)?;
+    let desk = Arc::new(desk);
     let snapshot_key = keys.snapshot_key().map_err(cannot)?;
-    Ok(Assembly { desk: Arc::new(desk), log, snapshot_key, mode, provider_keys: Mutex::new(provider_keys) })
+    let per_second = resolved.limits.guard_events_per_second;
+    let guards = Arc::new(Guards::new(Arc::clone(&desk), log.clone(), snapshot_key, news, per_second));
+    guards.restore_events(restored.events);
+    Ok(Assembly { desk, log, guards, mode, provider_keys: Mutex::new(provider_keys) })
 }
 
 /// Reads registry, policies, clients and identity providers again and swaps them in as a whole; on any error the old
@@ -125,7 +133,11 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let rules = rules(resolved, &provider_keys)?;
     assembly.desk.rules.store(Arc::new(rules));
     *held = provider_keys;
-    record_configuration(&assembly.desk)
+    // Durable before guards are told: the version of what they are told is the log's size. Told in any case: what
+    // holds now holds, and it may be a kill switch.
+    let recorded = assembly.desk.audit.append(Class::Vital, configuration(&assembly.desk)?).await;
+    assembly.guards.rules_changed().await;
+    recorded.map(drop).map_err(cannot)
 }
 
 /// The store of revocations, with what the log says and it does not know: a sudden end came between the two, or the
@@ -133,16 +145,16 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
 async fn open_revocations(
     facts: &Path,
     clock: Arc<dyn Clock>,
-    restored: restore::Restored,
+    restored: &restore::Restored,
 ) -> Result<EmbeddedRevocations, CannotStart> {
     let is_new = !facts.exists();
     let opened = if is_new { facts.with_extension("new") } else { facts.to_owned() };
     let revocations = EmbeddedRevocations::open(&opened, clock)
         .map_err(|error| CannotStart(format!("{error}; does another process use this data folder?")))?;
     let known = |what: &Revoked| revocations.any_revoked(std::slice::from_ref(what));
-    for (what, until) in restored.revocations {
+    for (what, until) in &restored.revocations {
         if !what.iter().all(known) {
-            revocations.revoke(what, until).await.map_err(cannot)?;
+            revocations.revoke(what.clone(), *until).await.map_err(cannot)?;
         }
     }
     for what in restored.lifted.iter().filter(|what| known(what)) {
@@ -266,10 +278,10 @@ fn record_start(desk: &Desk) -> Result<(), CannotStart> {
     entry.by = Some(format!("deputize {}", env!("CARGO_PKG_VERSION")));
     let bytes = entry.to_bytes().map_err(cannot)?;
     desk.audit.append_later(Class::Vital, bytes).map_err(cannot)?;
-    record_configuration(desk)
+    desk.audit.append_later(Class::Vital, configuration(desk)?).map_err(cannot)
 }
 
-fn record_configuration(desk: &Desk) -> Result<(), CannotStart> {
+fn configuration(desk: &Desk) -> Result<Vec<u8>, CannotStart> {
     let rules = desk.rules.load();
     let mut entry = Entry::new(Kind::Configuration, desk.clock.now_ms());
     entry.registry = Some(rules.registry.digest().to_string());
@@ -277,8 +289,7 @@ fn record_configuration(desk: &Desk) -> Result<(), CannotStart> {
         digest: rules.policies.digest().to_owned(),
         ids: Vec::new(),
     });
-    let bytes = entry.to_bytes().map_err(cannot)?;
-    desk.audit.append_later(Class::Vital, bytes).map_err(cannot)
+    entry.to_bytes().map_err(cannot)
 }
 
 fn cannot(error: impl std::fmt::Display) -> CannotStart {

@@ -5,6 +5,7 @@ mod backends;
 mod commands;
 mod config;
 mod dev;
+mod guards;
 mod http;
 mod restore;
 mod telemetry;

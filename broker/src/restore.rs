@@ -1,5 +1,5 @@
 //! What a start takes back from the log: assertions that were used and may not be used again, which live token came
-//! from which, and revocations that a sudden end may have kept from their store.
+//! from which, revocations that a sudden end may have kept from their store, and what guards have reported already.
 
 use std::collections::HashSet;
 
@@ -10,6 +10,7 @@ use deputize_issuer::{
     replay::EmbeddedReplay,
     revocation::Revoked,
 };
+use uuid::Uuid;
 
 /// How much was restored.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct Restored {
     pub revocations: Vec<(Vec<Revoked>, u64)>,
     /// What was revoked before, and by the log's last word is so no longer.
     pub lifted: Vec<Revoked>,
+    /// What guards reported in the last minutes: server and id.
+    pub events: Vec<(String, Uuid)>,
 }
 
 /// How far back revocations are sought.
@@ -64,6 +67,11 @@ pub fn from_log(
         {
             assertions.restore(tag);
             restored.assertions += 1;
+        }
+        if let (Kind::Guard, Some(server), Some(seen), false) =
+            (entry.kind, &entry.server, &entry.seen, lapsed)
+        {
+            restored.events.push((server.clone(), seen.id));
         }
         match (entry.kind, entry.jti, entry.exp) {
             (Kind::Lifted, _, _) => {

@@ -11,7 +11,9 @@
 pub mod dev;
 pub mod exchange;
 pub mod forge;
+pub mod guarding;
 pub mod identity;
+pub mod impostor;
 pub mod node;
 pub mod process;
 pub mod trust;

@@ -198,7 +198,45 @@ impl Connection {
         self.answer().await
     }
 
+    /// One request whose answer has no end: its head alone. [`Connection::chunk`] reads on.
+    pub async fn open(&mut self, request: &Request) -> io::Result<Response> {
+        let bytes = request.bytes(&self.authority);
+        tokio::time::timeout(ANSWER_WITHIN, async {
+            self.stream.write_all(&bytes).await?;
+            self.head().await
+        })
+        .await?
+    }
+
+    /// The next chunk of an answer; empty at its end.
+    pub async fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let end = loop {
+            if let Some(at) = self.buffered.windows(2).position(|window| window == b"\r\n") {
+                break at;
+            }
+            self.fill().await?;
+        };
+        let line = self.take(end + 2).await?;
+        let length =
+            usize::from_str_radix(&String::from_utf8_lossy(&line[..end]), 16).map_err(io::Error::other)?;
+        let mut chunk = self.take(length + 2).await?;
+        chunk.truncate(length);
+        Ok(chunk)
+    }
+
     async fn read(&mut self) -> io::Result<Response> {
+        let mut response = self.head().await?;
+        response.body = if response.header("transfer-encoding") == Some("chunked") {
+            self.chunks().await?
+        } else {
+            let length =
+                response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            self.take(length).await?
+        };
+        Ok(response)
+    }
+
+    async fn head(&mut self) -> io::Result<Response> {
         let end = loop {
             if let Some(at) = self.buffered.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
@@ -215,33 +253,17 @@ impl Connection {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
             .collect();
-        let mut response = Response { status, headers, body: Vec::new() };
-        response.body = if response.header("transfer-encoding") == Some("chunked") {
-            self.chunks().await?
-        } else {
-            let length =
-                response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-            self.take(length).await?
-        };
-        Ok(response)
+        Ok(Response { status, headers, body: Vec::new() })
     }
 
     async fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let end = loop {
-                if let Some(at) = self.buffered.windows(2).position(|window| window == b"\r\n") {
-                    break at;
-                }
-                self.fill().await?;
-            };
-            let line = self.take(end + 2).await?;
-            let length = usize::from_str_radix(&String::from_utf8_lossy(&line[..end]), 16)
-                .map_err(io::Error::other)?;
-            body.extend_from_slice(&self.take(length + 2).await?[..length]);
-            if length == 0 {
+            let chunk = self.chunk().await?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend_from_slice(&chunk);
         }
     }
 

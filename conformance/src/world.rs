@@ -158,6 +158,39 @@ impl World {
         lines.iter().filter_map(issuer).collect::<std::collections::BTreeSet<_>>().len()
     }
 
+    /// Changes a server's registry record, on disk alone.
+    pub fn change_record(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.folder().join(format!("registry/{id}.json"));
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut record);
+        std::fs::write(file, record.to_string()).unwrap();
+    }
+
+    /// The definitions of a server's tools, as they are registered on disk.
+    pub fn definitions(&self, id: &str) -> Vec<Value> {
+        let file = self.folder().join(format!("registry/{id}.json"));
+        let record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        record["tools"].as_array().unwrap().iter().map(|tool| tool["definition"].clone()).collect()
+    }
+
+    /// Has the broker read its files again, and waits until the new ones hold.
+    pub async fn reload(&self, started: &Started) {
+        let loaded = async || {
+            let (entries, _) = self.log(0).await;
+            entries.iter().filter(|entry| entry["kind"] == "configuration").count()
+        };
+        let before = loaded().await;
+        let pid = started.process.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        for _ in 0..1000 {
+            if loaded().await > before {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("not reloaded:\n{}", started.process.said());
+    }
+
     /// Where the configuration is.
     pub fn config(&self) -> PathBuf {
         self.folder().join("deputize.yaml")

@@ -100,6 +100,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
     }
     let rules = desk.rules.load();
     let wanted = find_target(&rules, application)?;
+    check_drift(desk, &wanted)?;
     check_call(&wanted, application.ask)?;
     hop::check_ceiling(&rules, application, &wanted)?;
     check_scope(application.ask, &wanted)?;
@@ -231,6 +232,20 @@ fn ask_policy(
         verdict.requires.extend(allowed(rules.policies.evaluate(&facts))?.requires);
     }
     Ok(verdict)
+}
+
+/// A definition that changed behind its approval is not what policy and people have judged (S-18).
+fn check_drift(desk: &Desk, wanted: &Wanted) -> Result<(), IssueError> {
+    match &wanted.tool {
+        Some(tool) if desk.drifts.has_drifted(&wanted.server, tool) => {
+            Err(IssueError::AuthorizationDetails {
+                reason: "tool_drifted",
+                detail: "the server no longer defines this tool as it was approved; it has to be reviewed"
+                    .to_owned(),
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn allowed(verdict: Verdict) -> Result<Verdict, IssueError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::{
     client::Clients,
     clock::{Clock, ClockWatch},
+    drift::Drifts,
     keys::KeySource,
     limits::Limits,
     lineage::Lineage,
@@ -43,6 +44,8 @@ pub struct Desk {
     pub redemptions: OnceSet,
     /// What no longer holds.
     pub revocations: Arc<dyn Revocations>,
+    /// Tools that are no longer what was approved.
+    pub drifts: Arc<dyn Drifts>,
     /// Which live token came from which.
     pub lineage: Lineage,
     /// Transaction ids.

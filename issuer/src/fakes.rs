@@ -84,6 +84,12 @@ impl Audit for FakeAudit {
             Ok(Disk::Slow | Disk::Broken) | Err(_) => Err(BROKEN),
         }
     }
+    async fn append_all(&self, class: Class, entries: Vec<Vec<u8>>) -> Result<(), IssueError> {
+        for entry in entries {
+            self.append(class, entry).await?;
+        }
+        Ok(())
+    }
     fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError> {
         match *self.disk.borrow() {
             Disk::Sound | Disk::Slow => {

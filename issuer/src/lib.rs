@@ -10,6 +10,7 @@ pub mod client;
 pub mod clock;
 pub mod decide;
 pub mod desk;
+pub mod drift;
 pub mod error;
 pub mod fakes;
 mod hop;

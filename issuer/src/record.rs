@@ -1,10 +1,12 @@
 //! Stages 5 and 7: the intent is durable before anything is signed; the outcome follows.
 
 mod entry;
+mod guard;
 mod pseudonym;
 mod refusals;
 
 pub use entry::{Entry, Kind, SpentTag};
+pub use guard::{Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
 
@@ -28,6 +30,8 @@ pub trait Audit: Send + Sync {
     fn origin(&self) -> &str;
     /// Appends and waits until the entry is durable; its index.
     async fn append(&self, class: Class, entry: Vec<u8>) -> Result<u64, IssueError>;
+    /// Appends in this order and waits until all are durable.
+    async fn append_all(&self, class: Class, entries: Vec<Vec<u8>>) -> Result<(), IssueError>;
     /// Appends with the next group, without waiting.
     fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError>;
 }
@@ -214,6 +218,9 @@ impl Audit for Log {
     }
     async fn append(&self, class: Class, entry: Vec<u8>) -> Result<u64, IssueError> {
         Self::append(self, class, entry).await.map_err(|error| unavailable(&error))
+    }
+    async fn append_all(&self, class: Class, entries: Vec<Vec<u8>>) -> Result<(), IssueError> {
+        Self::append_all(self, class, entries).await.map_err(|error| unavailable(&error))
     }
     fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError> {
         Self::append_later(self, class, entry).map_err(|error| unavailable(&error))

@@ -200,16 +200,18 @@ fn unrevoked_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
     (!desk.is_revoked(&claims)).then_some(claims)
 }
 
-/// Whether the client that got a token, and the server and tool that it is for, have not been disabled since.
+/// Whether the client that got a token, and the server and tool that it is for, have not been disabled since; and
+/// the tool has not drifted.
 fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
     let rules = desk.rules.load();
     let [detail] = &claims.authorization_details;
     let target =
         rules.registry.server(&claims.aud).filter(|server| server.record.enabled).is_some_and(|server| {
-            detail
-                .identifier
-                .as_deref()
-                .is_none_or(|name| server.tool(name).is_some_and(|tool| tool.record.enabled))
+            detail.identifier.as_deref().is_none_or(|name| {
+                server
+                    .tool(name)
+                    .is_some_and(|tool| tool.record.enabled && !desk.drifts.has_drifted(server, tool))
+            })
         });
     target && rules.clients.enabled(&claims.client_id).is_some()
 }

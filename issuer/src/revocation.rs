@@ -23,6 +23,8 @@ pub enum Revoked {
 pub trait Revocations: Send + Sync {
     /// Whether any of these is revoked now.
     fn any_revoked(&self, what: &[Revoked]) -> bool;
+    /// Everything that is revoked at this time (Unix seconds): what a guard that connects is told.
+    fn in_force(&self, now_seconds: u64) -> Vec<Revoked>;
     /// Takes effect at once, in memory alone, until `until_seconds` (Unix time). Waits for nothing, so that no
     /// caller who goes away can come between a revocation's record and its effect.
     fn hold(&self, what: &[Revoked], until_seconds: u64);
@@ -65,10 +67,11 @@ impl RevokedSet {
     pub fn forget_before(&self, now_seconds: u64) {
         self.until.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until >= now_seconds);
     }
-    /// Everything revoked now, for guards' snapshots.
-    pub fn all(&self) -> Vec<(Revoked, u64)> {
+    /// Everything in the set that has not lapsed.
+    pub fn in_force(&self, now_seconds: u64) -> Vec<Revoked> {
         let all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|(revoked, until)| (revoked.clone(), *until)).collect()
+        let holds = all.iter().filter(|(_, until)| **until >= now_seconds);
+        holds.map(|(revoked, _)| revoked.clone()).collect()
     }
 }
 
@@ -76,6 +79,9 @@ impl RevokedSet {
 impl Revocations for RevokedSet {
     fn any_revoked(&self, what: &[Revoked]) -> bool {
         self.any(what)
+    }
+    fn in_force(&self, now_seconds: u64) -> Vec<Revoked> {
+        self.in_force(now_seconds)
     }
     fn hold(&self, what: &[Revoked], until_seconds: u64) {
         self.insert(what.iter().cloned(), until_seconds);

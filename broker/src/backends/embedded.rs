@@ -1,8 +1,10 @@
-//! Revocations of one machine: durable in an embedded store, answered from memory.
+//! Facts of one machine, what is revoked and what has drifted: durable in an embedded store, answered from memory.
 
 use async_trait::async_trait;
 use deputize_issuer::{
     clock::Clock,
+    drift::{DriftNotStored, Drifted, DriftedSet, Drifts},
+    registry::{Server, Tool},
     revocation::{RevocationFailed, Revocations, Revoked, RevokedSet},
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -10,6 +12,15 @@ use std::{path::Path, sync::Arc};
 
 /// JSON of a [`Revoked`] → Unix seconds until which it holds.
 const REVOKED: TableDefinition<'_, &str, u64> = TableDefinition::new("revoked");
+
+/// JSON of a [`Drifted`].
+const DRIFTED: TableDefinition<'_, &str, ()> = TableDefinition::new("drifted");
+
+/// Tools that drifted, in the same store.
+pub struct EmbeddedDrifts {
+    database: Arc<Database>,
+    view: DriftedSet,
+}
 
 /// Revocations in `data_dir/facts.redb`.
 pub struct EmbeddedRevocations {
@@ -37,12 +48,107 @@ impl EmbeddedRevocations {
         }
         Ok(Self { database: Arc::new(database), view: Arc::new(view), clock })
     }
+
+    /// The drifted tools in the same store.
+    ///
+    /// # Errors
+    /// If the store is damaged.
+    pub fn drifts(&self) -> Result<EmbeddedDrifts, StoreError> {
+        let transaction = self.database.begin_write().map_err(redb::Error::from)?;
+        transaction.open_table(DRIFTED).map_err(redb::Error::from)?;
+        transaction.commit().map_err(redb::Error::from)?;
+        let view = DriftedSet::default();
+        for drifted in read_drifted(&self.database)? {
+            view.hold(&drifted);
+        }
+        Ok(EmbeddedDrifts { database: Arc::clone(&self.database), view })
+    }
+}
+
+#[async_trait]
+impl Drifts for EmbeddedDrifts {
+    fn has_drifted(&self, server: &Server, tool: &Tool) -> bool {
+        self.view.has_drifted(server, tool)
+    }
+
+    fn all(&self) -> Vec<Drifted> {
+        self.view.all()
+    }
+
+    fn hold(&self, drifted: &Drifted) -> bool {
+        self.view.hold(drifted)
+    }
+
+    fn release(&self, drifted: &Drifted) {
+        self.view.remove(drifted);
+    }
+
+    async fn store(&self, drifted: Drifted) -> Result<(), DriftNotStored> {
+        self.hold(&drifted);
+        self.write(drifted, Stopped::Yes).await
+    }
+
+    async fn lift(&self, drifted: Drifted) -> Result<bool, DriftNotStored> {
+        // Durable first: what a crash could bring back must not be issued for meanwhile.
+        self.write(drifted.clone(), Stopped::No).await?;
+        Ok(self.view.remove(&drifted))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stopped {
+    Yes,
+    No,
+}
+
+impl EmbeddedDrifts {
+    async fn write(&self, drifted: Drifted, stopped: Stopped) -> Result<(), DriftNotStored> {
+        let database = Arc::clone(&self.database);
+        match tokio::task::spawn_blocking(move || write_drifted(&database, &drifted, stopped)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "drift not stored");
+                Err(DriftNotStored)
+            }
+            Err(_) => Err(DriftNotStored),
+        }
+    }
+}
+
+fn write_drifted(database: &Database, drifted: &Drifted, stopped: Stopped) -> Result<(), redb::Error> {
+    let key = serde_json::to_string(drifted).map_err(|_| redb::Error::Corrupted("drift key".into()))?;
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(DRIFTED)?;
+        match stopped {
+            Stopped::Yes => table.insert(key.as_str(), ())?,
+            Stopped::No => table.remove(key.as_str())?,
+        };
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read_drifted(database: &Database) -> Result<Vec<Drifted>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(DRIFTED)?;
+    let mut all = Vec::new();
+    for row in table.iter()? {
+        let (key, _) = row?;
+        // INVARIANT: keys are written by `write_drifted` alone; one that does not parse would be a damaged store.
+        all.push(serde_json::from_str(key.value()).map_err(|_| redb::Error::Corrupted("drift key".into()))?);
+    }
+    Ok(all)
 }
 
 #[async_trait]
 impl Revocations for EmbeddedRevocations {
     fn any_revoked(&self, what: &[Revoked]) -> bool {
         self.view.any(what)
+    }
+
+    fn in_force(&self, now_seconds: u64) -> Vec<Revoked> {
+        self.view.in_force(now_seconds)
     }
 
     fn hold(&self, what: &[Revoked], until_seconds: u64) {
@@ -127,6 +233,7 @@ fn read_all(database: &Database) -> Result<Vec<(Revoked, u64)>, redb::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use deputize_call::digest::Digest;
     use deputize_issuer::clock::TestClock;
 
     #[tokio::test]
@@ -167,5 +274,29 @@ mod tests {
         let store = EmbeddedRevocations::open(&path, clock).unwrap();
         assert!(!store.any_revoked(std::slice::from_ref(&alice)));
         assert!(store.any_revoked(std::slice::from_ref(&bob)));
+    }
+
+    #[tokio::test]
+    async fn a_drift_stays_through_a_restart_until_it_is_lifted() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::at_seconds(1000));
+        let open = || EmbeddedRevocations::open(&folder.path().join("facts.redb"), clock.clone()).unwrap();
+        let drifted = |tool: &str| Drifted {
+            server: "https://a.example/mcp".to_owned(),
+            tool: tool.to_owned(),
+            approved: Digest::from_bytes([7; 32]),
+        };
+        let drifts = open().drifts().unwrap();
+        assert!(drifts.hold(&drifted("a")), "new");
+        assert!(!drifts.hold(&drifted("a")), "no longer new");
+        drifts.store(drifted("a")).await.unwrap();
+        drifts.store(drifted("b")).await.unwrap();
+        drop(drifts);
+        let drifts = open().drifts().unwrap();
+        assert_eq!(drifts.all(), [drifted("a"), drifted("b")]);
+        assert!(drifts.lift(drifted("a")).await.unwrap());
+        assert!(!drifts.lift(drifted("c")).await.unwrap(), "never was one");
+        drop(drifts);
+        assert_eq!(open().drifts().unwrap().all(), [drifted("b")]);
     }
 }

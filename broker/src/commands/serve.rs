@@ -129,7 +129,8 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     };
     let socket = bind_socket(&resolved.admin_socket)?;
     tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration)), inside));
-    let public = router::public(Arc::clone(&assembly.desk), Arc::clone(&sources));
+    let public =
+        router::public(Arc::clone(&assembly.desk), Arc::clone(&assembly.guards), Arc::clone(&sources));
     tasks.spawn(serve_tcp(listener, public, listening));
     tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, stopping));
     administration.ready.store(true, Ordering::Release);
@@ -141,6 +142,7 @@ impl Running {
     pub async fn drain(mut self) {
         self.administration.ready.store(false, Ordering::Release);
         tracing::info!("draining");
+        self.assembly.guards.close();
         // There is a receiver as long as a task runs; without one there is nothing to stop.
         let _ = self.stop.send(true);
         while self.tasks.join_next().await.is_some() {}

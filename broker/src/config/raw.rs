@@ -221,6 +221,8 @@ pub struct Limits {
     pub client_per_second: u32,
     /// Records of denials a second of one client; more are counted.
     pub denials_per_second: u32,
+    /// Reports a second of the guards of one server.
+    pub guard_events_per_second: u32,
     /// Open connections.
     pub connections: usize,
     /// Grace on the times of other parties' tokens, in seconds.
@@ -243,6 +245,7 @@ impl Default for Limits {
             source_per_second: 5000,
             client_per_second: 5000,
             denials_per_second: 10,
+            guard_events_per_second: 500,
             connections: 10_000,
             leeway_seconds: 5,
             once_capacity: 2_000_000,

@@ -82,6 +82,7 @@ pub struct Limits {
     pub source_per_second: u32,
     pub client_per_second: u32,
     pub denials_per_second: u32,
+    pub guard_events_per_second: u32,
     pub connections: usize,
     pub leeway_seconds: u64,
     pub once_capacity: usize,
@@ -105,8 +106,7 @@ pub fn load(path: &Path, mode: Mode) -> Result<Resolved, Vec<ConfigError>> {
     let raw = read::read_config(path, std::env::vars()).map_err(|error| vec![error])?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut check = Check { path, folder, mode, errors: Vec::new() };
-    let resolved = check.resolve(raw);
-    match resolved {
+    match check.resolve(raw) {
         Some(resolved) if check.errors.is_empty() => Ok(resolved),
         _ => Err(check.errors),
     }
@@ -369,6 +369,7 @@ impl Check<'_> {
             source_per_second: raw.source_per_second,
             client_per_second: raw.client_per_second,
             denials_per_second: raw.denials_per_second,
+            guard_events_per_second: raw.guard_events_per_second,
             connections: raw.connections.clamp(1, 1_000_000),
             leeway_seconds: raw.leeway_seconds,
             once_capacity: raw.once_capacity.clamp(1000, 50_000_000),

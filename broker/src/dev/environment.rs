@@ -245,7 +245,7 @@ fn ready_file(
         admin_url: format!("http://{admin}"),
         idp: provider.issuer().to_owned(),
         user_tokens,
-        snapshot_jwks: KeySet::new(vec![broker.assembly.snapshot_key.public().clone()]).to_jwks(),
+        snapshot_jwks: KeySet::new(vec![broker.assembly.guards.key().public().clone()]).to_jwks(),
         client: ReadyClient::of(PLATFORM, platform_key).map_err(cannot)?,
         servers: ready_servers,
     })

@@ -11,6 +11,7 @@ use axum::{
 };
 use deputize_issuer::{
     desk::Desk,
+    drift,
     error::IssueError,
     log::{Log, LogReader},
     person::Person,
@@ -153,6 +154,35 @@ async fn carry_out(
     .await
 }
 
+/// Answers `GET /admin/drifted`: tools for which nothing is issued, because they are no longer what was approved.
+pub async fn drifted(State(administration): State<Arc<Administration>>) -> Response {
+    error::json(StatusCode::OK, &json!({ "drifted": administration.desk.drifts.all() }))
+}
+
+/// The body of a lift.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiftOrder {
+    server: String,
+    tool: String,
+}
+
+/// Answers `POST /admin/drifted/lift` with `{"server": resource, "tool": name}`: somebody looked, and the approved
+/// definition holds. A guard that sees another one stops the tool again.
+pub async fn lift_drift(
+    State(administration): State<Arc<Administration>>,
+    Extension(RequestId(decision_id)): Extension<RequestId>,
+    order: Result<Json<LiftOrder>, JsonRejection>,
+) -> Response {
+    let Ok(Json(order)) = order else { return refuse(BAD_LIFT) };
+    let desk = Arc::clone(&administration.desk);
+    carry_out(Arc::clone(&desk), decision_id, async move {
+        let lifted = drift::lift(&desk, "admin", (&order.server, &order.tool)).await?;
+        Ok(json!({ "lifted": lifted }))
+    })
+    .await
+}
+
 /// Answers `GET /admin/keys`: the published keys, and which one signs.
 pub async fn keys(State(administration): State<Arc<Administration>>) -> Response {
     let ring = administration.desk.keys.ring();
@@ -256,6 +286,7 @@ pub async fn refuse_browsers(request: Request, next: Next) -> Response {
 const NOT_LIFTED: DoorError = DoorError::Order(
     "only a person can be enabled again; what was revoked by token or transaction stays so until it expires",
 );
+const BAD_LIFT: DoorError = DoorError::Order("give server, its resource URI, and tool, its name");
 const BAD_ORDER: DoorError =
     DoorError::Order("send JSON with exactly one of transaction, person, token, as a text");
 

@@ -28,8 +28,11 @@ pub enum DoorError {
     MethodNotAllowed,
     /// The body is too large.
     TooLarge,
-    /// The body is not a form.
-    MediaType,
+    /// The body is not of the media type that this path takes.
+    MediaType {
+        /// What it takes.
+        takes: &'static str,
+    },
     /// The body did not come in time.
     Timeout,
     /// Too many requests from this address.
@@ -118,6 +121,10 @@ fn told(error: &IssueError) -> Told {
         IssueError::NonceNeeded { .. } => {
             bad("use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in a new proof")
         }
+        IssueError::Target("client_is_no_server") => bad(
+            "invalid_target",
+            "this client is no registered server; name it in the server's registry record",
+        ),
         IssueError::Target(_) => bad(
             "invalid_target",
             "this client cannot get a token for this target; check resource and the registry",
@@ -211,12 +218,10 @@ impl DoorError {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "this path does not answer this method")
             }
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body may have 64 KiB"),
-            Self::MediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "invalid_request",
-                "the body must be application/x-www-form-urlencoded in UTF-8",
-            ),
+            Self::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large for this path")
+            }
+            Self::MediaType { takes } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", takes),
             Self::Timeout => {
                 (StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not come in time")
             }

@@ -31,6 +31,9 @@ pub async fn authorization_server(State(desk): State<Arc<Desk>>) -> Response {
             "jwks_uri": format!("{issuer}/jwks"),
             "introspection_endpoint": format!("{issuer}/introspect"),
             "revocation_endpoint": format!("{issuer}/revoke"),
+            "redemption_endpoint": format!("{issuer}/redeem"),
+            "guard_snapshot_endpoint": format!("{issuer}/guard/snapshot"),
+            "guard_events_endpoint": format!("{issuer}/guard/events"),
             "service_documentation": format!("{issuer}/openapi.json"),
             // RFC 8414 §2 demands the member; without an authorization endpoint there are none.
             "response_types_supported": [],

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod error;
 pub mod form;
+pub mod guard;
 pub mod lifecycle;
 pub mod listen;
 pub mod log_tile;

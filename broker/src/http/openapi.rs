@@ -6,7 +6,7 @@ use utoipa::openapi::{
     Required, ResponseBuilder, ServerBuilder,
     path::{OperationBuilder, ParameterBuilder, ParameterIn},
     request_body::RequestBodyBuilder,
-    schema::{Schema, Type},
+    schema::{Object, Schema, Type},
 };
 
 /// The document, for a broker at this issuer URL.
@@ -27,44 +27,72 @@ struct Endpoint {
     path: &'static str,
     method: HttpMethod,
     summary: &'static str,
-    /// Name, whether required, meaning.
-    form: &'static [(&'static str, bool, &'static str)],
-    proof: bool,
+    body: Body,
+    proof: Proof,
+}
+
+enum Body {
+    None,
+    /// Name, whether required, meaning. The client's authentication stands among them.
+    Form(&'static [(&'static str, bool, &'static str)]),
+    /// Of JSON, in words.
+    Json(&'static str),
+}
+
+/// What a request proves by a header.
+#[derive(PartialEq)]
+enum Proof {
+    None,
+    /// RFC 9449.
+    Dpop,
+    /// A client assertion as bearer.
+    Assertion,
 }
 
 fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
     let mut operation = OperationBuilder::new()
         .summary(Some(endpoint.summary))
         .response("200", ResponseBuilder::new().description("done; JSON"));
-    if endpoint.proof {
-        operation = operation.parameter(
-            ParameterBuilder::new()
-                .name("DPoP")
-                .parameter_in(ParameterIn::Header)
-                .required(Required::True)
-                .description(Some("DPoP proof (RFC 9449) with a nonce of this broker")),
-        );
+    operation = match endpoint.proof {
+        Proof::None => operation,
+        Proof::Dpop => {
+            operation.parameter(header("DPoP", "DPoP proof (RFC 9449) with a nonce of this broker"))
+        }
+        Proof::Assertion => operation.parameter(header(
+            "Authorization",
+            "Bearer, with a fresh client assertion (RFC 7523) of the server",
+        )),
+    };
+    if endpoint.proof != Proof::None || !matches!(endpoint.body, Body::None) {
+        for (status, description) in REFUSALS {
+            operation = operation.response(*status, ResponseBuilder::new().description(*description));
+        }
     }
-    if endpoint.form.is_empty() {
-        return operation.build();
-    }
+    let (media_type, schema) = match &endpoint.body {
+        Body::None => return operation.build(),
+        Body::Form(members) => ("application/x-www-form-urlencoded", form(members)),
+        Body::Json(meaning) => ("application/json", ObjectBuilder::new().description(Some(*meaning)).build()),
+    };
+    let content = ContentBuilder::new().schema(Some(Schema::Object(schema))).build();
+    let body = RequestBodyBuilder::new().content(media_type, content).required(Some(Required::True)).build();
+    operation.request_body(Some(body)).build()
+}
+
+fn header(name: &str, meaning: &'static str) -> ParameterBuilder {
+    let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
+    header.required(Required::True).description(Some(meaning))
+}
+
+fn form(members: &[(&'static str, bool, &'static str)]) -> Object {
     let mut form = ObjectBuilder::new();
-    for (name, required, meaning) in endpoint.form.iter().chain(CLIENT) {
+    for (name, required, meaning) in members.iter().chain(CLIENT) {
         let text = ObjectBuilder::new().schema_type(Type::String).description(Some(*meaning));
         form = form.property(*name, RefOr::T(Schema::Object(text.build())));
         if *required {
             form = form.required(*name);
         }
     }
-    let content = ContentBuilder::new().schema(Some(Schema::Object(form.build()))).build();
-    let body = RequestBodyBuilder::new()
-        .content("application/x-www-form-urlencoded", content)
-        .required(Some(Required::True))
-        .build();
-    for (status, description) in REFUSALS {
-        operation = operation.response(*status, ResponseBuilder::new().description(*description));
-    }
-    operation.request_body(Some(body)).build()
+    form.build()
 }
 
 const CLIENT: &[(&str, bool, &str)] = &[
@@ -82,8 +110,8 @@ const REFUSALS: &[(&str, &str)] = &[
     ("400", "refused; as every refusal with error, error_description, error_uri, decision_id"),
     ("401", "the client is not authenticated"),
     ("408", "the body did not come in time"),
-    ("413", "body over 64 KiB"),
-    ("415", "not a form"),
+    ("413", "body over 64 KiB, of a guard's reports 640 KiB"),
+    ("415", "the body is not of the media type that the path takes"),
     ("429", "over a rate; Retry-After"),
     ("503", "nothing certain can be said now; Retry-After"),
 ];
@@ -93,7 +121,7 @@ const ENDPOINTS: &[Endpoint] = &[
         path: "/token",
         method: HttpMethod::Post,
         summary: "Exchange a user's token for a token that is good for one server, tool or call (RFC 8693)",
-        form: &[
+        body: Body::Form(&[
             ("grant_type", true, "urn:ietf:params:oauth:grant-type:token-exchange, or client_credentials"),
             (
                 "subject_token",
@@ -113,42 +141,65 @@ const ENDPOINTS: &[Endpoint] = &[
             ("model", false, "recorded as claimed"),
             ("workflow", false, "recorded as claimed"),
             ("traceparent", false, "W3C Trace Context"),
-        ],
-        proof: true,
+        ]),
+        proof: Proof::Dpop,
     },
     Endpoint {
         path: "/introspect",
         method: HttpMethod::Post,
         summary: "Ask about a token (RFC 7662)",
-        form: &[("token", true, "the token")],
-        proof: false,
+        body: Body::Form(&[("token", true, "the token")]),
+        proof: Proof::None,
     },
     Endpoint {
         path: "/revoke",
         method: HttpMethod::Post,
         summary: "Revoke a token and everything made from it (RFC 7009)",
-        form: &[("token", true, "the token")],
-        proof: false,
+        body: Body::Form(&[("token", true, "the token")]),
+        proof: Proof::None,
     },
     Endpoint {
         path: "/redeem",
         method: HttpMethod::Post,
         summary: "Use up a single-use token, for the guard of its audience",
-        form: &[("token", true, "the token")],
-        proof: false,
+        body: Body::Form(&[("token", true, "the token")]),
+        proof: Proof::None,
+    },
+    Endpoint {
+        path: "/guard/snapshot",
+        method: HttpMethod::Get,
+        summary: "What the registry approved for this server: tools, keys, revocations; signed",
+        body: Body::None,
+        proof: Proof::Assertion,
+    },
+    Endpoint {
+        path: "/guard/events",
+        method: HttpMethod::Get,
+        summary: "The same as a stream (text/event-stream): snapshot, then revocation, snapshot or alive as it comes",
+        body: Body::None,
+        proof: Proof::Assertion,
+    },
+    Endpoint {
+        path: "/guard/events",
+        method: HttpMethod::Post,
+        summary: "Report what the guard of this server saw",
+        body: Body::Json(
+            "events: at most 100 of id (UUIDv7), kind (connected, discovered, list_changed, executed, failed, drifted), at_ms, and where they apply txn, jti, tool, class, bytes, detail (at most 4 KiB)",
+        ),
+        proof: Proof::Assertion,
     },
     Endpoint {
         path: "/jwks",
         method: HttpMethod::Get,
         summary: "Public keys (RFC 7517)",
-        form: &[],
-        proof: false,
+        body: Body::None,
+        proof: Proof::None,
     },
     Endpoint {
         path: "/.well-known/oauth-authorization-server",
         method: HttpMethod::Get,
         summary: "Metadata (RFC 8414)",
-        form: &[],
-        proof: false,
+        body: Body::None,
+        proof: Proof::None,
     },
 ];

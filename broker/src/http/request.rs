@@ -55,7 +55,9 @@ where
 async fn receive(request: Request<Body>) -> Result<FormRequest, DoorError> {
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
-        return Err(DoorError::MediaType);
+        return Err(DoorError::MediaType {
+            takes: "the body must be application/x-www-form-urlencoded in UTF-8",
+        });
     }
     let RequestId(decision_id) = *parts.extensions.get::<RequestId>().ok_or(DoorError::Unavailable)?;
     // Bounds what bodies on their way may hold: [`BODIES`] times [`MAX_BODY_BYTES`].
@@ -140,7 +142,7 @@ impl DoorError {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "body_too_large",
-            Self::MediaType => "media_type",
+            Self::MediaType { .. } => "media_type",
             Self::Timeout => "body_timeout",
             Self::RateLimited => "source_rate_limited",
             Self::Forbidden => "forbidden",

@@ -8,16 +8,22 @@ use axum::{
 use deputize_issuer::desk::Desk;
 use std::sync::Arc;
 
+use crate::guards::Guards;
+
 use super::{
     admin::{self, Administration},
     error::DoorError,
-    lifecycle, metadata,
+    guard, lifecycle, metadata,
     source::{SourceLimit, limit_source, name_request, refuse},
     token,
 };
 
 /// The public door.
-pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
+pub fn public(desk: Arc<Desk>, guards: Arc<Guards>, sources: Arc<SourceLimit>) -> Router {
+    let guards = Router::new()
+        .route("/guard/snapshot", get(guard::snapshot))
+        .route("/guard/events", get(guard::stream).post(guard::report))
+        .with_state(guards);
     let routes = Router::new()
         .route("/token", post(token::token))
         .route("/introspect", post(lifecycle::introspect))
@@ -27,7 +33,8 @@ pub fn public(desk: Arc<Desk>, sources: Arc<SourceLimit>) -> Router {
         .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
         .route("/openapi.json", get(metadata::openapi))
         .route("/docs/errors/{code}", get(metadata::error_page))
-        .with_state(Arc::clone(&desk));
+        .with_state(Arc::clone(&desk))
+        .merge(guards);
     named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
 }
 
@@ -50,6 +57,8 @@ pub fn administration(administration: Arc<Administration>) -> Router {
     let desk = Arc::clone(&administration.desk);
     let routes = Router::new()
         .route("/admin/revocations", post(admin::revoke).delete(admin::lift))
+        .route("/admin/drifted", get(admin::drifted))
+        .route("/admin/drifted/lift", post(admin::lift_drift))
         .route("/admin/keys", get(admin::keys))
         .route("/admin/log", get(admin::log_entries))
         .route("/log/checkpoint", get(admin::checkpoint))

@@ -87,6 +87,7 @@ impl Guard {
             if !call.body.is_empty() {
                 return Err(Reason::Message("a GET or DELETE has no body"));
             }
+            self.check_clocks(call)?;
             let snapshot = self.current_snapshot(call.now_seconds)?;
             let claims = self.possessed(call, &snapshot)?.claims;
             needed = Some(Needed::for_listing());
@@ -106,6 +107,7 @@ impl Guard {
 
     fn check(&self, call: &IncomingCall<'_>, needed: &mut Option<Needed>) -> Result<Examined, Reason> {
         let message = self.read(call)?;
+        self.check_clocks(call)?;
         let snapshot = self.current_snapshot(call.now_seconds)?;
         let mut mirrored = Vec::new();
         if let Kind::Call(asked) = message.kind() {
@@ -138,6 +140,12 @@ impl Guard {
             now_seconds: call.now_seconds,
             needed: needed.take(),
         })
+    }
+
+    /// While they disagree, no time in a token means what it says.
+    fn check_clocks(&self, call: &IncomingCall<'_>) -> Result<(), Reason> {
+        let agree = self.clocks.agree(call.now_seconds, call.uptime);
+        if agree { Ok(()) } else { Err(Reason::Unavailable("the clocks disagree")) }
     }
 
     /// Size, strict JSON, and headers that agree with it.

@@ -1,7 +1,9 @@
 //! What a guard knows and is told: settings, the snapshot, revocations, the server's live tools.
 
 use crate::{
+    clocks::ClockWatch,
     config::GuardConfig,
+    drift::Drift,
     outside::{Redeemer, Upstream},
     possession::Proofs,
     refusal::Reason,
@@ -33,6 +35,7 @@ pub struct Guard {
     pub(crate) revocations: RwLock<Revocations>,
     pub(crate) snapshot: RwLock<Option<Arc<Snapshot>>>,
     pub(crate) live: RwLock<BTreeMap<String, Digest>>,
+    pub(crate) clocks: ClockWatch,
     pub(crate) started_seconds: u64,
 }
 
@@ -57,13 +60,27 @@ impl Guard {
             revocations: RwLock::default(),
             snapshot: RwLock::default(),
             live: RwLock::default(),
+            clocks: ClockWatch::default(),
             started_seconds: now_seconds,
             config,
         })
     }
 
-    /// Takes a snapshot into use. One that is older than the present one, or of another server, is refused.
+    /// Takes a snapshot into use that the broker gave just now. One that is older than the present one, or of another
+    /// server, is refused.
     pub fn install(&self, snapshot: Snapshot, uptime: Duration) -> Result<(), SnapshotError> {
+        self.take(snapshot, uptime)?;
+        self.hear_revocations(uptime);
+        Ok(())
+    }
+
+    /// As [`Guard::install`], for a snapshot from this guard's own memory: it says nothing of what was revoked since, so
+    /// calls wait for word from the broker.
+    pub fn recall(&self, snapshot: Snapshot, uptime: Duration) -> Result<(), SnapshotError> {
+        self.take(snapshot, uptime)
+    }
+
+    fn take(&self, snapshot: Snapshot, uptime: Duration) -> Result<(), SnapshotError> {
         if snapshot.issuer() != self.config.issuer {
             return Err(SnapshotError::Other("broker"));
         }
@@ -77,9 +94,11 @@ impl Guard {
         }
         let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
         if highest.is_none_or(|highest| snapshot.version() > highest) {
-            revocations.replace_standing(snapshot.revocations().to_vec(), uptime);
-        } else {
-            revocations.hear(uptime);
+            revocations.lift_standing();
+        }
+        // One of the same version may have been made before a revocation of which we have heard, or after.
+        for revocation in snapshot.revocations() {
+            revocations.add(revocation.clone(), uptime);
         }
         *installed = Some(Arc::new(snapshot));
         Ok(())
@@ -87,7 +106,9 @@ impl Guard {
 
     /// A revocation that the broker pushed.
     pub fn revoke(&self, revocation: Revocation, uptime: Duration) {
-        self.revocations.write().unwrap_or_else(PoisonError::into_inner).add(revocation, uptime);
+        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        revocations.add(revocation, uptime);
+        revocations.hear(uptime);
     }
 
     /// The broker is there and has nothing new about revocations. Without this word calls stop after a while.
@@ -117,6 +138,14 @@ impl Guard {
         let live = live.into_iter().filter_map(|(name, digest)| Some((name, digest?))).collect();
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
         observed
+    }
+
+    /// How a live definition differs from the approved one; `None` for a tool that was never approved, and for one that
+    /// is as it was.
+    pub fn drift(&self, live: &Object) -> Option<Drift> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let pinned = snapshot.tool(live.get("name").and_then(Value::as_str)?)?;
+        Drift::between(&pinned.definition, pinned.tool_digest, live)
     }
 
     /// Whether calls can be decided now: snapshot, revocations and the server's tools are known and fresh.

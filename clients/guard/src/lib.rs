@@ -5,7 +5,9 @@
 //! A call reaches the server only as a [`VerifiedCall`], which only a [`Guard`] makes: what is forwarded is
 //! re-serialized from what was verified.
 
+mod clocks;
 mod config;
+mod drift;
 mod event;
 mod examine;
 mod guard;
@@ -28,6 +30,7 @@ mod uses;
 mod verified;
 
 pub use config::GuardConfig;
+pub use drift::{Change, Drift};
 pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
 pub use examine::Examined;
 pub use guard::Guard;

@@ -78,17 +78,12 @@ impl Revocations {
         } else {
             self.standing.insert(revocation);
         }
-        self.hear(uptime);
     }
 
-    /// A newer snapshot replaces what stands.
-    pub(crate) fn replace_standing(&mut self, revocations: Vec<Revocation>, uptime: Duration) {
+    /// A newer snapshot names everything that still stands.
+    pub(crate) fn lift_standing(&mut self) {
         self.standing.clear();
         self.overflowed = false;
-        for revocation in revocations {
-            self.add(revocation, uptime);
-        }
-        self.hear(uptime);
     }
 
     /// Whether the broker was heard lately enough.

@@ -164,7 +164,7 @@ impl Client {
         &self.client_id
     }
 
-    async fn endpoints(&self) -> Result<&Endpoints, ExchangeError> {
+    pub(crate) async fn endpoints(&self) -> Result<&Endpoints, ExchangeError> {
         self.endpoints.get_or_try_init(|| Endpoints::discover(&self.transport, &self.issuer)).await
     }
 
@@ -199,26 +199,29 @@ impl Client {
         match &self.credential {
             Credential::Secret(secret) => form.append_pair("client_secret", secret),
             Credential::Key(key) => {
-                let iat = self.clock.now_seconds();
-                let assertion = key.sign(
-                    "client-authentication+jwt",
-                    &Assertion {
-                        iss: &self.client_id,
-                        sub: &self.client_id,
-                        aud: &self.issuer,
-                        jti: self.clock.unique_id(),
-                        iat,
-                        exp: iat + ASSERTION_SECONDS,
-                    },
-                );
                 form.append_pair(
                     "client_assertion_type",
                     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
                 );
-                form.append_pair("client_assertion", &assertion.map_err(ExchangeError::Key)?)
+                form.append_pair("client_assertion", &self.assertion(key)?)
             }
         };
         Ok(Zeroizing::new(form.finish()))
+    }
+
+    /// A fresh assertion (RFC 7523 §3).
+    pub(crate) fn assertion(&self, key: &SigningKey) -> Result<Zeroizing<String>, ExchangeError> {
+        let iat = self.clock.now_seconds();
+        let assertion = Assertion {
+            iss: &self.client_id,
+            sub: &self.client_id,
+            aud: &self.issuer,
+            jti: self.clock.unique_id(),
+            iat,
+            exp: iat + ASSERTION_SECONDS,
+        };
+        let signed = key.sign("client-authentication+jwt", &assertion);
+        signed.map(Zeroizing::new).map_err(ExchangeError::Key)
     }
 
     fn prove(

@@ -21,6 +21,7 @@ mod clock;
 #[cfg(feature = "connect")]
 pub mod connect;
 mod error;
+mod guard;
 mod metadata;
 mod request;
 #[cfg(test)]
@@ -32,5 +33,6 @@ pub use builder::{BuildError, ClientBuilder};
 pub use client::{Client, Introspection, Redemption};
 pub use clock::{Clock, SystemClock};
 pub use error::{DenialReason, ErrorDetails, ExchangeError};
+pub use guard::GuardStream;
 pub use request::{Detail, ExchangeRequest, TokenType};
 pub use token::ToolToken;

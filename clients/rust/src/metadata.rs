@@ -11,6 +11,7 @@ pub(crate) struct Endpoints {
     pub(crate) introspection: String,
     pub(crate) revocation: String,
     pub(crate) redemption: String,
+    pub(crate) guard_events: String,
 }
 
 #[derive(Deserialize)]
@@ -20,6 +21,7 @@ struct Metadata {
     introspection_endpoint: Option<String>,
     revocation_endpoint: Option<String>,
     redemption_endpoint: Option<String>,
+    guard_events_endpoint: Option<String>,
 }
 
 impl Endpoints {
@@ -42,8 +44,15 @@ impl Endpoints {
             introspection: metadata.introspection_endpoint.unwrap_or(fallback.introspection),
             revocation: metadata.revocation_endpoint.unwrap_or(fallback.revocation),
             redemption: metadata.redemption_endpoint.unwrap_or(fallback.redemption),
+            guard_events: metadata.guard_events_endpoint.unwrap_or(fallback.guard_events),
         };
-        let all = [&endpoints.token, &endpoints.introspection, &endpoints.revocation, &endpoints.redemption];
+        let all = [
+            &endpoints.token,
+            &endpoints.introspection,
+            &endpoints.revocation,
+            &endpoints.redemption,
+            &endpoints.guard_events,
+        ];
         if all.iter().any(|url| checked_url(url).is_none()) {
             return Err(ExchangeError::Protocol("an endpoint in the metadata is not https"));
         }
@@ -58,6 +67,7 @@ impl Endpoints {
             introspection: at("introspect"),
             revocation: at("revoke"),
             redemption: at("redeem"),
+            guard_events: at("guard/events"),
         }
     }
 }

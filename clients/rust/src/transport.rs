@@ -38,6 +38,28 @@ impl Transport {
         receive(sent.map_err(unreachable)?).await
     }
 
+    /// Sends a request in the name of a client that proves itself by `bearer`; the answer's body is still to come.
+    pub(crate) async fn send_bearer(
+        &self,
+        url: &str,
+        bearer: &str,
+        json: Option<&[u8]>,
+    ) -> Result<reqwest::Response, ExchangeError> {
+        let request = match json {
+            // A stream has no end that could be waited for.
+            None => self.http.get(url),
+            Some(json) => self
+                .http
+                .post(url)
+                .timeout(self.timeout)
+                .header("content-type", "application/json")
+                .body(json.to_vec()),
+        };
+        let sent = request.header("authorization", format!("Bearer {bearer}")).send();
+        let sent = tokio::time::timeout(self.timeout, sent).await;
+        sent.map_err(|_| ExchangeError::Unreachable("no answer in time".to_owned()))?.map_err(unreachable)
+    }
+
     pub(crate) async fn post(&self, post: &Post<'_>) -> Result<Received, ExchangeError> {
         let wait = Duration::from_secs(post.wait_seconds.unwrap_or_default());
         let mut request = self
@@ -77,7 +99,7 @@ pub(crate) fn http(ca_pem: Option<&[u8]>) -> Result<reqwest::Client, BuildError>
         .map_err(|error| BuildError::Http(error.to_string()))
 }
 
-async fn receive(mut response: reqwest::Response) -> Result<Received, ExchangeError> {
+pub(crate) async fn receive(mut response: reqwest::Response) -> Result<Received, ExchangeError> {
     let header = |name: &str, max: usize| {
         let value = response.headers().get(name)?.to_str().ok()?;
         (value.len() <= max).then(|| value.to_owned())
@@ -114,7 +136,7 @@ fn private_roots(
 }
 
 /// The URL is taken out: what is left names no token, and the caller knows whom it asked.
-fn unreachable(error: reqwest::Error) -> ExchangeError {
+pub(crate) fn unreachable(error: reqwest::Error) -> ExchangeError {
     use std::error::Error as _;
     let error = error.without_url();
     let mut text = error.to_string();

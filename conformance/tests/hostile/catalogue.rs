@@ -95,8 +95,8 @@ impl Catalogue {
     }
 }
 
-/// The classes of hostile input that concern the broker alone.
-const CLASSES: [&str; 19] = [
+/// The classes of hostile input that have cases.
+const CLASSES: [&str; 20] = [
     "H-01", "H-02", "H-03", "H-04", "H-05", "H-06", "H-07", "H-08", "H-09", "H-10", "H-11", "H-12", "H-13",
-    "H-14", "H-15", "H-16", "H-20", "H-21", "H-22",
+    "H-14", "H-15", "H-16", "H-20", "H-21", "H-22", "H-32",
 ];

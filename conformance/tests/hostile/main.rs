@@ -13,6 +13,7 @@ mod encrypted;
 mod exchange;
 mod key_sets;
 mod proofs;
+mod snapshots;
 mod tokens;
 mod verdict;
 
@@ -41,8 +42,15 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-const MODULES: [&[Case]; 6] =
-    [tokens::CASES, encrypted::CASES, key_sets::CASES, exchange::CASES, clients::CASES, proofs::CASES];
+const MODULES: [&[Case]; 7] = [
+    tokens::CASES,
+    encrypted::CASES,
+    key_sets::CASES,
+    exchange::CASES,
+    clients::CASES,
+    proofs::CASES,
+    snapshots::CASES,
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -37,6 +37,10 @@ pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), 
         if body.get("access_token").is_some() || !body["error_description"].is_string() {
             return Err(format!("not the shape of a refusal: {body}"));
         }
+        // A guard in this process answers in a structure, which has no headers.
+        if answer.header("refused-by") == Some("guard") {
+            continue;
+        }
         let id = body["decision_id"].as_str();
         if id.is_none_or(|id| id.len() != 36) || answer.header("deputize-decision-id") != id {
             return Err(format!("nothing to refer to: {body}, {:?}", answer.headers));

@@ -73,7 +73,7 @@ pub enum Class {
     Vital,
     /// Intents: stop below the reserve.
     Routine,
-    /// Denials: stop first, below twice the reserve.
+    /// Denials, and what guards report: stop first, below twice the reserve.
     Denial,
 }
 
@@ -140,6 +140,23 @@ impl Log {
         let (sender, receiver) = oneshot::channel();
         self.push(class, entry, Some(sender))?;
         receiver.await.unwrap_or(Err(LogError::Failed))
+    }
+
+    /// Appends entries in this order and waits until all are durable. On an error some may have become so.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub async fn append_all(&self, class: Class, entries: Vec<Vec<u8>>) -> Result<(), LogError> {
+        let mut waiting = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (sender, receiver) = oneshot::channel();
+            self.push(class, entry, Some(sender))?;
+            waiting.push(receiver);
+        }
+        for receiver in waiting {
+            receiver.await.unwrap_or(Err(LogError::Failed))?;
+        }
+        Ok(())
     }
 
     /// Queues an entry, to be durable with its group. Whether it became durable is not told.

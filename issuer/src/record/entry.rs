@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{Outcome, Refused, internal_detail};
+use super::{Outcome, Refused, Seen, internal_detail};
 use crate::{
     ask::Claimed,
     authenticate::{Caller, SpentId},
@@ -86,6 +86,8 @@ pub struct Entry {
     pub by: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<Revoked>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
 }
 
 /// What an entry is about.
@@ -110,6 +112,10 @@ pub enum Kind {
     Lifted,
     /// An L3 token was used.
     Redemption,
+    /// A guard saw something at its server; `seen` says what.
+    Guard,
+    /// A tool is no longer what was approved, and nothing is issued for it; or that was lifted.
+    Drift,
     /// The process started.
     Start,
     /// Configuration was loaded; `registry` and `policy` carry its digests.
@@ -162,6 +168,7 @@ impl Entry {
             count: None,
             by: None,
             revoked: Vec::new(),
+            seen: None,
         }
     }
 

@@ -39,7 +39,9 @@ impl Record {
         let count = entry.count.map(|count| count.to_string());
         let intent = entry.intent.map(|index| index.to_string());
         let policies = entry.policy.as_ref().map(|policy| policy.ids.join(",")).filter(|ids| !ids.is_empty());
-        let members: [(&str, Option<&str>); 17] = [
+        let members: [(&str, Option<&str>); 19] = [
+            ("saw", entry.seen.as_ref().map(|seen| seen.event.as_str())),
+            ("class", entry.seen.as_ref().and_then(|seen| seen.class.as_deref())),
             ("result", entry.result.as_deref()),
             ("reason", entry.reason.as_deref()),
             ("count", count.as_deref()),
@@ -54,7 +56,7 @@ impl Record {
             ("by", entry.by.as_deref()),
             ("registry", entry.registry.as_deref().filter(|_| entry.kind == Kind::Configuration)),
             ("detail", entry.detail.as_deref()),
-            ("jti", entry.jti.as_deref().filter(|_| entry.kind == Kind::Redemption)),
+            ("jti", entry.jti.as_deref().filter(|_| matches!(entry.kind, Kind::Redemption | Kind::Guard))),
             ("txn", entry.txn.as_deref()),
             ("tenant", entry.tenant.as_deref().filter(|_| entry.decision.is_none())),
         ];
@@ -86,6 +88,8 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Revocation => "revocation",
         Kind::Lifted => "lifted",
         Kind::Redemption => "redemption",
+        Kind::Guard => "guard",
+        Kind::Drift => "drift",
         Kind::Start => "start",
         Kind::Configuration => "configuration",
     }

@@ -130,6 +130,8 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Revocation,
             Kind::Lifted,
             Kind::Redemption,
+            Kind::Guard,
+            Kind::Drift,
             Kind::Start,
             Kind::Configuration,
         ];

@@ -34,7 +34,15 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 41] = [
+const ADVICE: [(&[&str], &str); 43] = [
+    (
+        &["tool_drifted"],
+        "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",
+    ),
+    (
+        &["client_is_no_server"],
+        "say `server` of the client, and `client_id` of the server's registry file, so that each names the other",
+    ),
     (&["client_disabled"], "set `enabled: true` for the client, if it should be"),
     (
         &["policy"],

@@ -36,6 +36,8 @@ pub(super) struct Story {
     outcome: Option<Event>,
     /// When it was used (L3).
     redeemed: Option<Event>,
+    /// What its server's guard said of it: the first hundred.
+    at_the_guard: Vec<Event>,
     /// When it, its transaction, its person or a token it came from was revoked.
     revoked: Vec<Event>,
     /// Tokens that were made from it.
@@ -77,6 +79,7 @@ impl Story {
             next: if denied { record.reason.as_deref().map(advice::what_to_do) } else { None },
             outcome: None,
             redeemed: None,
+            at_the_guard: Vec::new(),
             revoked: Vec::new(),
             onward: Vec::new(),
             record,
@@ -101,6 +104,13 @@ impl Story {
             Kind::Redemption if same_token => {
                 self.redeemed =
                     Some(event(format!("by {}", entry.client.as_deref().unwrap_or("an unknown client"))));
+            }
+            Kind::Guard if same_token && self.at_the_guard.len() < MAX_AT_THE_GUARD => {
+                if let Some(seen) = &entry.seen {
+                    let class = seen.class.as_ref().map(|class| format!(": {class}")).unwrap_or_default();
+                    let by = entry.client.as_deref().unwrap_or("an unknown guard");
+                    self.at_the_guard.push(event(format!("{}{class}, says {by}", seen.event)));
+                }
             }
             Kind::Revocation | Kind::Lifted => {
                 let by = entry.by.as_deref().unwrap_or("somebody unknown");
@@ -213,6 +223,9 @@ impl Story {
             );
         }
         facts.add_some("used", self.redeemed.as_ref().map(|event| format!("{} at {}", event.what, event.at)));
+        for event in &self.at_the_guard {
+            facts.add("at the guard", format!("{} at {}", event.what, event.at));
+        }
         for event in &self.revoked {
             facts.add("revoked", format!("{} at {}", event.what, event.at));
         }
@@ -266,3 +279,5 @@ fn level_words(level: &str) -> String {
 fn words(reasons: &[String]) -> String {
     if reasons.is_empty() { "nothing counts against it".to_owned() } else { reasons.join(", ") }
 }
+
+const MAX_AT_THE_GUARD: usize = 100;

@@ -18,15 +18,35 @@
 //! # Ok(()) }
 //! ```
 
-use crate::{Event, Guard, Redeemed, Redeemer};
+mod follow;
+mod memory;
+mod outbox;
+mod pause;
+mod report;
+mod sse;
+
+use crate::{Event, EventRecord, Guard, Redeemed, Redeemer, SignedSnapshot};
 use async_trait::async_trait;
 use deputize_call::{keys::KeySet, sign::SigningKey};
 use deputize_client::{BuildError, Client, Redemption};
 use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+
+use self::{
+    memory::{Memory, problem},
+    outbox::Outbox,
+};
 
 pub use deputize_client::{Clock, SystemClock};
 
@@ -67,16 +87,42 @@ pub enum LinkError {
     },
 }
 
+/// How a link does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Whether the broker is heard now.
+    pub connected: bool,
+    /// The highest version of a snapshot that was seen.
+    pub version: Option<u64>,
+    /// Reports that wait.
+    pub waiting: usize,
+    /// Reports that are lost, since this process began.
+    pub lost: u64,
+}
+
 /// A link to the broker. Dropped, it ends what it started.
 pub struct Link {
     shared: Arc<Shared>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 struct Shared {
     client: Client,
     clock: Arc<dyn Clock>,
-    guard: RwLock<Option<Arc<Guard>>>,
+    snapshot_keys: KeySet,
+    memory: Mutex<Memory>,
+    /// The last snapshot of an earlier process, until a guard is there to take it.
+    remembered: Mutex<Option<SignedSnapshot>>,
+    reports: mpsc::Sender<EventRecord>,
+    outbox: Mutex<Outbox>,
+    /// Something waits in the outbox.
+    posted: Notify,
+    /// Reports for which there was no room on the way to the outbox.
+    dropped: AtomicU64,
+    connected: AtomicBool,
     ready: watch::Sender<bool>,
+    /// Held as long as the link: the state folder is its own.
+    _lock: File,
 }
 
 impl Link {
@@ -91,13 +137,29 @@ impl Link {
             builder = builder.ca_pem(pem);
         }
         let client = builder.clock(Arc::clone(&settings.clock)).build()?;
-        let shared = Shared {
+        let folder = &settings.state_folder;
+        let (memory, remembered) = Memory::open(folder)?;
+        let lock = lock(folder)?;
+        let outbox = Outbox::open(folder).map_err(|error| problem(folder, &error))?;
+        let (reports, received) = mpsc::channel(MAX_ON_THE_WAY);
+        let shared = Arc::new(Shared {
             client,
             clock: settings.clock,
-            guard: RwLock::default(),
+            snapshot_keys: settings.snapshot_keys,
+            memory: Mutex::new(memory),
+            remembered: Mutex::new(remembered),
+            reports,
+            outbox: Mutex::new(outbox),
+            posted: Notify::new(),
+            dropped: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
             ready: watch::Sender::new(false),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+            _lock: lock,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(report::post(Arc::clone(&shared), received));
+        tasks.spawn(report::send(Arc::clone(&shared)));
+        Ok(Self { shared, tasks: Mutex::new(tasks) })
     }
 
     /// The clock that the link goes by: give its times to [`Guard::verify`].
@@ -110,14 +172,18 @@ impl Link {
         Arc::clone(&self.shared) as _
     }
 
-    /// Keeps this guard supplied from now on, in a task of its own.
+    /// Keeps this guard supplied from now on, in a task of its own. One guard for each link.
     pub fn follow(&self, guard: Arc<Guard>) {
-        *self.shared.guard.write().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        let task = follow::follow(Arc::clone(&self.shared), guard);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
 
     /// Reports what was seen. Never waits and never fails: what finds no room is lost, and counted.
     pub fn report(&self, event: Event) {
-        drop(event);
+        let clock = &self.shared.clock;
+        if self.shared.reports.try_send(event.into_record(clock.unique_id(), clock.now_ms())).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Waits until the guard that is followed has its first snapshot from the broker.
@@ -125,6 +191,29 @@ impl Link {
         // The sender lives as long as this link.
         let _ = self.shared.ready.subscribe().wait_for(|ready| *ready).await;
     }
+
+    /// How it does.
+    pub fn status(&self) -> LinkStatus {
+        let outbox = self.shared.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let (waiting, lost) = (outbox.len(), outbox.lost());
+        drop(outbox);
+        LinkStatus {
+            connected: self.shared.connected.load(Ordering::Relaxed),
+            version: self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner).highest(),
+            waiting,
+            lost: lost + self.shared.dropped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Two guards with one memory would each undo what the other remembers.
+fn lock(folder: &Path) -> Result<File, LinkError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| problem(&path, &error))?;
+    let locked = file.try_lock();
+    locked.map_err(|_| problem(&path, &"another guard uses this folder: give each its own"))?;
+    Ok(file)
 }
 
 #[async_trait]
@@ -147,3 +236,6 @@ impl std::fmt::Debug for Link {
         f.debug_struct("Link").field("client", &self.shared.client).finish_non_exhaustive()
     }
 }
+
+/// Reports between [`Link::report`] and the outbox.
+const MAX_ON_THE_WAY: usize = 4096;

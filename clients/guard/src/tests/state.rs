@@ -77,6 +77,46 @@ fn a_newer_snapshot_lifts_a_kill_switch_and_keeps_revoked_tokens() {
 }
 
 #[test]
+fn a_snapshot_of_the_same_version_adds_what_it_knows_to_be_revoked() {
+    let f = Fixture::new();
+    let claims = f.claims(l1("lookup"));
+    let person = Revocation::Person { sub: claims.sub.clone() };
+    let with = |revocation: Revocation| f.snapshot(|document| document.revocations = vec![revocation]);
+    f.guard.install(with(person), f.uptime).unwrap();
+    let send = || f.send(&f.request(&f.sign(&claims), call("lookup", json!({}))));
+    assert_eq!(send().unwrap_err().status, 401);
+    f.guard.install(f.snapshot(|_| {}), f.uptime).unwrap();
+    assert_eq!(send().unwrap_err().status, 401, "it may have been made before the revocation");
+    f.guard.install(f.snapshot(|document| document.version = 2), f.uptime).unwrap();
+    assert!(send().is_ok());
+}
+
+#[test]
+fn what_a_guard_remembers_is_no_word_about_revocations() {
+    let f = Fixture::new();
+    let config = GuardConfig::new(ISSUER, RESOURCE, RESOURCE, "https://pay.example.com/metadata");
+    let guard = Guard::new(config, f.outside.clone(), f.outside.clone(), NOW - 1000).unwrap();
+    let restarted = Fixture { guard, ..f };
+    restarted.guard.recall(restarted.snapshot(|_| {}), restarted.uptime).unwrap();
+    restarted.observe(&definitions());
+    assert_eq!(look(&restarted).unwrap_err().reason, Reason::Unavailable("revocations are stale"));
+    restarted.guard.hear_revocations(restarted.uptime);
+    assert!(look(&restarted).is_ok());
+}
+
+#[test]
+fn clocks_that_part_stop_calls_until_they_agree() {
+    let mut f = Fixture::new();
+    assert!(look(&f).is_ok());
+    f.now += 4;
+    assert_eq!(look(&f).unwrap_err().reason, Reason::Unavailable("the clocks disagree"));
+    f.now -= 8;
+    assert_eq!(look(&f).unwrap_err().status, 503);
+    f.now += 4;
+    assert!(look(&f).is_ok());
+}
+
+#[test]
 fn a_guard_without_knowledge_refuses() {
     let f = Fixture::new();
     let config = GuardConfig::new(ISSUER, RESOURCE, RESOURCE, "https://pay.example.com/metadata");

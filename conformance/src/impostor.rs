@@ -1,0 +1,168 @@
+//! A broker that says to a guard whatever it is told to say.
+
+use crate::forge::{Key, now, unique};
+use deputize_call::{
+    digest::{Digest, sha256, tool_digest},
+    keys::KeySet,
+    sign::{SigningAlgorithm, SigningKey},
+};
+use deputize_guard::{SignedSnapshot, SnapshotDocument, ToolDocument};
+use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// It runs as long as this value.
+pub struct Impostor {
+    /// Its issuer URL.
+    pub issuer: String,
+    /// What it signs tokens with.
+    pub token_key: Key,
+    /// What it signs snapshots with.
+    pub snapshot_key: SigningKey,
+    script: watch::Sender<Vec<String>>,
+    told: Arc<AtomicUsize>,
+}
+
+/// The one tool of its server.
+pub const TOOL: &str = "look";
+
+impl Impostor {
+    /// Starts it; it has nothing to say yet.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let (script, told) = (watch::Sender::new(Vec::new()), Arc::default());
+        let serving = (issuer.clone(), script.subscribe(), Arc::clone(&told));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, serving.clone()));
+            }
+        });
+        let snapshot_key = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        Self { issuer, token_key: Key::es256(), snapshot_key, script, told }
+    }
+
+    /// Every stream says this from now on, from its beginning; those that are open end.
+    pub fn say(&self, messages: &[(&str, Value)]) {
+        let lines = messages.iter().map(|(event, data)| format!("event: {event}\ndata: {data}\n\n"));
+        self.script.send_replace(lines.collect());
+        self.told.store(0, Ordering::SeqCst);
+    }
+
+    /// Waits until so many streams were told everything.
+    pub async fn told(&self, times: usize) {
+        for _ in 0..2000 {
+            if self.told.load(Ordering::SeqCst) >= times {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("the guard did not come {times} times");
+    }
+
+    /// The keys with which its guards are configured.
+    pub fn snapshot_keys(&self) -> KeySet {
+        KeySet::new(vec![self.snapshot_key.public().clone()])
+    }
+
+    /// A good snapshot for the server, of this version.
+    pub fn document(&self, resource: &str, version: u64) -> SnapshotDocument {
+        let definition = definition().as_object().unwrap().clone();
+        SnapshotDocument {
+            version,
+            issued_at: now().unsigned_abs(),
+            expires_at: now().unsigned_abs() + 600,
+            issuer: self.issuer.clone(),
+            server_id: "crm".to_owned(),
+            resource: resource.to_owned(),
+            tenant: "acme".to_owned(),
+            manifest_digest: Digest::from_bytes(sha256(b"manifest")),
+            jwks: json!({ "keys": [self.token_key.jwk()] }),
+            tools: vec![ToolDocument {
+                tool_digest: tool_digest(&definition).unwrap(),
+                definition,
+                least_level: deputize_call::level::Level::L1,
+                tier: "low".to_owned(),
+            }],
+            revocations: Vec::new(),
+        }
+    }
+
+    /// The message with this snapshot, signed as it should be.
+    pub fn signed(&self, document: &SnapshotDocument) -> (&'static str, Value) {
+        let signed = SignedSnapshot::sign(document, &self.snapshot_key).unwrap();
+        ("snapshot", serde_json::to_value(signed).unwrap())
+    }
+
+    /// A token for its tool, at L1, bound to this key.
+    pub fn token(&self, resource: &str, holder: &Key) -> String {
+        let digest = tool_digest(definition().as_object().unwrap()).unwrap();
+        self.token_key.token(
+            "at+jwt",
+            &json!({
+                "iss": self.issuer, "sub": "user:acme:x:alice", "tenant": "acme", "aud": resource,
+                "client_id": "desk", "iat": now(), "nbf": now(), "exp": now() + 600, "jti": unique(),
+                "scope": TOOL, "cnf": { "jkt": holder.thumbprint() }, "txn": unique(),
+                "authorization_details": [{
+                    "type": "mcp_tool_call", "locations": [resource], "actions": ["tools/call"],
+                    "identifier": TOOL, "tool_digest": digest,
+                    "manifest_digest": Digest::from_bytes(sha256(b"manifest")),
+                    "policy": { "digest": "p", "ids": [] },
+                }],
+                "log": { "origin": "impostor", "index": 1 },
+            }),
+        )
+    }
+}
+
+/// The definition of the tool.
+pub fn definition() -> Value {
+    json!({ "name": TOOL, "description": "Looks.", "inputSchema": { "type": "object", "properties": {} } })
+}
+
+type Serving = (String, watch::Receiver<Vec<String>>, Arc<AtomicUsize>);
+
+async fn serve(mut stream: TcpStream, (issuer, mut script, told): Serving) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk).await {
+            Ok(read) if read > 0 => head.extend_from_slice(&chunk[..read]),
+            Ok(_) | Err(_) => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    if head.starts_with("GET /guard/events") {
+        let lines = script.borrow_and_update().clone();
+        let mut text =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_owned();
+        text.extend(lines);
+        if stream.write_all(text.as_bytes()).await.is_ok() {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+        // Until there is something else to say, or the guard hangs up.
+        let mut byte = [0];
+        tokio::select! {
+            _ = script.changed() => {}
+            _ = stream.read(&mut byte) => {}
+        }
+        return;
+    }
+    let body = if head.contains("/.well-known/") {
+        json!({ "issuer": issuer, "token_endpoint": format!("{issuer}/token") })
+    } else {
+        json!({ "redeemed": true, "accepted": 1 })
+    }
+    .to_string();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    // Who hangs up needs no answer.
+    let _ = stream.write_all(answer.as_bytes()).await;
+}

@@ -1,0 +1,113 @@
+//! Tools whose server shows another definition than the approved one: nothing is issued for them until a person has
+//! looked (S-18).
+
+use async_trait::async_trait;
+use deputize_call::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    sync::{PoisonError, RwLock},
+};
+
+use crate::{
+    desk::Desk,
+    error::IssueError,
+    record::record_drift,
+    registry::{Server, Tool},
+};
+
+/// A tool that drifted, and from which definition: once another one is approved, it has not drifted from that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drifted {
+    /// The server's resource URI.
+    pub server: String,
+    /// The tool's name.
+    pub tool: String,
+    /// Digest of the definition that was approved.
+    pub approved: Digest,
+}
+
+/// Asked at each decision about a tool. Answers come from memory; changes are durable before they are answered.
+#[async_trait]
+pub trait Drifts: Send + Sync {
+    /// Whether this tool, as it is approved now, has drifted.
+    fn has_drifted(&self, server: &Server, tool: &Tool) -> bool;
+    /// All of them.
+    fn all(&self) -> Vec<Drifted>;
+    /// Stops issuing for a tool, in memory at once. True if it was not stopped before.
+    fn hold(&self, drifted: &Drifted) -> bool;
+    /// Takes back what was held and could not be stored: whoever asked comes again.
+    fn release(&self, drifted: &Drifted);
+    /// Makes durable that a tool is stopped.
+    async fn store(&self, drifted: Drifted) -> Result<(), DriftNotStored>;
+    /// Issues for a tool again, durably. True if it was stopped.
+    async fn lift(&self, drifted: Drifted) -> Result<bool, DriftNotStored>;
+}
+
+/// The change is not durable: whoever asked must be told to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the drift could not be stored")]
+pub struct DriftNotStored;
+
+/// Drifted tools in memory: the view that every store keeps, and the fake for tests.
+#[derive(Debug, Default)]
+pub struct DriftedSet {
+    // A guard names approved tools of its own server alone, so this is as bounded as the registry.
+    drifted: RwLock<BTreeSet<Drifted>>,
+}
+
+impl Drifted {
+    /// This tool, as it is approved now.
+    pub fn from_approved(server: &Server, tool: &Tool) -> Self {
+        Self { server: server.record.resource.clone(), tool: tool.name.clone(), approved: tool.tool_digest }
+    }
+}
+
+/// Issues for a tool again, by order of somebody who looked. False if it was not stopped.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: try again.
+pub async fn lift(desk: &Desk, by: &str, (server, tool): (&str, &str)) -> Result<bool, IssueError> {
+    let concerned =
+        desk.drifts.all().into_iter().filter(|drifted| drifted.server == server && drifted.tool == tool);
+    let mut lifted = false;
+    for drifted in concerned {
+        // On record first: nothing is issued again that nobody answers for.
+        record_drift(desk, &drifted, ("lifted", by), None).await?;
+        let stored = desk.drifts.lift(drifted).await;
+        lifted |= stored.map_err(|_| IssueError::RecordUnavailable("drift_not_stored"))?;
+    }
+    Ok(lifted)
+}
+
+impl DriftedSet {
+    /// Takes a tool out. True if it was there.
+    pub fn remove(&self, drifted: &Drifted) -> bool {
+        self.drifted.write().unwrap_or_else(PoisonError::into_inner).remove(drifted)
+    }
+}
+
+#[async_trait]
+impl Drifts for DriftedSet {
+    fn has_drifted(&self, server: &Server, tool: &Tool) -> bool {
+        let drifted = self.drifted.read().unwrap_or_else(PoisonError::into_inner);
+        !drifted.is_empty() && drifted.contains(&Drifted::from_approved(server, tool))
+    }
+    fn all(&self) -> Vec<Drifted> {
+        self.drifted.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+    fn hold(&self, drifted: &Drifted) -> bool {
+        self.drifted.write().unwrap_or_else(PoisonError::into_inner).insert(drifted.clone())
+    }
+    fn release(&self, drifted: &Drifted) {
+        self.remove(drifted);
+    }
+    async fn store(&self, drifted: Drifted) -> Result<(), DriftNotStored> {
+        self.hold(&drifted);
+        Ok(())
+    }
+    async fn lift(&self, drifted: Drifted) -> Result<bool, DriftNotStored> {
+        Ok(self.remove(&drifted))
+    }
+}
