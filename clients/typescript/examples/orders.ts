@@ -6,7 +6,7 @@ import { createMcpHandler, McpServer } from "@modelcontextprotocol/server";
 import * as z from "zod";
 
 /** Where the examples serve it. */
-export const RESOURCE = "http://127.0.0.1:8787/mcp";
+export const RESOURCE = process.env["ORDERS_URL"] ?? "http://127.0.0.1:8787/mcp";
 
 /** The server, as the SDK serves it: nothing in it knows of tokens. */
 export const orders = createMcpHandler(() => {

@@ -1,6 +1,7 @@
 /** HTTP to the broker: no redirects, bounded in time and size. */
 
 import { type JsonObject, parseObject } from "../call/json.js";
+import { withDeadline } from "./deadline.js";
 import { ProtocolError, UnreachableError } from "./errors.js";
 
 /** `fetch`, or what stands for it. */
@@ -42,21 +43,18 @@ export class Transport {
   }
 
   private async send(url: string, init: RequestInit, waitSeconds: number, signal?: AbortSignal): Promise<Received> {
-    const late = AbortSignal.timeout(this.timeoutMs + waitSeconds * 1000);
     try {
-      const response = await this.fetch(url, {
-        ...init,
-        redirect: "error",
-        signal: signal === undefined ? late : AbortSignal.any([late, signal]),
+      return await withDeadline(this.timeoutMs + waitSeconds * 1000, signal, async (ends) => {
+        const response = await this.fetch(url, { ...init, redirect: "error", signal: ends });
+        const text = await readBounded(response, MAX_ANSWER_BYTES);
+        if (text === undefined) throw new ProtocolError("the broker's answer is too long");
+        return {
+          status: response.status,
+          body: jsonOf(text),
+          dpopNonce: header(response, "dpop-nonce", MAX_NONCE_LENGTH),
+          retryAfterSeconds: retryAfter(header(response, "retry-after", 10)),
+        };
       });
-      const text = await readBounded(response, MAX_ANSWER_BYTES);
-      if (text === undefined) throw new ProtocolError("the broker's answer is too long");
-      return {
-        status: response.status,
-        body: jsonOf(text),
-        dpopNonce: header(response, "dpop-nonce", MAX_NONCE_LENGTH),
-        retryAfterSeconds: retryAfter(header(response, "retry-after", 10)),
-      };
     } catch (error) {
       signal?.throwIfAborted();
       if (error instanceof ProtocolError) throw error;

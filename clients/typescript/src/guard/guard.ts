@@ -32,12 +32,21 @@ export interface Outside {
   admit?(claims: ToolCallClaims): Promise<"ready" | "unavailable" | { readonly retryAfterSeconds: number }>;
 }
 
+/** A tool that is not what was approved. */
+export interface DriftedTool {
+  readonly name: string;
+  /** Digest of the approved definition. */
+  readonly approved: string;
+  /** Digest of the live one; absent where it has none, or stands twice. */
+  readonly live: string | undefined;
+}
+
 /** What a server's live `tools/list` is, compared with what was approved. */
 export interface ObservedTools {
   /** Tools that are exactly what was approved: the only ones to be listed. */
   readonly approved: readonly string[];
   /** Tools whose definition is no longer the approved one. */
-  readonly drifted: readonly string[];
+  readonly drifted: readonly DriftedTool[];
   /** Tools that were never approved. */
   readonly unknown: readonly string[];
 }
@@ -48,6 +57,8 @@ export class Guard {
   private readonly uses: Uses;
   private readonly startedSeconds: number;
   private snapshot: Snapshot | undefined;
+  /** The highest version taken, by this process or an earlier one. */
+  private highest = 0;
   private live: ReadonlyMap<string, string> = new Map();
 
   private constructor(
@@ -74,16 +85,32 @@ export class Guard {
 
   /** Takes a snapshot into use. One that is older than the present one, or of another server, is refused. */
   install(snapshot: Snapshot): void {
-    if (snapshot.issuer !== this.config.issuer) throw new SnapshotError("other", "of another broker");
-    if (snapshot.resource !== this.config.resource) throw new SnapshotError("other", "of another server");
-    const highest = this.snapshot?.version;
-    if (highest !== undefined && snapshot.version < highest) {
-      throw new SnapshotError("older", `version ${snapshot.version} is below ${highest}`);
-    }
+    this.checkInstallable(snapshot);
     const uptimeMs = this.clock.uptimeMs();
-    if (snapshot.version === highest) this.revocations.hear(uptimeMs);
+    if (snapshot.version === this.snapshot?.version) this.revocations.hear(uptimeMs);
     else this.revocations.replaceStanding(snapshot.revocations, uptimeMs);
     this.snapshot = snapshot;
+    this.highest = snapshot.version;
+  }
+
+  /**
+   * What an earlier process remembered: the highest version that it took, below which nothing is taken any more, and
+   * the snapshot, if it still holds. Calls stay refused until the broker was heard.
+   */
+  recall(highest: number, snapshot?: Snapshot): void {
+    this.highest = Math.max(this.highest, highest);
+    if (snapshot === undefined) return;
+    this.checkInstallable(snapshot);
+    this.revocations.recall(snapshot.revocations, this.clock.uptimeMs());
+    this.snapshot = snapshot;
+  }
+
+  private checkInstallable(snapshot: Snapshot): void {
+    if (snapshot.issuer !== this.config.issuer) throw new SnapshotError("other", "of another broker");
+    if (snapshot.resource !== this.config.resource) throw new SnapshotError("other", "of another server");
+    if (snapshot.version < this.highest) {
+      throw new SnapshotError("older", `version ${snapshot.version} is below ${this.highest}`);
+    }
   }
 
   /** A revocation that the broker pushed. */
@@ -113,12 +140,12 @@ export class Guard {
       const isTwice = digests.has(name);
       digests.set(name, isTwice ? undefined : await toolDigest(definition).catch(() => undefined));
     }
-    const observed = { approved: [] as string[], drifted: [] as string[], unknown: [] as string[] };
+    const observed = { approved: [] as string[], drifted: [] as DriftedTool[], unknown: [] as string[] };
     for (const [name, digest] of digests) {
       const pinned = this.snapshot?.tools.get(name);
       if (pinned === undefined) observed.unknown.push(name);
       else if (pinned.toolDigest === digest) observed.approved.push(name);
-      else observed.drifted.push(name);
+      else observed.drifted.push({ name, approved: pinned.toolDigest, live: digest });
     }
     this.live = new Map([...digests].filter((entry): entry is [string, string] => entry[1] !== undefined));
     return observed;

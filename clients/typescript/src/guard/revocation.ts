@@ -70,6 +70,12 @@ export class Revocations {
     this.hear(uptimeMs);
   }
 
+  /** What was known before a restart. It says nothing of what was revoked since: the broker is still to be heard. */
+  recall(revocations: readonly Revocation[], uptimeMs: number): void {
+    this.replaceStanding(revocations, uptimeMs);
+    this.heardMs = undefined;
+  }
+
   /** Throws where a token is no longer good, or where nobody can say. */
   check(claims: ToolCallClaims, tool: string | undefined, uptimeMs: number, maxAgeMs: number): void {
     if (this.overflowed) throw new Reason("unavailable", "too many revocations");

@@ -16,10 +16,14 @@ export interface StreamBounds {
   readonly maxEventBytes: number;
 }
 
-/** The events of a stream, one after the other. Throws where a bound is passed; ends where the stream ends. */
+/**
+ * The events of a stream, one after the other. Throws where a bound is passed, or `signal` says so; ends where the
+ * stream ends.
+ */
 export async function* readEvents(
   body: ReadableStream<Uint8Array>,
   { idleMs, maxEventBytes }: StreamBounds,
+  signal: AbortSignal,
 ): AsyncGenerator<ServerSentEvent> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const ready: ServerSentEvent[] = [];
@@ -28,7 +32,8 @@ export async function* readEvents(
   let sinceLast = 0;
   try {
     for (;;) {
-      const { done, value } = await within(reader.read(), idleMs);
+      // Not left to `fetch` alone: in Node 20 its own hold on the signal may be gone by now.
+      const { done, value } = await within(reader.read(), idleMs, signal);
       if (done) return;
       sinceLast += value.length;
       parser.feed(decoder.decode(value, { stream: true }));
@@ -41,14 +46,21 @@ export async function* readEvents(
   }
 }
 
-async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("the stream is silent")), ms);
+async function within<T>(promise: Promise<T>, ms: number, signal: AbortSignal): Promise<T> {
+  let stop = () => {};
+  const ended = new Promise<never>((_, reject) => {
+    const timer = setTimeout(() => reject(new Error("the stream is silent")), ms);
+    const aborted = () => reject(new Error("the stream was given up"));
+    signal.addEventListener("abort", aborted);
+    if (signal.aborted) aborted();
+    stop = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", aborted);
+    };
   });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, ended]);
   } finally {
-    clearTimeout(timer);
+    stop();
   }
 }

@@ -6,11 +6,12 @@
  */
 
 import type { JWK } from "jose";
-import { type Json, type JsonObject, parseObject, parseValue } from "../call/json.js";
+import { type Json, type JsonObject, parseObject, parseValue, wholeNumberAt } from "../call/json.js";
 import { KeySet } from "../call/keys.js";
 import { readRefusal } from "../client/answer.js";
 import { DeputizeClient } from "../client/client.js";
 import { ConfigurationError, ExchangeError, ProtocolError, UnreachableError } from "../client/errors.js";
+import { withDeadline } from "../client/deadline.js";
 import { checkUrl } from "../client/metadata.js";
 import { type FetchLike, readBounded } from "../client/transport.js";
 import { type Clock, secondsOf, systemClock } from "../clock.js";
@@ -19,6 +20,7 @@ import { Guard, type Outside } from "../guard/guard.js";
 import { readRevocation } from "../guard/revocation.js";
 import { openSnapshot } from "../guard/snapshot.js";
 import { readEvents } from "./events.js";
+import type { SnapshotMemory } from "./memory.js";
 import { type GuardEvent, Reporter } from "./reporter.js";
 
 /** Settings of a guard that is linked to its broker. */
@@ -33,6 +35,11 @@ export interface LinkedGuardSettings extends GuardSettings {
   readonly admit?: NonNullable<Outside["admit"]>;
   /** Told what goes wrong with the link. By default a warning on the console. */
   readonly onProblem?: (problem: Error) => void;
+  /**
+   * Keeps the last snapshot over restarts, so that a process never takes an older one than its predecessor had:
+   * `snapshotFile(path)`, or a store of one's own.
+   */
+  readonly memory?: SnapshotMemory;
   /** How long {@link linkGuard} waits for the first snapshot; 10 s. */
   readonly startTimeoutMs?: number;
   /** Another `fetch`, for example with certificates of one's own. */
@@ -65,7 +72,7 @@ export async function linkGuard(settings: LinkedGuardSettings): Promise<LinkedGu
   checkUrl(settings.resource, "the resource");
   checkUrl(settings.publicUrl, "the public URL");
   const { snapshotKeys, clock = systemClock } = settings;
-  const jwks = "keys" in snapshotKeys ? snapshotKeys : { keys: snapshotKeys };
+  const jwks = Array.isArray(snapshotKeys) ? { keys: snapshotKeys } : snapshotKeys;
   const signers = await KeySet.fromJwks(jwks).catch((cause: unknown) => {
     throw new ConfigurationError("the snapshot keys cannot be used", "give the broker's public JWKS", { cause });
   });
@@ -95,8 +102,19 @@ class Link implements LinkedGuard {
     this.reporter = new Reporter((events) => this.send(events), clock);
   }
 
+  /** What an earlier process knew, as long as it holds. */
+  private async recall(): Promise<void> {
+    const remembered = await this.settings.memory?.load();
+    if (remembered === undefined) return;
+    const { version, snapshot } = readMemory(remembered);
+    // One that has expired meanwhile still says below which version nothing is to be believed.
+    const opened = await openSnapshot(snapshot, this.signers, secondsOf(this.clock)).catch(() => undefined);
+    this.guard.recall(version, opened);
+  }
+
   /** Fetches the first snapshot, then follows the broker's events. */
   async start(): Promise<void> {
+    await this.recall();
     const { startTimeoutMs = 10_000 } = this.settings;
     const until = this.clock.uptimeMs() + startTimeoutMs;
     for (let attempt = 0; ; attempt += 1) {
@@ -124,8 +142,9 @@ class Link implements LinkedGuard {
   }
 
   private async fetchSnapshot(): Promise<void> {
-    const response = await this.open("snapshot", "application/json", REQUEST_MS);
-    const text = await readBounded(response, MAX_EVENT_BYTES);
+    const text = await withDeadline(REQUEST_MS, this.ended.signal, async (signal) =>
+      readBounded(await this.open("snapshot", "application/json", signal), MAX_EVENT_BYTES),
+    );
     if (text === undefined) throw new ProtocolError("the snapshot is too long");
     await this.install(parseObject(text));
   }
@@ -134,11 +153,11 @@ class Link implements LinkedGuard {
   private async follow(): Promise<void> {
     for (let attempt = 0; !this.ended.signal.aborted; attempt += 1) {
       try {
-        const response = await this.open("events", "text/event-stream");
+        const response = await this.open("events", "text/event-stream", this.ended.signal);
         if (response.body === null) throw new ProtocolError("the broker's stream has no body");
         this.report({ kind: "connected" });
         let isWhole = false;
-        for await (const { event, data } of readEvents(response.body, STREAM_BOUNDS)) {
+        for await (const { event, data } of readEvents(response.body, STREAM_BOUNDS, this.ended.signal)) {
           await this.hear(event, data, isWhole);
           isWhole = true;
           attempt = 0;
@@ -171,14 +190,14 @@ class Link implements LinkedGuard {
   }
 
   private async install(signed: Json): Promise<void> {
-    this.guard.install(await openSnapshot(signed, this.signers, secondsOf(this.clock)));
+    const snapshot = await openSnapshot(signed, this.signers, secondsOf(this.clock));
+    this.guard.install(snapshot);
+    await this.settings.memory?.save(JSON.stringify({ version: snapshot.version, snapshot: signed }));
   }
 
   /** A request in the server's own name: each with an assertion of its own, used once. */
-  private async open(path: string, accept: string, timeoutMs?: number): Promise<Response> {
+  private async open(path: string, accept: string, signal: AbortSignal): Promise<Response> {
     const headers = { authorization: `Bearer ${await this.client.assertion()}`, accept };
-    const late = timeoutMs === undefined ? [] : [AbortSignal.timeout(timeoutMs)];
-    const signal = AbortSignal.any([this.ended.signal, ...late]);
     let response: Response;
     try {
       response = await this.fetch(this.url(path), { headers, signal, redirect: "error" });
@@ -186,21 +205,27 @@ class Link implements LinkedGuard {
       throw new UnreachableError("the broker", error);
     }
     if (response.status === 200) return response;
-    const text = (await readBounded(response, MAX_REFUSAL_BYTES)) ?? new Uint8Array();
-    throw readRefusal({ status: response.status, body: jsonOf(text), dpopNonce: undefined, retryAfterSeconds: undefined });
+    throw await readRefused(response);
   }
 
   private async send(events: readonly JsonObject[]): Promise<void> {
-    const response = await this.fetch(this.url("events"), {
-      method: "POST",
-      headers: { authorization: `Bearer ${await this.client.assertion()}`, "content-type": "application/json" },
-      body: JSON.stringify({ events }),
-      redirect: "error",
-      signal: AbortSignal.timeout(REQUEST_MS),
+    const authorization = `Bearer ${await this.client.assertion()}`;
+    const refusal = await withDeadline(REQUEST_MS, undefined, async (signal) => {
+      const response = await this.fetch(this.url("events"), {
+        method: "POST",
+        headers: { authorization, "content-type": "application/json" },
+        body: JSON.stringify({ events }),
+        redirect: "error",
+        signal,
+      });
+      if (response.status !== 200) return readRefused(response);
+      await response.body?.cancel();
+      return undefined;
     });
-    await response.body?.cancel();
+    if (refusal === undefined) return;
+    if (refusal.status === 429 || refusal.status >= 500) throw refusal;
     // What the broker will never accept is not sent again.
-    if (response.status === 429 || response.status >= 500) throw new Error(`status ${response.status}`);
+    this.problem(refusal);
   }
 
   private url(path: string): string {
@@ -227,6 +252,26 @@ class Link implements LinkedGuard {
       signal.addEventListener("abort", done);
     });
   }
+}
+
+function readMemory(text: string): { version: number; snapshot: Json } {
+  try {
+    const remembered = parseObject(text);
+    const version = wholeNumberAt(remembered, "version");
+    const { snapshot } = remembered;
+    if (version !== undefined && snapshot !== undefined) return { version, snapshot };
+  } catch {
+    // Said below.
+  }
+  throw new ConfigurationError(
+    "what the guard remembers cannot be read",
+    "remove it if you are sure that the broker was not put back to an older state",
+  );
+}
+
+async function readRefused(response: Response): Promise<ExchangeError> {
+  const text = (await readBounded(response, MAX_REFUSAL_BYTES)) ?? new Uint8Array();
+  return readRefusal({ status: response.status, body: jsonOf(text), dpopNonce: undefined, retryAfterSeconds: undefined });
 }
 
 function jsonOf(text: Uint8Array): JsonObject {

@@ -11,7 +11,7 @@ export async function answerNode(answer: Protected, request: IncomingMessage, re
   const body = await readBody(request, answer.maxBodyBytes);
   // What was not read of a body is not read any more.
   if (body !== undefined && body.length > answer.maxBodyBytes) response.setHeader("connection", "close");
-  const web = new Request(new URL(path, "http://localhost"), {
+  const web = new Request(new URL(path, answer.publicUrl), {
     method: request.method ?? "GET",
     headers: joined(fields),
     signal: ended.signal,

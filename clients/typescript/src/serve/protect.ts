@@ -5,6 +5,7 @@ import type { JsonObject } from "../call/json.js";
 import { wellKnown } from "../client/metadata.js";
 import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
+import type { DriftedTool } from "../guard/guard.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified, VerifiedCall } from "../guard/verified.js";
@@ -37,6 +38,8 @@ export interface Protected {
   (request: Request, headers?: Iterable<readonly [string, string]>): Promise<Response>;
   /** The longest body that is read. */
   readonly maxBodyBytes: number;
+  /** Where clients reach the MCP endpoint. */
+  readonly publicUrl: string;
   /** Path of the MCP endpoint. */
   readonly path: string;
   /** Path of the protected resource metadata (RFC 9728 §3.1). */
@@ -47,9 +50,9 @@ export interface Protected {
  * Puts a guard around an MCP handler, for example that of `createMcpHandler`. The protected handler answers the MCP
  * endpoint and the protected resource metadata, wherever it is mounted.
  */
-export function protect({ guard, report }: LinkedGuardLike, handler: McpHandler, settings: ProtectSettings = {}): Protected {
-  const protection = new Protection({ guard, report }, handler, settings);
-  const { config } = guard;
+export function protect(link: LinkedGuardLike, handler: McpHandler, settings: ProtectSettings = {}): Protected {
+  const protection = new Protection(link, handler, settings);
+  const { config } = link.guard;
   const metadataPath = new URL(config.resourceMetadata).pathname;
   const answer = (request: Request, headers?: Iterable<readonly [string, string]>) =>
     new URL(request.url).pathname === metadataPath
@@ -57,6 +60,7 @@ export function protect({ guard, report }: LinkedGuardLike, handler: McpHandler,
       : protection.answer(request, headers ?? request.headers);
   return Object.assign(answer, {
     maxBodyBytes: config.maxBodyBytes,
+    publicUrl: config.publicUrl,
     path: new URL(config.publicUrl).pathname,
     metadataPath,
   });
@@ -70,6 +74,8 @@ class Protection {
   private observed: Promise<void> | undefined;
   private observedAtMs = -Infinity;
   private isDiscovered = false;
+  /** The changes that were reported, by tool. As many as a snapshot has tools, at most. */
+  private readonly drifts = new Map<string, string>();
 
   constructor(
     private readonly link: LinkedGuardLike,
@@ -139,19 +145,32 @@ class Protection {
   }
 
   private async discover(): Promise<void> {
-    const { guard, report } = this.link;
+    const { guard } = this.link;
     try {
       const tools = await soon(this.definitions());
       const { approved, drifted, unknown } = await guard.observeTools(tools);
-      if (!this.isDiscovered) report({ kind: "discovered", detail: { approved: approved.length, unknown: unknown.length } });
+      if (!this.isDiscovered) {
+        const detail = { approved: approved.length, drifted: drifted.length, unknown: unknown.length };
+        this.link.report({ kind: "discovered", detail });
+      }
       this.isDiscovered = true;
-      for (const tool of drifted.slice(0, MAX_DRIFTED)) report({ kind: "drifted", tool });
+      this.reportDrift(drifted);
       this.observedAtMs = performance.now();
     } catch (error) {
       // The guard goes on with what it saw; if it saw nothing, it stops calls.
       this.failed(error);
       const { discoveryMs = DISCOVERY_MS } = this.settings;
       this.observedAtMs = performance.now() - discoveryMs + DISCOVERY_RETRY_MS;
+    }
+  }
+
+  /** The broker stops issuing for a tool that drifted. It is told once of each change. */
+  private reportDrift(drifted: readonly DriftedTool[]): void {
+    for (const { name: tool, approved, live } of drifted) {
+      const change = `${approved} ${live}`;
+      if (this.drifts.get(tool) === change) continue;
+      this.drifts.set(tool, change);
+      this.link.report({ kind: "drifted", tool, detail: { approved, ...(live === undefined ? {} : { live }) } });
     }
   }
 
@@ -226,7 +245,6 @@ async function soon<T>(promise: Promise<T>): Promise<T> {
   }
 }
 
-const MAX_DRIFTED = 20;
 const DISCOVERY_MS = 30_000;
 const DISCOVERY_RETRY_MS = 1_000;
 const DISCOVERY_TIMEOUT_MS = 5_000;

@@ -140,13 +140,13 @@ test("a tool that changed or vanished is not called", async () => {
     { description: "lookup." }, { title: "new" }, { annotations: { readOnlyHint: true } }, { inputSchema: { type: "object" } },
   ]) {
     const observed = await f.observe([{ ...DEFINITIONS[0], ...change }, ...DEFINITIONS.slice(1)]);
-    assert.deepEqual([observed.drifted, observed.approved], [["lookup"], ["transfer", "refund"]]);
+    assert.deepEqual([observed.drifted.map(({ name }) => name), observed.approved], [["lookup"], ["transfer", "refund"]]);
     assert.equal((await refusalOf(look(f))).status, 403, JSON.stringify(change));
   }
   await f.observe(DEFINITIONS.slice(1));
   assert.equal((await refusalOf(look(f))).status, 403);
   const observed = await f.observe([...DEFINITIONS, { name: "new", inputSchema: {} }, DEFINITIONS[1]]);
-  assert.deepEqual([observed.unknown, observed.drifted], [["new"], ["transfer"]]);
+  assert.deepEqual([observed.unknown, observed.drifted.map(({ name, live }) => [name, live])], [["new"], [["transfer", undefined]]]);
   assert.ok(await passes(look(f)));
   await f.observe(DEFINITIONS);
   assert.ok(await passes(look(f)), "it may return as it was approved");

@@ -1,11 +1,15 @@
 /** The link to the broker: what is believed, what is not, and what silence does. */
 
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, test } from "node:test";
-import { decodeJwt } from "jose";
+import { decodeJwt, type JWK } from "jose";
 import { ConfigurationError, ExchangeError, UnreachableError } from "../../src/client/errors.js";
 import { Signer } from "../../src/client/signer.js";
 import { SnapshotError } from "../../src/guard/snapshot.js";
+import { snapshotFile } from "../../src/link/memory.js";
 import { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "../../src/link/link.js";
 import { call, DEFINITIONS, ISSUER, l1, l3, passes, refusalOf } from "../guard/fixture.js";
 import { FakeBroker } from "./broker.js";
@@ -41,6 +45,13 @@ async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
 test("it starts with a snapshot of the configured key, and calls pass", async () => {
   const { broker } = await linked();
   assert.ok(await passes(look(broker)));
+});
+
+test("the snapshot keys may be a JWKS or its keys", async () => {
+  const broker = await FakeBroker.create();
+  const { keys } = broker.settings().snapshotKeys as { keys: JWK[] };
+  open.push(await linkGuard(broker.settings({ snapshotKeys: keys })));
+  open.push(await linkGuard(broker.settings({ snapshotKeys: { keys } })));
 });
 
 test("it does not start with what is not the broker's word", async () => {
@@ -129,6 +140,41 @@ test("a stream that ends, lies, or says what nobody understands is opened anew",
   fourth.send("revocation", { kind: "moon" });
   await broker.nextStream();
   assert.equal(link.guard.installed?.version, 8);
+});
+
+test("a restarted guard takes nothing older than its predecessor had, and waits to hear what was revoked", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "deputize-memory-"));
+  const memory = snapshotFile(join(folder, "snapshot.json"));
+  const { broker } = await linked({ memory });
+  (await broker.nextStream()).send("snapshot", await broker.signed({ version: 7 }));
+  await until(async () => (await memory.load())?.startsWith('{"version":7,') === true);
+
+  const rolledBack = await linkGuard(broker.settings({ memory })).catch((error: unknown) => error);
+  assert.ok(rolledBack instanceof SnapshotError && rolledBack.problem === "older", String(rolledBack));
+  broker.document = { ...broker.document, version: 7 };
+  const restarted = await linkGuard(broker.settings({ memory }));
+  open.push(restarted);
+  assert.equal(restarted.guard.installed?.version, 7);
+  broker.fixture.pass(7_200);
+  const { now } = broker.fixture;
+  broker.document = { ...broker.document, version: 6, issued_at: now, expires_at: now + 1_800 };
+  const expired = await linkGuard(broker.settings({ memory })).catch((error: unknown) => error);
+  assert.ok(expired instanceof SnapshotError && expired.problem === "older", "the version outlives its snapshot");
+  await writeFile(join(folder, "snapshot.json"), '{"version":');
+  const unreadable = await linkGuard(broker.settings({ memory })).catch((error: unknown) => error);
+  assert.ok(unreadable instanceof ConfigurationError);
+  await rm(folder, { recursive: true });
+});
+
+test("a recalled snapshot lets nothing through before the broker was heard", async () => {
+  const { broker } = await linked();
+  const recalled = await broker.fixture.emptyGuard();
+  recalled.recall(1, await broker.fixture.snapshot());
+  broker.fixture.guard = recalled;
+  await broker.fixture.observe(DEFINITIONS);
+  assert.equal((await refusalOf(look(broker))).status, 503);
+  recalled.install(await broker.fixture.snapshot());
+  assert.ok(await passes(look(broker)));
 });
 
 test("tokens are redeemed at the broker, and an answer that does not come refuses", async () => {

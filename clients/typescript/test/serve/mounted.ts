@@ -24,6 +24,18 @@ export interface Answer {
 export const MOUNTS = ["web-standard", "Express", "Hono"] as const;
 export type Mount = (typeof MOUNTS)[number];
 
+/** A link that is a class of its own, as the real one is. */
+class FakeLink implements LinkedGuardLike {
+  constructor(
+    readonly guard: LinkedGuardLike["guard"],
+    private readonly events: GuardEvent[],
+  ) {}
+
+  report(event: GuardEvent): void {
+    this.events.push(event);
+  }
+}
+
 /** What runs when a call passes, and what it saw. */
 export class World {
   readonly ran: VerifiedCall[] = [];
@@ -41,7 +53,7 @@ export class World {
   }
 
   get link(): LinkedGuardLike {
-    return { guard: this.fixture.guard, report: (event) => void this.events.push(event) };
+    return new FakeLink(this.fixture.guard, this.events);
   }
 
   /** The server: low-level, so that it lists exactly what it is told. */

@@ -8,7 +8,7 @@ import express from "express";
 import { deputize } from "../../src/express.js";
 import { type McpHandler, protect, verifiedCall } from "../../src/server.js";
 import { Signer } from "../../src/client/signer.js";
-import { call, DEFINITIONS, Draft, Fixture, l0, l1, type Loose } from "../guard/fixture.js";
+import { call, DEFINITIONS, digestOf, Draft, Fixture, l0, l1, type Loose } from "../guard/fixture.js";
 import { type Answer, World } from "./mounted.js";
 
 const open: World[] = [];
@@ -45,7 +45,10 @@ test("a definition that changes while the server runs is noticed, and reported",
   const [first, ...others] = world.definitions;
   world.definitions = [{ ...first, description: "another" }, ...others];
   assert.equal((await send(await look(world.fixture))).status, 403);
-  assert.ok(world.events.some((event) => event.kind === "drifted" && event.tool === "lookup"));
+  assert.equal((await send(await look(world.fixture))).status, 403);
+  const drifts = world.events.filter((event) => event.kind === "drifted");
+  assert.deepEqual(drifts.map(({ tool }) => tool), ["lookup"], "once");
+  assert.equal((drifts[0]?.detail as Loose)["approved"], await digestOf("lookup"));
   world.definitions = [...DEFINITIONS];
   assert.equal((await send(await look(world.fixture))).status, 200);
 });

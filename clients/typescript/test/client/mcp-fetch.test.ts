@@ -1,0 +1,165 @@
+/** The `fetch` for MCP clients, against a server that says what a test wants. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { decodeJwt, exportJWK, generateKeyPair } from "jose";
+import { accessTokenHash } from "../../src/call/dpop.js";
+import { toolDigest } from "../../src/call/digest.js";
+import { createMcpFetch, DeputizeClient, DeputizeError, type FetchLike, type McpFetchSettings, ToolChangedError } from "../../src/index.js";
+
+const ISSUER = "https://deputize.example.com";
+const RESOURCE = "https://crm.example.com/mcp";
+const DEFINITION = { name: "refund", description: "Refunds.", inputSchema: { type: "object" } };
+
+interface Seen {
+  readonly url: string;
+  readonly init: RequestInit;
+  readonly token: string;
+  readonly proof: Record<string, unknown>;
+}
+
+/** An agent: its wrapped fetch, what the server saw, and what the broker was asked. */
+async function agent(
+  serve: (seen: Seen, nth: number) => Response | Promise<Response>,
+  settings: Partial<McpFetchSettings> = {},
+): Promise<{ fetch: FetchLike; seen: Seen[]; asked: Record<string, unknown>[] }> {
+  const { privateKey } = await generateKeyPair("ES256", { extractable: true });
+  const asked: Record<string, unknown>[] = [];
+  const broker: FetchLike = async (url, init) => {
+    if (String(url).includes("/.well-known/")) return Response.json({ issuer: ISSUER, token_endpoint: `${ISSUER}/token` });
+    const form = new URLSearchParams(String(init?.body));
+    const [detail = {}] = JSON.parse(form.get("authorization_details") ?? "[]") as Record<string, unknown>[];
+    asked.push({ resource: form.get("resource"), ...detail });
+    const { identifier, arguments: args } = detail;
+    return Response.json({
+      access_token: `token-${asked.length}`, token_type: "DPoP", expires_in: 60, scope: "x", transaction_id: "t", decision_id: "d",
+      authorization_details: [{
+        ...(identifier === undefined ? {} : { tool_digest: await toolDigest(DEFINITION) }),
+        ...(args === undefined ? {} : { call_digest: "d", max_uses: 1 }),
+      }],
+    });
+  };
+  const client = await DeputizeClient.create({ issuer: ISSUER, clientId: "p", privateKey: await exportJWK(privateKey), fetch: broker });
+  const seen: Seen[] = [];
+  const server: FetchLike = async (url, init = {}) => {
+    const headers = new Headers(init.headers);
+    const proof = headers.has("dpop") ? decodeJwt(headers.get("dpop") ?? "") : {};
+    seen.push({ url: String(url), init, token: headers.get("authorization") ?? "", proof });
+    return serve(seen.at(-1) ?? assert.fail(), seen.length);
+  };
+  return { fetch: createMcpFetch({ client, subjectToken: "user.jwt", fetch: server, ...settings }), seen, asked };
+}
+
+const post = (fetch: FetchLike, message: unknown, url = RESOURCE) =>
+  fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body: typeof message === "string" ? message : JSON.stringify(message) });
+const call = (args: unknown = {}, more: Record<string, unknown> = {}) =>
+  ({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "refund", arguments: args, ...more } });
+const list = { jsonrpc: "2.0", id: 2, method: "tools/list" };
+const challenge = (error: string, status = 401, nonce?: string) =>
+  new Response("{}", {
+    status,
+    headers: { "www-authenticate": `DPoP error="${error}"`, ...(nonce === undefined ? {} : { "dpop-nonce": nonce }) },
+  });
+
+test("each call has a token of its own, made out of its body, and a proof for it", async () => {
+  const { fetch, seen, asked } = await agent(() => new Response("{}"));
+  const steering = { inputResponses: { ok: true }, requestState: "s", _meta: { progressToken: 1 } };
+  await post(fetch, call({ amount: 1 }));
+  await post(fetch, call({ amount: 1 }, steering));
+  await post(fetch, list);
+  await post(fetch, { jsonrpc: "2.0", method: "notifications/initialized" });
+  await fetch(RESOURCE, { method: "GET" });
+  const base = { resource: RESOURCE, type: "mcp_tool_call", locations: [RESOURCE], actions: ["tools/call"], identifier: "refund" };
+  assert.deepEqual(asked, [
+    { ...base, arguments: { amount: 1 } },
+    { ...base, arguments: { amount: 1 }, inputResponses: { ok: true }, requestState: "s" },
+    { resource: RESOURCE },
+  ]);
+  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-1", "DPoP token-2", "DPoP token-3", "DPoP token-3", "DPoP token-3"]);
+  for (const { proof, token, init } of seen) {
+    assert.deepEqual([proof["htm"], proof["htu"]], [init.method, RESOURCE]);
+    assert.equal(proof["ath"], await accessTokenHash(token.slice(5)));
+  }
+  assert.equal(new Set(seen.map(({ proof }) => proof["jti"])).size, seen.length);
+});
+
+test("a nonce is answered once with the same token, and kept", async () => {
+  const { fetch, seen } = await agent((_, nth) => (nth === 1 ? challenge("use_dpop_nonce", 401, "n-1") : new Response("{}", { headers: { "dpop-nonce": "n-2" } })));
+  assert.equal((await post(fetch, call())).status, 200);
+  await post(fetch, list);
+  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-1", "DPoP token-1", "DPoP token-2"]);
+  assert.deepEqual(seen.map(({ proof }) => proof["nonce"]), [undefined, "n-1", "n-2"]);
+
+  const insisting = await agent((_, nth) => challenge("use_dpop_nonce", 401, `n-${nth}`));
+  assert.equal((await post(insisting.fetch, call())).status, 401);
+  assert.equal(insisting.seen.length, 2, "one retry");
+});
+
+test("a stale token that serves again is renewed once; one call's token is not", async () => {
+  const { fetch, seen } = await agent((_, nth) => (nth === 1 ? challenge("invalid_token") : new Response("{}")));
+  assert.equal((await post(fetch, list)).status, 200);
+  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-1", "DPoP token-2"]);
+  const refusing = await agent(() => challenge("invalid_token"));
+  assert.equal((await post(refusing.fetch, list)).status, 401);
+  assert.equal(refusing.seen.length, 2);
+  const once = await agent(() => challenge("invalid_token"));
+  assert.equal((await post(once.fetch, call())).status, 401);
+  assert.equal(once.seen.length, 1);
+});
+
+test("where one tool's token is too loose, the call gets one of its own", async () => {
+  const { fetch, asked } = await agent((_, nth) => (nth === 1 ? challenge("insufficient_scope", 403) : new Response("{}")), { level: () => "L1" });
+  assert.equal((await post(fetch, call({ a: 1 }))).status, 200);
+  assert.deepEqual(asked.map((each) => each["arguments"]), [undefined, { a: 1 }]);
+  const refusing = await agent(() => challenge("insufficient_scope", 403));
+  assert.equal((await post(refusing.fetch, call())).status, 403);
+  assert.equal(refusing.seen.length, 1, "there is nothing tighter");
+});
+
+test("a token goes to its server alone, and no redirect carries a proof elsewhere", async () => {
+  const { fetch, seen, asked } = await agent(() => new Response("{}"), { resource: RESOURCE });
+  await post(fetch, call(), "https://evil.example.com/mcp");
+  assert.deepEqual([seen[0]?.token, asked.length], ["", 0]);
+  await post(fetch, call());
+  assert.equal(seen[1]?.init.redirect, "error");
+  await fetch(RESOURCE, { method: "POST", body: JSON.stringify(list), redirect: "follow" });
+  assert.equal(seen[2]?.init.redirect, "error");
+  await fetch(RESOURCE, { method: "POST", body: JSON.stringify(list), redirect: "manual" });
+  assert.equal(seen[3]?.init.redirect, "manual");
+  await assert.rejects(post((await agent(() => new Response())).fetch, call(), "http://crm.example.com/mcp"), DeputizeError);
+});
+
+test("what the server would refuse as ambiguous is not sent", async () => {
+  const { fetch, seen } = await agent(() => new Response("{}"));
+  const one = JSON.stringify(call({ amount: 1 }));
+  for (const body of [
+    one.replace("1}}}", "9007199254740993}}}"), one.replace('"id"', '"id":1,"id"'), `[${one}]`, `${one}x`, one.replace('"name":"refund",', ""),
+  ]) {
+    await assert.rejects(post(fetch, body), DeputizeError, body);
+  }
+  assert.equal(seen.length, 0);
+});
+
+const STREAMED = (text: string) => new Response(`event: message\ndata: ${text}\n\n`, { headers: { "content-type": "text/event-stream; charset=utf-8" } });
+for (const [how, answer] of [["JSON", (text: string) => new Response(text, { headers: { "content-type": "application/json" } })], ["a stream", STREAMED]] as const) {
+  test(`a tool that is listed (${how}) as something else than was approved is not called`, async () => {
+    const listing = (tools: unknown[]) => JSON.stringify({ jsonrpc: "2.0", id: 2, result: { tools } });
+    let tools: unknown[] = [{ ...DEFINITION, description: "Refunds!" }];
+    const { fetch, seen } = await agent(({ init }) => (String(init.body).includes("tools/list") ? answer(listing(tools)) : new Response("{}")));
+    const text = await (await post(fetch, list)).text();
+    assert.ok(text.includes("Refunds!"), "it is passed on as it came");
+    await assert.rejects(post(fetch, call()), ToolChangedError);
+    assert.equal(seen.length, 1);
+    tools = [DEFINITION, DEFINITION];
+    await (await post(fetch, list)).text();
+    await assert.rejects(post(fetch, call()), ToolChangedError, "a name that stands twice");
+    tools = [DEFINITION];
+    await (await post(fetch, list)).text();
+    assert.equal((await post(fetch, call())).status, 200);
+  });
+
+  test(`a listing (${how}) that two readers could read differently is not shown`, async () => {
+    const { fetch } = await agent(() => answer('{"result":{"tools":[]},"result":{"tools":[]}}'));
+    await assert.rejects(post(fetch, list).then((response) => response.text()));
+  });
+}
