@@ -85,12 +85,8 @@ export class Guard {
 
   /** Takes a snapshot into use. One that is older than the present one, or of another server, is refused. */
   install(snapshot: Snapshot): void {
-    this.checkInstallable(snapshot);
-    const uptimeMs = this.clock.uptimeMs();
-    if (snapshot.version === this.snapshot?.version) this.revocations.hear(uptimeMs);
-    else this.revocations.replaceStanding(snapshot.revocations, uptimeMs);
-    this.snapshot = snapshot;
-    this.highest = snapshot.version;
+    this.take(snapshot);
+    this.hearRevocations();
   }
 
   /**
@@ -99,23 +95,26 @@ export class Guard {
    */
   recall(highest: number, snapshot?: Snapshot): void {
     this.highest = Math.max(this.highest, highest);
-    if (snapshot === undefined) return;
-    this.checkInstallable(snapshot);
-    this.revocations.recall(snapshot.revocations, this.clock.uptimeMs());
-    this.snapshot = snapshot;
+    if (snapshot !== undefined) this.take(snapshot);
   }
 
-  private checkInstallable(snapshot: Snapshot): void {
+  private take(snapshot: Snapshot): void {
     if (snapshot.issuer !== this.config.issuer) throw new SnapshotError("other", "of another broker");
     if (snapshot.resource !== this.config.resource) throw new SnapshotError("other", "of another server");
     if (snapshot.version < this.highest) {
       throw new SnapshotError("older", `version ${snapshot.version} is below ${this.highest}`);
     }
+    if (snapshot.version !== this.snapshot?.version) this.revocations.liftStanding();
+    // One of the same version may have been made before a revocation of which we have heard, or after.
+    for (const revocation of snapshot.revocations) this.revocations.add(revocation, this.clock.uptimeMs());
+    this.snapshot = snapshot;
+    this.highest = snapshot.version;
   }
 
   /** A revocation that the broker pushed. */
   revoke(revocation: Revocation): void {
     this.revocations.add(revocation, this.clock.uptimeMs());
+    this.hearRevocations();
   }
 
   /** The broker is there and has nothing new about revocations. Without this word calls stop after a while. */

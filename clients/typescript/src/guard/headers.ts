@@ -65,9 +65,23 @@ export function checkAgreement(fields: Fields, message: Message): void {
 /** `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused. */
 export function checkMirroredParams(fields: Fields, inputSchema: Json | undefined, args: JsonObject): void {
   for (const [suffix, value] of fields.beginningWith("mcp-param-")) {
-    const argument = mirrored(inputSchema, args, suffix);
-    const isScalar = ["string", "number", "boolean"].includes(typeof argument);
-    if (!isScalar || decodeValue(value) !== String(argument)) throw new Reason("header_mismatch", "mcp-param");
+    const said = decodeValue(value);
+    if (said === undefined || !says(said, mirrored(inputSchema, args, suffix))) {
+      throw new Reason("header_mismatch", "mcp-param");
+    }
+  }
+}
+
+function says(said: string, argument: Json | undefined): boolean {
+  switch (typeof argument) {
+    case "string":
+    case "boolean":
+      return said === String(argument);
+    case "number":
+      // Numbers are compared as numbers: 42.0 is 42.
+      return NUMBER.test(said) && Object.is(Number(said), argument);
+    default:
+      return false;
   }
 }
 
@@ -79,23 +93,32 @@ function mirrored(schema: Json | undefined, value: Json, header: string): Json |
     const inner = value[name];
     if (inner === undefined || !isObject(property)) continue;
     const named = property["x-mcp-header"];
-    if (typeof named === "string" && named.toLowerCase() === header) return inner;
+    if (typeof named === "string" && TOKEN.test(named) && named.toLowerCase() === header) return inner;
     const deeper = mirrored(property, inner, header);
     if (deeper !== undefined) return deeper;
   }
   return undefined;
 }
 
-/** A value that no plain field can carry stands as `=?base64?…?=` (MCP 2026-07-28, streamable HTTP). */
+/**
+ * A value that no plain field can carry stands as `=?base64?…?=` (MCP 2026-07-28, value encoding). `undefined` where the
+ * encoding is broken.
+ */
 function decodeValue(value: string): string | undefined {
-  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(value)?.[1];
-  if (encoded === undefined) return value;
+  if (value.length < ENCODED.length || !value.startsWith("=?base64?") || !value.endsWith("?=")) return value;
+  const encoded = value.slice("=?base64?".length, -"?=".length);
   try {
     const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+    // One text has one encoding.
+    if (btoa(String.fromCharCode(...bytes)) !== encoded) return undefined;
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return undefined;
   }
 }
 
+const ENCODED = "=?base64??=";
+const NUMBER = /^-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/;
+/** RFC 9110 §5.6.2. */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const UTF8_PARAMETERS = ["", "charset=utf-8", 'charset="utf-8"'];

@@ -2,7 +2,7 @@
 
 import { callDigest } from "../call/digest.js";
 import {
-  checkValue, isObject, type Json, JsonError, type JsonObject, MAX_DEPTH, parseValue, wholeNumberAt,
+  checkValue, isObject, type Json, JsonError, type JsonObject, MAX_DEPTH, objectAt, parseValue, wholeNumberAt,
 } from "../call/json.js";
 import { Reason } from "./reason.js";
 
@@ -50,9 +50,25 @@ export function readMessage(body: Uint8Array): Message {
   if (isNotification !== method.startsWith("notifications/")) {
     throw new Reason("message", "notifications, and they alone, have no id");
   }
-  if (method === "tools/call") return { method, call: readCall(params), whole };
-  if (!isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
-  return { method, call: undefined, whole };
+  const call = method === "tools/call" ? readCall(params) : undefined;
+  if (call === undefined && !isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
+  return { method, call, whole: withdrawSampling(whole) };
+}
+
+/**
+ * A guard lets no server borrow the client's model, so the server is not told that it could: `sampling` is taken out of
+ * the capabilities, which stand in `params` of `initialize` or, since 2026-07-28, in `_meta` of every request.
+ */
+function withdrawSampling(whole: JsonObject): JsonObject {
+  const params = objectAt(whole, "params");
+  const stated = params === undefined ? undefined : objectAt(params, "capabilities");
+  const meta = params === undefined ? undefined : objectAt(params, "_meta");
+  const inMeta = meta === undefined ? undefined : objectAt(meta, CLIENT_CAPABILITIES);
+  for (const capabilities of [stated, inMeta]) {
+    // It was read here, and nobody else has it yet.
+    if (capabilities !== undefined) delete (capabilities as Record<string, Json>)["sampling"];
+  }
+  return whole;
 }
 
 /** Digest of a call. */
@@ -92,5 +108,7 @@ function strictly<T>(read: () => T): T {
   }
 }
 
+/** Where a client says in each request what it can do (MCP 2026-07-28). */
+const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
 /** The message and its `params` stand around the arguments. */
 const ENVELOPE_LEVELS = 2;

@@ -51,6 +51,7 @@ export class Revocations {
     this.heardMs = uptimeMs;
   }
 
+  /** Something more is revoked. */
   add(revocation: Revocation, uptimeMs: number): void {
     if (this.standing.size + this.passing.size >= MAX_REVOCATIONS) {
       for (const [key, sinceMs] of this.passing) if (uptimeMs - sinceMs >= PASSING_MS) this.passing.delete(key);
@@ -59,21 +60,12 @@ export class Revocations {
     else if (revocation.kind === "token" || revocation.kind === "transaction") {
       this.passing.set(keyOf(revocation), uptimeMs);
     } else this.standing.add(keyOf(revocation));
-    this.hear(uptimeMs);
   }
 
-  /** A newer snapshot replaces what stands. */
-  replaceStanding(revocations: readonly Revocation[], uptimeMs: number): void {
+  /** A newer snapshot names everything that still stands. */
+  liftStanding(): void {
     this.standing.clear();
     this.overflowed = false;
-    for (const revocation of revocations) this.add(revocation, uptimeMs);
-    this.hear(uptimeMs);
-  }
-
-  /** What was known before a restart. It says nothing of what was revoked since: the broker is still to be heard. */
-  recall(revocations: readonly Revocation[], uptimeMs: number): void {
-    this.replaceStanding(revocations, uptimeMs);
-    this.heardMs = undefined;
   }
 
   /** Throws where a token is no longer good, or where nobody can say. */

@@ -82,6 +82,20 @@ test("a notification smuggles no call", async () => {
   assert.equal((await refusalOf(f.withGrant(await l1("lookup"), notification))).error, "insufficient_scope");
 });
 
+test("a server is not told that it could borrow the client's model", async () => {
+  const f = await Fixture.create();
+  const capabilities = { sampling: {}, elicitation: {} };
+  const _meta = { "io.modelcontextprotocol/clientCapabilities": capabilities };
+  const initialize = { jsonrpc: "2.0", id: 1, method: "initialize", params: { capabilities } };
+  for (const verified of [
+    await f.withGrant(l0(), initialize),
+    await f.withGrant(await l1("lookup"), { ...call("lookup", {}), params: { name: "lookup", _meta } }),
+  ]) {
+    assert.match(verified.rebuiltBody(), /elicitation/);
+    assert.doesNotMatch(verified.rebuiltBody(), /sampling/);
+  }
+});
+
 test("unknown methods have no token", async () => {
   const f = await Fixture.create();
   for (const method of [
@@ -127,12 +141,23 @@ test("headers say what the body says", async () => {
     [["Mcp-Name", ""]],
     [["Mcp-Name", `=?base64?${btoa("refund")}?=`]],
     [["Mcp-Name", "=?base64?/w==?="]],
+    [["Mcp-Name", "=?base64?bG9va3Vw"], ["Mcp-Name", "?="]],
+    [["Mcp-Name", "=?base64?bG9va3Vx?="]],
+    [["Mcp-Name", "=?base64?bG9va3Vw=?="]],
     [["Mcp-Name", "lookup"], ["mcp-name", "lookup"]],
     [["Mcp-Param-Payment", "q"]],
     [["Mcp-Param-Payment", "p"], ["mcp-param-payment", "p"]],
     [["Mcp-Param-Other", "p"]],
   ] as [string, string][][]) {
     assert.equal(await send(wrong), 400, JSON.stringify(wrong));
+  }
+  const amount = async (value: string) => {
+    const token = await f.sign(f.claims(await l1("lookup")));
+    const draft = await f.request(token, JSON.stringify(call("lookup", { amount_cents: 0 })).replace(":0", ":42.0"));
+    return passes(f.send(draft.header("Mcp-Param-Amount", value)));
+  };
+  for (const [value, equal] of [["42", true], ["42.0", true], ["4.2e1", true], ["42.1", false], ["", false], ["0x2a", false], [" 42", false]] as const) {
+    assert.equal(await amount(value), equal, value);
   }
   const named = (await f.request(await f.sign(f.claims(l0())), LIST)).header("Mcp-Name", "lookup");
   assert.ok(!(await passes(f.send(named))));

@@ -224,7 +224,7 @@ export async function verifiedCall(verified: Promise<Verified>): Promise<Verifie
 
 const PROPERTIES = {
   payment_id: { type: "string", "x-mcp-header": "Payment" },
-  amount_cents: { type: "number" },
+  amount_cents: { type: "number", "x-mcp-header": "Amount" },
   note: { type: "string" },
   lines: { type: "array", items: { type: "object", properties: { sku: {}, n: {} } } },
 };

@@ -69,6 +69,9 @@ test("a newer snapshot lifts a kill switch and keeps revoked tokens", async () =
   f.guard.revoke({ kind: "token", jti: claims["jti"] as string });
   f.guard.install(await f.snapshot());
   assert.ok(!(await passes(look(f))), "the same version knows nothing of the switch");
+  const g = await Fixture.create();
+  g.guard.install(await g.snapshot({ revocations: [{ kind: "tool", name: "lookup" }] }));
+  assert.ok(!(await passes(look(g))), "the same version, made after a revocation, knows of it");
   f.guard.install(await f.snapshot({ version: 2 }));
   assert.ok(await passes(look(f)));
   assert.equal((await f.refused(await f.request(await f.sign(claims), call("lookup", {})))).status, 401);
