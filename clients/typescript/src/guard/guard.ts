@@ -8,6 +8,7 @@ import { isAtLeast } from "../call/level.js";
 import { SchemaError } from "../call/schema.js";
 import { wellKnown } from "../client/metadata.js";
 import { type Clock, secondsOf, systemClock } from "../clock.js";
+import { ClockWatch } from "./clocks.js";
 import { type GuardConfig, type GuardSettings, resolveGuardSettings } from "./config.js";
 import { checkAgreement, checkMediaType, checkMirroredParams, Fields, type IncomingCall } from "./headers.js";
 import { type Call, digestOf, isSteered, type Message, readMessage } from "./message.js";
@@ -55,6 +56,7 @@ export interface ObservedTools {
 export class Guard {
   private readonly revocations = new Revocations();
   private readonly uses: Uses;
+  private readonly clocks = new ClockWatch();
   private readonly startedSeconds: number;
   private snapshot: Snapshot | undefined;
   /** The highest version taken, by this process or an earlier one. */
@@ -182,13 +184,16 @@ export class Guard {
     const { method, clientCertificate } = incoming;
     const fields = new Fields(incoming.headers);
     const message = this.read(incoming, fields);
+    // While they disagree, no time in a token means what it says.
+    const [nowMs, uptimeMs] = [this.clock.nowMs(), this.clock.uptimeMs()];
+    if (!this.clocks.agree(nowMs, uptimeMs)) throw new Reason("unavailable", "the clocks disagree");
     const snapshot = this.current();
     const asked = message.call;
     if (asked !== undefined) {
       const inputSchema = snapshot.tools.get(asked.name)?.definition["inputSchema"];
       checkMirroredParams(fields, inputSchema, asked.arguments);
     }
-    const [nowSeconds, uptimeMs] = [secondsOf(this.clock), this.clock.uptimeMs()];
+    const nowSeconds = Math.floor(nowMs / 1000);
     const sender = { method, fields, clientCertificate, nowSeconds, uptimeMs };
     const { token, claims } = await verifyPossession(sender, this.config, snapshot.keys, this.proofs);
     if (claims.tenant !== snapshot.tenant) throw new Reason("token", "of another tenant");

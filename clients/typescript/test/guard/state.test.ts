@@ -188,3 +188,20 @@ test("nobody but a guard verifies", async () => {
   const { constructor } = await look(f);
   assert.throws(() => Reflect.construct(constructor as new () => unknown, [Symbol("made by the guard"), {}, {}]));
 });
+
+test("a jump of the clock stops calls until it is back, slow drift does not", async () => {
+  const f = await Fixture.create();
+  assert.ok(await passes(look(f)));
+  for (const jump of [-3, 3]) {
+    f.now += jump;
+    assert.equal((await refusalOf(look(f))).status, 503);
+    f.now -= jump;
+    assert.ok(await passes(look(f)));
+  }
+  const { ClockWatch } = await import("../../src/guard/clocks.js");
+  const watch = new ClockWatch();
+  for (let second = 0; second < 100_000; second += 1) assert.ok(watch.agree(second * 1000.5, second * 1000), "half a millisecond a second");
+  assert.ok(!watch.agree(100_000 * 1000.5 + 3_000, 100_000_000));
+  const fast = new ClockWatch();
+  assert.ok(fast.agree(0, 0) && !fast.agree(20_000, 10_000), "it is no drift");
+});
