@@ -22,6 +22,7 @@ use url::Url;
 
 use crate::{
     backends::{
+        approvals_seen,
         embedded::EmbeddedRevocations,
         fetch::{Fetcher, Reach},
         jwe::{DecryptionKeyFile, JweKeys},
@@ -178,6 +179,7 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
     let (registry, policies) = resolved.load_rules().map_err(|errors| {
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
+    approvals_seen::admit(&resolved.data_dir, registry.seals()).map_err(cannot)?;
     Ok(Rules {
         clients: Clients::new(resolved.clients.clone()),
         providers: providers(resolved, provider_keys)?,

@@ -330,7 +330,8 @@ impl World {
             "admin": { "address": self.observation.authority },
             "audit": { "anchor": "anchor.json" },
             "identity_providers": issuers,
-            "registry": "registry",
+            // Its servers are the tests' own; signed approvals have a suite of their own.
+            "registry": { "folder": "registry", "unsigned_approvals": "allow" },
             "policies": "policies",
             "jwe_key_files": self.decryption_key.iter().map(|_| "decryption.json").collect::<Vec<_>>(),
             // Each denial is to have its own record, so that records can be counted against answers.
@@ -381,6 +382,8 @@ pub const CRM: &str = "https://crm.acme.test/mcp";
 pub const LEDGER: &str = "https://ledger.acme.test/mcp";
 /// A disabled server.
 pub const ARCHIVE: &str = "https://archive.acme.test/mcp";
+/// A server that was imported and that nobody has approved.
+pub const PROPOSED: &str = "https://proposed.acme.test/mcp";
 /// A server of another tenant.
 pub const GLOBEX: &str = "https://crm.globex.test/mcp";
 

@@ -1,5 +1,6 @@
 //! What stands behind the traits of the core. Only `assemble` names these.
 
+pub mod approvals_seen;
 pub mod embedded;
 pub mod fetch;
 pub mod jwe;

@@ -1,27 +1,17 @@
 //! `deputize client`: makes the credentials of an OAuth client of the broker.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use deputize_call::{
-    digest::sha256,
-    keys::KeySet,
-    sign::{SigningAlgorithm, SigningKey},
-};
+use deputize_call::digest::sha256;
 use deputize_issuer::clock;
 use serde::Serialize;
-use std::{
-    fmt::Write as _,
-    fs::OpenOptions,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::PathBuf};
 use zeroize::Zeroizing;
 
 use super::{
     exit::{CommandError, CommandResult, Exit},
+    key_pair::KeyPair,
     output::Output,
 };
-use crate::backends::key_files::write_new;
 
 /// Makes credentials of clients: agent platforms, agents, guards of MCP servers.
 #[derive(Debug, clap::Args)]
@@ -95,37 +85,17 @@ fn check_id(id: &str) -> Result<(), CommandError> {
 }
 
 fn with_key(args: &Add) -> Result<Added, CommandError> {
-    let name = file_name(&args.id);
-    let private_file = args.folder.join(format!("{name}.private.jwk.json"));
-    let public_file = args.folder.join(format!("{name}.jwks.json"));
-    // Looked at before anything is made: no private key without its public half. The writing itself is exclusive.
-    if let Some(taken) =
-        [&private_file, &public_file].into_iter().find(|file| file.symlink_metadata().is_ok())
-    {
-        return Err(CommandError::failure(
-            format!("{} is there already", taken.display()),
-            "nothing is overwritten: choose another --folder, or move it away if the client has a new key anyway",
-        ));
-    }
-    let cannot = |error: &dyn std::fmt::Display| {
-        CommandError::failure(error, "make the folder writable, or give another --folder")
-    };
-    std::fs::create_dir_all(&args.folder).map_err(|error| cannot(&error))?;
-    let key = SigningKey::generate(SigningAlgorithm::ES256).map_err(|error| cannot(&error))?;
-    let private = key.to_private_jwk().map_err(|error| cannot(&error))?;
-    let public = KeySet::new(vec![key.public().clone()]).to_jwks();
-    write_new(&private_file, private.as_bytes()).map_err(|error| cannot(&error))?;
-    write_public(&public_file, &format!("{public:#}\n")).map_err(|error| cannot(&error))?;
+    let pair = KeyPair::write(&args.folder, &args.id)?;
     // The configuration may stand in another folder than this command.
-    let jwks_file = public_file.canonicalize().map_err(|error| cannot(&error))?.display().to_string();
+    let jwks_file = pair.public_file.canonicalize().unwrap_or_else(|_| pair.public_file.clone());
     Ok(Added {
         client_id: args.id.clone(),
-        private_key_file: Some(private_file),
-        kid: Some(key.kid().to_owned()),
+        kid: Some(pair.kid),
         secret: None,
         secret_sha256: None,
-        configuration: configuration(args, "jwks_file", &jwks_file),
-        jwks_file: Some(public_file),
+        configuration: configuration(args, "jwks_file", &jwks_file.display().to_string()),
+        private_key_file: Some(pair.private_file),
+        jwks_file: Some(pair.public_file),
     })
 }
 
@@ -173,18 +143,4 @@ impl Added {
         text.push_str("\nthen `deputize lint`, and send the broker SIGHUP\n");
         text
     }
-}
-
-/// Ids may be SPIFFE IDs; file names may not.
-fn file_name(id: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let name: String = id.chars().map(plain).take(100).collect();
-    // A leading dot would hide the file; and of two ids that look alike here, the second finds its file taken.
-    name.trim_start_matches('.').to_owned()
-}
-
-fn write_public(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }

@@ -14,6 +14,7 @@ mod exit;
 pub mod explain;
 pub mod guard;
 mod input;
+mod key_pair;
 pub mod keys;
 mod keysource;
 pub mod lint;
@@ -21,6 +22,7 @@ mod moment;
 mod output;
 mod progress;
 mod ready;
+pub mod registry;
 pub mod serve;
 pub mod token;
 
@@ -73,6 +75,7 @@ enum Command {
     Token(token::Args),
     Client(client::Args),
     Keys(keys::Args),
+    Registry(registry::Args),
     Completions(completions::Args),
 }
 
@@ -106,6 +109,7 @@ impl Command {
             Self::Token(args) => token::run(args, output).await,
             Self::Client(args) => client::run(args, output).await,
             Self::Keys(args) => keys::run(args, output).await,
+            Self::Registry(args) => registry::run(args, output).await,
             Self::Completions(args) => completions::run(args, output).await,
         }
     }

@@ -49,6 +49,21 @@ impl Output {
         }
     }
 
+    /// As [`Self::show`], for text that has colours: whatever in it is not ours must be [`clean`] already.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn show_painted<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CommandError> {
+        match self.format {
+            Format::Table => write_out(&text()),
+            Format::Json | Format::Yaml => self.show(value, String::new),
+        }
+    }
+
     /// Prints one of many records; ends the process, well, where nobody reads any more.
     ///
     /// # Errors

@@ -2,4 +2,5 @@
 
 pub mod raw;
 pub mod read;
+pub mod registry;
 pub mod resolved;

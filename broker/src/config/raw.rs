@@ -26,8 +26,8 @@ pub struct Config {
     /// OAuth clients: agent platforms, agents, guards of MCP servers.
     #[serde(default)]
     pub clients: Vec<Client>,
-    /// Folder of registry files, one server each (`*.yaml`, `*.yml`, `*.json`).
-    pub registry: PathBuf,
+    /// The registry of MCP servers.
+    pub registry: Registry,
     /// Folder of policies (`*.cedar`).
     pub policies: PathBuf,
     /// Whether clients may authenticate with a bootstrap secret. Off by default: keys are better.
@@ -39,6 +39,31 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// The registry of MCP servers, and whose approvals count.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Folder of records, one server each (`*.yaml`, `*.yml`, `*.json`), with their approvals in `approvals`.
+    pub folder: PathBuf,
+    /// Files with the public keys (JWKS) of those who may approve; `deputize registry key new` makes them.
+    #[serde(default)]
+    pub approval_keys: Vec<PathBuf>,
+    /// Whether records count as approved without a signature: then whoever can write these files approves.
+    #[serde(default)]
+    pub unsigned_approvals: UnsignedApprovals,
+}
+
+/// What becomes of a record that nobody signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnsignedApprovals {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It counts as approved unless it says `approved: false`.
+    Allow,
 }
 
 /// A listener.

@@ -136,7 +136,7 @@ mod tests {
     fn the_environment_goes_on_top_and_must_name_a_member() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deputize.yaml");
-        let text = "issuer: https://a.example\ndata_dir: d\nlisten: { address: '127.0.0.1:1' }\nregistry: r\npolicies: p\n";
+        let text = "issuer: https://a.example\ndata_dir: d\nlisten: { address: '127.0.0.1:1' }\nregistry: { folder: r }\npolicies: p\n";
         std::fs::write(&path, text).unwrap();
         let variable = |name: &str, value: &str| std::iter::once((name.to_owned(), value.to_owned()));
         let config = read_config(&path, variable("DEPUTIZE__LISTEN__ADDRESS", "127.0.0.1:9")).unwrap();

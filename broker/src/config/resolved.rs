@@ -6,7 +6,7 @@ use deputize_issuer::{
     client::{Client, PresentedActor, Reach},
     policy::{PolicyEngine, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
-    registry::{Registry, ServerRecord},
+    registry::Registry,
 };
 use std::{
     collections::HashSet,
@@ -19,6 +19,7 @@ use url::Url;
 use super::{
     raw,
     read::{self, ConfigError},
+    registry::RegistryFolder,
 };
 
 /// The checked configuration of a broker.
@@ -48,7 +49,8 @@ pub struct Resolved {
     pub jwe_key_files: Vec<PathBuf>,
     /// Bounds.
     pub limits: Limits,
-    registry: PathBuf,
+    /// The registry.
+    pub registry: RegistryFolder,
     policies: PathBuf,
 }
 
@@ -118,7 +120,7 @@ impl Resolved {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load_rules(&self) -> Result<(Registry, PolicyEngine), Vec<ConfigError>> {
-        let registry = load_registry(&self.registry);
+        let registry = self.registry.load();
         let policies = load_policies(&self.policies);
         match (registry, policies) {
             (Ok(registry), Ok(policies)) => Ok((registry, policies)),
@@ -138,23 +140,6 @@ fn same_place(one: &str, other: &str) -> bool {
         Some((url.host_str()?.trim_end_matches('.').to_owned(), url.port_or_known_default(), path))
     };
     place(one).is_some_and(|one| place(other) == Some(one))
-}
-
-fn load_registry(folder: &Path) -> Result<Registry, Vec<ConfigError>> {
-    let files = read::files_of(folder, &["yaml", "yml", "json"]).map_err(|error| vec![error])?;
-    let (mut records, mut errors) = (Vec::new(), Vec::new());
-    for file in &files {
-        match read::read_yaml::<ServerRecord>(file) {
-            Ok(record) => records.push(record),
-            Err(error) => errors.push(error),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    Registry::build(records).map_err(|errors| {
-        errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect()
-    })
 }
 
 /// Reads the policies of a folder.
@@ -219,6 +204,9 @@ impl Check<'_> {
         }
         let providers = raw.identity_providers.iter().map(|provider| self.provider(provider)).collect();
         let clients = self.clients(&raw);
+        let registry = RegistryFolder::resolve(&raw.registry, self.path, self.mode)
+            .map_err(|errors| self.errors.extend(errors))
+            .ok()?;
         Some(Resolved {
             issuer: raw.issuer,
             listen: Listen {
@@ -242,7 +230,7 @@ impl Check<'_> {
             clients,
             jwe_key_files: raw.jwe_key_files.iter().map(|file| self.folder.join(file)).collect(),
             limits: self.limits(&raw.limits),
-            registry: self.folder.join(raw.registry),
+            registry,
             policies: self.folder.join(raw.policies),
         })
     }

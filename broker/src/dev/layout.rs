@@ -80,7 +80,7 @@ impl Layout<'_> {
                 "allow_private_addresses": true,
             }],
             "clients": self.clients(),
-            "registry": "registry",
+            "registry": { "folder": "registry" },
             "policies": "policies",
         })
     }

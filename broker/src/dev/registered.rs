@@ -14,6 +14,8 @@ pub(crate) fn read(files: &[PathBuf], own: &[&ServerRecord]) -> Result<Vec<Serve
         let mut record: ServerRecord =
             read::read_yaml(file).map_err(|error| CannotStart(error.to_string()))?;
         TENANT.clone_into(&mut record.tenant);
+        // On the developer's own machine a record that was just imported is approved as it stands.
+        record.approved = true;
         record.client_id.get_or_insert_with(|| format!("{}-guard", record.id));
         all.push(record);
         // One after the other, so that what is wrong is known to be wrong with this one.
@@ -42,6 +44,7 @@ mod tests {
         let own = ExampleServer::mailer(resource, "x").unwrap();
         let mut record = serde_json::to_value(own.record()).unwrap();
         (record["id"], record["tenant"], record["client_id"]) = (json!(id), json!("acme"), Value::Null);
+        record["approved"] = json!(false);
         record
     }
 

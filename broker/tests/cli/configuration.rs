@@ -24,7 +24,8 @@ fn changed(from: &str, to: &str) -> (TempDir, String) {
     assert!(text.contains(from), "{from}");
     let absolute = |text: String, name: &str| text.replace(name, &format!("{}/{name}", example.display()));
     let text = absolute(absolute(text.replace(from, to), "clients/support-platform"), "clients/crm-guard");
-    let text = text.replace("registry: registry", &format!("registry: {}/registry", example.display()));
+    let text = absolute(text, "approvers/platform");
+    let text = text.replace("folder: registry", &format!("folder: {}/registry", example.display()));
     let text = text.replace("../../broker/policies", &format!("{}/../../broker/policies", example.display()));
     let path = folder.path().join("deputize.yaml");
     std::fs::write(&path, text).unwrap();
@@ -52,6 +53,15 @@ fn the_committed_schema_is_that_of_this_program() {
 }
 
 #[test]
+fn the_committed_schema_of_records_is_that_of_this_program() {
+    let committed = std::fs::read_to_string(deploy().join("registry.schema.json")).unwrap();
+    let now = run(&["registry", "schema"]).expect(0).stdout;
+    assert!(committed == now, "renew it: deputize registry schema > deploy/registry.schema.json");
+    let record = std::fs::read_to_string(deploy().join("example/registry/crm.yaml")).unwrap();
+    assert!(record.starts_with("# yaml-language-server: $schema=../../registry.schema.json\n"));
+}
+
+#[test]
 fn problems_are_all_named_with_what_to_do() {
     for (from, to, parts) in [
         (
@@ -69,7 +79,19 @@ fn problems_are_all_named_with_what_to_do() {
         ("anchor: anchor/checkpoint", "reserve_mib: 64", &["audit.anchor", "allow_no_anchor: true"]),
         ("id: crm-guard", "id: user:crm", &["does not begin with user:"]),
         ("clients/crm-guard.jwks.json", "gone.jwks.json", &["gone.jwks.json"]),
-        ("registry: registry", "registry: elsewhere", &["elsewhere"]),
+        ("folder: registry", "folder: elsewhere", &["elsewhere"]),
+        ("approvers/platform.jwks.json", "gone.jwks.json", &["gone.jwks.json"]),
+        (
+            "approval_keys: [approvers/platform.jwks.json]",
+            "approval_keys: []",
+            &["registry.approval_keys", "key new"],
+        ),
+        ("approval_keys: [", "unsigned_approvals: allow\n  approval_keys: [", &["not both"]),
+        (
+            "approvers/platform.jwks.json",
+            "clients/crm-guard.jwks.json",
+            &["not among registry.approval_keys"],
+        ),
     ] {
         let (_folder, config) = changed(from, to);
         let ran = lint(&config).expect(5);
@@ -78,6 +100,9 @@ fn problems_are_all_named_with_what_to_do() {
         }
     }
     lint("/nowhere/deputize.yaml").expect(5);
+    let unsigned = "unsigned_approvals: allow";
+    let (_folder, accepted) = changed("approval_keys: [approvers/platform.jwks.json]", unsigned);
+    assert!(lint(&accepted).stdout.contains("whoever can write"), "accepted, with a warning");
     let (_folder, accepted) = changed("anchor: anchor/checkpoint", "allow_no_anchor: true");
     assert!(lint(&accepted).stdout.contains("rollback"), "accepted, with a warning");
 }

@@ -1,6 +1,6 @@
 //! The servers of the registry, and their tools.
 
-use super::{ARCHIVE, CRM, GLOBEX, LEDGER};
+use super::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED};
 use deputize_call::digest::tool_digest;
 use serde_json::{Value, json};
 
@@ -51,6 +51,12 @@ pub(super) fn servers() -> Vec<Value> {
             ARCHIVE,
             "acme",
             json!({ "enabled": false, "tools": [tool("look", "read", "low", json!({ "name": text }), json!({}))] }),
+        ),
+        server(
+            "proposed",
+            PROPOSED,
+            "acme",
+            json!({ "approved": false, "tools": [tool("look", "read", "low", json!({ "name": text }), json!({}))] }),
         ),
         server(
             "globex-crm",

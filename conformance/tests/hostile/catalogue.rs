@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 /// `hostile.toml` with `expected_failures.toml`.
 pub(crate) struct Catalogue {
     pub(crate) cases: Vec<Listed>,
+    /// Cases that need more than a request to this broker: other suites try them.
+    elsewhere: Vec<Listed>,
     expected_failures: Vec<ExpectedFailure>,
 }
 
@@ -35,6 +37,8 @@ struct ExpectedFailure {
 #[serde(deny_unknown_fields)]
 struct HostileFile {
     case: Vec<Listed>,
+    #[serde(default)]
+    elsewhere: Vec<Listed>,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +55,7 @@ impl Catalogue {
             toml::from_str(include_str!("../../expected_failures.toml")).unwrap();
         let expected_failures =
             expected.failure.into_iter().filter(|failure| failure.id.starts_with("H-")).collect();
-        Self { cases: hostile.case, expected_failures }
+        Self { cases: hostile.case, elsewhere: hostile.elsewhere, expected_failures }
     }
 
     /// What is wrong with the catalogue itself: a case without a test, a test without a case, a class without a case.
@@ -59,13 +63,16 @@ impl Catalogue {
         let tests: BTreeSet<_> =
             modules.iter().flat_map(|module| module.iter().map(|case| case.name)).collect();
         let listed: BTreeSet<_> = self.cases.iter().map(|case| case.test.as_str()).collect();
-        let ids: BTreeSet<_> = self.cases.iter().map(|case| case.id.as_str()).collect();
+        let all = || self.cases.iter().chain(&self.elsewhere);
+        let ids: BTreeSet<_> = all().map(|case| case.id.as_str()).collect();
         let mut problems = Vec::new();
         problems.extend(
             listed.difference(&tests).map(|name| format!("{name} is listed, but there is no such test")),
         );
         problems.extend(tests.difference(&listed).map(|name| format!("{name} is not listed")));
-        if ids.len() != self.cases.len() {
+        let missing = self.elsewhere.iter().filter(|case| !stands_elsewhere(&case.test));
+        problems.extend(missing.map(|case| format!("{} is listed, but no suite has such a test", case.test)));
+        if ids.len() != all().count() {
             problems.push("an id stands twice".to_owned());
         }
         for class in CLASSES {
@@ -93,6 +100,13 @@ impl Catalogue {
             (Some(_), Ok(())) => Err("passes now: take it out of expected_failures.toml".to_owned()),
         }
     }
+}
+
+/// Whether `suite::module::name` (or `suite::name`) is a test of that file of `tests`.
+fn stands_elsewhere(test: &str) -> bool {
+    let Some((file, name)) = test.rsplit_once("::") else { return false };
+    let file = format!("{}/tests/{}.rs", env!("CARGO_MANIFEST_DIR"), file.replace("::", "/"));
+    std::fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("fn {name}(")))
 }
 
 /// The classes of hostile input that have cases.

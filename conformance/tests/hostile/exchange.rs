@@ -5,7 +5,7 @@ use deputize_conformance::{
     exchange::{Exchange, Lab},
     forge::{self, Key, now, unique},
     wire::Response,
-    world::{ARCHIVE, CRM, GLOBEX, LEDGER, token_of},
+    world::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED, token_of},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 cases![exchange:
     subject_missing, subject_blank, subject_twice, subject_type_missing, subject_type_wrong, subject_type_unknown,
     refresh_token_as_subject, actor_without_type, actor_type_without_actor, two_resources, resource_missing,
-    resource_relative, resource_with_fragment, resource_unknown, resource_nearly_right, resource_disabled,
+    resource_relative, resource_with_fragment, resource_unknown, resource_nearly_right, resource_disabled, resource_unapproved,
     resource_of_another_tenant, resource_and_audience_disagree,
     beyond_downstream, above_the_downstream_level, scope_superset, scope_empty, scope_of_bad_characters,
     ten_thousand_scopes, wider_at_the_next_hop, parent_revoked, parent_expired, user_disabled,
@@ -137,6 +137,10 @@ async fn resource_nearly_right(lab: &Lab) -> Vec<Response> {
 
 async fn resource_disabled(lab: &Lab) -> Vec<Response> {
     changed(lab, |exchange| exchange.call(ARCHIVE, "look", &json!({ "name": "x" }))).await
+}
+
+async fn resource_unapproved(lab: &Lab) -> Vec<Response> {
+    changed(lab, |exchange| exchange.call(PROPOSED, "look", &json!({ "name": "x" }))).await
 }
 
 async fn resource_of_another_tenant(lab: &Lab) -> Vec<Response> {

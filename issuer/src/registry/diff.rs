@@ -77,6 +77,13 @@ pub fn diff(before: &[&Object], after: &[&Object]) -> ManifestDiff {
     found.diff
 }
 
+/// Compares any two documents, member by member, under one name.
+pub fn diff_documents(name: &str, before: &Value, after: &Value) -> ManifestDiff {
+    let mut found = Found::default();
+    compare(name, "", (Some(before), Some(after)), &mut found);
+    found.diff
+}
+
 impl ManifestDiff {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {

@@ -2,10 +2,13 @@
 
 use deputize_issuer::{
     client::Client,
-    registry::{Registry, Server, Verifier},
+    registry::{Registry, Server, ServerRecord, Verifier},
 };
 
-use crate::config::resolved::Resolved;
+use crate::{
+    commands::registry::{accepted, look, unaccepted},
+    config::resolved::Resolved,
+};
 
 /// Everything that looks like a mistake.
 pub(super) fn warnings(resolved: &Resolved, registry: &Registry) -> Vec<String> {
@@ -22,7 +25,34 @@ pub(super) fn warnings(resolved: &Resolved, registry: &Registry) -> Vec<String> 
     for server in registry.servers() {
         of_server(server, resolved, &mut warnings);
     }
+    of_registry(resolved, registry, &mut warnings);
     warnings
+}
+
+/// Servers that are not approved, and texts that look as if they gave orders to models.
+fn of_registry(resolved: &Resolved, registry: &Registry, warnings: &mut Vec<String>) {
+    if resolved.registry.approval_keys.is_none() {
+        warnings.push(
+            "registry.unsigned_approvals: whoever can write the registry's files approves servers".to_owned(),
+        );
+    }
+    for record in registry.proposed() {
+        warnings.push(format!(
+            "server {:?}: it is not approved, and nothing is issued for it: `deputize registry approve`",
+            record.id
+        ));
+    }
+    let records: Vec<ServerRecord> = registry.servers().map(|server| server.record.clone()).collect();
+    for record in &records {
+        let seal = registry.seals().iter().find(|seal| seal.id == record.id);
+        let accepted = accepted(seal.map_or(&[][..], |seal| &seal.accepted_findings));
+        for finding in unaccepted(&look(record, None, &records), &accepted) {
+            warnings.push(format!(
+                "server {:?}, tool {:?}, {}: {} ({}); `deputize registry show {}`",
+                record.id, finding.tool, finding.pointer, finding.reason, finding.id, record.id
+            ));
+        }
+    }
 }
 
 fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings: &mut Vec<String>) {
