@@ -126,7 +126,7 @@ impl Guard {
             }
             Kind::Call(asked) => {
                 let call_digest = self.check_granted(asked, &claims, &snapshot, needed)?;
-                self.check_revocation(call, &claims, Some(&asked.name))?;
+                self.check_revocation(&claims, Some(&asked.name), call.uptime)?;
                 Some(call_digest)
             }
         };
@@ -181,7 +181,7 @@ impl Guard {
         if detail.level() != Level::L0 {
             return Err(Reason::Scope("a token for a call does not list"));
         }
-        self.check_revocation(call, claims, None)
+        self.check_revocation(claims, None, call.uptime)
     }
 
     /// Whether the grant is for this call of this tool, as it was approved and as it is now.
@@ -230,7 +230,13 @@ impl Guard {
             },
             (Level::L0 | Level::L1 | Level::L2, Some(max_uses)) => self.count_use(examined, max_uses),
             (Level::L0 | Level::L1 | Level::L2, None) => Ok(()),
-        }
+        }?;
+        // Since the request was looked at, time has passed: what was pushed meanwhile still counts.
+        let tool = match examined.message.kind() {
+            Kind::Call(asked) => Some(asked.name.as_str()),
+            Kind::Listing | Kind::Response(_) => None,
+        };
+        self.check_revocation(claims, tool, examined.uptime)
     }
 
     fn count_use(&self, examined: &Examined, max_uses: u32) -> Result<(), Reason> {
@@ -244,14 +250,15 @@ impl Guard {
         self.uses.take(claims, max_uses, examined.uptime, remaining)
     }
 
-    fn check_revocation(
+    /// Whether a token is still good for a call of this tool, or for listening.
+    pub(crate) fn check_revocation(
         &self,
-        call: &IncomingCall<'_>,
         claims: &ToolCallClaims,
         tool: Option<&str>,
+        uptime: Duration,
     ) -> Result<(), Reason> {
         let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
-        revocations.check(claims, tool, call.uptime, self.config.max_revocation_age)
+        revocations.check(claims, tool, uptime, self.config.max_revocation_age)
     }
 
     async fn ask_health(&self, claims: &ToolCallClaims) -> Result<(), Reason> {

@@ -55,7 +55,9 @@ impl Message {
             None => None,
             Some(id) if is_id(id) => Some(id.clone()),
             // MCP: ids are strings or integers, never null.
-            Some(_) => return Err(Reason::Message("id must be a string or an integer")),
+            Some(_) => {
+                return Err(Reason::Message("id must be a string of at most 256 bytes, or an integer"));
+            }
         };
         if whole.contains_key("method") { Self::request(whole, id) } else { Self::response(whole, id) }
     }
@@ -93,6 +95,10 @@ impl Message {
                 return Err(Reason::Message("notifications, and they alone, have no id"));
             }
             "tools/call" => Kind::Call(Call::parse(params)?),
+            // It goes on in a header, and is counted and logged.
+            notification if is_notification && !is_name(notification) => {
+                return Err(Reason::Message("method has a name that no notification has"));
+            }
             listing if is_notification || LISTING_METHODS.contains(&listing) => Kind::Listing,
             _ => return Err(Reason::UnknownMethod),
         };
@@ -179,10 +185,10 @@ fn withdraw_sampling(whole: &mut Object) {
     }
 }
 
-/// MCP: ids are strings or integers.
+/// MCP: ids are strings or integers. They are remembered, so they are bounded.
 pub(crate) fn is_id(id: &Value) -> bool {
     match id {
-        Value::String(_) => true,
+        Value::String(text) => text.len() <= MAX_ID_BYTES,
         Value::Number(number) => number.is_i64() || number.is_u64(),
         _ => false,
     }
@@ -193,6 +199,11 @@ fn is_error(error: &Value) -> bool {
     is_code && error.get("message").is_some_and(Value::is_string)
 }
 
+fn is_name(method: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/');
+    method.len() <= MAX_METHOD_BYTES && method.bytes().all(is_plain)
+}
+
 fn only(object: &Object, names: &[&str]) -> bool {
     object.keys().all(|key| names.contains(&key.as_str()))
 }
@@ -201,3 +212,5 @@ fn only(object: &Object, names: &[&str]) -> bool {
 const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The message and its `params` stand around the arguments.
 const ENVELOPE_LEVELS: usize = 2;
+const MAX_ID_BYTES: usize = 256;
+const MAX_METHOD_BYTES: usize = 128;

@@ -189,7 +189,10 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
     let is_kept = |name: &HeaderName| {
         let made_anew = name.as_str().starts_with("mcp-") && name != "mcp-protocol-version";
         let of_the_body = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING];
-        !made_anew && !of_the_body.contains(name) && *name != header::AUTHORIZATION && name != "dpop"
+        // `Deputize-…` is what a guard says of a call: from a client it would be a claim that nobody verified.
+        let of_guards = name.as_str().starts_with("deputize-");
+        let credential = *name == header::AUTHORIZATION || name == "dpop";
+        !made_anew && !of_guards && !of_the_body.contains(name) && !credential
     };
     headers
         .iter()

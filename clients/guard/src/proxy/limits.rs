@@ -1,6 +1,10 @@
 //! How much one caller may: a rate for each person and tool, and a number of requests at once for each caller.
 
-use super::{failure::Failure, session::Owner, settings::Limits};
+use super::{
+    failure::Failure,
+    session::{Caller, Owner},
+    settings::Limits,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +15,7 @@ use std::{
 pub(super) struct Meter {
     limits: Limits,
     buckets: Mutex<HashMap<(String, String), Bucket>>,
-    under_way: Arc<Mutex<HashMap<Owner, usize>>>,
+    under_way: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
 /// Calls that may come at once now, and when that was reckoned.
@@ -22,8 +26,8 @@ struct Bucket {
 
 /// A request under way; dropped when it is done.
 pub(super) struct UnderWay {
-    owner: Owner,
-    under_way: Arc<Mutex<HashMap<Owner, usize>>>,
+    caller: Caller,
+    under_way: Arc<Mutex<HashMap<Caller, usize>>>,
 }
 
 impl Meter {
@@ -61,22 +65,23 @@ impl Meter {
     /// One more request of this caller, until what is given back is dropped.
     pub(super) fn enter(&self, owner: &Owner) -> Result<UnderWay, Failure> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = under_way.entry(owner.clone()).or_default();
+        let caller = owner.caller();
+        let count = under_way.entry(caller.clone()).or_default();
         if *count >= self.limits.concurrent {
             return Err(Failure::Limited { retry_after_seconds: 1 });
         }
         *count += 1;
-        Ok(UnderWay { owner: owner.clone(), under_way: Arc::clone(&self.under_way) })
+        Ok(UnderWay { caller, under_way: Arc::clone(&self.under_way) })
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = under_way.get_mut(&self.owner) {
+        if let Some(count) = under_way.get_mut(&self.caller) {
             *count -= 1;
             if *count == 0 {
-                under_way.remove(&self.owner);
+                under_way.remove(&self.caller);
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{
     Proxy,
     failure::Failure,
-    relay::{Ended, EventBody, Relay},
+    relay::{ABANDONED, Ended, EventBody, RESUMABLE, Relay},
     reply::{self, Trouble},
     screen::{Asked, Passed, Screen},
     server::{Answer, Channel, Outgoing, Trace},
@@ -28,7 +28,7 @@ struct Place {
 /// What holds while a request is under way.
 struct Held {
     _under_way: super::limits::UnderWay,
-    _fixed: Option<FixedCall>,
+    fixed: Option<FixedCall>,
 }
 
 /// One request on its way, past every check.
@@ -96,7 +96,9 @@ async fn prepare(
         }
         _ => None,
     };
-    let what = tool.as_deref().unwrap_or(&method);
+    // All notifications together: what they are called is the client's to choose.
+    let is_notification = method.starts_with("notifications/");
+    let what = tool.as_deref().unwrap_or(if is_notification { "notifications" } else { &method });
     proxy.meter.count(&examined.claims.sub, what, proxy.clock.uptime())?;
     let under_way = proxy.meter.enter(&owner)?;
     // Before the token is spent: where no room is, nothing is lost.
@@ -110,15 +112,33 @@ async fn prepare(
     let is_response = matches!(examined.message.kind(), Kind::Response(_));
     let asked = id.filter(|_| !is_response).map(|id| Asked { id, method });
     let claims = examined.claims.clone();
-    let verified = proxy.guard.admit(examined).await?;
     let [detail] = &claims.authorization_details;
     let is_fixed = tool.is_some() && detail.level() >= Level::L2;
-    let fixed = place.session.as_ref().filter(|_| is_fixed).map(Session::begin_fixed_call);
-    let held = Held { _under_way: under_way, _fixed: fixed };
+    let fixed = match (&place.session, &asked) {
+        (Some(session), Some(asked)) => {
+            session.note_requested(&asked.id, &asked.method)?;
+            is_fixed.then(|| session.begin_fixed_call(&asked.id))
+        }
+        _ => None,
+    };
+    let verified = match proxy.guard.admit(examined).await {
+        Ok(verified) => verified,
+        Err(refusal) => {
+            if let (Some(session), Some(asked)) = (&place.session, &asked) {
+                session.forget_requested(&asked.id);
+            }
+            return Err(refusal.into());
+        }
+    };
+    let held = Held { _under_way: under_way, fixed };
     let mut passage = Passage { proxy, place, claims, asked, tool, trace, held };
     if passage.place.begins {
         let channel = Arc::clone(&passage.place.channel);
-        passage.place.session = Some(passage.proxy.sessions.begin(owner, channel)?);
+        let session = passage.proxy.sessions.begin(owner, channel)?;
+        if let Some(asked) = &passage.asked {
+            session.note_requested(&asked.id, &asked.method)?;
+        }
+        passage.place.session = Some(session);
     }
     Ok((verified, passage))
 }
@@ -157,9 +177,6 @@ impl Passage {
                 Outgoing::response(response, &self.trace)
             }
         };
-        if let (Some(session), Some(asked)) = (&self.place.session, &self.asked) {
-            session.note_requested(&asked.id, &asked.method);
-        }
         let answer = self.place.channel.send(outgoing).await;
         let mut response = self.answer(answer).await?;
         reply::set(&mut response, "dpop-nonce", &next_nonce);
@@ -169,7 +186,10 @@ impl Passage {
     async fn answer(self, answer: Result<Answer, Failure>) -> Result<Response<Body>, Trouble> {
         let session = self.place.session.clone().filter(|_| self.place.begins);
         let mut response = match answer {
-            Ok(Answer::Accepted) if self.asked.is_none() => reply::empty(202),
+            Ok(Answer::Accepted) if self.asked.is_none() => {
+                self.proxy.breaker.succeeded();
+                reply::empty(202)
+            }
             Ok(Answer::Accepted) => return Err(self.failed(Failure::Broken("no answer")).await.into()),
             Ok(Answer::One(message)) => match self.screen().pass(message) {
                 Ok(Passed::Last(message, class)) => {
@@ -190,6 +210,8 @@ impl Passage {
                     let ended = relay.run(messages, client).await;
                     match ended.class {
                         Err(failure) if failure.is_illness() => proxy.breaker.failed(),
+                        // What the server would have said is not known.
+                        Ok(ABANDONED) => {}
                         _ => proxy.breaker.succeeded(),
                     }
                     self.finished(ended);
@@ -265,7 +287,14 @@ impl Passage {
     }
 
     fn finished(&self, ended: Ended) {
-        let _held_until_here = &self.held;
+        let is_open = matches!(ended.class, Ok(RESUMABLE | ABANDONED) | Err(Failure::TimedOut));
+        match (&self.place.session, &self.asked) {
+            (Some(session), Some(asked)) if !is_open => session.forget_requested(&asked.id),
+            _ => {}
+        }
+        if let Some(fixed) = self.held.fixed.as_ref().filter(|_| is_open) {
+            fixed.leave();
+        }
         if self.tool.is_none() {
             return;
         }

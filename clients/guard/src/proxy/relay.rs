@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 /// One stream from the server to the client.
@@ -82,17 +82,23 @@ impl Relay {
                 // A call goes on to its end; who only listens is told to come back.
                 () = stopped(&mut stop), if self.screen.asked.is_none() => return ended,
                 _ = silence.tick() => {
-                    if client.send(Bytes::from_static(KEEP_ALIVE)).await.is_err() {
+                    if !self.may_go_on() {
                         return ended;
+                    }
+                    if !give(&client, Bytes::from_static(KEEP_ALIVE)).await {
+                        return Ended { class: Ok(ABANDONED), ..ended };
                     }
                     continue;
                 }
             };
+            if !self.may_go_on() {
+                return ended;
+            }
             let said = match next {
                 Some(Ok(said)) => said,
                 Some(Err(failure)) => return self.fail(failure, ended, &client).await,
                 // A stream that can be resumed ends without a word; another one owes its response.
-                None if resumable => return Ended { class: Ok("resumable"), ..ended },
+                None if resumable => return Ended { class: Ok(RESUMABLE), ..ended },
                 None => return self.fail(Failure::Unreachable, ended, &client).await,
             };
             resumable |= said.cursor.is_some();
@@ -106,8 +112,8 @@ impl Relay {
             if ended.bytes > self.max_bytes {
                 return self.fail(Failure::TooLarge, ended, &client).await;
             }
-            if client.send(bytes.into()).await.is_err() {
-                return Ended { class: class.ok_or(Failure::NoStream), ..ended };
+            if !give(&client, bytes.into()).await {
+                return Ended { class: Ok(class.unwrap_or(ABANDONED)), ..ended };
             }
             if let Some(class) = class {
                 // On the stream of a request its response is the end.
@@ -117,6 +123,12 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// A stream on which the client only listens outlives its token, and ends with what that token stood for.
+    fn may_go_on(&self) -> bool {
+        let Screen { guard, claims, clock, asked, .. } = &self.screen;
+        asked.is_some() || guard.check_revocation(claims, None, clock.uptime()).is_ok()
     }
 
     /// The event that goes to the client, if any, and what the response is, if it is one.
@@ -156,10 +168,15 @@ impl Relay {
             let (_, _, sentence) = failure.render();
             let data = rpc_error(&asked.id, INTERNAL_ERROR, sentence, None).to_string();
             // A client that is gone needs no error.
-            let _ = client.send(Event { data, ..Event::default() }.to_bytes().into()).await;
+            let _ = give(client, Event { data, ..Event::default() }.to_bytes().into()).await;
         }
         Ended { class: Err(failure), ..ended }
     }
+}
+
+/// Hands a piece to the client. False where it is gone, or reads nothing for so long that it might as well be.
+async fn give(client: &mpsc::Sender<Bytes>, piece: Bytes) -> bool {
+    matches!(timeout(READ_TIMEOUT, client.send(piece)).await, Ok(Ok(())))
 }
 
 /// Waits until the guard stops.
@@ -168,5 +185,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// The stream ended without its response, and can be resumed.
+pub(super) const RESUMABLE: &str = "resumable";
+/// The client went away before there was a response. The server may have done what was asked.
+pub(super) const ABANDONED: &str = "abandoned";
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const PIECES_AHEAD: usize = 16;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,14 @@ pub(super) struct Owner {
     key: String,
 }
 
+/// An owner without the key, which a client can change at will: what is limited is limited for all keys together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Caller {
+    person: String,
+    client: String,
+    actors: Vec<String>,
+}
+
 /// One session.
 pub(super) struct Session {
     /// Its id, as the client knows it.
@@ -31,8 +39,6 @@ pub(super) struct Session {
     /// The conversation with the server.
     pub(super) channel: Arc<dyn Channel>,
     owner: Owner,
-    /// Calls under way whose token fixes what they do.
-    fixed_calls: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -42,13 +48,19 @@ struct State {
     asked: HashSet<String>,
     /// Requests of the client that wait for the server's response: id and method, the newest last.
     requested: VecDeque<(String, String)>,
+    /// Calls, by id, whose token fixes what they do: under way, or left alone before they had their response.
+    fixed: HashSet<String>,
     /// Cursors of the events that went to the client, the newest last.
     cursors: VecDeque<String>,
     used: Duration,
 }
 
 /// A call under way whose token fixes what it does; dropped when it is done.
-pub(super) struct FixedCall(Arc<Session>);
+pub(super) struct FixedCall {
+    session: Arc<Session>,
+    id: String,
+    is_left: AtomicBool,
+}
 
 /// All sessions.
 pub(super) struct Sessions {
@@ -70,6 +82,11 @@ impl Owner {
         }
     }
 
+    /// Who that is, whatever key he has.
+    pub(super) fn caller(&self) -> Caller {
+        Caller { person: self.person.clone(), client: self.client.clone(), actors: self.actors.clone() }
+    }
+
     #[cfg(test)]
     pub(super) fn named(person: &str) -> Self {
         let [client, key] = ["platform", "key"].map(str::to_owned);
@@ -82,7 +99,7 @@ impl Session {
     /// steered by the answer.
     pub(super) fn note_asked(&self, id: &Value) -> bool {
         let mut state = self.state();
-        if self.fixed_calls.load(Ordering::SeqCst) > 0 || state.asked.len() >= MAX_ASKED {
+        if !state.fixed.is_empty() || state.asked.len() >= MAX_ASKED {
             return false;
         }
         state.asked.insert(id.to_string())
@@ -93,18 +110,34 @@ impl Session {
         if self.state().asked.remove(&id.to_string()) { Ok(()) } else { Err(Failure::NotAsked) }
     }
 
-    /// Notes a request of the client, so that its response is known even on a resumed stream.
-    pub(super) fn note_requested(&self, id: &Value, method: &str) {
+    /// Notes a request of the client, so that its response is known on whatever stream it comes.
+    ///
+    /// # Errors
+    /// [`Failure::IdInUse`]: a server that looks for streams by id would send one response in place of another, and
+    /// what is filtered for one method is not for another (MCP 2025-11-25, requests: an id is used once in a session).
+    pub(super) fn note_requested(&self, id: &Value, method: &str) -> Result<(), Failure> {
         let mut state = self.state();
+        let text = id.to_string();
+        if state.requested.iter().any(|(requested, _)| *requested == text) {
+            return Err(Failure::IdInUse);
+        }
         if state.requested.len() >= MAX_REQUESTED {
             state.requested.pop_front();
         }
-        state.requested.push_back((id.to_string(), method.to_owned()));
+        state.requested.push_back((text, method.to_owned()));
+        Ok(())
+    }
+
+    /// No response to this request comes any more.
+    pub(super) fn forget_requested(&self, id: &Value) {
+        let id = id.to_string();
+        self.state().requested.retain(|(requested, _)| *requested != id);
     }
 
     /// The method of a request that has no response yet; from now on it has.
     pub(super) fn take_requested(&self, id: &Value) -> Option<String> {
         let (mut state, id) = (self.state(), id.to_string());
+        state.fixed.remove(&id);
         let at = state.requested.iter().position(|(requested, _)| *requested == id)?;
         state.requested.remove(at).map(|(_, method)| method)
     }
@@ -125,9 +158,10 @@ impl Session {
 
     /// A call begins whose token fixes its arguments: while it runs, the server may ask the client nothing that would
     /// steer it past what was decided.
-    pub(super) fn begin_fixed_call(self: &Arc<Self>) -> FixedCall {
-        self.fixed_calls.fetch_add(1, Ordering::SeqCst);
-        FixedCall(Arc::clone(self))
+    pub(super) fn begin_fixed_call(self: &Arc<Self>, id: &Value) -> FixedCall {
+        let id = id.to_string();
+        self.state().fixed.insert(id.clone());
+        FixedCall { session: Arc::clone(self), id, is_left: AtomicBool::new(false) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -135,9 +169,18 @@ impl Session {
     }
 }
 
+impl FixedCall {
+    /// Nobody waits for it any more, and it may still run: it is done when its response comes, on another stream.
+    pub(super) fn leave(&self) {
+        self.is_left.store(true, Ordering::SeqCst);
+    }
+}
+
 impl Drop for FixedCall {
     fn drop(&mut self) {
-        self.0.fixed_calls.fetch_sub(1, Ordering::SeqCst);
+        if !self.is_left.load(Ordering::SeqCst) {
+            self.session.state().fixed.remove(&self.id);
+        }
     }
 }
 
@@ -155,11 +198,16 @@ impl Sessions {
     pub(super) fn begin(&self, owner: Owner, channel: Arc<dyn Channel>) -> Result<Arc<Session>, Failure> {
         let id = self.clock.unique_id();
         let state = Mutex::new(State { used: self.clock.uptime(), ..State::default() });
-        let session = Session { id: id.clone(), channel, owner, fixed_calls: AtomicUsize::new(0), state };
+        let session = Session { id: id.clone(), channel, owner, state };
         let session = Arc::new(session);
         let mut sessions = self.all();
-        let of_owner = sessions.values().filter(|other| other.owner == session.owner).count();
-        if sessions.len() >= self.most || of_owner >= MAX_OF_ONE_OWNER {
+        let of = |is_theirs: fn(&Owner, &Owner) -> bool| {
+            sessions.values().filter(|other| is_theirs(&other.owner, &session.owner)).count()
+        };
+        let of_owner = of(|other, owner| other == owner);
+        // A client has as many keys as it likes.
+        let of_person = of(|other, owner| other.person == owner.person);
+        if sessions.len() >= self.most || of_owner >= MAX_OF_ONE_OWNER || of_person >= MAX_OF_ONE_PERSON {
             return Err(Failure::Full);
         }
         sessions.insert(id, Arc::clone(&session));
@@ -203,6 +251,7 @@ impl Sessions {
 }
 
 const MAX_OF_ONE_OWNER: usize = 64;
+const MAX_OF_ONE_PERSON: usize = 256;
 const MAX_ASKED: usize = 64;
 const MAX_REQUESTED: usize = 256;
 const MAX_CURSORS: usize = 1024;
@@ -258,11 +307,38 @@ mod tests {
         assert_eq!(session.take_asked(&json!("1")), Err(Failure::NotAsked), "a text is no number");
         assert_eq!(session.take_asked(&json!(1)), Ok(()));
         assert_eq!(session.take_asked(&json!(1)), Err(Failure::NotAsked));
-        let fixed = session.begin_fixed_call();
+        let fixed = session.begin_fixed_call(&json!("call"));
         assert!(!session.note_asked(&json!(2)), "nothing steers a call that was decided as it stands");
         drop(fixed);
         assert!(session.note_asked(&json!(2)));
         assert!(!session.note_asked(&json!(2)), "an id that waits already");
+    }
+
+    #[test]
+    fn a_fixed_call_that_nobody_waits_for_is_under_way_until_its_response() {
+        let (_, sessions) = sessions(1);
+        let session = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
+        session.note_requested(&json!(1), "tools/call").unwrap();
+        let call = session.begin_fixed_call(&json!(1));
+        call.leave();
+        drop(call);
+        assert!(!session.note_asked(&json!(5)), "it may still run");
+        assert_eq!(session.take_requested(&json!(2)), None);
+        assert!(!session.note_asked(&json!(5)));
+        assert_eq!(session.take_requested(&json!(1)).as_deref(), Some("tools/call"));
+        assert!(session.note_asked(&json!(5)));
+    }
+
+    #[test]
+    fn new_keys_give_a_person_no_more_sessions() {
+        let (_, sessions) = sessions(1000);
+        let begin = |person: &str, key: usize| {
+            let owner = Owner { key: key.to_string(), ..Owner::named(person) };
+            sessions.begin(owner, Arc::new(Deaf)).is_ok()
+        };
+        let begun = (0..500).take_while(|key| begin("mallory", *key)).count();
+        assert_eq!(begun, MAX_OF_ONE_PERSON);
+        assert!(begin("alice", 0));
     }
 
     #[test]
@@ -272,7 +348,10 @@ mod tests {
         let other = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
         one.note_cursor("e1");
         assert!(one.knows_cursor("e1") && !other.knows_cursor("e1") && !one.knows_cursor("e2"));
-        one.note_requested(&json!(7), "tools/list");
+        one.note_requested(&json!(7), "tools/list").unwrap();
+        assert_eq!(one.note_requested(&json!(7), "ping"), Err(Failure::IdInUse));
+        other.note_requested(&json!(7), "ping").unwrap();
+        other.forget_requested(&json!(7));
         assert_eq!(other.take_requested(&json!(7)), None);
         assert_eq!(one.take_requested(&json!(7)).as_deref(), Some("tools/list"));
         assert_eq!(one.take_requested(&json!(7)), None);

@@ -78,7 +78,7 @@ pub struct Limits {
     pub calls_per_minute: u32,
     /// How many of them at once.
     pub burst: u32,
-    /// Requests under way of one caller (person, actors, key).
+    /// Requests under way of one caller (person and agents).
     pub concurrent: usize,
 }
 

@@ -32,7 +32,13 @@ pub(super) async fn get(
     }
     let under_way = proxy.meter.enter(&Owner::of(stream.claims()))?;
     let trace = trace(&call, &Manner::InSession(session.id.clone()), request_id);
-    let messages = session.channel.listen(cursor, &trace).await?;
+    let messages = session.channel.listen(cursor, &trace).await;
+    // It may have been the one request that was let through to see whether the server is well.
+    match &messages {
+        Err(failure) if failure.is_illness() => proxy.breaker.failed(),
+        _ => proxy.breaker.succeeded(),
+    }
+    let messages = messages?;
     let screen = Screen {
         guard: Arc::clone(&proxy.guard),
         watch: Arc::clone(&proxy.watch),

@@ -226,3 +226,15 @@ fn headers_say_what_the_body_says() {
     named.header("Mcp-Name", "lookup");
     assert_eq!(f.send(&named).unwrap_err().status, 400);
 }
+
+#[test]
+fn ids_are_short_enough_to_be_remembered() {
+    let f = Fixture::new();
+    let with_id = |length: usize| {
+        let mut body = call("lookup", json!({}));
+        body["id"] = "x".repeat(length).into();
+        body.to_string()
+    };
+    assert!(granted(&f, |request| request.body = with_id(256).into_bytes()).is_ok());
+    refused_body(&f, &with_id(257));
+}

@@ -5,6 +5,7 @@ use crate::{
     Event, EventKind, GuardConfig, Redeemed, Redeemer,
     proxy::{
         Limits, Proxy, ProxySettings, Reports,
+        relay::EventBody,
         settings::{HttpUpstream, UpstreamKind},
     },
     tests::fixture::{Fixture, ISSUER, NOW, RESOURCE, definitions},
@@ -42,12 +43,17 @@ pub(super) struct Bench {
 #[derive(Default)]
 pub(super) struct Outside {
     pub(super) redeemed: Mutex<Vec<String>>,
+    /// What happens while the next token is redeemed.
+    pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(super) seen: Mutex<Vec<Event>>,
 }
 
 #[async_trait]
 impl Redeemer for Outside {
     async fn redeem(&self, token: &str) -> Redeemed {
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
         let mut redeemed = self.redeemed.lock().unwrap();
         if redeemed.iter().any(|known| known == token) {
             return Redeemed::AlreadyUsed;
@@ -76,6 +82,8 @@ pub(super) enum Reply {
     Events(Vec<(Option<&'static str>, Value)>),
     Raw(u16, &'static str, String),
     Never,
+    /// A stream that is written to by whoever takes it out of [`Scripted::live`].
+    Live,
 }
 
 /// A server that does as it is told, and remembers what it was asked.
@@ -89,6 +97,8 @@ pub(super) struct Scripted {
     pub(super) stream: Mutex<Option<Reply>>,
     /// Method, header fields and body of what came, the guard's own listing aside.
     pub(super) asked: Mutex<Vec<(Method, HeaderMap, Value)>>,
+    /// The open ends of live streams.
+    pub(super) live: Mutex<Vec<tokio::sync::mpsc::Sender<Bytes>>>,
     sessions: Mutex<u32>,
 }
 
@@ -105,6 +115,7 @@ impl Scripted {
             replies: Mutex::default(),
             stream: Mutex::default(),
             asked: Mutex::default(),
+            live: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -116,6 +127,12 @@ impl Scripted {
         let router = Router::new().fallback(answer).with_state(Arc::clone(&server));
         tokio::spawn(async move { axum::serve(listener, router).await });
         (server, url)
+    }
+
+    /// The open end of the only live stream, once there is one.
+    pub(super) async fn live_stream(&self) -> tokio::sync::mpsc::Sender<Bytes> {
+        until(|| !self.live.lock().unwrap().is_empty()).await;
+        self.live.lock().unwrap().pop().unwrap()
     }
 
     pub(super) fn reply(&self, tool: &'static str, reply: Reply) {
@@ -200,6 +217,13 @@ async fn answer(State(server): State<Arc<Scripted>>, request: Request<Body>) -> 
             response
         }
         Reply::Never => std::future::pending().await,
+        Reply::Live => {
+            let (sender, body) = EventBody::channel();
+            server.live.lock().unwrap().push(sender);
+            let mut response = Response::new(body);
+            response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+            response
+        }
     };
     if body["method"] == "initialize" {
         let mut sessions = server.sessions.lock().unwrap();

@@ -61,15 +61,19 @@ async fn send(bench: &Bench, method: &str, token: &str, headers: &[(&str, &str)]
 async fn a_service_gets_what_was_verified_and_knows_who_calls() {
     let bench = Bench::new().await;
     let call = call("lookup", json!({ "payment_id": "p" }));
-    let headers =
-        [("mcp-session-id", "another's"), ("mcp-name", "lookup"), ("mcp-protocol-version", "2026-07-28")];
+    let headers = [
+        ("mcp-session-id", "another's"),
+        ("deputize-call", "forged"),
+        ("mcp-name", "lookup"),
+        ("mcp-protocol-version", "2026-07-28"),
+    ];
     let got = send(&bench, "POST", &bench.token(l1("lookup")), &headers, &call).await;
     assert_eq!(got.status, 200, "{got:?}");
     assert!(!got.header("dpop-nonce").is_empty());
     let result = &got.json()["result"];
     assert_eq!((&result["person"], &result["said"]), (&json!("user:acme:x:alice"), &call));
     let names = result["headers"].as_array().unwrap();
-    for absent in ["authorization", "dpop", "mcp-session-id"] {
+    for absent in ["authorization", "dpop", "deputize-call", "mcp-session-id"] {
         assert!(!names.contains(&json!(absent)), "{absent}: {names:?}");
     }
     for present in ["mcp-method", "mcp-name", "mcp-param-payment", "mcp-protocol-version"] {

@@ -1,9 +1,10 @@
 //! Sessions, streams, and what the server asks in them: all of it its owner's alone.
 
 use super::bench::{Bench, Got, Reply, until};
-use crate::tests::fixture::*;
+use crate::{EventKind, Revocation, tests::fixture::*};
 use deputize_call::sign::{SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn ask(id: Value, method: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": {} })
@@ -188,4 +189,105 @@ async fn a_stream_is_bounded_screened_and_resumed_only_where_it_ran() {
     assert_eq!(another.events().last().unwrap()["error"]["code"], -32603, "the response to another request");
     *bench.server.stream.lock().unwrap() = None;
     assert_eq!(listen(&bench, &session, None).await.status, 405, "the server offers none");
+}
+
+fn event(message: &Value) -> axum::body::Bytes {
+    format!("id: e1\ndata: {message}\n\n").into()
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_what_its_token_stood_for() {
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": "x" } });
+    for (person, heard) in [("user:acme:x:bob", 1), ("user:acme:x:alice", 0)] {
+        let bench = Bench::new().await;
+        let session = bench.session().await;
+        *bench.server.stream.lock().unwrap() = Some(Reply::Live);
+        let saying = async {
+            let stream = bench.server.live_stream().await;
+            let revocation = Revocation::Person { sub: person.to_owned() };
+            bench.proxy.guard().revoke(revocation, Duration::from_secs(1000));
+            stream.send(event(&note)).await.unwrap();
+            // The server keeps the stream of who is revoked open for as long as it likes.
+            if heard == 0 { Some(stream) } else { None }
+        };
+        let (got, _open) = tokio::join!(listen(&bench, &session, None), saying);
+        assert_eq!((got.status, got.events().len()), (200, heard), "{person} is revoked: {}", got.text);
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_one_requests_while_it_is_under_way() {
+    let bench = Bench::new().await;
+    let session = bench.session().await;
+    let here = [("mcp-session-id", session.as_str())];
+    bench.server.reply("lookup", Reply::Live);
+    let lookup = call("lookup", json!({}));
+    let saying = async {
+        let stream = bench.server.live_stream().await;
+        let ping = ask(lookup["id"].clone(), "ping");
+        let other = bench.granted(l0(), &here, &ping).await;
+        let response = json!({ "jsonrpc": "2.0", "id": lookup["id"], "result": { "content": [] } });
+        stream.send(event(&response)).await.unwrap();
+        other
+    };
+    let (got, other) = tokio::join!(bench.granted(l1("lookup"), &here, &lookup), saying);
+    assert_eq!((got.status, got.events().len()), (200, 1), "{}", got.text);
+    assert_eq!(other.status, 400, "{}", other.text);
+    assert!(bench.server.asked_of("ping").is_empty(), "its answer would have been taken for the other's");
+    bench.server.reply("lookup", Reply::Raw(500, "text/plain", String::new()));
+    for _ in 0..2 {
+        let failed = bench.granted(l1("lookup"), &here, &lookup).await;
+        assert_eq!(failed.status, 502, "what failed is over, and its id is free");
+    }
+}
+
+#[tokio::test]
+async fn leaving_a_call_whose_token_fixes_it_opens_no_way_to_steer_it() {
+    let bench = Bench::new().await;
+    let session = bench.session().await;
+    let here = [("mcp-session-id", session.as_str())];
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": "x" } });
+    // The stream breaks off where it can be resumed: the call runs on.
+    bench.server.reply("refund", Reply::Events(vec![(Some("e1"), note)]));
+    let left = bench.granted(l3("refund", &json!({})), &here, &call("refund", json!({}))).await;
+    assert_eq!(left.events().len(), 1, "{}", left.text);
+    until(|| !bench.outside.of_kind(EventKind::Executed).is_empty()).await;
+    let asks = || Reply::Events(vec![(Some("e2"), ask(json!(7), "elicitation/create"))]);
+    *bench.server.stream.lock().unwrap() = Some(asks());
+    assert!(listen(&bench, &session, None).await.events().is_empty(), "nothing is asked while it runs");
+    let response = json!({ "jsonrpc": "2.0", "id": 1, "result": { "content": [] } });
+    *bench.server.stream.lock().unwrap() = Some(Reply::Events(vec![(Some("e3"), response)]));
+    assert_eq!(listen(&bench, &session, Some("e1")).await.events().len(), 1);
+    *bench.server.stream.lock().unwrap() = Some(asks());
+    assert_eq!(listen(&bench, &session, None).await.events().len(), 1, "it has its response");
+}
+
+#[tokio::test]
+async fn what_a_notification_is_called_cannot_stop_other_callers() {
+    let bench = Bench::new().await;
+    let session = bench.session().await;
+    let here = [("mcp-session-id", session.as_str())];
+    let note = |name: &str| json!({ "jsonrpc": "2.0", "method": format!("notifications/{name}") });
+    for name in ["a\nb", "\u{1}", "\u{7f}", "é", "a b", &"x".repeat(200)] {
+        for _ in 0..5 {
+            assert_eq!(bench.granted(l0(), &here, &note(name)).await.status, 400, "{name:?}");
+        }
+    }
+    assert_eq!(bench.granted(l0(), &here, &note("roots/list_changed")).await.status, 202);
+    let other = bench.granted(l1("lookup"), &[], &call("lookup", json!({}))).await;
+    assert_eq!(other.status, 200, "the server is not held to be ill: {}", other.text);
+}
+
+#[tokio::test]
+async fn what_is_switched_off_while_a_token_is_redeemed_does_not_run() {
+    let bench = Bench::new().await;
+    for (switched_off, status, ran) in [("transfer", 200, 1), ("refund", 401, 1)] {
+        let guard = std::sync::Arc::clone(bench.proxy.guard());
+        let revocation = Revocation::Tool { name: switched_off.to_owned() };
+        let switch_off = move || guard.revoke(revocation, Duration::from_secs(1000));
+        *bench.outside.meanwhile.lock().unwrap() = Some(Box::new(switch_off));
+        let got = bench.granted(l3("refund", &json!({})), &[], &call("refund", json!({}))).await;
+        assert_eq!(got.status, status, "{switched_off}: {}", got.text);
+        assert_eq!(bench.server.asked_of("tools/call").len(), ran);
+    }
 }
