@@ -198,9 +198,11 @@ class Protection {
   }
 }
 
-/** The request as the handler may see it: the verified body, and no credential. */
+/** The request as the handler may see it: the verified body, no credential, and nothing said in the guard's name. */
 function replayed(request: Request, verified: Verified): Request {
   const headers = new Headers(request.headers);
+  for (const name of [...headers.keys()]) if (name.startsWith("deputize-")) headers.delete(name);
+  if (verified.kind === "call") headers.set("deputize-call", verified.token);
   for (const name of ["authorization", "dpop", "content-length", "content-encoding", "transfer-encoding"]) {
     headers.delete(name);
   }

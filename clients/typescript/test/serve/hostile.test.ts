@@ -52,7 +52,8 @@ for (const kind of MOUNTS) {
   test(`${kind}: the call that was granted runs once, and sees who calls and no credential`, async () => {
     const { world, send, token, draft, refused } = await mounted(kind);
     const granted = await token();
-    const answer = await send((await draft(granted)).header("Mcp-Name", "refund").header("Mcp-Param-Payment", "pay_81"));
+    const honest = (await draft(granted)).header("Mcp-Name", "refund").header("Mcp-Param-Payment", "pay_81");
+    const answer = await send(honest.header("Deputize-Call", "forged").header("Deputize-Person", "forged"));
     assert.equal(answer.status, 200, answer.text);
     assert.match(answer.text, /ran refund/);
     assert.match(answer.headers.get("dpop-nonce") ?? "", /^[\w-]{59}$/);
@@ -60,6 +61,8 @@ for (const kind of MOUNTS) {
     assert.deepEqual([ran?.tool, ran?.level, ran?.claims.sub], ["refund", "L3", "user:acme:x:alice"]);
     assert.equal(ran?.token, granted);
     assert.ok(!world.seenHeaders[0]?.has("authorization") && !world.seenHeaders[0]?.has("dpop"));
+    assert.equal(world.seenHeaders[0]?.get("deputize-call"), granted, "what only a guard says is the guard's");
+    assert.ok(!world.seenHeaders[0]?.has("deputize-person"));
     const again = await refused(await draft(granted));
     assert.deepEqual([again.status, JSON.parse(again.text).error], [401, "invalid_token"]);
     assert.deepEqual(world.events.map((event) => event.kind), ["discovered", "executed"]);
