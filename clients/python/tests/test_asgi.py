@@ -35,9 +35,8 @@ class App:
         self.seen: list[str] = []
         self.looks = 0
         self.events = False
-        given = MiddlewareOptions(
-            clock=f.clock, broker=self.broker.client(), open_paths=("/healthz", "/docs/"), **options
-        )
+        options = {"open_paths": ("/healthz", "/docs/"), **options}
+        given = MiddlewareOptions(clock=f.clock, broker=self.broker.client(), **options)
         routes = [
             Route("/mcp", self.serve, methods=["GET", "POST", "DELETE"]),
             Route("/healthz", lambda _: Response("ok")),
@@ -227,6 +226,15 @@ async def raw(app: Any, headers: list[tuple[bytes, bytes]], chunks: list[bytes |
     scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers, "query_string": b""}
     await app(scope, receive, send)
     return statuses[0]
+
+
+async def test_nothing_that_is_said_to_be_open_opens_the_endpoint() -> None:
+    for paths in (("/",), ("/mcp",), ("/mcp", "/mcp/")):
+        async with running(open_paths=paths) as app:
+            for path in ("/mcp", "/mcp/"):
+                assert (await app.http.post(path, json=listing())).status_code == 401, (paths, path)
+                assert (await app.http.get(path)).status_code == 405, (paths, path)
+            assert app.ran == []
 
 
 async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:

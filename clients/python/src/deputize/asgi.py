@@ -102,10 +102,11 @@ class ToolCallMiddleware:
             await self._app(scope, self._with_lifespan(receive), send)
         elif scope["type"] == "http" and scope["path"] == self._metadata_path:
             await self._serve_metadata(scope, send)
-        elif self._is_open(scope["path"]):
-            await self._app(scope, receive, send)
         elif scope["type"] == "http" and self.is_endpoint(scope):
+            # INVARIANT: first. Whatever is said to be open, the endpoint is not: `/` would open everything.
             await self._serve(scope, receive, send)
+        elif self._is_open(scope["path"]) and not self.is_endpoint(scope):
+            await self._app(scope, receive, send)
         elif scope["type"] == "http":
             # What is neither the endpoint nor said to be open is no business of anybody's.
             await _answer(send, 404, [], b"")
