@@ -102,6 +102,21 @@ async def test_a_notification_smuggles_no_call() -> None:
     assert (await refusal_of(f.with_grant(l1("lookup"), notification))).error == "insufficient_scope"
 
 
+@pytest.mark.parametrize("name", ["\r\nX: y", "世", "a b", "x" * 120, "\u0000"])
+async def test_a_notification_has_a_name_that_a_header_can_carry(name: str) -> None:
+    f = Fixture()
+    method = f"notifications/{name}"
+    assert (await refusal_of(f.with_grant(l0(), {"jsonrpc": "2.0", "method": method}))).status == 400
+    await f.with_grant(l0(), {"jsonrpc": "2.0", "method": "notifications/progress"})
+
+
+async def test_ids_are_short_enough_to_be_remembered() -> None:
+    f = Fixture()
+    await f.with_grant(l1("lookup"), {**call("lookup", {}), "id": "x" * 256})
+    for long in ("x" * 257, "é" * 129):
+        assert (await refusal_of(f.with_grant(l1("lookup"), {**call("lookup", {}), "id": long}))).status == 400
+
+
 @pytest.mark.parametrize(
     "method", ["resources/read", "prompts/get", "sampling/createMessage", "tools/Call", "", "tools/call "]
 )

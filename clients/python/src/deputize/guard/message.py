@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,23 +78,32 @@ def parse_message(body: bytes) -> Message:
     method = whole.get("method")
     if not isinstance(method, str):
         raise Refused("message", "method must be a string")
-    # MCP: ids are strings or integers, never null.
-    if "id" in whole and not isinstance(whole["id"], str) and type(whole["id"]) is not int:
-        raise Refused("message", "id must be a string or an integer")
+    if "id" in whole and not _is_id(whole["id"]):
+        raise Refused("message", "id must be a string of at most 256 bytes, or an integer")
     params = whole.get("params", {})
     if not isinstance(params, dict):
         raise Refused("message", "params must be an object")
-    is_notification = "id" not in whole
+    call = _read_request(method, params, is_notification="id" not in whole)
+    _withdraw_sampling(params)
+    return Message(method, call, whole)
+
+
+def _read_request(method: str, params: JsonObject, *, is_notification: bool) -> Call | None:
     if is_notification != method.startswith("notifications/"):
         raise Refused("message", "notifications, and they alone, have no id")
+    # It goes on in a header, and is logged.
+    if is_notification and _NOTIFICATION.fullmatch(method) is None:
+        raise Refused("message", "method has a name that no notification has")
     if method == "tools/call":
-        call = _read_call(params)
-        _withdraw_sampling(params)
-        return Message(method, call, whole)
-    if is_notification or method in LISTING_METHODS:
-        _withdraw_sampling(params)
-        return Message(method, None, whole)
-    raise Refused("unknown_method", "a method that no token admits")
+        return _read_call(params)
+    if not is_notification and method not in LISTING_METHODS:
+        raise Refused("unknown_method", "a method that no token admits")
+    return None
+
+
+def _is_id(value: JsonValue) -> bool:
+    """MCP: ids are strings or integers, never null. They are remembered, so they are bounded."""
+    return type(value) is int or (isinstance(value, str) and len(value.encode()) <= _MAX_ID_BYTES)
 
 
 def _withdraw_sampling(params: JsonObject) -> None:
@@ -133,5 +143,7 @@ def _present(params: JsonObject, name: str) -> JsonValue | object:
     return params.get(name, ABSENT)
 
 
+_NOTIFICATION = re.compile(r"[A-Za-z0-9_./-]{1,128}")
+_MAX_ID_BYTES = 256
 # Where a client says in each request what it can do (MCP 2026-07-28).
 _CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
