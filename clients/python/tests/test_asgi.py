@@ -39,7 +39,7 @@ class App:
         given = MiddlewareOptions(clock=f.clock, broker=self.broker.client(), **options)
         routes = [
             Route("/mcp", self.serve, methods=["GET", "POST", "DELETE"]),
-            Route("/healthz", lambda _: Response("ok")),
+            Route("/healthz", lambda request: Response(f"ok {request.headers.get('deputize-call')}")),
             Route("/docs/{page}", lambda _: Response("a page")),
             Route("/other", lambda _: Response("secret"), methods=["GET", "POST"]),
         ]
@@ -239,7 +239,7 @@ async def test_nothing_that_is_said_to_be_open_opens_the_endpoint() -> None:
 
 async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:
     async with running() as app:
-        assert (await app.http.get("/healthz")).text == "ok"
+        assert (await app.http.get("/healthz", headers={"Deputize-Call": "forged"})).text == "ok None"
         for method, path, status in (
             ("GET", "/other", 404),
             ("POST", "/other", 404),

@@ -106,7 +106,7 @@ class ToolCallMiddleware:
             # INVARIANT: first. Whatever is said to be open, the endpoint is not: `/` would open everything.
             await self._serve(scope, receive, send)
         elif self._is_open(scope["path"]) and not self.is_endpoint(scope):
-            await self._app(scope, receive, send)
+            await self._app(without_claims(scope), receive, send)
         elif scope["type"] == "http":
             # What is neither the endpoint nor said to be open is no business of anybody's.
             await _answer(send, 404, [], b"")
@@ -338,6 +338,12 @@ def metadata(settings: GuardSettings) -> JsonObject:
     }
 
 
+def without_claims(scope: Scope) -> Scope:
+    """A request without the headers that only a guard may say, for where none stands."""
+    headers = [(name, value) for name, value in scope["headers"] if not name.lower().startswith(_CLAIMS)]
+    return {**scope, "headers": headers}
+
+
 async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     encoded.append((b"content-length", str(len(body)).encode()))
@@ -348,9 +354,10 @@ async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body:
 def _is_replaced(name: bytes) -> bool:
     """Credentials, what is regenerated, and what only a guard may say."""
     lower = name.lower()
-    return lower in _REPLACED or lower.startswith(b"deputize-")
+    return lower in _REPLACED or lower.startswith(_CLAIMS)
 
 
+_CLAIMS = b"deputize-"
 _REPLACED = {
     b"authorization",
     b"dpop",
@@ -364,4 +371,12 @@ _REPLACED = {
 _MAX_LENGTH_DIGITS = 12
 _MAX_LIST_BYTES = 16 * 1024 * 1024
 
-__all__ = ["LISTING_KEY", "STATE_KEY", "MiddlewareOptions", "ToolCallMiddleware", "current_call", "metadata"]
+__all__ = [
+    "LISTING_KEY",
+    "STATE_KEY",
+    "MiddlewareOptions",
+    "ToolCallMiddleware",
+    "current_call",
+    "metadata",
+    "without_claims",
+]

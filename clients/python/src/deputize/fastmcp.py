@@ -88,7 +88,8 @@ class _GuardedEndpoint:
         else:
             # INVARIANT: without a user FastMCP's own check lets nobody to its endpoint.
             scope.pop("user", None)
-            await self._app(scope, receive, send)
+            is_http = scope["type"] == "http"
+            await self._app(asgi.without_claims(scope) if is_http else scope, receive, send)
 
 
 class _Guarded(ToolCallMiddleware):
