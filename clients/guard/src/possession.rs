@@ -44,7 +44,7 @@ pub(crate) fn verify<'a>(
             if !scheme.eq_ignore_ascii_case("dpop") {
                 return Err(Reason::TokenRefused("a bound token needs the scheme DPoP"));
             }
-            proofs.verify(call, config, token, jkt)?;
+            proofs.verify(call, config, token, (jkt, &claims.client_id))?;
         }
         Confirmation::X5tS256(thumbprint) => {
             if !scheme.eq_ignore_ascii_case("bearer") {
@@ -66,7 +66,7 @@ impl Proofs {
         call: &IncomingCall<'_>,
         config: &GuardConfig,
         token: &str,
-        jkt: &str,
+        (jkt, client_id): (&str, &str),
     ) -> Result<(), Reason> {
         // Check 1: not more than one DPoP header.
         let header = call.single("dpop")?.ok_or(Reason::NoProof)?;
@@ -85,8 +85,9 @@ impl Proofs {
             window_seconds: config.proof_window_seconds,
         };
         let verified = proof.verify(&expected).map_err(Reason::Proof)?;
-        // INVARIANT: proofs are remembered for longer than the nonces in them are good.
-        match self.seen.take(verified.tag, call.uptime) {
+        // INVARIANT: proofs are remembered for longer than the nonces in them are good. The room for them is shared out
+        // among the broker's clients: one that sends very many leaves room for the others.
+        match self.seen.take_for(client_id, verified.tag, call.uptime) {
             Once::First => Ok(()),
             Once::Seen => Err(Reason::ProofReplayed),
             Once::Full => Err(Reason::Unavailable("too many proofs")),

@@ -168,6 +168,18 @@ fn full_memories_refuse_and_never_forget() {
 }
 
 #[test]
+fn one_clients_proofs_leave_room_for_those_of_others() {
+    let f = Fixture::with(|config| config.proof_capacity = 64);
+    let is_full = |client: &str| {
+        let answered = with_claims(&f, |claims| claims.client_id = client.to_owned());
+        answered.is_err_and(|refusal| refusal.status == 503)
+    };
+    let sent = (0..200).take_while(|_| !is_full("greedy")).count();
+    assert!(sent < 64, "{sent}");
+    assert!(!is_full("other"));
+}
+
+#[test]
 fn a_certificate_bound_token_needs_its_certificate() {
     let f = Fixture::new();
     let thumbprint = f.agent.public().thumbprint().to_owned();
