@@ -2,6 +2,7 @@
 
 use crate::process::Process;
 use serde_json::Value;
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// A running `deputize dev`.
@@ -10,7 +11,7 @@ pub struct Dev {
     pub ready: Value,
     /// Its process.
     pub process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Dev {
@@ -18,13 +19,30 @@ impl Dev {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, log) = (folder.path().join("ready.json"), folder.path().join("dev.log"));
-        let arguments = ["dev", "--port", "0", "--ready-file", file.to_str().unwrap()];
+        let environment = folder.path().join("environment");
+        let arguments =
+            ["dev", "--folder", environment.to_str().unwrap(), "--ready-file", file.to_str().unwrap()];
         let process = Process::start(&arguments, &log);
         process.wait_until(async || file.exists()).await;
         // It comes by rename, so what is there is whole.
         let ready = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         assert_eq!(mode(&file), 0o600, "the ready file holds a private key");
-        Self { ready, process, _folder: folder }
+        Self { ready, process, folder }
+    }
+
+    /// Its ready file.
+    pub fn ready_file(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
+    }
+
+    /// The data folder of its broker.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("environment/data")
+    }
+
+    /// A place for a file of the test's own.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// A member of the ready file that is a text, by JSON Pointer.

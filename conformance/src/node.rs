@@ -38,6 +38,12 @@ impl Script {
         self
     }
 
+    /// Gives it one line and waits for the next JSON object that it prints.
+    pub fn ask(&mut self, value: &Value) -> Value {
+        writeln!(self.child.stdin.as_mut().expect("stdin is open"), "{value}").unwrap();
+        self.hear()
+    }
+
     /// The next JSON object that it prints; what else it says is passed over.
     pub fn hear(&mut self) -> Value {
         let line = self.lines.by_ref().map_while(Result::ok).find(|line| line.starts_with('{'));
