@@ -8,6 +8,7 @@ mod dev;
 mod guards;
 mod http;
 mod restore;
+mod sign_in;
 mod telemetry;
 
 use clap::Parser as _;

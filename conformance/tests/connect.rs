@@ -3,7 +3,7 @@
 use deputize_conformance::{
     dev::Dev,
     node::Script,
-    process::{binary, run},
+    process::{Process, binary, run},
 };
 use serde_json::{Value, json};
 use std::process::Command;
@@ -188,4 +188,85 @@ fn arguments_that_make_no_sense_are_said_so_before_anything_is_served() {
     let missing_key = [&all[..], &["--key-file", "nowhere.jwk", "--token-file", "x"]].concat();
     let (succeeded, _, complaint) = run(&missing_key);
     assert!(!succeeded && complaint.contains("nowhere.jwk"), "{complaint}");
+}
+
+/// `deputize connect` as HTTP: its process, where it listens, and its secret.
+async fn serving(dev: &Dev) -> (Process, String, String) {
+    let (secret, ready_file) = (dev.place("secret"), dev.ready_file());
+    let arguments = [
+        "connect",
+        "--ready-file",
+        ready_file.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--secret-file",
+        secret.to_str().unwrap(),
+    ];
+    let process = Process::start(&arguments, &dev.place("connect.log"));
+    process.wait_until(async || process.said().contains("/mcp")).await;
+    let said = process.said();
+    let url = said.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&secret).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let secret = std::fs::read_to_string(secret).unwrap();
+    assert!(!said.contains(&secret), "it is in the file alone");
+    (process, url, secret)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http_a_client_with_the_secret_is_served_and_nobody_else() {
+    let dev = Dev::start().await;
+    let (process, url, secret) = serving(&dev).await;
+    tokio::task::block_in_place(|| {
+        let mut client = Script::start("connect.mjs", &[], None);
+        let given = json!({ "step": "connect", "url": url, "headers": { "authorization": format!("Bearer {secret}") } });
+        let answer = client.ask(&given);
+        assert_eq!(answer["server"]["name"], "crm", "{answer}");
+        let found = client.ask(&lookup());
+        assert_eq!(found["result"]["isError"], false, "{found}");
+    });
+    // An error says that the process has one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let http = reqwest::Client::new();
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+    let post = |headers: &[(&str, &str)]| {
+        let request = http.post(&url).header("content-type", "application/json").body(ping.clone());
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send()
+    };
+    let bearer = format!("Bearer {secret}");
+    for (headers, status) in [
+        (&[][..], 401),
+        (&[("authorization", "Bearer guessed")], 401),
+        (&[("authorization", &bearer), ("host", "crm.example.com")], 403),
+        (&[("authorization", &bearer), ("origin", "https://crm.example.com")], 403),
+    ] {
+        assert_eq!(post(headers).await.unwrap().status(), status, "{headers:?}");
+    }
+    process.terminate();
+    assert!(process.ended().await.success());
+    assert!(!dev.place("secret").exists(), "it opens nothing any more");
+}
+
+#[test]
+fn over_http_it_serves_this_machine_alone() {
+    let arguments = [
+        "connect",
+        "https://crm.example.com/mcp",
+        "--issuer",
+        "https://d.example",
+        "--client-id",
+        "a",
+        "--token-file",
+        "x",
+        "--key-file",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.jwk");
+    let jwk =
+        deputize_call::sign::SigningKey::generate(deputize_call::sign::SigningAlgorithm::ES256).unwrap();
+    std::fs::write(&key, jwk.to_private_jwk().unwrap().as_bytes()).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let all = [&arguments[..], &[key.to_str().unwrap(), "--listen", "0.0.0.0:0"]].concat();
+    let (succeeded, _, complaint) = run(&all);
+    assert!(!succeeded && complaint.contains("127.0.0.1"), "{complaint}");
 }

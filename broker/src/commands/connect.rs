@@ -1,5 +1,7 @@
 //! `deputize connect`: the agent's side of a guarded MCP server, as a local MCP server.
 
+mod door;
+
 use async_trait::async_trait;
 use deputize_client::{
     Client, SystemClock, TokenType,
@@ -8,8 +10,10 @@ use deputize_client::{
         user_tokens::{TokenCommand, TokenFile, UserToken, UserTokenError, UserTokens},
     },
 };
+use deputize_issuer::clock::Clock;
 use std::{
     io,
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,9 +23,11 @@ use std::{
 use super::{
     exit::{CommandError, CommandResult, Exit},
     input,
+    output::announce,
     ready::Ready,
     serve::StopSignal,
 };
+use crate::sign_in::{Provider, SignInError, SignedInUser};
 
 /// Serves a guarded MCP server to a local MCP client: exchanges the user's token for each call.
 #[derive(Debug, clap::Args)]
@@ -29,6 +35,7 @@ use super::{
   deputize connect https://crm.example.com/mcp --issuer https://deputize.example.com --client-id support-bot \\
       --key-file support-bot.private.jwk.json --token-file user.jwt
   deputize connect --ready-file dev.json          what `deputize dev --ready-file dev.json` runs; user alice, server 0
+  deputize connect --ready-file dev.json --listen 127.0.0.1:8090          as HTTP, at http://127.0.0.1:8090/mcp
 
 MCP clients start it as a command; messages go over stdin and stdout. It says what goes wrong on stderr, and to the
 client as the result of the call. The user's token, and those made from it, stay in this program.")]
@@ -50,6 +57,18 @@ pub struct Args {
     key_file: Option<PathBuf>,
     #[command(flatten)]
     user_token: UserTokenArgs,
+    /// This program's client id at the provider of --sign-in [default: --client-id]
+    #[arg(long, value_name = "ID", requires = "sign_in")]
+    sign_in_client_id: Option<String>,
+    /// Ask that provider for this scope too, for example offline_access; may be repeated
+    #[arg(long, value_name = "SCOPE", requires = "sign_in")]
+    sign_in_scope: Vec<String>,
+    /// Serve HTTP at this loopback address instead of stdin and stdout; the secret that clients need is said on stderr
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Write the secret here, for its owner alone, instead of saying it
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    secret_file: Option<PathBuf>,
     /// How tightly to bind the token of a call of a tool of which nothing is known: L3 to that one call; L1 to the
     /// tool, which is faster, and tightened where the tool demands it
     #[arg(long, value_enum, default_value = "l3", ignore_case = true, value_name = "L1|L3")]
@@ -81,6 +100,9 @@ struct UserTokenArgs {
     /// The user's token: what this shell command prints; run again before it expires
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
+    /// Sign the user in at this OpenID provider, with code and PKCE: the address to open is said on stderr
+    #[arg(long, value_name = "PROVIDER", num_args = 0..=1, default_missing_value = "")]
+    sign_in: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -96,7 +118,7 @@ enum StartLevel {
 pub async fn run(args: Args) -> CommandResult {
     let ready = args.ready_file.as_deref().map(Ready::read).transpose()?;
     let client = Arc::new(client(&args, ready.as_ref())?);
-    let users = users(&args)?;
+    let users = users(&args, ready.as_ref()).await?;
     let url = match (&args.url, &ready) {
         (Some(url), _) => url,
         (None, Some(ready)) => ready.server(args.server)?,
@@ -114,12 +136,15 @@ pub async fn run(args: Args) -> CommandResult {
     };
     let connector = Connector::new(client, users, settings)
         .map_err(|error| CommandError::usage(error, "correct the URL or --ca-file"))?;
-    serve(connector).await.map_err(|error| {
-        CommandError::failure(
-            format!("stdin or stdout: {error}"),
-            "let an MCP client start it, or pipe messages in",
-        )
-    })?;
+    match args.listen {
+        Some(address) => door::serve(&connector, address, args.secret_file.as_deref()).await?,
+        None => serve_stdio(connector).await.map_err(|error| {
+            CommandError::failure(
+                format!("stdin or stdout: {error}"),
+                "let an MCP client start it, or pipe messages in",
+            )
+        })?,
+    }
     Ok(Exit::Ok)
 }
 
@@ -140,16 +165,47 @@ fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
     builder.build().map_err(|error| CommandError::usage(error, "correct --issuer or --ca-file"))
 }
 
-fn users(args: &Args) -> Result<Arc<dyn UserTokens>, CommandError> {
+async fn users(args: &Args, ready: Option<&Ready>) -> Result<Arc<dyn UserTokens>, CommandError> {
     let given = &args.user_token;
-    match (&given.token_file, &given.token_command, &args.ready_file) {
-        (Some(file), _, _) => Ok(Arc::new(TokenFile::new(file, TokenType::Jwt))),
-        (None, Some(command), _) => {
-            Ok(Arc::new(TokenCommand::new(command, TokenType::Jwt, Arc::new(SystemClock::new()))))
-        }
-        (None, None, Some(file)) => Ok(Arc::new(ReadyToken { file: file.clone(), user: args.user.clone() })),
-        (None, None, None) => Err(missing("--token-file or --token-command")),
+    if let Some(file) = &given.token_file {
+        return Ok(Arc::new(TokenFile::new(file, TokenType::Jwt)));
     }
+    if let Some(command) = &given.token_command {
+        let clock = Arc::new(SystemClock::new());
+        return Ok(Arc::new(TokenCommand::new(command, TokenType::Jwt, clock)));
+    }
+    if let Some(provider) = &given.sign_in {
+        return sign_in(args, provider, ready).await;
+    }
+    match &args.ready_file {
+        Some(file) => Ok(Arc::new(ReadyToken { file: file.clone(), user: args.user.clone() })),
+        None => Err(missing("--token-file, --token-command or --sign-in")),
+    }
+}
+
+/// Sends the user to the provider at once: by the time that a client asks something he may be back.
+async fn sign_in(
+    args: &Args,
+    provider: &str,
+    ready: Option<&Ready>,
+) -> Result<Arc<dyn UserTokens>, CommandError> {
+    let issuer = match (provider, ready) {
+        ("", Some(ready)) => ready.idp.as_str(),
+        ("", None) => return Err(missing("the provider of --sign-in")),
+        (provider, _) => provider,
+    };
+    let client_id = args.sign_in_client_id.as_ref().or(args.client_id.as_ref());
+    let client_id = client_id.or(ready.map(|ready| &ready.client.client_id));
+    let client_id = client_id.ok_or_else(|| missing("--sign-in-client-id"))?;
+    let clock: Arc<dyn Clock> = Arc::new(deputize_issuer::clock::SystemClock::start());
+    let cannot = |error: SignInError| {
+        CommandError::unreachable(error, "check the provider of --sign-in and --sign-in-client-id")
+    };
+    let provider = Provider::discover(issuer, client_id, Arc::clone(&clock)).await.map_err(cannot)?;
+    let provider = provider.with_scopes(&args.sign_in_scope);
+    let user = SignedInUser::new(provider, clock, |url| announce(&format!("sign in at {url}")));
+    user.begin().await.map_err(cannot)?;
+    Ok(Arc::new(user))
 }
 
 /// The token of a user of `deputize dev`.
@@ -175,7 +231,7 @@ fn ca_pem(args: &Args) -> Result<Option<Vec<u8>>, CommandError> {
 
 /// Serves stdin and stdout, each through a thread of its own: a read or a write that waits there must not keep the
 /// program from ending.
-async fn serve(connector: Arc<Connector>) -> io::Result<()> {
+async fn serve_stdio(connector: Arc<Connector>) -> io::Result<()> {
     let mut stop = StopSignal::listen()?;
     let (input, mut from_stdin) = pipe()?;
     let (output, mut to_stdout) = pipe()?;

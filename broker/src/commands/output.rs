@@ -117,6 +117,12 @@ pub fn note(text: &str) {
     }
 }
 
+/// Says something on stderr that whoever started this needs, a person or a program.
+pub fn announce(text: &str) {
+    // Who closed stderr does not want to hear it.
+    let _ = io::stderr().write_all(format!("{}\n", clean_lines(text)).as_bytes());
+}
+
 /// One value on one line: what a terminal would obey, or an eye would be misled by, is written as `\u{…}`.
 pub fn clean(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)

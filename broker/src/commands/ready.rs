@@ -11,6 +11,8 @@ use super::{exit::CommandError, input};
 #[derive(Deserialize)]
 pub(super) struct Ready {
     pub(super) issuer: String,
+    /// The identity provider.
+    pub(super) idp: String,
     pub(super) client: ReadyClient,
     user_tokens: BTreeMap<String, String>,
     servers: Vec<ReadyServer>,

@@ -7,5 +7,4 @@ pub(crate) mod identity_provider;
 mod layout;
 pub(crate) mod ready_file;
 mod registered;
-pub(crate) mod sign_in;
 pub(crate) mod story;

@@ -9,12 +9,12 @@ mod tests;
 use deputize_issuer::{clock::Clock, secret::Secret};
 use openidconnect::{
     AccessTokenHash, AuthorizationCode, ClientId, CsrfToken, DiscoveryError, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, LoginHint, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope,
-    TokenResponse as _,
+    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, LoginHint, Nonce, NonceVerifier,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    RequestTokenError, Scope, StandardErrorResponse, TokenResponse as _,
     core::{
-        CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreIdTokenVerifier, CoreJwsSigningAlgorithm,
-        CoreProviderMetadata, CoreTokenResponse,
+        CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreErrorResponseType, CoreIdTokenVerifier,
+        CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreTokenResponse,
     },
 };
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -26,6 +26,8 @@ pub(crate) struct Provider {
     issuer: String,
     http: ProviderHttp,
     clock: Arc<dyn Clock>,
+    /// What is asked for besides the usual.
+    scopes: Vec<String>,
 }
 
 /// A sign-in that waits for its answer.
@@ -44,6 +46,10 @@ pub(crate) struct SignedIn {
     pub(crate) subject: String,
     /// The ID token, verified.
     pub(crate) id_token: Secret<String>,
+    /// When it expires, in seconds since the epoch.
+    pub(crate) expires_at_seconds: u64,
+    /// With it the provider gives a newer one.
+    refresh_token: Option<Secret<String>>,
 }
 
 /// Why nobody is signed in.
@@ -61,6 +67,8 @@ pub(crate) enum SignInError {
     Refused { error: String, description: String },
     #[error("the answer is not for this sign-in: {0}")]
     Foreign(&'static str),
+    #[error("the provider gave nothing to refresh the sign-in with")]
+    NotRefreshable,
     #[error("the token response is not acceptable: {0}")]
     Token(String),
 }
@@ -88,11 +96,17 @@ impl Provider {
             return Err(SignInError::Discovery("an endpoint is missing or has no https".to_owned()));
         }
         let client = CoreClient::from_provider_metadata(metadata, ClientId::new(client_id.to_owned()), None);
-        Ok(Self { client, issuer: issuer.to_owned(), http, clock })
+        Ok(Self { client, issuer: issuer.to_owned(), http, clock, scopes: Vec::new() })
+    }
+
+    /// Asks for these scopes too: `offline_access`, where the provider wants that for what refreshes a sign-in.
+    #[must_use]
+    pub(crate) fn with_scopes(mut self, scopes: &[String]) -> Self {
+        self.scopes = scopes.to_vec();
+        self
     }
 
     /// Begins a sign-in that a person finishes in a browser. `redirect_uri` is where the answer will arrive.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the agent's side, whose users have a browser"))]
     pub(crate) fn begin(
         &self,
         redirect_uri: &str,
@@ -123,6 +137,31 @@ impl Provider {
         self.finish(pending, &location).await
     }
 
+    /// Whether the provider sent the browser to this URL in answer to `pending`.
+    pub(crate) fn answers(&self, pending: &PendingSignIn, answer: &Url) -> bool {
+        !matches!(read_answer(&self.issuer, pending, answer), Err(SignInError::Foreign(_)))
+    }
+
+    /// Gets a newer token for a user who signed in (OpenID Connect Core §12).
+    pub(crate) async fn refresh(&self, user: &SignedIn) -> Result<SignedIn, SignInError> {
+        let held = user.refresh_token.as_ref().ok_or(SignInError::NotRefreshable)?;
+        let refresh_token = RefreshToken::new(held.expose().clone());
+        let request = self
+            .client
+            .exchange_refresh_token(&refresh_token)
+            .map_err(|error| SignInError::Discovery(error.to_string()))?;
+        let response = request.request_async(&self.http).await.map_err(refused)?;
+        // §12.2: the same person; a nonce need not come again.
+        let mut refreshed = self.verify(&response, |_: Option<&Nonce>| Ok(()))?;
+        if refreshed.subject != user.subject {
+            return Err(SignInError::Token("it is another person's".to_owned()));
+        }
+        if refreshed.refresh_token.is_none() {
+            refreshed.refresh_token = Some(held.expose().clone().into());
+        }
+        Ok(refreshed)
+    }
+
     /// Finishes a sign-in with the URL to which the provider sent the browser.
     pub(crate) async fn finish(&self, pending: PendingSignIn, answer: &Url) -> Result<SignedIn, SignInError> {
         let code = read_answer(&self.issuer, &pending, answer)?;
@@ -132,14 +171,7 @@ impl Provider {
             .map_err(|error| SignInError::Discovery(error.to_string()))?
             .set_pkce_verifier(pending.verifier)
             .set_redirect_uri(std::borrow::Cow::Owned(RedirectUrl::from_url(pending.redirect_uri)));
-        let response = request.request_async(&self.http).await.map_err(|error| match error {
-            RequestTokenError::ServerResponse(refusal) => SignInError::Refused {
-                error: refusal.error().as_ref().to_owned(),
-                description: refusal.error_description().cloned().unwrap_or_default(),
-            },
-            RequestTokenError::Request(error) => SignInError::Unreachable(error.to_string()),
-            error => SignInError::Token(error.to_string()),
-        })?;
+        let response = request.request_async(&self.http).await.map_err(refused)?;
         self.verify(&response, &pending.nonce)
     }
 
@@ -160,7 +192,8 @@ impl Provider {
             )
             .set_redirect_uri(std::borrow::Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
             .set_pkce_challenge(challenge)
-            .add_scopes(["profile", "email"].map(|scope| Scope::new(scope.to_owned())));
+            .add_scopes(["profile", "email"].map(|scope| Scope::new(scope.to_owned())))
+            .add_scopes(self.scopes.iter().cloned().map(Scope::new));
         if let Some(login_hint) = login_hint {
             request = request.set_login_hint(LoginHint::new(login_hint.to_owned()));
         }
@@ -172,7 +205,11 @@ impl Provider {
     }
 
     /// OpenID Connect Core §3.1.3.7 and §3.1.3.8.
-    fn verify(&self, response: &CoreTokenResponse, nonce: &Nonce) -> Result<SignedIn, SignInError> {
+    fn verify(
+        &self,
+        response: &CoreTokenResponse,
+        nonce: impl NonceVerifier,
+    ) -> Result<SignedIn, SignInError> {
         let token = |problem: &dyn std::fmt::Display| SignInError::Token(problem.to_string());
         let id_token = response.id_token().ok_or_else(|| token(&"no ID token"))?;
         let verifier = self.verifier();
@@ -189,7 +226,12 @@ impl Provider {
                 return Err(token(&"at_hash does not match the access token"));
             }
         }
-        Ok(SignedIn { subject: claims.subject().to_string(), id_token: id_token.to_string().into() })
+        Ok(SignedIn {
+            subject: claims.subject().to_string(),
+            id_token: id_token.to_string().into(),
+            expires_at_seconds: u64::try_from(claims.expiration().timestamp()).unwrap_or_default(),
+            refresh_token: response.refresh_token().map(|token| token.secret().clone().into()),
+        })
     }
 
     fn verifier(&self) -> CoreIdTokenVerifier<'_> {
@@ -204,9 +246,20 @@ impl Provider {
 
 impl PendingSignIn {
     /// Where the user's browser has to go.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the agent's side, whose users have a browser"))]
     pub(crate) fn url(&self) -> &Url {
         &self.url
+    }
+}
+
+/// Why a token request came to nothing.
+fn refused(error: RequestTokenError<HttpError, StandardErrorResponse<CoreErrorResponseType>>) -> SignInError {
+    match error {
+        RequestTokenError::ServerResponse(refusal) => SignInError::Refused {
+            error: refusal.error().as_ref().to_owned(),
+            description: refusal.error_description().cloned().unwrap_or_default(),
+        },
+        RequestTokenError::Request(error) => SignInError::Unreachable(error.to_string()),
+        error => SignInError::Token(error.to_string()),
     }
 }
 

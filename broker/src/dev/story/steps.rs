@@ -4,9 +4,11 @@ use super::{
     Stopped, Teller, Told, Trouble, audit,
     wire::{Answer, HandMade, Wire},
 };
-use crate::dev::{
-    environment::{Environment, Files},
-    layout::AGENT,
+use crate::{
+    dev::{
+        environment::{Environment, Files},
+        layout::AGENT,
+    },
     sign_in::{Provider, SignedIn},
 };
 use deputize_call::{

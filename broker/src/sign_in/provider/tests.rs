@@ -1,3 +1,5 @@
+mod refreshing;
+
 use super::*;
 use crate::dev::identity_provider::{IdentityProvider, PublicClient};
 use deputize_call::sign::SigningAlgorithm;

@@ -75,7 +75,7 @@ impl Conversation {
             Ok(Message::Response(whole)) => self.tell(whole).await,
             Err(malformed) => {
                 let id = malformed.id.as_ref();
-                out.say(message::error(id, malformed.code, &malformed.reason, None)).await;
+                out.answer(message::error(id, malformed.code, &malformed.reason, None)).await;
             }
         }
     }
@@ -122,12 +122,12 @@ impl Conversation {
 
     async fn take(self: &Arc<Self>, request: Request, out: &Outbox) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
-            return out.say(Failure::Busy.answer(&request)).await;
+            return out.answer(Failure::Busy.answer(&request)).await;
         };
         let key = request.id.to_string();
         if self.all_under_way().contains_key(&key) {
             let failure = Failure::Request("another request under way has its id".to_owned());
-            return out.say(failure.answer(&request)).await;
+            return out.answer(failure.answer(&request)).await;
         }
         // What is said before the session stands would miss it.
         let others_rest_on_it = request.method == "initialize";
@@ -140,8 +140,12 @@ impl Conversation {
             let mut under_way = self.all_under_way();
             let task = tokio::spawn(async move {
                 let _held = (leave, place);
-                let answer = conversation.serve(&request, &out).await;
-                out.say(answer).await;
+                let stands_alone = request.manner != Manner::InSession;
+                tokio::select! {
+                    answer = conversation.serve(&request, &out) => out.answer(answer).await,
+                    // MCP 2026-07-28: a client that goes away cancels. Before, that said nothing.
+                    () = out.closed(), if stands_alone => {}
+                }
             });
             under_way.insert(key, UnderWay { serial, manner, task: task.abort_handle() });
             task
@@ -225,7 +229,8 @@ impl Conversation {
                 Sending { method: Method::POST, body: Some(&body), headers: &headers, token: &token };
             self.connector.remote.send(&sending).await
         };
-        if let Err(error) = sent.await {
+        let sent = tokio::time::timeout(NOTE_PATIENCE, sent).await.unwrap_or(Err(Failure::TimedOut));
+        if let Err(error) = sent {
             tracing::warn!(%error, "notification not delivered");
         }
     }
@@ -254,4 +259,6 @@ impl Drop for Leave {
 
 const MAX_UNDER_WAY: usize = 64;
 const MAX_ONWARD: usize = 64;
+/// Nobody waits for what comes of a notification, but others wait behind it.
+const NOTE_PATIENCE: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(1);

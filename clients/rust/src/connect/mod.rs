@@ -9,6 +9,7 @@ mod conversation;
 mod deliver;
 mod events;
 mod failure;
+mod front;
 mod grants;
 mod levels;
 mod message;

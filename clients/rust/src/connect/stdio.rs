@@ -4,7 +4,7 @@ use super::{
     Connector,
     conversation::Conversation,
     message::{self, INVALID_REQUEST},
-    outbox::Outbox,
+    outbox::{Outbox, Word},
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
@@ -56,7 +56,7 @@ async fn read(
         if line.last() != Some(&b'\n') && count as u64 > MAX_LINE_BYTES {
             skip_line(&mut input).await?;
             let text = format!("a message has at most {MAX_LINE_BYTES} bytes");
-            out.say(message::error(None, INVALID_REQUEST, &text, None)).await;
+            out.answer(message::error(None, INVALID_REQUEST, &text, None)).await;
             continue;
         }
         if line.trim_ascii().is_empty() {
@@ -85,10 +85,10 @@ async fn skip_line(input: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> io::Re
     }
 }
 
-async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<String>) -> io::Result<()> {
-    while let Some(mut message) = messages.recv().await {
-        message.push('\n');
-        output.write_all(message.as_bytes()).await?;
+async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Word>) -> io::Result<()> {
+    while let Some(Word { mut text, .. }) = messages.recv().await {
+        text.push('\n');
+        output.write_all(text.as_bytes()).await?;
         output.flush().await?;
     }
     Ok(())

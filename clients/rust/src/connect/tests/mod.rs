@@ -1,5 +1,6 @@
 mod calls;
 mod definitions;
+mod front;
 mod refusals;
 mod streams;
 mod user;
