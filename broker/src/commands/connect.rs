@@ -100,8 +100,9 @@ struct UserTokenArgs {
     /// The user's token: what this shell command prints; run again before it expires
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
-    /// Sign the user in at this OpenID provider, with code and PKCE: the address to open is said on stderr
-    #[arg(long, value_name = "PROVIDER", num_args = 0..=1, default_missing_value = "")]
+    /// Sign the user in at this OpenID provider, with code and PKCE: the address to open is said on stderr. Without a
+    /// provider at that of the ready file
+    #[arg(long, value_name = "PROVIDER", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     sign_in: Option<String>,
 }
 

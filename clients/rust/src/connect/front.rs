@@ -98,10 +98,9 @@ impl Front {
         if !["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}")) {
             return Err(Refusal::ForeignHost);
         }
-        // Browsers send these and programs do not: whatever the page, it has no business here.
-        let from_browser = headers.contains_key(header::ORIGIN)
-            || headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
-        if from_browser {
+        // Every browser sends one of these, and no program does: whatever the page, it has no business here. (Some
+        // programs do send Sec-Fetch-Mode.)
+        if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
             return Err(Refusal::Browser);
         }
         let (scheme, secret) = single(headers, &header::AUTHORIZATION)

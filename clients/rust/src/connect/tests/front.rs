@@ -157,7 +157,11 @@ async fn whoever_lacks_the_secret_or_is_a_browser_is_kept_out() {
     assert!(world.asked().is_empty() && world.seen("ping").is_empty(), "nothing went on");
     let preflight = door.request("OPTIONS").header("origin", "https://evil.example").send().await.unwrap();
     assert_eq!(preflight.status(), 403);
-    let localhost = request(Some(&good), &[("host", format!("localhost:{port}"))]).send().await.unwrap();
+    let localhost =
+        request(Some(&good), &[("host", format!("localhost:{port}")), ("sec-fetch-mode", "cors".to_owned())])
+            .send()
+            .await
+            .unwrap();
     assert_eq!(localhost.status(), 404, "it is let in, and told to begin a session");
 }
 
