@@ -269,6 +269,8 @@ export class Guard {
     const { maxUses } = claims.detail;
     if (levelOf(claims.detail) === "L3") await this.redeem(token);
     else if (maxUses !== undefined) this.countUse(claims, maxUses);
+    // The answers took their time: what was pushed meanwhile still counts.
+    this.checkRevocation(claims, tool);
   }
 
   private async redeem(token: string): Promise<void> {

@@ -61,9 +61,12 @@ export class Draft {
 export class FakeOutside implements Outside {
   readonly redeemed = new Set<string>();
   redemption: Awaited<ReturnType<Outside["redeem"]>> | undefined;
+  /** What happens while a token is redeemed. */
+  meanwhile: () => void = () => undefined;
   admission: Awaited<ReturnType<NonNullable<Outside["admit"]>>> = "ready";
 
   async redeem(token: string): ReturnType<Outside["redeem"]> {
+    this.meanwhile();
     if (this.redemption !== undefined) return this.redemption;
     if (this.redeemed.has(token)) return "already_used";
     this.redeemed.add(token);

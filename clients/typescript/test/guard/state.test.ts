@@ -50,6 +50,15 @@ test("revocations reach what they name", async () => {
   }
 });
 
+test("what is switched off while a token is redeemed does not run", async () => {
+  for (const [name, runs] of [["lookup", true], ["refund", false]] as const) {
+    const f = await Fixture.create();
+    f.outside.meanwhile = () => f.guard.revoke({ kind: "tool", name });
+    const refund = async () => f.withGrant(await l3("refund", {}), call("refund", {}));
+    assert.equal(await passes(refund()), runs, name);
+  }
+});
+
 test("silence about revocations stops calls after 60 seconds, whatever is configured", async () => {
   for (const f of [await Fixture.create(), await Fixture.create({ maxRevocationAgeMs: 3_600_000 })]) {
     f.pass(60);
