@@ -301,6 +301,7 @@ async fn reports_beyond_the_quota_wait_at_the_guard() {
         assert!(accepted < 100_000, "there is a quota");
     };
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(lab.world.metric("deputize_guard_events_refused_total").await, 100.0);
     let other = lab_send(&lab, &lab.report("ledger", &json!([event("executed", json!({}))]))).await;
     assert_eq!(other.status, 200, "each server has its own");
     token_of(&lab.send(&lab.honest(&Key::es256()).await).await);

@@ -4,7 +4,7 @@
 mod tests;
 
 use super::{
-    example_server::{ExampleServer, broker::Broker, door::Door},
+    example_server::{ExampleServer, door::Door},
     identity_provider::{IdentityProvider, PublicClient, users::USERS},
     layout::{self, Layout, PLATFORM},
     ready_file::{ReadyClient, ReadyFile, ReadyServer},
@@ -21,11 +21,17 @@ use deputize_call::{
     keys::KeySet,
     sign::{SigningAlgorithm, SigningKey},
 };
+use deputize_guard::link::{self, LinkSettings};
 use deputize_issuer::{
     clock::{Clock, SystemClock},
     registry::ServerRecord,
 };
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// What may be chosen about an environment.
@@ -109,9 +115,9 @@ async fn start_in(
     let keys = servers.into_iter().map(|(_, key)| key);
     for ((server, listener), key) in [(&crm, crm_listener), (&mailer, mailer_listener)].into_iter().zip(keys)
     {
-        let door = guard(server, key, &broker, Arc::clone(&clock))?;
-        doors.open(listener, Arc::clone(&door).router());
-        doors.keep_approved(door);
+        let door = guard(server, key, &broker, &files.folder)?;
+        door.ready().await;
+        doors.open(listener, door.router());
     }
     let Doors { stop, tasks } = doors;
     Ok(Environment { ready, files, crm, mailer, registered, broker, stop, tasks })
@@ -167,23 +173,6 @@ impl Doors {
         };
         self.tasks.spawn(serve_tcp(listener, router, listening));
     }
-
-    /// What a guard knows of the registry is good for an hour; an environment may run longer.
-    fn keep_approved(&mut self, door: Arc<Door>) {
-        let mut stop = self.stop.subscribe();
-        self.tasks.spawn(async move {
-            let mut tick = tokio::time::interval(RENEWAL);
-            loop {
-                tokio::select! {
-                    _ = tick.tick() => {}
-                    _ = stop.wait_for(|stop| *stop) => break,
-                }
-                if let Err(error) = door.renew() {
-                    tracing::error!(%error, "guard not renewed");
-                }
-            }
-        });
-    }
 }
 
 async fn start_identity_provider(
@@ -203,20 +192,23 @@ async fn start_identity_provider(
 
 fn guard(
     server: &Arc<ExampleServer>,
-    key: SigningKey,
+    private_key: SigningKey,
     broker: &Running,
-    clock: Arc<dyn Clock>,
+    folder: &Path,
 ) -> Result<Arc<Door>, CannotStart> {
-    let desk = &broker.assembly.desk;
+    let assembly = &broker.assembly;
     let record = server.record();
-    let client_id = record.client_id.as_deref().unwrap_or(&record.id);
-    let asked = Broker::new(&desk.settings.issuer, client_id, key).map_err(cannot)?;
-    let rules = desk.rules.load();
-    let approved = rules.registry.server(&record.resource);
-    let approved = approved.ok_or_else(|| CannotStart(format!("{} is not in the registry", record.id)))?;
-    let keys = desk.keys.ring().published.clone();
-    let door = Door::new(Arc::clone(server), Arc::clone(approved), keys, Arc::new(asked), clock);
-    door.map(Arc::new).map_err(cannot)
+    let settings = LinkSettings {
+        issuer: assembly.desk.settings.issuer.clone(),
+        resource: record.resource.clone(),
+        client_id: record.client_id.clone().unwrap_or_else(|| record.id.clone()),
+        private_key,
+        snapshot_keys: KeySet::new(vec![assembly.guards.key().public().clone()]),
+        state_folder: folder.join("guards").join(&record.id),
+        ca_pem: None,
+        clock: Arc::new(link::SystemClock::new()),
+    };
+    Door::new(Arc::clone(server), settings).map(Arc::new).map_err(cannot)
 }
 
 fn ready_file(
@@ -274,4 +266,3 @@ fn cannot(error: impl std::fmt::Display) -> CannotStart {
 const USER_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_CONNECTIONS: usize = 256;
 const DRAIN: Duration = Duration::from_secs(2);
-const RENEWAL: Duration = Duration::from_secs(600);

@@ -69,6 +69,19 @@ impl Guards {
         server: &Server,
         events: Vec<EventRecord>,
     ) -> Result<usize, IssueError> {
+        let count = events.len() as u64;
+        self.take(caller, server, events).await.inspect_err(|error| {
+            metrics::counter!("deputize_guard_events_refused_total", "reason" => error.reason())
+                .increment(count);
+        })
+    }
+
+    async fn take(
+        &self,
+        caller: &Caller,
+        server: &Server,
+        events: Vec<EventRecord>,
+    ) -> Result<usize, IssueError> {
         let resource = &server.record.resource;
         let accepted = events.len();
         let reports = read(events)?;

@@ -163,7 +163,8 @@ async fn definition_unlike_its_digest(_: &Lab) -> Vec<Response> {
 }
 
 async fn word_without_a_snapshot(_: &Lab) -> Vec<Response> {
-    vec![told(|_| ("alive", json!({}))).await]
+    let revocation = json!({ "kind": "transaction", "txn": "any" });
+    vec![told(|_| ("alive", json!({}))).await, told(|_| ("revocation", revocation)).await]
 }
 
 /// It keeps what it has and hears nothing more, until that is too old.

@@ -10,6 +10,7 @@
 
 mod authentication;
 mod decisions;
+mod guards;
 mod next_hops;
 mod records;
 mod subjects;

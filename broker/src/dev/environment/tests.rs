@@ -1,7 +1,8 @@
 use super::*;
 use deputize_call::jws::{EmbeddedKey, parse};
 use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, Redemption, ToolToken};
-use deputize_issuer::registry::ServerRecord;
+use deputize_issuer::{registry::ServerRecord, revocation::Revoked};
+use hyper::body::Body as _;
 use serde_json::{Value, json};
 
 /// An environment, and the agent platform in it.
@@ -129,9 +130,15 @@ async fn a_token_of_many_uses_stops_when_it_is_revoked() {
         assert_eq!(fixture.call(&token, "lookup_customer", arguments.clone()).await.0, 200);
     }
     fixture.platform.revoke(token.access_token()).await.unwrap();
+    // The broker pushes it; that takes milliseconds.
+    let mut calls = 2;
+    while fixture.call(&token, "lookup_customer", arguments.clone()).await.0 == 200 {
+        calls += 1;
+        assert!(calls < 1000, "it is never heard");
+    }
     let (status, refusal) = fixture.call(&token, "lookup_customer", arguments).await;
     assert_eq!((status, &refusal["error"]), (401, &"invalid_token".into()));
-    assert_eq!(fixture.environment.crm.calls_run(), 2);
+    assert_eq!(fixture.environment.crm.calls_run(), calls);
     drop(fixture.environment.stop().await);
 }
 
@@ -236,5 +243,29 @@ async fn a_registered_server_is_asked_for_and_redeems_as_itself_alone() {
     }
     assert_eq!(mine.redeem(token.access_token()).await.unwrap(), Redemption::Redeemed);
     assert_eq!(mine.redeem(token.access_token()).await.unwrap(), Redemption::AlreadyUsed);
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_read_is_ended() {
+    let fixture = fixture().await;
+    let assembly = &fixture.environment.broker.assembly;
+    let client = assembly.desk.rules.load().clients.enabled("crm-guard").unwrap();
+    let server = assembly.guards.server_of(&client).unwrap();
+    let feed = assembly.guards.feed(&client, &server).unwrap();
+    let mut feed = std::pin::pin!(feed);
+    // More than the stream may be behind; nobody reads meanwhile.
+    for n in 0..5000 {
+        assembly.desk.revocations.hold(&[Revoked::Token(n.to_string())], u64::MAX);
+    }
+    let mut messages = 0;
+    while let Some(frame) = std::future::poll_fn(|context| feed.as_mut().poll_frame(context)).await {
+        assert!(frame.unwrap().into_data().is_ok());
+        messages += 1;
+    }
+    assert!((1..5000).contains(&messages), "{messages}");
+    // Who comes again gets the whole state.
+    let again = assembly.guards.snapshot(&server).unwrap().0;
+    assert!(String::from_utf8_lossy(&again).matches("token").count() >= 5000);
     drop(fixture.environment.stop().await);
 }

@@ -1,6 +1,6 @@
 //! The door of an example server: MCP over Streamable HTTP, every request past a guard.
 
-use super::{ExampleServer, broker::Broker};
+use super::ExampleServer;
 use async_trait::async_trait;
 use axum::{
     Json, Router,
@@ -14,26 +14,21 @@ use deputize_call::{
     claims::ToolCallClaims,
     json::{self, Object},
     jws::JwsError,
-    keys::KeySet,
-    level::Level,
-    token,
 };
 use deputize_guard::{
-    Admission, Guard, GuardConfig, IncomingCall, Refusal, Revocation, Snapshot, SnapshotDocument,
-    SnapshotError, ToolDocument, Upstream, Verified,
+    Admission, Guard, GuardConfig, IncomingCall, Refusal, Upstream, Verified,
+    link::{Clock, Link, LinkError, LinkSettings},
 };
-use deputize_issuer::{clock::Clock, registry};
 use serde_json::json;
 use std::sync::Arc;
 
-/// An example server behind its guard.
+/// An example server behind its guard, which the broker keeps supplied as it does any other.
 pub(crate) struct Door {
     server: Arc<ExampleServer>,
-    approved: Arc<registry::Server>,
-    guard: Guard,
-    broker: Arc<Broker>,
-    keys: KeySet,
+    guard: Arc<Guard>,
+    link: Link,
     clock: Arc<dyn Clock>,
+    issuer: String,
 }
 
 /// Why a server cannot be guarded.
@@ -43,33 +38,27 @@ pub(crate) enum DoorError {
     Resource(#[from] url::ParseError),
     #[error(transparent)]
     Guard(#[from] JwsError),
-    #[error("the registry's record does not hold: {0}")]
-    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 impl Door {
-    /// Guards `server` as the registry approved it, for tokens of the broker signed with `keys`.
-    pub(crate) fn new(
-        server: Arc<ExampleServer>,
-        approved: Arc<registry::Server>,
-        keys: KeySet,
-        broker: Arc<Broker>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, DoorError> {
-        let resource = &approved.record.resource;
-        let config = GuardConfig::new(broker.issuer(), resource, resource, &metadata_url(resource)?);
-        let guard = Guard::new(config, Arc::clone(&broker) as _, Arc::new(AlwaysThere), clock.now_seconds())?;
-        let door = Self { server, approved, guard, broker, keys, clock };
-        door.renew()?;
-        door.guard.observe_tools(&door.server.definitions().cloned().collect::<Vec<_>>());
-        Ok(door)
+    /// Guards `server`, with this link to its broker.
+    pub(crate) fn new(server: Arc<ExampleServer>, settings: LinkSettings) -> Result<Self, DoorError> {
+        let (issuer, resource) = (settings.issuer.clone(), settings.resource.clone());
+        let link = Link::start(settings)?;
+        let clock = link.clock();
+        let config = GuardConfig::new(&issuer, &resource, &resource, &metadata_url(&resource)?);
+        let guard = Guard::new(config, link.redeemer(), Arc::new(AlwaysThere), clock.now_seconds())?;
+        let guard = Arc::new(guard);
+        guard.observe_tools(&server.definitions().cloned().collect::<Vec<_>>());
+        link.follow(Arc::clone(&guard));
+        Ok(Self { server, guard, link, clock, issuer })
     }
 
-    /// Tells the guard for another hour what the registry approved.
-    pub(crate) fn renew(&self) -> Result<(), SnapshotError> {
-        let now_seconds = self.clock.now_seconds();
-        let document = snapshot(&self.approved, self.broker.issuer(), &self.keys, now_seconds);
-        self.guard.install(Snapshot::from_document(document, now_seconds)?, self.clock.uptime())
+    /// Waits until the guard knows what the registry approved.
+    pub(crate) async fn ready(&self) {
+        self.link.ready().await;
     }
 
     /// Its routes.
@@ -80,39 +69,9 @@ impl Door {
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self)
     }
-
-    /// The guard learns whether this token was revoked. A token that must be redeemed is asked about then; until
-    /// revocations are pushed to guards, the broker is asked about every other one.
-    async fn hear_revocation(&self, headers: &HeaderMap) {
-        let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
-        let expected = token::Expected {
-            issuer: self.broker.issuer(),
-            audience: Some(&self.server.record().resource),
-            now_seconds: self.clock.now_seconds(),
-            leeway_seconds: LEEWAY_SECONDS,
-        };
-        // Only of a genuine token: else a forgery could have another's token revoked.
-        let verified =
-            token.and_then(|(_, token)| Some((token, token::verify(token, &self.keys, &expected).ok()?)));
-        let Some((token, verified)) = verified else {
-            return self.guard.hear_revocations(self.clock.uptime());
-        };
-        let claims = verified.into_claims();
-        let [detail] = &claims.authorization_details;
-        if detail.level() == Level::L3 {
-            return self.guard.hear_revocations(self.clock.uptime());
-        }
-        match self.broker.is_active(token).await {
-            Ok(true) => self.guard.hear_revocations(self.clock.uptime()),
-            Ok(false) => self.guard.revoke(Revocation::Token { jti: claims.jti }, self.clock.uptime()),
-            // Silence grows stale, and then the guard stops calls.
-            Err(error) => tracing::warn!(%error, "revocation not asked"),
-        }
-    }
 }
 
 async fn call(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Response {
-    door.hear_revocation(&headers).await;
     let mut fields = Vec::with_capacity(headers.len());
     for (name, value) in &headers {
         let Ok(value) = value.to_str() else { return StatusCode::BAD_REQUEST.into_response() };
@@ -176,7 +135,7 @@ fn set(response: &mut Response, name: HeaderName, value: &str) {
 async fn metadata(State(door): State<Arc<Door>>) -> Response {
     Json(json!({
         "resource": door.server.record().resource,
-        "authorization_servers": [door.broker.issuer()],
+        "authorization_servers": [door.issuer],
         "dpop_bound_access_tokens_required": true,
         "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
         "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
@@ -190,32 +149,6 @@ fn metadata_url(resource: &str) -> Result<String, url::ParseError> {
     let path = format!("/.well-known/oauth-protected-resource{}", url.path());
     url.set_path(&path);
     Ok(url.into())
-}
-
-/// What the registry approved, as a guard is told. In one process there is no way on which it could be forged.
-fn snapshot(approved: &registry::Server, issuer: &str, keys: &KeySet, now_seconds: u64) -> SnapshotDocument {
-    let record = &approved.record;
-    SnapshotDocument {
-        version: 1,
-        issued_at: now_seconds,
-        expires_at: now_seconds.saturating_add(SNAPSHOT_SECONDS),
-        issuer: issuer.to_owned(),
-        server_id: record.id.clone(),
-        resource: record.resource.clone(),
-        tenant: record.tenant.clone(),
-        manifest_digest: approved.manifest_digest,
-        jwks: keys.to_jwks(),
-        tools: approved
-            .tools()
-            .map(|tool| ToolDocument {
-                definition: tool.record.definition.clone(),
-                tool_digest: tool.tool_digest,
-                least_level: tool.least_level,
-                tier: tool.record.tier.as_str().to_owned(),
-            })
-            .collect(),
-        revocations: Vec::new(),
-    }
 }
 
 /// The server is in this process: it is there as long as its door.
@@ -236,6 +169,3 @@ impl std::fmt::Debug for Door {
 
 /// The guard says itself what is too large; this only bounds what it is shown.
 const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
-const LEEWAY_SECONDS: u64 = 5;
-/// The longest that a guard accepts.
-const SNAPSHOT_SECONDS: u64 = 3600;

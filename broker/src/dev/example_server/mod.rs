@@ -3,7 +3,6 @@
 //! They hold their data in memory and answer JSON-RPC; who may call what is no concern of theirs. They count the
 //! calls that ran, so that a refusal can be shown to have stopped one.
 
-pub(crate) mod broker;
 mod crm;
 pub(crate) mod door;
 mod mailer;

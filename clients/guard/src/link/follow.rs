@@ -89,14 +89,14 @@ async fn apply(shared: &Shared, guard: &Guard, message: &Message, heard: &mut bo
     let uptime = shared.clock.uptime();
     match message.event.as_str() {
         "snapshot" => {
-            install(shared, guard, &message.data)?;
+            install(shared, guard, &message.data).await?;
             *heard = true;
             shared.connected.store(true, Ordering::Relaxed);
             shared.ready.send_replace(true);
             Ok(())
         }
         // One that we do not know of would be ignored where it must not be.
-        "revocation" => {
+        "revocation" if *heard => {
             let revocation: Revocation =
                 serde_json::from_str(&message.data).map_err(|_| Trouble::Unreadable)?;
             guard.revoke(revocation, uptime);
@@ -110,16 +110,21 @@ async fn apply(shared: &Shared, guard: &Guard, message: &Message, heard: &mut bo
     }
 }
 
-fn install(shared: &Shared, guard: &Guard, data: &str) -> Result<(), Trouble> {
+async fn install(shared: &Shared, guard: &Guard, data: &str) -> Result<(), Trouble> {
     let signed: SignedSnapshot = serde_json::from_str(data).map_err(|_| Trouble::Unreadable)?;
     let snapshot = signed.clone().open(&shared.snapshot_keys, shared.clock.now_seconds())?;
     let version = snapshot.version();
-    let mut memory = shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(highest) = memory.highest().filter(|_| memory.is_older(version)) {
-        return Err(SnapshotError::Older { offered: version, highest }.into());
-    }
-    guard.install(snapshot, shared.clock.uptime())?;
-    if let Err(error) = memory.remember(version, &signed) {
+    let folder = {
+        let mut memory = shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(highest) = memory.highest().filter(|highest| version < *highest) {
+            return Err(SnapshotError::Older { offered: version, highest }.into());
+        }
+        guard.install(snapshot, shared.clock.uptime())?;
+        memory.saw(version);
+        memory.folder().to_owned()
+    };
+    let written = tokio::task::spawn_blocking(move || memory::write(&folder, version, signed)).await;
+    if let Ok(Err(error)) = written {
         // This process knows it; one that starts after it might take an older one.
         tracing::error!(%error, "the snapshot is not remembered");
     }

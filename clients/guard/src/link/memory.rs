@@ -51,27 +51,31 @@ impl Memory {
         Ok((memory, Some(remembered.snapshot)))
     }
 
-    /// Whether a version is below one that was seen before, by this process or an earlier one.
-    pub(super) fn is_older(&self, version: u64) -> bool {
-        self.highest.is_some_and(|highest| version < highest)
-    }
-
-    /// The highest version that was seen.
+    /// The highest version that was seen, by this process or an earlier one.
     pub(super) fn highest(&self) -> Option<u64> {
         self.highest
     }
 
-    /// Remembers a snapshot: in this process in any case, in the folder if it can be written.
-    ///
-    /// # Errors
-    /// It is not in the folder: after a restart an older one might be taken.
-    pub(super) fn remember(&mut self, version: u64, snapshot: &SignedSnapshot) -> Result<(), LinkError> {
+    /// Takes note of a version that was installed.
+    pub(super) fn saw(&mut self, version: u64) {
         self.highest = self.highest.max(Some(version));
-        let remembered = Remembered { version, snapshot: snapshot.clone() };
-        let path = self.folder.join(FILE);
-        let bytes = serde_json::to_vec(&remembered).map_err(|error| problem(&path, &error))?;
-        replace(&path, &bytes).map_err(|error| problem(&path, &error))
     }
+
+    /// The state folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Remembers a snapshot for the processes that come after this one.
+///
+/// # Errors
+/// It is not in the folder.
+pub(super) fn write(folder: &Path, version: u64, snapshot: SignedSnapshot) -> Result<(), LinkError> {
+    let path = folder.join(FILE);
+    let bytes = serde_json::to_vec(&Remembered { version, snapshot });
+    let bytes = bytes.map_err(|error| problem(&path, &error))?;
+    replace(&path, &bytes).map_err(|error| problem(&path, &error))
 }
 
 /// A remembered snapshot that still holds.
@@ -118,13 +122,13 @@ mod tests {
     fn the_highest_version_is_known_after_a_restart() {
         let parent = std::env::temp_dir().join(format!("deputize-memory-{}", std::process::id()));
         let folder = parent.join("state");
+        let (memory, last) = Memory::open(&folder).unwrap();
+        assert_eq!((last.is_none(), memory.highest()), (true, None));
+        write(&folder, 7, signed("seven")).unwrap();
         let (mut memory, last) = Memory::open(&folder).unwrap();
-        assert!(last.is_none() && !memory.is_older(0));
-        memory.remember(7, &signed("seven")).unwrap();
-        let (mut memory, last) = Memory::open(&folder).unwrap();
-        assert_eq!(last.unwrap().snapshot, "seven");
-        assert!(memory.is_older(6) && !memory.is_older(7) && !memory.is_older(8));
-        memory.remember(9, &signed("nine")).unwrap();
+        assert_eq!((last.unwrap().snapshot.as_str(), memory.highest()), ("seven", Some(7)));
+        memory.saw(9);
+        memory.saw(8);
         assert_eq!(memory.highest(), Some(9));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join(FILE))), (0o700, 0o600));
