@@ -3,6 +3,7 @@
 mod servers;
 
 use self::servers::servers;
+pub use self::servers::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED};
 use crate::{
     forge::{Key, now, unique},
     identity::{self, IdentityServer},
@@ -375,17 +376,6 @@ pub fn token_of(response: &Response) -> String {
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
-
-/// The server that most requests ask for.
-pub const CRM: &str = "https://crm.acme.test/mcp";
-/// The server of the next hop.
-pub const LEDGER: &str = "https://ledger.acme.test/mcp";
-/// A disabled server.
-pub const ARCHIVE: &str = "https://archive.acme.test/mcp";
-/// A server that was imported and that nobody has approved.
-pub const PROPOSED: &str = "https://proposed.acme.test/mcp";
-/// A server of another tenant.
-pub const GLOBEX: &str = "https://crm.globex.test/mcp";
 
 const CLIENTS: [&str; 7] = ["desk", "other", "narrow", "crm", "ledger", "retired", "globex-desk"];
 

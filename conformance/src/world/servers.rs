@@ -1,6 +1,5 @@
 //! The servers of the registry, and their tools.
 
-use super::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED};
 use deputize_call::digest::tool_digest;
 use serde_json::{Value, json};
 
@@ -91,3 +90,14 @@ fn tool(name: &str, effect: &str, tier: &str, properties: Value, more: Value) ->
     }
     tool
 }
+
+/// The server that most requests ask for.
+pub const CRM: &str = "https://crm.acme.test/mcp";
+/// The server of the next hop.
+pub const LEDGER: &str = "https://ledger.acme.test/mcp";
+/// A disabled server.
+pub const ARCHIVE: &str = "https://archive.acme.test/mcp";
+/// A server that was imported and that nobody has approved.
+pub const PROPOSED: &str = "https://proposed.acme.test/mcp";
+/// A server of another tenant.
+pub const GLOBEX: &str = "https://crm.globex.test/mcp";

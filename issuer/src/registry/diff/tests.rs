@@ -18,13 +18,13 @@ fn tool(name: &str) -> Value {
     })
 }
 
-fn between(before: &[Value], after: &[Value]) -> ManifestDiff {
+fn between(before: impl AsRef<[Value]>, after: impl AsRef<[Value]>) -> ManifestDiff {
     let objects = |values: &[Value]| values.iter().map(|value| value.as_object().unwrap().clone()).collect();
-    let (before, after): (Vec<Object>, Vec<Object>) = (objects(before), objects(after));
+    let (before, after): (Vec<Object>, Vec<Object>) = (objects(before.as_ref()), objects(after.as_ref()));
     diff(&before.iter().collect::<Vec<_>>(), &after.iter().collect::<Vec<_>>())
 }
 
-fn only(before: &[Value], after: &[Value]) -> Change {
+fn only(before: impl AsRef<[Value]>, after: impl AsRef<[Value]>) -> Change {
     let mut diff = between(before, after);
     assert_eq!((diff.changes.len(), diff.omitted), (1, 0), "{diff:?}");
     diff.changes.remove(0)
@@ -39,7 +39,7 @@ fn set(mut value: Value, pointer: &str, member: Value) -> Value {
 #[test]
 fn a_changed_place_is_named_and_its_words_are_shown() {
     let text = "Pays back a payment, wholly or partly. Never more than was paid.";
-    let change = only(&[tool("refund")], &[set(tool("refund"), "/description", json!(text))]);
+    let change = only([tool("refund")], [set(tool("refund"), "/description", json!(text))]);
     assert_eq!((change.pointer.as_str(), change.kind), ("/description", ChangeKind::Changed));
     assert_eq!(
         change.words,
@@ -99,7 +99,7 @@ fn every_kind_of_change_has_its_line() {
             ChangeKind::Changed,
         ),
     ] {
-        let change = only(&[was.clone()], &[is.clone()]);
+        let change = only([was.clone()], [is.clone()]);
         assert_eq!((change.pointer.as_str(), change.kind), (pointer, kind), "{is}");
     }
 }
@@ -116,31 +116,31 @@ fn what_no_digest_covers_does_not_count() {
         set(was.clone(), "/icons", json!([{ "src": "https://a.example/i.png" }])),
         set(was.clone(), "/inputSchema/properties/amount/minimum", json!(1.0)),
     ] {
-        assert!(between(&[was.clone()], &[is.clone()]).is_empty(), "{is}");
+        assert!(between([was.clone()], [is.clone()]).is_empty(), "{is}");
     }
-    assert!(between(&[was.clone(), tool("b")], &[tool("b"), was]).is_empty());
+    assert!(between([was.clone(), tool("b")], [tool("b"), was]).is_empty());
 }
 
 #[test]
 fn tools_come_go_and_get_other_names() {
     let (a, b) = (tool("a"), set(tool("b"), "/description", json!("Another.")));
-    assert_eq!(only(&[a.clone()], &[a.clone(), b.clone()]).kind, ChangeKind::ToolAdded);
-    let gone = only(&[a.clone(), b.clone()], &[a.clone()]);
+    assert_eq!(only([a.clone()], [a.clone(), b.clone()]).kind, ChangeKind::ToolAdded);
+    let gone = only([a.clone(), b.clone()], [a.clone()]);
     assert_eq!((gone.kind, gone.tool.as_str()), (ChangeKind::ToolRemoved, "b"));
     assert_eq!(gone.words, [Piece::Removed("Another.".into())]);
-    let renamed = only(&[a.clone()], &[tool("c")]);
+    let renamed = only([a.clone()], [tool("c")]);
     assert_eq!((renamed.kind, renamed.tool.as_str()), (ChangeKind::ToolRenamed, "c"));
     // Not the same tool: two changes.
-    assert_eq!(between(&[a.clone()], &[b]).changes.len(), 2);
+    assert_eq!(between([a.clone()], [b]).changes.len(), 2);
     // A name that stands twice.
-    assert_eq!(only(&[a.clone()], &[a.clone(), a]).kind, ChangeKind::ToolAdded);
+    assert_eq!(only([a.clone()], [a.clone(), a]).kind, ChangeKind::ToolAdded);
 }
 
 #[test]
 fn an_invisible_character_is_a_word_of_its_own() {
     let was = tool("refund");
     let text = "Pays back a payment, wholly or in part.\u{200b} Never more than was paid.";
-    let change = only(&[was.clone()], &[set(was, "/description", json!(text))]);
+    let change = only([was.clone()], [set(was, "/description", json!(text))]);
     assert!(change.words.contains(&Piece::Added("\u{200b}".into())), "{change:?}");
 }
 
@@ -148,18 +148,18 @@ fn an_invisible_character_is_a_word_of_its_own() {
 fn it_stays_small_and_says_what_it_left_out() {
     let long = |marked: &str| format!("{}{marked}{}", "lorem ipsum ".repeat(4000), "dolor ".repeat(4000));
     let was = set(tool("t"), "/description", json!(long("old")));
-    let change = only(&[was.clone()], &[set(was, "/description", json!(long("new")))]);
+    let change = only([was.clone()], [set(was, "/description", json!(long("new")))]);
     assert_eq!(change.words.len(), 6, "{:?}", change.words);
     assert!(serde_json::to_string(&change).unwrap().len() < 400);
 
     // Nothing alike: too dear to align, and shown from where they part.
     let (a, b) = ("abc ".repeat(3000), "xyz! ".repeat(3000));
     let was = set(tool("t"), "/description", json!(a));
-    let change = only(&[was.clone()], &[set(was, "/description", json!(b))]);
+    let change = only([was.clone()], [set(was, "/description", json!(b))]);
     assert!(serde_json::to_string(&change).unwrap().len() < 1500, "{change:?}");
 
     let many: Vec<Value> = (0..1200).map(|n| set(tool("t"), "/name", json!(format!("t{n}")))).collect();
-    let diff = between(&[], &many);
+    let diff = between([] as [Value; 0], &many);
     assert_eq!((diff.changes.len(), diff.omitted), (1000, 200));
     for room in [0, 100, 4096] {
         let json = diff.to_json_within(room);
@@ -200,12 +200,12 @@ fn digest(value: &Value) -> deputize_call::digest::Digest {
 proptest! {
     #[test]
     fn a_definition_does_not_differ_from_itself(definition in definition()) {
-        prop_assert!(between(&[definition.clone()], &[definition]).is_empty());
+        prop_assert!(between([definition.clone()], [definition]).is_empty());
     }
 
     #[test]
     fn it_is_empty_exactly_where_the_digests_agree(one in definition(), other in definition()) {
-        let diff = between(&[one.clone()], &[other.clone()]);
+        let diff = between([one.clone()], [other.clone()]);
         prop_assert_eq!(diff.is_empty(), digest(&one) == digest(&other));
     }
 
@@ -221,7 +221,7 @@ proptest! {
         prop_assume!(chars[at] != new);
         let changed: String = chars.iter().enumerate().map(|(i, c)| if i == at { new } else { *c }).collect();
         let was = set(tool("t"), place, json!(text));
-        let diff = between(&[was.clone()], &[set(was, place, json!(changed))]);
+        let diff = between([was.clone()], [set(was, place, json!(changed))]);
         prop_assert_eq!(diff.changes.len(), 1);
         prop_assert_eq!(&diff.changes[0].pointer, place);
         let read = |side: fn(&Piece) -> Option<&str>| diff.changes[0].words.iter().filter_map(side).collect::<String>();

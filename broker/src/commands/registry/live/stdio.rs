@@ -117,7 +117,7 @@ impl Stdio {
             _ if self.line.len() >= MAX_MESSAGE_BYTES => {
                 Err(LiveError::TooMuch("a message of more than 8 MiB"))
             }
-            _ => Err(LiveError::Protocol("it ended".to_owned())),
+            _ => Err(LiveError::Protocol("it ended; run the command yourself to see why".to_owned())),
         }
     }
 
