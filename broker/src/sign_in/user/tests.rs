@@ -94,7 +94,7 @@ async fn answers_to_something_else_are_passed_over() {
     };
     let token = tokio::select! {
         token = fixture.user.current() => token.unwrap(),
-        () = fetched => unreachable!("it never ends"),
+        () = fetched => panic!("it never ends"),
     };
     assert_eq!(token.expose().split('.').count(), 3);
 }

@@ -2,15 +2,12 @@
 
 use super::world::*;
 use crate::{
-    SystemClock, TokenType,
+    Clock as _, SystemClock, TokenType,
     connect::user_tokens::{TokenCommand, TokenFile, UserToken, UserTokens as _},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 #[tokio::test]
 async fn a_file_that_changes_is_seen_at_the_next_exchange() {
@@ -71,7 +68,7 @@ async fn a_user_token_that_is_refused_is_not_brought_again_and_again() {
 
 /// A command that counts in a file how often it ran, and prints a token that expires in so many seconds.
 fn counting(folder: &std::path::Path, expires_in: Option<u64>) -> (TokenCommand, impl Fn() -> usize) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemClock::new().now_seconds();
     let claims = expires_in.map_or(json!({}), |seconds| json!({ "exp": now + seconds }));
     let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let count = folder.join("count");
