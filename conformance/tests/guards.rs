@@ -19,6 +19,7 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn a_guard_is_told_of_its_own_server_alone() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let keys = lab.world.snapshot_keys();
     for (client, resource, tools) in [("crm", CRM, 5), ("ledger", LEDGER, 2)] {
@@ -45,6 +46,7 @@ async fn a_guard_is_told_of_its_own_server_alone() {
 
 #[tokio::test]
 async fn only_a_fresh_assertion_of_a_registered_server_opens_the_door() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let token = lab.token(&Key::es256()).await;
     let claims_with = |name: &str, value: Value| {
@@ -86,6 +88,7 @@ async fn only_a_fresh_assertion_of_a_registered_server_opens_the_door() {
 
 #[tokio::test]
 async fn a_client_that_the_registry_does_not_name_is_no_guard() {
+    let _place = PORTS.read().await;
     let world = World::new().await;
     world.write_files();
     world.change_record("ledger", |record| record["client_id"] = json!("another"));
@@ -97,6 +100,7 @@ async fn a_client_that_the_registry_does_not_name_is_no_guard() {
 
 #[tokio::test]
 async fn a_revocation_is_pushed_at_once_with_everything_that_it_reaches() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let mut crm = lab.follow("crm").await;
     let mut ledger = lab.follow("ledger").await;
@@ -153,6 +157,7 @@ async fn a_revocation_is_pushed_at_once_with_everything_that_it_reaches() {
 
 #[tokio::test]
 async fn a_reload_reaches_guards_as_what_holds_now() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let mut stream = lab.follow("crm").await;
     let first = stream.snapshot().await;
@@ -189,6 +194,7 @@ async fn a_reload_reaches_guards_as_what_holds_now() {
 
 #[tokio::test]
 async fn versions_grow_through_restarts() {
+    let _place = PORTS.write().await;
     let mut lab = Lab::start(World::new().await).await;
     let mut versions = Vec::new();
     for _ in 0..4 {
@@ -204,6 +210,7 @@ async fn versions_grow_through_restarts() {
 
 #[tokio::test]
 async fn reports_are_recorded_once_as_their_guard_said_them() {
+    let _place = PORTS.write().await;
     let mut lab = Lab::start(World::new().await).await;
     let token = claims(&lab.token(&Key::es256()).await);
     let of_call = json!({ "txn": token["txn"], "jti": token["jti"], "tool": "refund_payment" });
@@ -238,6 +245,7 @@ async fn reports_are_recorded_once_as_their_guard_said_them() {
 
 #[tokio::test]
 async fn a_report_that_is_not_one_is_refused_as_a_whole() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let good = || event("connected", json!({}));
     let with = |name: &str, value: Value| {
@@ -289,6 +297,7 @@ async fn a_report_that_is_not_one_is_refused_as_a_whole() {
 
 #[tokio::test]
 async fn reports_beyond_the_quota_wait_at_the_guard() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let mut accepted = 0;
     let refused = loop {
@@ -309,6 +318,7 @@ async fn reports_beyond_the_quota_wait_at_the_guard() {
 
 #[tokio::test]
 async fn a_tool_that_drifted_gets_no_token_until_somebody_looked() {
+    let _place = PORTS.write().await;
     let mut lab = Lab::start(World::new().await).await;
     let tool = lab.world.definitions("crm").remove(0);
     let approved = tool_digest(tool.as_object().unwrap()).unwrap();
@@ -371,6 +381,7 @@ async fn a_tool_that_drifted_gets_no_token_until_somebody_looked() {
 
 #[tokio::test]
 async fn guards_are_counted() {
+    let _place = PORTS.read().await;
     let lab = Lab::start(World::new().await).await;
     let mut streams = vec![lab.follow("crm").await, lab.follow("crm").await, lab.follow("ledger").await];
     for stream in &mut streams {
@@ -468,3 +479,6 @@ fn now_ms() -> u128 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO);
     since.as_millis()
 }
+
+/// A broker that starts again needs the port that it had: nobody else of this program takes one meanwhile.
+static PORTS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());

@@ -20,6 +20,7 @@ use std::{path::Path, time::Duration};
 
 #[tokio::test]
 async fn calls_go_on_through_a_restart_of_the_broker() {
+    let _place = PORTS.write().await;
     let (mut lab, state) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
     let (guarded, holder) = (guard(&lab, &state.path().join("state")), Key::es256());
     guarded.link.ready().await;
@@ -49,6 +50,7 @@ async fn calls_go_on_through_a_restart_of_the_broker() {
 
 #[tokio::test]
 async fn a_call_is_redeemed_at_the_broker_once() {
+    let _place = PORTS.read().await;
     let (lab, state) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
     let (guarded, holder) = (guard(&lab, &state.path().join("state")), Key::es256());
     guarded.link.ready().await;
@@ -67,6 +69,7 @@ async fn a_call_is_redeemed_at_the_broker_once() {
 
 #[tokio::test]
 async fn reports_wait_for_the_broker_through_restarts_of_both() {
+    let _place = PORTS.write().await;
     let (mut lab, folder) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
     let state = folder.path().join("state");
     let guarded = guard(&lab, &state);
@@ -90,6 +93,7 @@ async fn reports_wait_for_the_broker_through_restarts_of_both() {
 
 #[tokio::test]
 async fn a_drift_that_a_guard_sees_stops_issuance() {
+    let _place = PORTS.read().await;
     let (lab, state) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
     let guarded = guard(&lab, &state.path().join("state"));
     guarded.link.ready().await;
@@ -114,6 +118,7 @@ async fn a_drift_that_a_guard_sees_stops_issuance() {
 
 #[tokio::test]
 async fn silence_stops_calls_after_a_minute_and_word_lets_them_go_on() {
+    let _place = PORTS.read().await;
     let (impostor, state) = (Impostor::start().await, tempfile::tempdir().unwrap());
     impostor.say(&[impostor.signed(&impostor.document(CRM, 1))]);
     let (guarded, holder) = (guard_of(&impostor, &state.path().join("state")), Key::es256());
@@ -132,6 +137,7 @@ async fn silence_stops_calls_after_a_minute_and_word_lets_them_go_on() {
 
 #[tokio::test]
 async fn a_state_folder_serves_one_guard() {
+    let _place = PORTS.read().await;
     let (impostor, folder) = (Impostor::start().await, tempfile::tempdir().unwrap());
     let state = folder.path().join("state");
     let first = guard_of(&impostor, &state);
@@ -195,3 +201,6 @@ async fn until(condition: impl AsyncFn() -> bool) {
     }
     panic!("it did not come to that");
 }
+
+/// A broker that starts again needs the port that it had: nobody else of this program takes one meanwhile.
+static PORTS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
