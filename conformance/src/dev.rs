@@ -17,11 +17,17 @@ pub struct Dev {
 impl Dev {
     /// Starts it on free ports and waits for the ready file.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts it with these arguments besides.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, log) = (folder.path().join("ready.json"), folder.path().join("dev.log"));
         let environment = folder.path().join("environment");
-        let arguments =
+        let fixed =
             ["dev", "--folder", environment.to_str().unwrap(), "--ready-file", file.to_str().unwrap()];
+        let arguments: Vec<&str> = fixed.iter().chain(arguments).copied().collect();
         let process = Process::start(&arguments, &log);
         process.wait_until(async || file.exists()).await;
         // It comes by rename, so what is there is whole.

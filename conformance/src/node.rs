@@ -61,7 +61,7 @@ impl Drop for Script {
 }
 
 /// The node that `./test` installed, else the one on the path.
-fn node() -> PathBuf {
+pub fn node() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/node_modules/.bin/node");
     if installed.exists() { installed } else { "node".into() }
 }

@@ -1,4 +1,4 @@
-//! Every case of `hostile.toml` against one live broker. A case is good when the answer is the one in the
+//! Every case of `hostile.toml` against one live broker, or one live guard. A case of the broker is good when the answer is the one in the
 //! catalogue, nothing was minted for it, its refusal was recorded or counted, and the next honest request works.
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@ mod catalogue;
 mod clients;
 mod encrypted;
 mod exchange;
+mod guard;
 mod key_sets;
 mod proofs;
 mod snapshots;
@@ -19,7 +20,8 @@ mod verdict;
 
 use catalogue::Catalogue;
 use deputize_conformance::{exchange::Lab, forge::Key, wire::Response};
-use std::{pin::Pin, process::ExitCode, sync::Arc};
+use guard::GuardLab;
+use std::{collections::BTreeSet, pin::Pin, process::ExitCode, sync::Arc};
 use verdict::Account;
 
 /// A case: its name, and what it does. It returns the answers that must be refusals.
@@ -57,7 +59,7 @@ async fn main() -> ExitCode {
     // What `cargo test -- FILTER` passes on; flags of the usual harness mean nothing here.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let catalogue = Catalogue::read();
-    let mut problems = catalogue.problems(&MODULES);
+    let mut problems = catalogue.problems(&tests());
     let wanted: Vec<_> = catalogue
         .cases
         .iter()
@@ -66,15 +68,10 @@ async fn main() -> ExitCode {
     println!("\nrunning {} tests", wanted.len());
     let mut passed = 0;
     if !wanted.is_empty() && problems.is_empty() {
-        let lab = Arc::new(Lab::start(key_sets::world().await).await);
+        let mut labs = Labs::default();
         for listed in wanted {
-            let case = MODULES
-                .iter()
-                .flat_map(|module| module.iter())
-                .find(|case| case.name == listed.test)
-                .unwrap();
-            let outcome = catalogue.with_expectation(listed, judge(&lab, case, listed).await);
-            match outcome {
+            let judged = labs.judge(listed).await;
+            match catalogue.with_expectation(listed, judged) {
                 Ok(note) => {
                     passed += 1;
                     println!("test {} {} ... ok{note}", listed.id, listed.test);
@@ -86,7 +83,7 @@ async fn main() -> ExitCode {
             }
         }
         if !problems.is_empty() {
-            println!("\nthe broker said:\n{}", tail(&lab.started.process.said()));
+            labs.tell();
         }
     }
     let verdict = if problems.is_empty() { "ok" } else { "FAILED" };
@@ -98,7 +95,47 @@ async fn main() -> ExitCode {
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one case and looks at everything that must hold afterwards.
+/// The names of all tests.
+fn tests() -> BTreeSet<&'static str> {
+    let of_the_broker = MODULES.iter().flat_map(|module| module.iter().map(|case| case.name));
+    of_the_broker.chain(guard::CASES.iter().map(|case| case.name)).collect()
+}
+
+/// What cases run against, started when it is first needed.
+#[derive(Default)]
+struct Labs {
+    broker: Option<Arc<Lab>>,
+    guard: Option<Arc<GuardLab>>,
+}
+
+impl Labs {
+    async fn judge(&mut self, listed: &catalogue::Listed) -> Result<(), String> {
+        if let Some(case) = guard::CASES.iter().find(|case| case.name == listed.test) {
+            if self.guard.is_none() {
+                self.guard = Some(Arc::new(GuardLab::start().await));
+            }
+            return self.guard.as_ref().unwrap().judge(case, &listed.answer).await;
+        }
+        if self.broker.is_none() {
+            self.broker = Some(Arc::new(Lab::start(key_sets::world().await).await));
+        }
+        let mut cases = MODULES.iter().flat_map(|module| module.iter());
+        let case = cases.find(|case| case.name == listed.test).unwrap();
+        judge(self.broker.as_ref().unwrap(), case, listed).await
+    }
+
+    /// What the processes said.
+    fn tell(&self) {
+        if let Some(lab) = &self.broker {
+            println!("\nthe broker said:\n{}", tail(&lab.started.process.said()));
+        }
+        if let Some(lab) = &self.guard {
+            println!("\nthe guard said:\n{}", tail(&lab.said()));
+        }
+    }
+}
+
+/// Runs one case of the broker and looks at everything that must hold afterwards.
 async fn judge(lab: &Arc<Lab>, case: &Case, listed: &catalogue::Listed) -> Result<(), String> {
     let before = Account::take(lab).await;
     let run = tokio::spawn((case.run)(Arc::clone(lab))).await;

@@ -29,18 +29,12 @@ pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), 
         return Err("the case made no request".to_owned());
     }
     for answer in answers {
-        let body = answer.json();
-        let got = format!("{} {}", answer.status, body["error"].as_str().unwrap_or("-"));
-        if got != expected {
-            return Err(format!("expected {expected}, got {got}: {}", String::from_utf8_lossy(&answer.body)));
-        }
-        if body.get("access_token").is_some() || !body["error_description"].is_string() {
-            return Err(format!("not the shape of a refusal: {body}"));
-        }
+        check_refusal(answer, expected)?;
         // A guard in this process answers in a structure, which has no headers.
         if answer.header("refused-by") == Some("guard") {
             continue;
         }
+        let body = answer.json();
         let id = body["decision_id"].as_str();
         if id.is_none_or(|id| id.len() != 36) || answer.header("deputize-decision-id") != id {
             return Err(format!("nothing to refer to: {body}, {:?}", answer.headers));
@@ -48,9 +42,34 @@ pub(crate) fn check_answers(answers: &[Response], expected: &str) -> Result<(), 
         if !body["error_uri"].as_str().is_some_and(|uri| uri.contains("/docs/errors/")) {
             return Err(format!("no error_uri: {body}"));
         }
-        if answer.header("x-request-id").is_none() || answer.header("cache-control") != Some("no-store") {
-            return Err(format!("headers of a refusal are missing: {:?}", answer.headers));
-        }
+        check_headers(answer)?;
+    }
+    Ok(())
+}
+
+/// The same of a guard's answers; decisions are the broker's.
+pub(crate) fn check_guard_answers(answers: &[Response], expected: &str) -> Result<(), String> {
+    if answers.is_empty() {
+        return Err("the case made no request".to_owned());
+    }
+    answers.iter().try_for_each(|answer| check_refusal(answer, expected).and_then(|()| check_headers(answer)))
+}
+
+fn check_refusal(answer: &Response, expected: &str) -> Result<(), String> {
+    let body = answer.json();
+    let got = format!("{} {}", answer.status, body["error"].as_str().unwrap_or("-"));
+    if got != expected {
+        return Err(format!("expected {expected}, got {got}: {}", String::from_utf8_lossy(&answer.body)));
+    }
+    if body.get("access_token").is_some() || !body["error_description"].is_string() {
+        return Err(format!("not the shape of a refusal: {body}"));
+    }
+    Ok(())
+}
+
+fn check_headers(answer: &Response) -> Result<(), String> {
+    if answer.header("x-request-id").is_none() || answer.header("cache-control") != Some("no-store") {
+        return Err(format!("headers of a refusal are missing: {:?}", answer.headers));
     }
     Ok(())
 }

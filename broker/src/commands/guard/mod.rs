@@ -3,6 +3,7 @@
 mod settings;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use deputize_guard::{
     link::{Link, LinkSettings},

@@ -3,7 +3,7 @@
 use deputize_call::{json::Object, keys::KeySet, sign::SigningKey};
 use deputize_guard::{
     GuardConfig,
-    proxy::{HttpUpstream, Limits, ProxySettings, StdioUpstream, UpstreamKind},
+    proxy::{Limits, ProxySettings},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use std::{
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::Args;
+use super::{Args, upstream};
 use crate::{
     commands::{exit::CommandError, input},
     config::read,
@@ -65,20 +65,20 @@ pub(super) struct RawTls {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLimits {
-    body_kib: Option<usize>,
-    answer_kib: Option<usize>,
-    answer_seconds: Option<u64>,
-    stream_kib: Option<usize>,
-    stream_seconds: Option<u64>,
-    calls_per_minute: Option<u32>,
-    burst: Option<u32>,
-    concurrent: Option<usize>,
-    sessions: Option<usize>,
-    session_idle_seconds: Option<u64>,
-    processes: Option<usize>,
-    relist_seconds: Option<u64>,
-    connections: Option<usize>,
-    drain_seconds: Option<u64>,
+    pub(super) body_kib: Option<usize>,
+    pub(super) answer_kib: Option<usize>,
+    pub(super) answer_seconds: Option<u64>,
+    pub(super) stream_kib: Option<usize>,
+    pub(super) stream_seconds: Option<u64>,
+    pub(super) calls_per_minute: Option<u32>,
+    pub(super) burst: Option<u32>,
+    pub(super) concurrent: Option<usize>,
+    pub(super) sessions: Option<usize>,
+    pub(super) session_idle_seconds: Option<u64>,
+    pub(super) processes: Option<usize>,
+    pub(super) relist_seconds: Option<u64>,
+    pub(super) connections: Option<usize>,
+    pub(super) drain_seconds: Option<u64>,
 }
 
 /// What is true.
@@ -158,7 +158,7 @@ impl Settings {
             None => Identity::of(&raw)?,
         };
         secure_url(&identity.issuer, "issuer", insecure)?;
-        let (upstream, server) = upstream(&raw)?;
+        let (upstream, server) = upstream::resolve(&raw)?;
         let metadata = metadata_url(&public);
         let mut guard = GuardConfig::new(&identity.issuer, &resource, &public_url, &metadata);
         guard.name = format!("{}/{}", identity.client_id, std::process::id());
@@ -232,87 +232,6 @@ impl Identity {
     }
 }
 
-/// The server, and how it is called among people.
-fn upstream(raw: &Raw) -> Result<(UpstreamKind, String), CommandError> {
-    let limits = &raw.limits;
-    let answer_timeout = Duration::from_secs(limits.answer_seconds.unwrap_or(DEFAULT_ANSWER_SECONDS));
-    let max_answer_bytes = limits.answer_kib.unwrap_or(DEFAULT_ANSWER_KIB).saturating_mul(1024);
-    match (&raw.upstream, raw.command.as_slice()) {
-        (Some(url), []) => {
-            let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            let parsed = parsed.ok_or_else(|| wrong_setting("upstream: give an http or https URL"))?;
-            if parsed.scheme() == "http" && !is_loopback(&parsed) {
-                tracing::warn!("the way to the server is not encrypted");
-            }
-            let server = format!("{parsed} (Streamable HTTP)");
-            let mut upstream = HttpUpstream::new(parsed);
-            (upstream.answer_timeout, upstream.max_answer_bytes) = (answer_timeout, max_answer_bytes);
-            upstream.secret = secret(raw)?;
-            upstream.ca_pem = raw.upstream_ca.as_deref().map(bytes).transpose()?.map(|pem| pem.to_vec());
-            upstream.identity_pem = identity_pem(raw)?;
-            Ok((UpstreamKind::Http(upstream), server))
-        }
-        (None, [program, arguments @ ..]) => {
-            let mut upstream = StdioUpstream::new(program.into(), arguments.to_vec());
-            (upstream.answer_timeout, upstream.max_answer_bytes) = (answer_timeout, max_answer_bytes);
-            upstream.max_processes = limits.processes.unwrap_or(upstream.max_processes);
-            upstream.folder = raw.folder.clone();
-            upstream.environment = environment(raw)?;
-            Ok((UpstreamKind::Stdio(upstream), format!("{} (stdio)", raw.command.join(" "))))
-        }
-        (Some(_), [_, ..]) => {
-            Err(wrong_setting("upstream and command: there is one server, give one of them"))
-        }
-        (None, []) => Err(CommandError::usage(
-            "there is no server to stand before",
-            "give --upstream URL, or -- and the command that starts it",
-        )),
-    }
-}
-
-/// All that the program is given: what every program needs to run, and what is named.
-fn environment(raw: &Raw) -> Result<Vec<(String, Zeroizing<String>)>, CommandError> {
-    let from_here = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value.into()));
-    let mut all: BTreeMap<String, Zeroizing<String>> =
-        USUAL.iter().filter_map(|name| from_here(name)).collect();
-    for name in &raw.pass_env {
-        let (name, value) = from_here(name).ok_or_else(|| {
-            CommandError::configuration(format!("--env {name}: not set here"), "set it, or give NAME=VALUE")
-        })?;
-        all.insert(name, value);
-    }
-    all.extend(raw.env.iter().map(|(name, value)| (name.clone(), value.clone().into())));
-    Ok(all.into_iter().collect())
-}
-
-fn secret(raw: &Raw) -> Result<Option<(String, Zeroizing<String>)>, CommandError> {
-    let Some(file) = &raw.upstream_secret_file else { return Ok(None) };
-    let secret = Zeroizing::new(input::file_text(file)?.trim().to_owned());
-    if secret.len() < MIN_SECRET_CHARS || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!("{}: no secret", file.display());
-        let next = "put at least 16 visible ASCII characters into it, such as `openssl rand -hex 32` prints";
-        return Err(CommandError::configuration(message, next));
-    }
-    let header = raw.upstream_secret_header.clone().unwrap_or_else(|| SECRET_HEADER.to_owned());
-    if http::HeaderName::from_bytes(header.as_bytes()).is_err() {
-        return Err(wrong_setting("upstream_secret_header: no name of a header"));
-    }
-    Ok(Some((header, secret)))
-}
-
-fn identity_pem(raw: &Raw) -> Result<Option<Zeroizing<Vec<u8>>>, CommandError> {
-    match (&raw.upstream_cert, &raw.upstream_key) {
-        (Some(certificate), Some(key)) => {
-            let mut pem = bytes(certificate)?;
-            pem.push(b'\n');
-            pem.extend_from_slice(&bytes(key)?);
-            Ok(Some(pem))
-        }
-        (None, None) => Ok(None),
-        _ => Err(wrong_setting("upstream_cert and upstream_key: give both or neither")),
-    }
-}
-
 fn bounded(mut settings: ProxySettings, raw: &RawLimits) -> ProxySettings {
     let seconds = |given: Option<u64>, default: Duration| given.map_or(default, Duration::from_secs);
     settings.limits = Limits {
@@ -344,7 +263,7 @@ fn secure_url(text: &str, member: &str, insecure: bool) -> Result<Url, CommandEr
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
@@ -374,7 +293,7 @@ fn state_dir(client_id: &str) -> Result<PathBuf, CommandError> {
     Ok(folder.join("deputize/guard").join(client_id))
 }
 
-fn bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+pub(super) fn bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
     Ok(Zeroizing::new(input::file_text(file)?.as_bytes().to_vec()))
 }
 
@@ -392,16 +311,11 @@ fn wrong(error: impl ToString) -> CommandError {
     CommandError::configuration(error, "correct the settings and start again; docs/guard.md lists them")
 }
 
-fn wrong_setting(message: &str) -> CommandError {
+pub(super) fn wrong_setting(message: &str) -> CommandError {
     wrong(message)
 }
 
 const DEFAULT_PORT: u16 = 8080;
-const DEFAULT_ANSWER_SECONDS: u64 = 60;
-const DEFAULT_ANSWER_KIB: usize = 8 * 1024;
+pub(super) const DEFAULT_ANSWER_SECONDS: u64 = 60;
 const DEFAULT_CONNECTIONS: usize = 1024;
 const DEFAULT_DRAIN_SECONDS: u64 = 10;
-const MIN_SECRET_CHARS: usize = 16;
-const SECRET_HEADER: &str = "deputize-guard";
-/// What programs need to run, and no secret is in.
-const USUAL: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"];
