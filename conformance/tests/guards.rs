@@ -1,9 +1,5 @@
 //! The broker's door for guards: who may come in, what they are told and how soon, and what becomes of their reports.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_call::digest::tool_digest;
 use deputize_conformance::{
