@@ -260,7 +260,7 @@ fn names_issuer(token: &str, issuer: &str) -> bool {
     });
     claims
         // Ours write it plainly. Most tokens are users' and need not be parsed here for that.
-        .filter(|claims| claims.windows(issuer.len()).any(|part| part == issuer.as_bytes()))
+        .filter(|claims| std::str::from_utf8(claims).is_ok_and(|claims| claims.contains(issuer)))
         .and_then(|claims| json::parse_object(&claims).ok())
         .is_some_and(|claims| claims.get("iss").and_then(serde_json::Value::as_str) == Some(issuer))
 }

@@ -1,7 +1,7 @@
 //! Strict JSON: what two parsers could read differently is refused before anything is digested.
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, map::Entry};
 use std::{cell::Cell, fmt};
 
 /// A JSON object whose members are unique, whose numbers are exact in every language, and which is no deeper
@@ -163,10 +163,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
         };
         let mut object = Object::new();
         while let Some(name) = members.next_key::<String>()? {
-            if object.contains_key(&name) {
+            let Entry::Vacant(member) = object.entry(name) else {
                 return self.refuse(JsonError::DuplicateMember);
-            }
-            object.insert(name, members.next_value_seed(Self { levels_left, ..self })?);
+            };
+            member.insert(members.next_value_seed(Self { levels_left, ..self })?);
         }
         Ok(Value::Object(object))
     }

@@ -94,7 +94,7 @@ pub fn parse(token: &str, embedded_key: EmbeddedKey) -> Result<UnverifiedJws<'_>
     if payload.contains('.') {
         return Err(NOT_THREE_PARTS);
     }
-    let header = read_header(&strict_object(header)?, embedded_key)?;
+    let header = read_header(strict_object(header)?, embedded_key)?;
     let claims = strict_object(payload)?;
     if claims.len() > MAX_CLAIMS {
         return Err(JwsError::Malformed("too many claims"));
@@ -172,7 +172,7 @@ fn strict_object(part: &str) -> Result<Object, JwsError> {
     json::parse_object(&base64url(part)?).map_err(|_| JwsError::Malformed("not a strict JSON object"))
 }
 
-fn read_header(header: &Object, embedded_key: EmbeddedKey) -> Result<Header, JwsError> {
+fn read_header(mut header: Object, embedded_key: EmbeddedKey) -> Result<Header, JwsError> {
     // `crit`: we understand no extension (RFC 7515 §4.1.11). `b64`: RFC 7797 would change what is signed.
     // The rest would let the token choose its own key (RFC 8725 §3.10).
     for name in ["crit", "b64", "jku", "x5u", "x5c"] {
@@ -181,8 +181,8 @@ fn read_header(header: &Object, embedded_key: EmbeddedKey) -> Result<Header, Jws
         }
     }
     let alg = header.get("alg").and_then(Value::as_str).and_then(Algorithm::from_name);
-    let jwk = match (header.get("jwk"), embedded_key) {
-        (Some(Value::Object(jwk)), EmbeddedKey::Required) => Some(jwk.clone()),
+    let jwk = match (header.remove("jwk"), embedded_key) {
+        (Some(Value::Object(jwk)), EmbeddedKey::Required) => Some(jwk),
         (None, EmbeddedKey::Refused) => None,
         _ => return Err(JwsError::Header("jwk")),
     };
