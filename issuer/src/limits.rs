@@ -8,11 +8,12 @@ use std::{
 
 use crate::error::IssueError;
 
-/// Token buckets by client: one for requests, one for records of denials.
+/// Token buckets by client: one for requests, one for records of denials, one for revocations.
 #[derive(Debug)]
 pub struct Limits {
     requests: Buckets,
     denials: Buckets,
+    revocations: Buckets,
 }
 
 /// Size and refill of a bucket.
@@ -33,7 +34,8 @@ struct Buckets {
 impl Limits {
     /// These rates for each client.
     pub fn new(requests: Rate, denials: Rate) -> Self {
-        Self { requests: Buckets::new(requests), denials: Buckets::new(denials) }
+        let (requests, denials) = (Buckets::new(requests), Buckets::new(denials));
+        Self { requests, denials, revocations: Buckets::new(REVOCATIONS) }
     }
 
     /// Takes one request of the client's rate.
@@ -42,6 +44,19 @@ impl Limits {
     /// [`IssueError::RateLimited`] when there is none left.
     pub fn admit(&self, client_id: &str, uptime: Duration) -> Result<(), IssueError> {
         if self.requests.take(client_id, uptime) {
+            Ok(())
+        } else {
+            Err(IssueError::RateLimited { retry_after_seconds: 1 })
+        }
+    }
+
+    /// Takes one revocation of the client's rate: each is told to every guard, and remembered there for minutes, so one
+    /// client must not bring so many that guards have no room and stop.
+    ///
+    /// # Errors
+    /// [`IssueError::RateLimited`] when there is none left.
+    pub fn admit_revocation(&self, client_id: &str, uptime: Duration) -> Result<(), IssueError> {
+        if self.revocations.take(client_id, uptime) {
             Ok(())
         } else {
             Err(IssueError::RateLimited { retry_after_seconds: 1 })
@@ -78,9 +93,24 @@ impl Buckets {
     }
 }
 
+/// A guard remembers a hundred thousand, each for ten minutes.
+const REVOCATIONS: Rate = Rate { per_second: 10, burst: 200 };
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_client_brings_guards_a_small_part_of_what_they_remember() {
+        let limits = Limits::new(Rate { per_second: 5000, burst: 5000 }, Rate { per_second: 1, burst: 1 });
+        let mut revoked = 0;
+        for tenth in 0..6000_u64 {
+            let now = Duration::from_millis(tenth * 100);
+            revoked += (0..500).take_while(|_| limits.admit_revocation("greedy", now).is_ok()).count();
+        }
+        assert!((6000..7000).contains(&revoked), "{revoked} in ten minutes");
+        assert!(limits.admit_revocation("other", Duration::from_secs(600)).is_ok());
+    }
 
     #[test]
     fn a_burst_is_admitted_and_no_more_until_it_refills() {

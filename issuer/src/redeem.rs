@@ -91,6 +91,10 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
     let client = caller.client();
     let claims = unrevoked_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
     let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
+    if let Err(limited) = desk.limits.admit_revocation(&client.id, desk.clock.uptime()) {
+        record::record_spent(desk, caller.spent()).await?;
+        return Err(limited);
+    }
     let by = By { name: &client.id, spent: caller.spent() };
     revoke_family(desk, by, &claims.jti, claims.exp + REVOCATION_GRACE_SECONDS).await
 }
