@@ -3,7 +3,7 @@
 # It is built without TLS and without what JWE has no use for: half the work, and no second TLS stack in the program.
 set -eu
 if [ "${1-}" = ./Configure ]; then
-    set -- "$@" no-apps no-docs no-http no-ui-console \
+    set -- "$@" no-apps no-docs no-makedepend no-http no-ui-console \
         no-tls no-dtls no-quic no-srtp no-psk no-srp no-nextprotoneg no-multiblock no-ssl-trace no-ct no-ocsp \
         no-cms no-cmp no-ts no-rfc3779 \
         no-engine no-afalgeng no-legacy \
