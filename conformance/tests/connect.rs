@@ -1,4 +1,9 @@
 //! `deputize connect`, used by an MCP client that knows nothing of Deputize.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected should stop there"
+)]
 
 use deputize_conformance::{
     dev::Dev,
