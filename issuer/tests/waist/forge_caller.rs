@@ -1,9 +1,10 @@
 //! A caller is made by `authenticate` alone.
 use deputize_issuer::{authenticate::Caller, client::Client};
 use std::sync::Arc;
+use uuid::Uuid;
 
-fn forge(client: Arc<Client>) -> Caller {
-    Caller { client, method: "none", jkt: None, spent: None }
+fn forge(decision_id: Uuid, client: Arc<Client>) -> Caller {
+    Caller { decision_id, client, method: "none", jkt: None, spent: None }
 }
 
 fn main() {}
