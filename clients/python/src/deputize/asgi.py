@@ -167,7 +167,7 @@ class ToolCallMiddleware:
         """The whole body, as long as it may be and no longer."""
         limit = self._settings.max_body_bytes
         length = next((value for name, value in call_headers if name == "content-length"), "0")
-        if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS or int(length) > limit:
+        if not (length.isascii() and length.isdigit()) or len(length) > _MAX_LENGTH_DIGITS or int(length) > limit:
             raise self.guard.refusal(Refused("too_large"))
         body = bytearray()
         until = self._clock.uptime() + self._options.body_timeout_seconds
