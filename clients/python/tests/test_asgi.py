@@ -54,7 +54,7 @@ class App:
         body = await request.body()
         message = json.loads(body)
         if message["method"] == "tools/list":
-            if message["id"] == "deputize-list":
+            if message["id"] == "deputize-tools/list":
                 self.looks += 1
                 assert request.headers["mcp-protocol-version"] == "2026-07-28"
             else:
@@ -107,7 +107,7 @@ async def test_a_granted_call_runs_on_what_was_verified() -> None:
         params = rb'{"arguments":{"note":"\u0041"},"name":"lookup"}'
         body = b' {"params":' + params + b', "method":"tools/call","id":7,"jsonrpc":"2.0"}'
         token = app.f.token(l1("lookup"))
-        forged = {"deputize_call": "forged", "deputize_user": "root", "mcp_method": "tools/call", "x_kept": "kept"}
+        forged = {"deputize_call": "forged", "deputize_user": "root", "mcp_method": "tools/call", "x_user": "root"}
         response = await app.ask(None, body, token=token, **forged)
         assert response.status_code == 200
         assert response.headers["dpop-nonce"]
@@ -117,8 +117,7 @@ async def test_a_granted_call_runs_on_what_was_verified() -> None:
         assert request.headers.getlist("content-length") == [str(len(ran))]
         assert request.headers.getlist("deputize-call") == [token]
         assert request.headers.getlist("mcp-name") == ["lookup"]
-        assert not {"authorization", "dpop", "deputize-user"} & set(request.headers)
-        assert request.headers["x-kept"] == "kept"
+        assert not {"authorization", "dpop", "deputize-user", "x-user"} & set(request.headers)
         assert request.state.verified_call.user == "user:acme:x:alice"
     with pytest.raises(LookupError):
         current_call()
@@ -233,7 +232,7 @@ async def test_nothing_that_is_said_to_be_open_opens_the_endpoint() -> None:
         async with running(open_paths=paths) as app:
             for path in ("/mcp", "/mcp/"):
                 assert (await app.http.post(path, json=listing())).status_code == 401, (paths, path)
-                assert (await app.http.get(path)).status_code == 405, (paths, path)
+                assert (await app.http.get(path)).status_code == 401, (paths, path)
             assert app.ran == []
 
 
@@ -249,10 +248,11 @@ async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:
             ("GET", "/docs/../other", 404),
             ("POST", "/mcp/", 401),
             ("POST", "/%6dcp", 401),
-            ("GET", "/mcp", 405),
-            ("DELETE", "/mcp", 405),
+            ("GET", "/mcp", 401),
+            ("DELETE", "/mcp", 401),
+            ("PUT", "/mcp", 405),
         ):
-            answer = await app.http.request(method, path, json=listing())
+            answer = await app.http.request(method, path, json=None if method in ("GET", "DELETE") else listing())
             assert answer.status_code == status, (method, path)
         token = app.f.token(l1("lookup"))
         looks = app.looks
@@ -261,7 +261,7 @@ async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:
         assert app.looks == looks, "what is no endpoint is not asked for tools either"
         assert (await app.ask(None, call("lookup", {}), token=token, path="/other")).status_code == 404
         assert (await app.ask(None, call("lookup", {}), token=token)).status_code == 200
-        assert (await app.http.get("/mcp")).headers["allow"] == "POST"
+        assert (await app.http.put("/mcp")).headers["allow"] == "GET, POST, DELETE"
         closed: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -295,9 +295,9 @@ async def test_a_list_shows_what_was_approved_as_it_is(events: bool) -> None:
         app.f.clock.advance(6)
         listed = await app.ask(l0(), listing())
         assert listed.status_code == 200
-        text = listed.text.removeprefix("event: message").strip().removeprefix("data: ")
+        *_, text = (line.removeprefix("data: ") for line in listed.text.splitlines() if line)
         assert [tool["name"] for tool in json.loads(text)["result"]["tools"]] == ["lookup", "refund"]
-        assert listed.headers["content-length"] == str(len(listed.content))
+        assert listed.headers.get("content-length", str(len(listed.content))) == str(len(listed.content))
         assert app.seen == ["VerifiedListing"]
         assert (await app.ask(l1("lookup"), listing())).status_code == 403
         assert (await app.ask(l3("transfer", {}), call("transfer", {}))).status_code == 403

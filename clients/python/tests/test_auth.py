@@ -16,6 +16,7 @@ import deputize.httpx_auth
 from broker_stub import RESOURCE, Broker
 from deputize import ConfigurationError, ExchangeError, ToolChangedError, UnsafeRequestError
 from deputize.auth import CallingOptions
+from deputize.call.jws import parse
 from deputize.guard import IncomingCall, Refusal, VerifiedCall
 from guard_fixture import Fixture, call, definitions, l0, l1, l3, listing
 
@@ -248,7 +249,8 @@ def test_a_cached_token_that_is_no_longer_good_is_exchanged_anew_once() -> None:
     world = World()
     with world.http() as http:
         http.post(RESOURCE, json=listing())
-        world.f.clock.now += 70  # the server's and the client's wall clock alone: the cache goes by uptime
+        cached = parse(world.requests[-1].headers["authorization"].removeprefix("DPoP "))
+        world.f.guard.revoke(deputize.guard.Revocation("token", str(cached.claims["jti"])))
         assert http.post(RESOURCE, json=listing()).status_code == 200
         assert world.refused == ["use_dpop_nonce", "invalid_token"]
         world.f.guard.revoke(deputize.guard.Revocation("everything"))

@@ -146,7 +146,7 @@ async def test_what_was_not_granted_does_not_run() -> None:
             token = server.f.token(detail)
             nonce = (await http.post(RESOURCE, json=listing("ping"))).headers["dpop-nonce"]
             headers = {"authorization": f"DPoP {token}", "dpop": server.f.proof(token, nonce=nonce)}
-            headers |= {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}
+            headers["accept"] = "application/json, text/event-stream"
             return await http.post(RESOURCE, json=body, headers=headers)
 
         granted = server.grant_of("refund", arguments)

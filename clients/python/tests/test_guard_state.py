@@ -255,7 +255,7 @@ async def test_tokens_with_counted_uses_from_before_the_start_are_refused() -> N
 
 
 async def test_the_count_of_uses_is_bounded_and_forgets_only_what_expired() -> None:
-    f = Fixture(counted_tokens=2)
+    f = Fixture(counted_tokens=4)
 
     async def counted() -> int:
         try:

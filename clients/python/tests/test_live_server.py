@@ -53,10 +53,22 @@ class Server:
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             "mcp-protocol-version": VERSION,
+            **routed(body),
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await http.post(self.url, content=content, headers=said)
+
+
+def routed(body: Any) -> dict[str, str]:
+    """The headers that say what the body says, where it says something."""
+    try:
+        message = json.loads(body) if isinstance(body, bytes) else body
+    except ValueError:
+        return {}
+    name = message["params"].get("name") if isinstance(message, dict) and "params" in message else None
+    said = {"mcp-method": message["method"]} if isinstance(message, dict) else {}
+    return said if name is None else {**said, "mcp-name": name}
 
 
 @contextmanager

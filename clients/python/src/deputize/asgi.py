@@ -10,35 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from .call.claims import DETAIL_TYPE
+from .answer import Answer
+from .call.claims import DETAIL_TYPE, Level
 from .call.strict_json import JsonObject, serialize
+from .carried import check_passed, session_id_of, without_claims
+from .certificates import of_connection, of_header
 from .client import AsyncClient
 from .clock import Clock, SystemClock
-from .guard import Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall, VerifiedListing
+from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall
 from .guard.link import BrokerLink
 from .guard.report import Event
-from .listing import list_tools, only_approved
+from .guard.sessions import Caller, Session, Sessions
+from .guard.verified import Verified
+from .listing import Lister
+from .passage import LISTING_KEY, STATE_KEY, App, Message, Passage, Receive, Scope, Send, current
+from .screen import Asked, Screen
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Tools: TypeAlias = Callable[[], Awaitable[Iterable[JsonObject]]]
 """Gives the definitions of the server's tools as its `tools/list` would."""
-
-STATE_KEY: Final = "verified_call"
-"""Where the call is in `scope["state"]`, and so `request.state.verified_call` in Starlette and FastAPI."""
-LISTING_KEY: Final = "verified_listing"
-"""Where a request that only looks is in `scope["state"]`."""
 logger = logging.getLogger("deputize.guard")
-_current: ContextVar[VerifiedCall | None] = ContextVar("deputize_verified_call", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +50,16 @@ class MiddlewareOptions:
     tools_max_age_seconds: float = 5.0
     """How old the last look at the tools may be when a call comes."""
     body_timeout_seconds: float = 30.0
+    max_result_bytes: int = 8 * 1024 * 1024
+    """The longest message of the server."""
+    passed_headers: tuple[str, ...] = ()
+    """Header fields that reach the app as they came, because a proxy in front sets them. By default neither cookies nor
+    forwarding headers do."""
+    client_certificate_header: str | None = None
+    """The header in which a proxy in front says the client's certificate (RFC 9440, or percent-encoded PEM), for tokens
+    that are bound to one. The proxy must be the only way here, and take out what clients send in it."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call, besides the endpoint's own."""
     clock: Clock | None = None
     broker: AsyncClient | None = None
     """Asks the broker as the server's own client; by default one that is made of the settings."""
@@ -65,7 +71,7 @@ def current_call() -> VerifiedCall:
     Raises:
         LookupError: where none is.
     """
-    call = _current.get()
+    call = current.get()
     if call is None:
         msg = "no verified call is running here"
         raise LookupError(msg)
@@ -77,8 +83,8 @@ class ToolCallMiddleware:
 
     A call comes to the app with its body serialized from what was verified, and with the `VerifiedCall` in
     `scope["state"]["verified_call"]` and in `current_call()`. Its token is in the header `Deputize-Call`, for the next
-    hop. Protected resource metadata (RFC 9728) is answered at its well-known path. Every other path is not found,
-    unless it is said to be open.
+    hop. Sessions of MCP up to 2025-11-25 are their caller's alone. Protected resource metadata (RFC 9728) is answered
+    at its well-known path. Every other path is not found, unless it is said to be open.
 
     Nonces and counted uses are this process's own: serve with one worker process, or give each its own public URL.
     """
@@ -91,7 +97,13 @@ class ToolCallMiddleware:
         self._link = BrokerLink(settings, self._clock, self._options.broker)
         self.guard = Guard(settings, self._link, clock=self._clock)
         self._metadata_path = urlsplit(settings.resource_metadata).path
-        self._mcp_path = self._options.mcp_path or urlsplit(settings.public_url).path
+        public = urlsplit(settings.public_url)
+        self._mcp_path = self._options.mcp_path or public.path
+        self._origins = {f"{public.scheme}://{public.netloc}", *self._options.allowed_origins}
+        self._also_passed = check_passed(self._options.passed_headers)
+        self._sessions = Sessions(self._clock)
+        self._lister = Lister(app)
+        self._listening: Counter[Caller] = Counter()
         self._following: asyncio.Task[None] | None = None
         self._looking = asyncio.Lock()
         self._looked: float | None = None
@@ -106,7 +118,7 @@ class ToolCallMiddleware:
             # INVARIANT: first. Whatever is said to be open, the endpoint is not: `/` would open everything.
             await self._serve(scope, receive, send)
         elif self._is_open(scope["path"]) and not self.is_endpoint(scope):
-            await self._app(without_claims(scope), receive, send)
+            await self._app({**scope, "headers": without_claims(scope["headers"])}, receive, send)
         elif scope["type"] == "http":
             # What is neither the endpoint nor said to be open is no business of anybody's.
             await _answer(send, 404, [], b"")
@@ -153,15 +165,117 @@ class ToolCallMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.start()
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        request_id = self._clock.unique_id()
         try:
-            call = IncomingCall(scope["method"], headers, await self._read(call_headers=headers, receive=receive))
-            await self._look(scope)
-            verified = await self.guard.verify(call)
-        except Refusal as refusal:
-            logger.info("call refused", extra={"reason": str(refusal.cause), "status": refusal.status})
-            await _answer(send, refusal.status, refusal.headers(), serialize(refusal.body()))
+            self._check_origin(headers)
+            body = await self._read(call_headers=headers, receive=receive)
+            call = IncomingCall(scope["method"], headers, body)
+            call = replace(call, client_certificate=self._certificate(scope, call))
+            if call.method in ("GET", "DELETE"):
+                passage = await self._stream(scope, call, request_id)
+            else:
+                await self._look(scope)
+                passage = await self._prepare(scope, call, request_id)
+        except (Refusal, Refused) as cause:
+            refusal = self.guard.refusal(cause) if isinstance(cause, Refused) else cause
+            about = {"reason": str(refusal.cause), "status": refusal.status, "request_id": request_id}
+            logger.info("call refused", extra=about)
+            said = [*refusal.headers(), ("x-request-id", request_id)]
+            await _answer(send, refusal.status, said, serialize(refusal.body()))
             return
-        await self._forward(_Forwarding(self.guard, scope, verified), receive, send)
+        await self._run(passage, receive, send)
+
+    async def _prepare(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
+        """Session, and last of all the token."""
+        examined = self.guard.examine(call)
+        session, asked = self._place(call, examined)
+        try:
+            verified = await self.guard.admit(examined)
+        except BaseException:
+            if session is not None and asked is not None:
+                session.take_requested(asked.id)
+            raise
+        begins = asked is not None and asked.method == "initialize"
+        screen = Screen(self.guard, verified.claims, asked, session, self._look_again)
+        answer = self._answer_to(verified, screen, request_id)
+        answer.begins = self._sessions if begins else None
+        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
+
+    def _place(self, call: IncomingCall, examined: Examined) -> tuple[Session | None, Asked | None]:
+        """The caller's session, where the request is of one, and what is asked."""
+        message, claims = examined.message, examined.claims
+        session_id = session_id_of(call, message)
+        session = None
+        if message.method == "initialize":
+            self._sessions.check_room(claims)
+        elif session_id is not None:
+            session = self._sessions.find(session_id, claims)
+        if message.id is None:
+            return session, None
+        if message.is_response:
+            # A response goes only to what the server asked in this session, once.
+            if session is None:
+                raise Refused("no_session")
+            session.take_asked(message.id)
+            return session, None
+        asked = Asked(message.id, message.method)
+        if session is not None:
+            is_fixed = message.call is not None and claims.level >= Level.L2
+            session.note_requested(asked.id, asked.method, fixed=is_fixed)
+        return session, asked
+
+    async def _stream(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
+        """`GET` listens to the server's messages in a session, `DELETE` ends it (MCP up to 2025-11-25)."""
+        verified = await self.guard.verify_stream(call)
+        session_id = session_id_of(call, None)
+        # Without a session there is nothing to listen to: none that is bound to its caller.
+        if session_id is None:
+            raise Refused("no_stream")
+        session = self._sessions.find(session_id, verified.claims)
+        if call.method == "DELETE":
+            self._sessions.forget(session)
+        else:
+            cursor = call.single("last-event-id")
+            # INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
+            if cursor is not None and not session.knows_cursor(cursor):
+                raise Refused("session", "another's cursor")
+            if self._listening[session.owner.caller] >= _MAX_STREAMS_OF_ONE:
+                raise Refused("limited", "too many streams", retry_after_seconds=1)
+        screen = Screen(self.guard, verified.claims, None, session, self._look_again)
+        answer = self._answer_to(verified, screen, request_id)
+        answer.listens = call.method == "GET"
+        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
+
+    def _answer_to(self, verified: Verified, screen: Screen, request_id: str) -> Answer:
+        return Answer(
+            screen=screen,
+            session=screen.session,
+            next_nonce=verified.next_nonce,
+            request_id=request_id,
+            max_bytes=self._options.max_result_bytes,
+        )
+
+    async def _run(self, passage: Passage, receive: Receive, send: Send) -> None:
+        caller = Caller.of(passage.verified.claims) if passage.answer.listens else None
+        if caller is not None:
+            self._listening[caller] += 1
+        try:
+            await passage.run(receive, send)
+        finally:
+            if caller is not None:
+                self._listening[caller] -= 1
+                self._listening += Counter()
+            if isinstance(passage.verified, VerifiedCall):
+                self._link.report(passage.event(passage.verified))
+
+    def _check_origin(self, headers: tuple[tuple[str, str], ...]) -> None:
+        """MCP, transports, security: a page of another origin may not call, whatever name it found this under."""
+        if any(name == "origin" and value not in self._origins for name, value in headers):
+            raise Refused("origin")
+
+    def _certificate(self, scope: Scope, call: IncomingCall) -> str | None:
+        header = self._options.client_certificate_header
+        return of_connection(scope) if header is None else of_header(call, header.lower())
 
     async def _read(self, call_headers: tuple[tuple[str, str], ...], receive: Receive) -> bytes:
         """The whole body, as long as it may be and no longer."""
@@ -193,7 +307,7 @@ class ToolCallMiddleware:
                 return
             tools = self._options.tools
             try:
-                definitions = await (list_tools(self._app, scope) if tools is None else tools())
+                definitions = await (self._lister.tools(scope) if tools is None else tools())
             except Exception:
                 logger.exception("the server's tools cannot be listed")
                 # Nothing can be called; whoever comes next looks again.
@@ -212,19 +326,9 @@ class ToolCallMiddleware:
         for name in unknown:
             logger.warning("tool was never approved", extra={"tool": name})
 
-    async def _forward(self, forwarding: _Forwarding, receive: Receive, send: Send) -> None:
-        """Run the app on what was verified."""
-        verified = forwarding.verified
-        token = _current.set(verified if isinstance(verified, VerifiedCall) else None)
-        try:
-            await self._app(forwarding.scope(), forwarding.receiving(receive), forwarding.sending(send))
-        except BaseException:
-            forwarding.failed = True
-            raise
-        finally:
-            _current.reset(token)
-            if isinstance(verified, VerifiedCall):
-                self._link.report(forwarding.event(verified))
+    def _look_again(self) -> None:
+        """The server's tools are not what they were: whoever comes next waits for a new look."""
+        self._looked = None
 
     async def _serve_metadata(self, scope: Scope, send: Send) -> None:
         """RFC 9728 §3.2: where a client without a token learns whom to ask for one."""
@@ -232,99 +336,6 @@ class ToolCallMiddleware:
             await _answer(send, 405, [("allow", "GET")], b"")
             return
         await _answer(send, 200, [("content-type", "application/json")], serialize(metadata(self._settings)))
-
-
-class _Forwarding:
-    """One verified request on its way to the app, and the answer on its way back."""
-
-    def __init__(self, guard: Guard, scope: Scope, verified: VerifiedCall | VerifiedListing) -> None:
-        self.verified = verified
-        self.failed = False
-        self._is_list = isinstance(verified, VerifiedListing) and verified.method == "tools/list"
-        self._guard = guard
-        self._scope = scope
-        self._status = 0
-        self._bytes = 0
-        self._start: Message | None = None
-        self._held = bytearray()
-
-    def scope(self) -> Scope:
-        """As it came, but for the headers that were regenerated, and with the call in its state."""
-        headers = [(name, value) for name, value in self._scope["headers"] if not _is_replaced(name)]
-        if self._is_list:
-            # What is filtered must not be compressed.
-            headers = [(name, value) for name, value in headers if name != b"accept-encoding"]
-        headers += [(name.encode(), value.encode("latin-1")) for name, value in self.verified.forwarded_headers()]
-        headers.append((b"content-length", str(len(self.verified.rebuilt_body)).encode()))
-        state = {**self._scope.get("state", {})}
-        state.pop(STATE_KEY, None)
-        state[STATE_KEY if isinstance(self.verified, VerifiedCall) else LISTING_KEY] = self.verified
-        return {**self._scope, "headers": headers, "state": state}
-
-    def receiving(self, receive: Receive) -> Receive:
-        """The body that was verified, once; then whatever else the connection says."""
-        body = [self.verified.rebuilt_body]
-
-        async def replay() -> Message:
-            if body:
-                return {"type": "http.request", "body": body.pop(), "more_body": False}
-            return await receive()
-
-        return replay
-
-    def sending(self, send: Send) -> Send:
-        """The answer, with the nonce for the next request, and lists filtered to what was approved."""
-
-        async def answering(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *self._headers(message)]}
-                if self._is_list:
-                    self._start = message
-                    return
-            elif message["type"] == "http.response.body":
-                self._bytes += len(message.get("body", b""))
-                if self._is_list:
-                    await self._hold(message, send)
-                    return
-            await send(message)
-
-        return answering
-
-    def event(self, verified: VerifiedCall) -> Event:
-        """What the broker is told of the call."""
-        ran = not self.failed and self._status < 400
-        return Event(
-            kind="executed" if ran else "failed",
-            txn=verified.claims.txn,
-            jti=verified.claims.jti,
-            tool=verified.tool,
-            result_class="ok" if ran else "exception" if self.failed else f"status_{self._status}",
-            result_bytes=self._bytes,
-        )
-
-    def _headers(self, message: Message) -> list[tuple[bytes, bytes]]:
-        for name, value in message.get("headers", []):
-            if name.lower() == b"mcp-session-id":
-                self._guard.begin_session(value.decode("latin-1"), self.verified)
-        return [(b"dpop-nonce", self.verified.next_nonce.encode())]
-
-    async def _hold(self, message: Message, send: Send) -> None:
-        """A list is sent when it is whole, with nothing in it that was not approved."""
-        self._held += message.get("body", b"")
-        if len(self._held) > _MAX_LIST_BYTES:
-            raise RuntimeError("the server's tools/list is too long")
-        if message.get("more_body", False) or self._start is None:
-            return
-        headers = {name.lower(): value for name, value in self._start["headers"]}
-        body = bytes(self._held)
-        if self._status == 200:
-            content_type = headers.get(b"content-type", b"").decode("latin-1")
-            body = only_approved(content_type, body, self._guard.approved_tools())
-        kept = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
-        kept.append((b"content-length", str(len(body)).encode()))
-        await send({**self._start, "headers": kept})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def metadata(settings: GuardSettings) -> JsonObject:
@@ -338,12 +349,6 @@ def metadata(settings: GuardSettings) -> JsonObject:
     }
 
 
-def without_claims(scope: Scope) -> Scope:
-    """A request without the headers that only a guard may say, for where none stands."""
-    headers = [(name, value) for name, value in scope["headers"] if not name.lower().startswith(_CLAIMS)]
-    return {**scope, "headers": headers}
-
-
 async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     encoded.append((b"content-length", str(len(body)).encode()))
@@ -351,25 +356,8 @@ async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body:
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_replaced(name: bytes) -> bool:
-    """Credentials, what is regenerated, and what only a guard may say."""
-    lower = name.lower()
-    return lower in _REPLACED or lower.startswith(_CLAIMS)
-
-
-_CLAIMS = b"deputize-"
-_REPLACED = {
-    b"authorization",
-    b"dpop",
-    b"content-type",
-    b"content-length",
-    b"content-encoding",
-    b"transfer-encoding",
-    b"mcp-method",
-    b"mcp-name",
-}
 _MAX_LENGTH_DIGITS = 12
-_MAX_LIST_BYTES = 16 * 1024 * 1024
+_MAX_STREAMS_OF_ONE = 16
 
 __all__ = [
     "LISTING_KEY",
@@ -378,5 +366,4 @@ __all__ = [
     "ToolCallMiddleware",
     "current_call",
     "metadata",
-    "without_claims",
 ]

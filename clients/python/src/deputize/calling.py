@@ -155,15 +155,17 @@ class Calling:
         if is_list:
             request.headers["accept-encoding"] = "identity"
         response = yield from self._send(request, Listing(), None, read=is_list)
-        if is_list and response.status_code == 200:
-            self._note(response)
+        if message is not None and is_list and response.status_code == 200:
+            params = message.get("params")
+            self._note(response, is_first=not isinstance(params, dict) or "cursor" not in params)
 
     def _call(self, request: Request, message: JsonObject) -> _Steps:
         """A request that calls a tool: which is what the server lists, and has a token for this call."""
         detail = _call_detail(message)
-        if self._tools.digest_of(detail.name) is None:
+        clock = self._client.broker.clock
+        if self._tools.digest_of(detail.name, clock.uptime()) is None:
             yield from self._list(request, message)
-        live = self._tools.digest_of(detail.name)
+        live = self._tools.digest_of(detail.name, clock.uptime())
         if live is None:
             raise ToolChangedError(detail.name, None)
         level = self._options.level
@@ -185,11 +187,13 @@ class Calling:
         if "mcp-method" in headers:
             headers["mcp-method"] = "tools/list"
         cursor: str | None = None
-        for page in range(_MAX_PAGES):
+        for _ in range(_MAX_PAGES):
             asked: JsonObject = {} if cursor is None else {"cursor": cursor}
             if isinstance(meta, dict):
                 asked["_meta"] = {name: value for name, value in meta.items() if name != "progressToken"}
-            body: JsonObject = {"jsonrpc": "2.0", "id": f"deputize-list-{page}", "method": "tools/list"}
+            # An id is used once in a session, whoever else asks in it.
+            list_id = f"deputize-list-{self._client.broker.clock.unique_id()}"
+            body: JsonObject = {"jsonrpc": "2.0", "id": list_id, "method": "tools/list"}
             if asked:
                 body["params"] = asked
             listing = type(request)("POST", request.url, headers=headers, content=serialize(body))
@@ -200,14 +204,14 @@ class Calling:
                     f"the server does not list its tools (status {response.status_code})",
                     "check that this user and client may look at the server",
                 )
-            cursor = self._note(response)
+            cursor = self._note(response, is_first=cursor is None)
             if cursor is None:
                 return
 
-    def _note(self, response: Response) -> str | None:
-        cursor = None
+    def _note(self, response: Response, *, is_first: bool) -> str | None:
+        cursor, uptime = None, self._client.broker.clock.uptime()
         for message in messages_in(response.headers.get("content-type", ""), response.content):
-            cursor = self._tools.read(message) or cursor
+            cursor = self._tools.read(message, uptime, is_first=is_first) or cursor
         return cursor
 
     def _send(

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import asgi
 from .asgi import LISTING_KEY, STATE_KEY, MiddlewareOptions, ToolCallMiddleware, metadata
-from .guard import GuardSettings, VerifiedCall, VerifiedListing
+from .carried import without_claims
+from .guard import GuardSettings, Verified, VerifiedCall
 from .listing import LOOK_KEY
 
 
@@ -89,11 +90,13 @@ class _GuardedEndpoint:
             # INVARIANT: without a user FastMCP's own check lets nobody to its endpoint.
             scope.pop("user", None)
             is_http = scope["type"] == "http"
-            await self._app(asgi.without_claims(scope) if is_http else scope, receive, send)
+            if is_http:
+                scope = {**scope, "headers": without_claims(scope["headers"])}
+            await self._app(scope, receive, send)
 
 
 class _Guarded(ToolCallMiddleware):
-    def is_endpoint(self, scope: asgi.Scope) -> bool:
+    def is_endpoint(self, scope: Scope) -> bool:
         """Wherever the app is mounted, it knows where its endpoint is."""
         endpoint = str(scope.get("root_path", "")) + str(scope["app"].state.path)
         return str(scope["path"]).rstrip("/") == endpoint.rstrip("/")
@@ -121,7 +124,7 @@ class _Users:
         await self._app(scope, receive, send)
 
 
-def _access_token(verified: VerifiedCall | VerifiedListing | None, settings: GuardSettings) -> AccessToken:
+def _access_token(verified: Verified | None, settings: GuardSettings) -> AccessToken:
     if verified is None:
         raise RuntimeError("a request came past the guard")
     claims = verified.claims

@@ -1,121 +1,168 @@
-"""A server's list of tools: asked for over ASGI, and filtered to what was approved."""
+"""A server's list of tools, asked for over ASGI."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from .call.strict_json import JsonObject, JsonValue, parse_value, serialize
-from .live_tools import events_in, messages_in
+from .call.strict_json import JsonObject, JsonValue, serialize
+from .live_tools import messages_in
 
 LOOK_KEY: Final = "deputize_look"
 """Marks, in `scope["state"]`, the guard's own look at the tools."""
 
 
-async def list_tools(
-    app: Callable[..., Awaitable[None]], like: MutableMapping[str, Any], max_pages: int = 20
-) -> list[JsonObject]:
-    """Ask an ASGI app for its tools, as a client without a session would, at the path of a request that came.
+async def list_tools(app: Callable[..., Awaitable[None]], like: MutableMapping[str, Any]) -> list[JsonObject]:
+    """All tools of an ASGI app, asked for at the path of a request that came.
 
     Raises:
-        RuntimeError: where it does not answer with a list.
+        RuntimeError: where the app does not answer with a list.
     """
-    definitions: list[JsonObject] = []
-    cursor: str | None = None
-    for _ in range(max_pages):
-        tools, cursor = await _page(app, like, cursor)
-        definitions += tools
-        if cursor is None:
-            return definitions
-    raise RuntimeError("the server's tools/list does not end")
+    return await Lister(app).tools(like)
 
 
-def only_approved(content_type: str, body: bytes, names: frozenset[str]) -> bytes:
-    """The answer to `tools/list` without the tools that are not exactly what was approved."""
-    media = content_type.partition(";")[0].strip().lower()
-    if media == "text/event-stream":
-        texts = [_filtered(data, names) for data in events_in(body) if data]
-        return b"".join(b"event: message\r\ndata: " + text + b"\r\n\r\n" for text in texts)
-    if media == "application/json":
-        return _filtered(body, names)
-    raise RuntimeError("the server's tools/list is neither JSON nor an event stream")
+class Lister:
+    """Asks an ASGI app for its tools: as clients of MCP 2026-07-28 do, and where that fails in a session of its own."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+        self._wants_session = False
+
+    async def tools(self, like: MutableMapping[str, Any]) -> list[JsonObject]:
+        """All tools, asked for at the path of a request that came.
+
+        Raises:
+            RuntimeError: where the app does not answer with a list.
+        """
+        if not self._wants_session:
+            try:
+                return await self._pages(_Place(like, {"mcp-protocol-version": _STATELESS, "mcp-method": "tools/list"}))
+            except RuntimeError:
+                pass
+        tools = await self._in_session(like)
+        # Whoever knows only earlier versions is not asked in vain each time.
+        self._wants_session = True
+        return tools
+
+    async def _in_session(self, like: MutableMapping[str, Any]) -> list[JsonObject]:
+        client: JsonObject = {"name": "deputize-guard", "version": "1"}
+        params: JsonObject = {"protocolVersion": _WITH_SESSIONS, "capabilities": {}, "clientInfo": client}
+        begun = await self._post(_Place(like, {}), "initialize", params)
+        result = _result(begun)
+        version = result.get("protocolVersion")
+        headers = {"mcp-protocol-version": version if isinstance(version, str) else _WITH_SESSIONS}
+        if begun.session_id:
+            headers["mcp-session-id"] = begun.session_id
+        place = _Place(like, headers)
+        try:
+            await self._post(place, "notifications/initialized", None)
+            return await self._pages(place)
+        finally:
+            if begun.session_id:
+                await ask(self._app, place.scope("DELETE", b""), b"")
+
+    async def _pages(self, place: _Place) -> list[JsonObject]:
+        definitions: list[JsonObject] = []
+        cursor: str | None = None
+        for _ in range(_MAX_PAGES):
+            params: JsonObject = {} if cursor is None else {"cursor": cursor}
+            if "mcp-session-id" not in place.headers and "mcp-method" in place.headers:
+                params["_meta"] = dict(_ENVELOPE)
+            result = _result(await self._post(place, "tools/list", params))
+            tools, following = result.get("tools"), result.get("nextCursor")
+            if not isinstance(tools, list):
+                raise RuntimeError("the server's answer to tools/list is no list")
+            definitions += [tool for tool in tools if isinstance(tool, dict)]
+            if not isinstance(following, str):
+                return definitions
+            cursor = following
+        raise RuntimeError("the server's tools/list does not end")
+
+    async def _post(self, place: _Place, method: str, params: JsonObject | None) -> Answered:
+        message: JsonObject = {"jsonrpc": "2.0", "method": method}
+        if params is not None:
+            message |= {"id": f"deputize-{method}", "params": params}
+        body = serialize(message)
+        answered = await ask(self._app, place.scope("POST", body), body)
+        if answered.status not in (200, 202):
+            raise RuntimeError(f"the server answers {method} with status {answered.status}")
+        return answered
 
 
-def _filtered(text: bytes, names: frozenset[str]) -> bytes:
-    message = parse_value(text, _MAX_LEVELS)
-    result = message.get("result") if isinstance(message, dict) else None
-    tools = result.get("tools") if isinstance(result, dict) else None
-    if isinstance(result, dict) and isinstance(tools, list):
-        result["tools"] = [tool for tool in tools if isinstance(tool, dict) and tool.get("name") in names]
-    return serialize(message)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the server is asked, and as whom."""
+
+    like: MutableMapping[str, Any]
+    headers: dict[str, str]
+
+    def scope(self, method: str, body: bytes) -> MutableMapping[str, Any]:
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "accept": "application/json, text/event-stream",
+            **self.headers,
+        }
+        headers |= {name.decode(): value.decode("latin-1") for name, value in self.like["headers"] if name == b"host"}
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        state = {**self.like.get("state", {}), LOOK_KEY: True}
+        return {**self.like, "method": method, "query_string": b"", "headers": encoded, "state": state}
 
 
-async def _page(
-    app: Callable[..., Awaitable[None]], like: MutableMapping[str, Any], cursor: str | None
-) -> tuple[list[JsonObject], str | None]:
-    params: JsonObject = {"_meta": dict(_ENVELOPE)}
-    if cursor is not None:
-        params["cursor"] = cursor
-    body = serialize({"jsonrpc": "2.0", "id": "deputize-list", "method": "tools/list", "params": params})
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "accept": "application/json, text/event-stream",
-        "mcp-protocol-version": _VERSION,
-        "mcp-method": "tools/list",
-    }
-    headers |= {name.decode(): value.decode("latin-1") for name, value in like["headers"] if name == b"host"}
-    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    state = {**like.get("state", {}), LOOK_KEY: True}
-    scope = {**like, "method": "POST", "query_string": b"", "headers": encoded, "state": state}
-    status, content_type, answer = await _ask(app, scope, body)
-    if status != 200:
-        raise RuntimeError(f"the server answers tools/list with status {status}")
-    for message in messages_in(content_type, answer):
-        result = message.get("result") if isinstance(message, dict) else None
-        tools = result.get("tools") if isinstance(result, dict) else None
-        if isinstance(result, dict) and isinstance(tools, list):
-            following = result.get("nextCursor")
-            definitions = [tool for tool in tools if isinstance(tool, dict)]
-            return definitions, following if isinstance(following, str) else None
-    raise RuntimeError("the server's answer to tools/list is no list")
+@dataclass(slots=True)
+class Answered:
+    """What the app answered, whole."""
+
+    status: int = 0
+    content_type: str = ""
+    session_id: str = ""
+    body: bytes = b""
 
 
-async def _ask(
-    app: Callable[..., Awaitable[None]], scope: MutableMapping[str, Any], body: bytes
-) -> tuple[int, str, bytes]:
+async def ask(app: Callable[..., Awaitable[None]], scope: MutableMapping[str, Any], body: bytes) -> Answered:
     """One request to the app, from inside of this process."""
-    status, content_type, answer = 0, "", bytearray()
+    answered, answer = Answered(), bytearray()
     waiting = [body]
-    answered = asyncio.Event()
+    is_whole = asyncio.Event()
 
     async def receive() -> MutableMapping[str, Any]:
         if waiting:
             return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        await answered.wait()
+        await is_whole.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        nonlocal status, content_type
         if message["type"] == "http.response.start":
-            status = message["status"]
-            named = {name.lower(): value for name, value in message.get("headers", [])}
-            content_type = named.get(b"content-type", b"").decode("latin-1")
+            named = {name.lower(): value.decode("latin-1") for name, value in message.get("headers", [])}
+            answered.status = message["status"]
+            answered.content_type = named.get(b"content-type", "")
+            answered.session_id = named.get(b"mcp-session-id", "")
         elif message["type"] == "http.response.body":
             answer.extend(message.get("body", b""))
             if not message.get("more_body", False):
-                answered.set()
+                is_whole.set()
 
     await asyncio.wait_for(app(scope, receive, send), _TIMEOUT_SECONDS)
-    return status, content_type, bytes(answer)
+    answered.body = bytes(answer)
+    return answered
 
 
-_VERSION = "2026-07-28"
+def _result(answered: Answered) -> JsonObject:
+    for message in messages_in(answered.content_type, answered.body):
+        result = message.get("result") if isinstance(message, dict) else None
+        if isinstance(result, dict):
+            return result
+    raise RuntimeError("the server gives no result")
+
+
+_STATELESS = "2026-07-28"
+_WITH_SESSIONS = "2025-11-25"
 _ENVELOPE: dict[str, JsonValue] = {
-    "io.modelcontextprotocol/protocolVersion": _VERSION,
+    "io.modelcontextprotocol/protocolVersion": _STATELESS,
     "io.modelcontextprotocol/clientInfo": {"name": "deputize-guard", "version": "1"},
     "io.modelcontextprotocol/clientCapabilities": {},
 }
-_MAX_LEVELS = 40
+_MAX_PAGES = 20
 _TIMEOUT_SECONDS = 10.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .call.digest import tool_digest
 from .call.strict_json import JsonObject, JsonRefused, JsonValue, parse_value
 from .errors import DeputizeError
@@ -12,18 +14,24 @@ class LiveTools:
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
+        self._listed = -math.inf
 
-    def digest_of(self, tool: str) -> str | None:
+    def digest_of(self, tool: str, uptime: float) -> str | None:
         """Digest of a tool's live definition.
 
-        `None` where the server was not seen to list it; empty, and so equal to no digest, where it stands twice.
+        `None` where the server was not seen to list it of late; empty, and so equal to no digest, where it stands
+        twice.
         """
-        return self._digests.get(tool)
+        return self._digests.get(tool) if uptime - self._listed < _FRESH_SECONDS else None
 
-    def read(self, message: JsonValue) -> str | None:
+    def read(self, message: JsonValue, uptime: float, *, is_first: bool) -> str | None:
         """Take note of the answer to `tools/list`; the cursor of its next page, if there is one."""
         result = message.get("result") if isinstance(message, dict) else None
         tools = result.get("tools") if isinstance(result, dict) else None
+        if is_first and isinstance(tools, list):
+            # What is no longer listed is gone.
+            self._digests.clear()
+            self._listed = uptime
         seen: set[str] = set()
         for definition in tools if isinstance(tools, list) else []:
             name = definition.get("name") if isinstance(definition, dict) else None
@@ -87,3 +95,5 @@ def _digest(definition: JsonObject) -> str:
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LEVELS = 40
 _MAX_TOOLS = 10_000
+# After this a definition is looked at anew before its tool is called.
+_FRESH_SECONDS = 300.0

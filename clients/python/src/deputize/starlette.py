@@ -15,7 +15,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from .asgi import LISTING_KEY, STATE_KEY, MiddlewareOptions, ToolCallMiddleware
-from .guard import VerifiedCall, VerifiedListing
+from .guard import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
 
 def verified_call(request: Request) -> VerifiedCall:
@@ -31,14 +31,15 @@ def verified_call(request: Request) -> VerifiedCall:
     return call
 
 
-def verified(request: Request) -> VerifiedCall | VerifiedListing:
-    """What this request is: a call, or one that only looks.
+def verified(request: Request) -> Verified:
+    """What this request is: a call, or one that only looks, answers or listens.
 
     Raises:
         LookupError: where it is neither.
     """
-    listing = request.scope.get("state", {}).get(LISTING_KEY)
-    return listing if isinstance(listing, VerifiedListing) else verified_call(request)
+    other = request.scope.get("state", {}).get(LISTING_KEY)
+    is_other = isinstance(other, VerifiedListing | VerifiedResponse | VerifiedStream)
+    return other if is_other else verified_call(request)
 
 
 __all__ = ["MiddlewareOptions", "ToolCallMiddleware", "verified", "verified_call"]

@@ -53,7 +53,11 @@ class NonceMaker:
 
 
 class OnceSet:
-    """Remembers each tag for at least its lifetime and at most twice that. Never evicts: when full, it says so."""
+    """Remembers each tag for at least its lifetime and at most twice that. Never evicts: when full, it says so.
+
+    Each tag has an owner, who may hold as many of a generation as there is room left in it: alone half of it, and
+    however many are greedy, whoever comes next finds as much room as each of them holds.
+    """
 
     def __init__(self, lifetime_seconds: float, capacity: int) -> None:
         self._lifetime = lifetime_seconds
@@ -61,17 +65,20 @@ class OnceSet:
         self._epoch = 0
         self._current: set[bytes] = set()
         self._previous: set[bytes] = set()
+        self._held: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def take(self, tag: bytes, uptime: float) -> OnceAnswer:
-        """Take the tag; `uptime` is monotonic time in seconds."""
+    def take(self, owner: str, tag: bytes, uptime: float) -> OnceAnswer:
+        """Take the tag for an owner, of which there are as many as a configuration names; `uptime` is monotonic."""
         with self._lock:
             self._turn(int(uptime // self._lifetime))
             if tag in self._current or tag in self._previous:
                 return "seen"
-            if len(self._current) >= self._capacity:
+            held = self._held.get(owner, 0)
+            if held >= self._capacity - len(self._current):
                 return "full"
             self._current.add(tag)
+            self._held[owner] = held + 1
             return "first"
 
     def _turn(self, epoch: int) -> None:
@@ -81,6 +88,7 @@ class OnceSet:
             return
         self._previous = self._current if epoch == self._epoch + 1 else set()
         self._current = set()
+        self._held = {}
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -12,10 +12,10 @@ import httpx2
 
 from deputize.call.keys import SigningKey
 from deputize.call.strict_json import JsonObject
-from deputize.errors import ApprovalPendingError, ExchangeError, ProtocolError, RetryLaterError, UnreachableError
+from deputize.errors import ApprovalPendingError, ProtocolError, UnreachableError
 
 from .answer import Received, Redemption
-from .conversation import Broker, ClientOptions, Conversation, Outgoing
+from .conversation import Broker, ClientOptions, Conversation, Outgoing, Pause
 from .request import ExchangeRequest
 from .token import ToolToken
 
@@ -39,9 +39,13 @@ class _Held:
         """Take a token out of the cache, for example because a server no longer accepts it."""
         self.broker.forget(token)
 
-    def _timeout(self, outgoing: Outgoing) -> httpx2.Timeout:
+    def _build(self, http: httpx2.Client | httpx2.AsyncClient, outgoing: Outgoing) -> httpx2.Request:
         seconds = self._options.timeout_seconds
-        return httpx2.Timeout(seconds, read=seconds + outgoing.wait_seconds, connect=min(seconds, _CONNECT_SECONDS))
+        times = httpx2.Timeout(seconds, read=seconds + outgoing.wait_seconds, connect=min(seconds, _CONNECT_SECONDS))
+        headers = {**_HEADERS, **outgoing.headers}
+        return http.build_request(
+            outgoing.method, outgoing.url, headers=headers, content=outgoing.body or None, timeout=times
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(issuer={self.broker.issuer!r}, client_id={self.broker.client_id!r})"
@@ -84,19 +88,7 @@ class Client(_Held):
         self, request: ExchangeRequest, on_pending: Callable[[ApprovalPendingError], object]
     ) -> ToolToken:
         """As `exchange`; where a person has to decide first, tell `on_pending` and wait for them."""
-        try:
-            return self.exchange(request)
-        except ApprovalPendingError as pending:
-            on_pending(pending)
-            request = self.broker.after_approval(request, pending)
-            until = self.broker.clock.uptime() + pending.expires_in_seconds
-            pause: float = 0
-            while True:
-                time.sleep(pause)
-                try:
-                    return self.exchange(request)
-                except ExchangeError as refused:
-                    pause = _pause_before_next(refused, pending, self.broker.clock.uptime() >= until)
+        return self._hold(self.broker.exchange_and_wait(request), on_pending)
 
     def introspect(self, token: str) -> JsonObject:
         """Ask the broker about a token (RFC 7662); `active` says whether it is good now."""
@@ -122,23 +114,26 @@ class Client(_Held):
     ) -> None:
         self.close()
 
-    def _hold(self, conversation: Conversation[T]) -> T:
-        try:
-            outgoing = next(conversation)
-            while True:
-                outgoing = conversation.send(self._send(outgoing))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    def _hold(
+        self, conversation: Conversation[T], on_pending: Callable[[ApprovalPendingError], object] | None = None
+    ) -> T:
+        answer: Received | None = None
+        while True:
+            try:
+                step = conversation.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = None
+            if isinstance(step, Outgoing):
+                answer = self._send(step)
+            elif isinstance(step, Pause):
+                time.sleep(step.seconds)
+            elif on_pending is not None:
+                on_pending(step.error)
 
     def _send(self, outgoing: Outgoing) -> Received:
-        request = self._http.build_request(
-            outgoing.method,
-            outgoing.url,
-            headers={**_HEADERS, **outgoing.headers},
-            content=outgoing.body or None,
-            timeout=self._timeout(outgoing),
-        )
+        request = self._build(self._http, outgoing)
         try:
             response = self._http.send(request, stream=True, follow_redirects=False)
             try:
@@ -189,21 +184,7 @@ class AsyncClient(_Held):
         self, request: ExchangeRequest, on_pending: Callable[[ApprovalPendingError], Awaitable[object] | object]
     ) -> ToolToken:
         """As `exchange`; where a person has to decide first, tell `on_pending` and wait for them."""
-        try:
-            return await self.exchange(request)
-        except ApprovalPendingError as pending:
-            told = on_pending(pending)
-            if isinstance(told, Awaitable):
-                await told
-            request = self.broker.after_approval(request, pending)
-            until = self.broker.clock.uptime() + pending.expires_in_seconds
-            pause: float = 0
-            while True:
-                await anyio.sleep(pause)
-                try:
-                    return await self.exchange(request)
-                except ExchangeError as refused:
-                    pause = _pause_before_next(refused, pending, self.broker.clock.uptime() >= until)
+        return await self._hold(self.broker.exchange_and_wait(request), on_pending)
 
     async def introspect(self, token: str) -> JsonObject:
         """Ask the broker about a token (RFC 7662); `active` says whether it is good now."""
@@ -229,23 +210,30 @@ class AsyncClient(_Held):
     ) -> None:
         await self.aclose()
 
-    async def _hold(self, conversation: Conversation[T]) -> T:
-        try:
-            outgoing = next(conversation)
-            while True:
-                outgoing = conversation.send(await self._send(outgoing))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    async def _hold(
+        self,
+        conversation: Conversation[T],
+        on_pending: Callable[[ApprovalPendingError], Awaitable[object] | object] | None = None,
+    ) -> T:
+        answer: Received | None = None
+        while True:
+            try:
+                step = conversation.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = None
+            if isinstance(step, Outgoing):
+                answer = await self._send(step)
+            elif isinstance(step, Pause):
+                await anyio.sleep(step.seconds)
+            elif on_pending is not None:
+                told = on_pending(step.error)
+                if isinstance(told, Awaitable):
+                    await told
 
     async def _send(self, outgoing: Outgoing) -> Received:
-        request = self.http.build_request(
-            outgoing.method,
-            outgoing.url,
-            headers={**_HEADERS, **outgoing.headers},
-            content=outgoing.body or None,
-            timeout=self._timeout(outgoing),
-        )
+        request = self._build(self.http, outgoing)
         try:
             response = await self.http.send(request, stream=True, follow_redirects=False)
             try:
@@ -257,15 +245,6 @@ class AsyncClient(_Held):
         except httpx2.HTTPError as error:
             raise _unreachable(self.broker.issuer, error) from error
         return _received(response, body)
-
-
-def _pause_before_next(refused: ExchangeError, pending: ApprovalPendingError, is_over: bool) -> float:
-    """How long to wait before coming back; raises what is no reason to come back."""
-    is_waiting = isinstance(refused, ApprovalPendingError | RetryLaterError) or refused.error == "slow_down"
-    if is_over or not is_waiting:
-        raise refused
-    slower = _SLOW_DOWN_SECONDS if refused.error == "slow_down" else 0
-    return max(1, pending.interval_seconds) + slower
 
 
 def _append(body: bytearray, chunk: bytes) -> None:
@@ -292,4 +271,3 @@ _HEADERS = {"accept-encoding": "identity"}
 _CONNECT_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 256 * 1024
 _MAX_HEADER_BYTES = 256
-_SLOW_DOWN_SECONDS = 5

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from deputize.call.dpop import NewProof, prove
 from deputize.call.keys import SigningKey
 from deputize.call.strict_json import JsonObject
 from deputize.clock import Clock, SystemClock
-from deputize.errors import ApprovalPendingError, ConfigurationError, ProtocolError, ToolChangedError
+from deputize.errors import (
+    ApprovalPendingError,
+    ConfigurationError,
+    ExchangeError,
+    ProtocolError,
+    RetryLaterError,
+    ToolChangedError,
+)
 from deputize.urls import is_safe_url
 
 from .answer import Received, Redemption, read_redemption, read_refusal, read_token
@@ -35,8 +42,23 @@ class Outgoing:
     """How much longer than usual the answer may take."""
 
 
-Conversation: TypeAlias = Generator[Outgoing, Received, T]
-"""Requests out, answers in, and a result in the end."""
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is to be sent for a while."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A person has to decide first: whoever waits is to be told."""
+
+    error: ApprovalPendingError
+
+
+Step: TypeAlias = Outgoing | Pause | Pending
+Conversation: TypeAlias = Generator[Step, Any, T]
+"""Steps out, the answers (`Received`) to what was sent in, and a result in the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +103,27 @@ class Broker:
             raise ToolChangedError(request.tool or "", live, token.tool_digest, token.decision_id)
         return token
 
-    def after_approval(self, request: ExchangeRequest, pending: ApprovalPendingError) -> ExchangeRequest:
-        """The request that comes back for a call that had to wait; the broker may hold its answer back."""
-        return replace(request, approval_id=pending.approval_id, wait_seconds=_HELD_BACK_SECONDS)
+    def exchange_and_wait(self, request: ExchangeRequest) -> Conversation[ToolToken]:
+        """As `exchange`; where a person has to decide first, say so and come back until they have."""
+        try:
+            return (yield from self.exchange(request))
+        except ApprovalPendingError as error:
+            pending = error
+        yield Pending(pending)
+        # The broker may hold its answer back.
+        request = replace(request, approval_id=pending.approval_id, wait_seconds=_HELD_BACK_SECONDS)
+        until = self.clock.uptime() + pending.expires_in_seconds
+        seconds: float = 0
+        while True:
+            yield Pause(seconds)
+            try:
+                return (yield from self.exchange(request))
+            except ExchangeError as refused:
+                is_waiting = isinstance(refused, ApprovalPendingError | RetryLaterError)
+                is_slower = refused.error == "slow_down"
+                if self.clock.uptime() >= until or not (is_waiting or is_slower):
+                    raise
+                seconds = max(1, pending.interval_seconds) + (_SLOW_DOWN_SECONDS if is_slower else 0)
 
     def introspect(self, token: str) -> Conversation[JsonObject]:
         """Ask the broker about a token (RFC 7662); `active` says whether it is good now."""
@@ -134,7 +174,7 @@ class Broker:
 
     def _discover(self) -> Conversation[Endpoints]:
         if self._endpoints is None:
-            received = yield Outgoing("GET", metadata_url(self.issuer))
+            received: Received = yield Outgoing("GET", metadata_url(self.issuer))
             self._endpoints = read_endpoints(received, self.issuer)
         return self._endpoints
 
@@ -146,7 +186,7 @@ class Broker:
             headers = {**_FORM_HEADERS, "dpop": self.proof_for("POST", url, nonce=self._nonce)}
             if wait:
                 headers["prefer"] = f"wait={wait}"
-            received = yield Outgoing("POST", url, headers, body, wait)
+            received: Received = yield Outgoing("POST", url, headers, body, wait)
             # RFC 9449 §8.2: any answer may bring the nonce for the next request.
             self._nonce = received.headers.get("dpop-nonce", self._nonce)
             if attempt != "first" or not received.needs_nonce:
@@ -154,7 +194,8 @@ class Broker:
         return received
 
     def _post_token(self, url: str, token: str) -> Conversation[Received]:
-        return (yield Outgoing("POST", url, dict(_FORM_HEADERS), self._authenticated([("token", token)])))
+        received: Received = yield Outgoing("POST", url, dict(_FORM_HEADERS), self._authenticated([("token", token)]))
+        return received
 
     def _authenticated(self, form: list[tuple[str, str]]) -> bytes:
         proof = [
@@ -171,3 +212,5 @@ class Broker:
 _FORM_HEADERS = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 _ASSERTION_SECONDS = 60
 _HELD_BACK_SECONDS = 30
+# RFC 8628 §3.5.
+_SLOW_DOWN_SECONDS = 5

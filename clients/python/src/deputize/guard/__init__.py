@@ -4,19 +4,21 @@ No HTTP framework and no sockets. A call reaches the server only as a `VerifiedC
 what is forwarded is re-serialized from what was verified.
 """
 
-from .guard import Admission, Guard, ObservedTools, Redeemed, Redeemer
+from .guard import Admission, Examined, Guard, Redeemed, Redeemer
 from .headers import IncomingCall
+from .known import ObservedTools
 from .message import LISTING_METHODS
 from .refusal import Reason, Refusal, Refused
 from .revocation import Revocation
 from .settings import GuardSettings, SettingsError
 from .snapshot import SNAPSHOT_TYP, PinnedTool, Snapshot, SnapshotRefused
-from .verified import VerifiedCall, VerifiedListing
+from .verified import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
 __all__ = [
     "LISTING_METHODS",
     "SNAPSHOT_TYP",
     "Admission",
+    "Examined",
     "Guard",
     "GuardSettings",
     "IncomingCall",
@@ -31,6 +33,9 @@ __all__ = [
     "SettingsError",
     "Snapshot",
     "SnapshotRefused",
+    "Verified",
     "VerifiedCall",
     "VerifiedListing",
+    "VerifiedResponse",
+    "VerifiedStream",
 ]

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from deputize.call.claims import GrantedDetail, Level, ToolCallClaims
 from deputize.call.closing import SchemaRefused
 from deputize.call.constraints import ConstraintRefused
-from deputize.call.digest import tool_digest
-from deputize.call.strict_json import JsonObject, JsonRefused
 from deputize.clock import Clock, SystemClock
 
-from .headers import IncomingCall
+from .clocks import ClockWatch
+from .headers import IncomingCall, mirrored_headers
+from .known import Known
 from .message import Call, Message, parse_message
 from .possession import Possession
 from .refusal import Needed, Refusal, Refused
-from .revocation import Revocation, Revocations
-from .sessions import Sessions
 from .settings import GuardSettings
-from .snapshot import PinnedTool, Snapshot, SnapshotRefused
+from .snapshot import PinnedTool, Snapshot
 from .uses import Uses
-from .verified import VerifiedCall, VerifiedListing
+from .verified import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
 Redeemed: TypeAlias = Literal["yes", "already_used", "revoked", "unavailable"]
 """The answer about a redemption. `unavailable`: the maker cannot be reached or does not know (fail closed)."""
@@ -47,19 +44,23 @@ class Admission(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedTools:
-    """What a server's live `tools/list` is, compared with what was approved."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Examined:
+    """A request that may run, but for what is asked last: the server's health, and the one use of its token."""
 
-    approved: tuple[str, ...]
-    """Tools that are exactly what was approved: the only ones to be listed."""
-    drifted: tuple[str, ...]
-    """Tools whose definition is no longer the approved one."""
-    unknown: tuple[str, ...]
-    """Tools that were never approved."""
+    claims: ToolCallClaims
+    message: Message
+    token: str
+    digest: str
+    """Digest of the call; empty where none is made."""
+    mirrored: tuple[tuple[str, str], ...]
+    needed: Needed | None
+
+    def __repr__(self) -> str:
+        return f"Examined(jti={self.claims.jti!r}, method={self.message.method!r})"
 
 
-class Guard:
+class Guard(Known):
     """Stands before one MCP server and lets through what was granted, and nothing else.
 
     It refuses every call with 503 until it has a snapshot (`install`) and has seen the server's tools
@@ -74,139 +75,117 @@ class Guard:
         admission: Admission | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings
-        self.clock: Clock = SystemClock() if clock is None else clock
+        super().__init__(settings, SystemClock() if clock is None else clock)
         self._redeemer = redeemer
         self._admission = admission
         self._possession = Possession(settings, self.clock)
         self._uses = Uses(settings.counted_tokens)
-        self._revocations = Revocations()
-        self._snapshot: Snapshot | None = None
-        self._live: dict[str, str] = {}
-        self._observed: ObservedTools | None = None
-        self._sessions = Sessions(self.clock)
+        self._clocks = ClockWatch()
         self._started_seconds = self.clock.now_seconds()
 
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The snapshot in use."""
-        return self._snapshot
-
-    @property
-    def observed(self) -> ObservedTools | None:
-        """What the last look at the server's tools showed."""
-        return self._observed
-
-    def approved_tools(self) -> frozenset[str]:
-        """Names of the live tools that are exactly what is approved now: the only ones to be listed."""
-        pinned = self._snapshot.tools if self._snapshot is not None else {}
-        return frozenset(
-            name for name, digest in self._live.items() if name in pinned and pinned[name].tool_digest == digest
-        )
-
-    def begin_session(self, session_id: str, verified: VerifiedCall | VerifiedListing) -> None:
-        """The server began a session for this request: it belongs to who sent it."""
-        self._sessions.remember(session_id, verified.claims)
-
-    def install(self, snapshot: Snapshot) -> None:
-        """Take a snapshot into use.
-
-        Raises:
-            SnapshotRefused: for one that is older than the present one, or of another server.
-        """
-        if snapshot.issuer != self.settings.issuer or snapshot.resource != self.settings.resource:
-            raise SnapshotRefused("snapshot of another broker or server")
-        present = self._snapshot
-        if present is not None and snapshot.version < present.version:
-            raise SnapshotRefused(f"snapshot version {snapshot.version} is below {present.version}")
-        uptime = self.clock.uptime()
-        if present is None or snapshot.version > present.version:
-            self._revocations.replace_standing(snapshot.revocations, uptime)
-        else:
-            self._revocations.hear(uptime)
-        self._snapshot = snapshot
-
-    def revoke(self, revocation: Revocation) -> None:
-        """Take note of a revocation that the broker pushed."""
-        self._revocations.add(revocation, self.clock.uptime())
-
-    def hear_revocations(self) -> None:
-        """The broker is there and has nothing new. Without this word calls stop after a while."""
-        self._revocations.hear(self.clock.uptime())
-
-    def observe_tools(self, definitions: Iterable[JsonObject]) -> ObservedTools:
-        """Take note of the definitions that the server's `tools/list` gives now.
-
-        Calls of a tool whose live definition is not the approved one are refused; a name that stands twice counts as
-        changed.
-        """
-        live: dict[str, str | None] = {}
-        for definition, _ in zip(definitions, range(_MAX_LIVE_TOOLS), strict=False):
-            name = definition.get("name")
-            name = name if isinstance(name, str) else ""
-            try:
-                live[name] = None if name in live else tool_digest(definition)
-            except JsonRefused:
-                live[name] = None
-        pinned = self._snapshot.tools if self._snapshot is not None else {}
-        self._live = {name: digest for name, digest in live.items() if digest is not None}
-        self._observed = ObservedTools(
-            approved=tuple(
-                name for name, digest in live.items() if name in pinned and pinned[name].tool_digest == digest
-            ),
-            drifted=tuple(
-                name for name, digest in live.items() if name in pinned and pinned[name].tool_digest != digest
-            ),
-            unknown=tuple(name for name in live if name not in pinned),
-        )
-        return self._observed
-
-    async def verify(self, call: IncomingCall) -> VerifiedCall | VerifiedListing:
+    async def verify(self, call: IncomingCall) -> Verified:
         """Verify one request. Nothing is consumed before everything that can be checked without consuming holds.
 
         Raises:
             Refusal: the answer to give.
         """
+        return await self.admit(self.examine(call))
+
+    def examine(self, call: IncomingCall) -> Examined:
+        """Check a request. Its proof is used up, its token is not.
+
+        Between this and `admit` whoever embeds a guard asks what only it knows: whether the session is the caller's.
+
+        Raises:
+            Refusal: the answer to give.
+        """
         try:
-            return await self._check(call)
+            return self._check(call)
         except Refused as refused:
             raise self.refusal(refused) from None
+
+    async def admit(self, examined: Examined) -> Verified:
+        """Ask whether the server takes the call now, and spend the token.
+
+        Raises:
+            Refusal: the answer to give.
+        """
+        try:
+            await self._consume(examined)
+        except Refused as refused:
+            refused.needed = refused.needed or examined.needed
+            raise self.refusal(refused) from None
+        next_nonce = self._possession.next_nonce()
+        claims, message, body = examined.claims, examined.message, examined.message.body()
+        if message.call is not None:
+            name, arguments = message.call.name, message.call.arguments
+            mirrored, token = examined.mirrored, examined.token
+            return VerifiedCall(claims, token, name, arguments, examined.digest, body, next_nonce, mirrored)
+        if message.is_response and message.id is not None:
+            return VerifiedResponse(claims, message.id, body, next_nonce)
+        return VerifiedListing(claims, message.method, body, next_nonce)
+
+    async def verify_stream(self, call: IncomingCall) -> VerifiedStream:
+        """Verify a request without a body: `GET`, which listens, or `DELETE`, which ends a session.
+
+        (MCP 2025-11-25, transports.) Whether the session is the caller's is for whoever keeps sessions.
+
+        Raises:
+            Refusal: the answer to give.
+        """
+        try:
+            if call.method not in ("GET", "DELETE"):
+                raise Refused("http_method")
+            if call.body:
+                raise Refused("message", "a GET or DELETE has no body")
+            _, claims = self._possessed(call, self._decidable())
+            self._check_listing(claims)
+            await self._admit(claims)
+        except Refused as refused:
+            raise self.refusal(refused) from None
+        return VerifiedStream(claims, self._possession.next_nonce())
+
+    def is_good(self, claims: ToolCallClaims) -> bool:
+        """Whether what a stream stands for still holds: it outlives its token, and ends when that is revoked."""
+        try:
+            self.check_revocation(claims, None)
+        except Refused:
+            return False
+        return True
 
     def refusal(self, refused: Refused) -> Refusal:
         """The answer to a request that is refused, with the nonce for the next."""
         return Refusal(refused, self.settings, self._possession.next_nonce())
 
-    def current_snapshot(self) -> Snapshot:
-        """The snapshot in use, as long as it is good.
-
-        Raises:
-            Refused: where there is none.
-        """
-        if self._snapshot is None:
-            raise Refused("unavailable", "no snapshot")
-        if self._snapshot.expires_at <= self.clock.now_seconds():
-            raise Refused("unavailable", "snapshot expired")
-        return self._snapshot
-
-    async def _check(self, call: IncomingCall) -> VerifiedCall | VerifiedListing:
+    def _check(self, call: IncomingCall) -> Examined:
         message = self._read(call)
-        snapshot = self.current_snapshot()
+        snapshot = self._decidable()
+        mirrored: tuple[tuple[str, str], ...] = ()
         if message.call is not None:
             pinned = snapshot.tools.get(message.call.name)
             input_schema = pinned.definition.get("inputSchema") if pinned is not None else None
             call.check_mirrored_params(input_schema, message.call.arguments)
+            mirrored = mirrored_headers(input_schema, message.call.arguments)
+        token, claims = self._possessed(call, snapshot)
+        if message.call is None:
+            self._check_listing(claims)
+            return Examined(claims, message, token, "", mirrored, Needed.for_listing())
+        digest, needed = self._check_granted(message.call, claims.detail, snapshot)
+        self.check_revocation(claims, message.call.name)
+        return Examined(claims, message, token, digest, mirrored, needed)
+
+    def _decidable(self) -> Snapshot:
+        # While the clocks disagree, no time in a token means what it says.
+        if not self._clocks.agree(self.clock.now_seconds(), self.clock.uptime()):
+            raise Refused("unavailable", "the clocks disagree")
+        return self.current_snapshot()
+
+    def _possessed(self, call: IncomingCall, snapshot: Snapshot) -> tuple[str, ToolCallClaims]:
+        """A token of this server's tenant whose sender holds its key."""
         token, claims = self._possession.verify(call, snapshot.keys)
         if claims.tenant != snapshot.tenant:
             raise Refused("token", "of another tenant")
-        self._sessions.check(call.single("mcp-session-id"), claims)
-        next_nonce = self._possession.next_nonce()
-        if message.call is None:
-            await self._check_listing(claims)
-            return VerifiedListing(claims, message.method, message.body(), next_nonce)
-        digest = self._check_granted(message.call, claims.detail, snapshot)
-        await self._consume(message.call.name, token, claims)
-        asked = message.call
-        return VerifiedCall(claims, token, asked.name, asked.arguments, digest, message.body(), next_nonce)
+        return token, claims
 
     def _read(self, call: IncomingCall) -> Message:
         """Size, strict JSON, and headers that agree with it."""
@@ -219,14 +198,13 @@ class Guard:
         call.check_agrees_with(message)
         return message
 
-    async def _check_listing(self, claims: ToolCallClaims) -> None:
+    def _check_listing(self, claims: ToolCallClaims) -> None:
         """A token of level L0, and only such a token, looks without calling."""
         if claims.level is not Level.L0:
             raise Refused("scope", "a token for a call does not list", needed=Needed.for_listing())
-        self._check_revocation(claims, None)
-        await self._admit(claims)
+        self.check_revocation(claims, None)
 
-    def _check_granted(self, asked: Call, detail: GrantedDetail, snapshot: Snapshot) -> str:
+    def _check_granted(self, asked: Call, detail: GrantedDetail, snapshot: Snapshot) -> tuple[str, Needed]:
         """Whether the grant is for this call of this tool, as it was approved and as it is now."""
         tool = snapshot.tools.get(asked.name)
         if tool is None:
@@ -235,7 +213,7 @@ class Guard:
         needed = Needed.for_call(self.settings, asked.name, least, asked.arguments)
         try:
             _check_target(asked, detail, tool)
-            self._check_live(asked.name, tool)
+            self.check_live(asked.name, tool)
             tool.schema.validate(asked.arguments)
             digest = asked.digest()
             _check_binding(asked, detail, digest)
@@ -244,34 +222,25 @@ class Guard:
             raise
         except SchemaRefused as refused:
             raise Refused("arguments", str(refused), needed=needed) from None
-        return digest
+        return digest, needed
 
-    def _check_live(self, name: str, tool: PinnedTool) -> None:
-        """The definition that the server gives now is the one that was approved."""
-        live = self._live
-        if not live:
-            raise Refused("unavailable", "the server's tools were not observed yet")
-        if name not in live:
-            raise Refused("tool", "the server no longer lists it")
-        if live[name] != tool.tool_digest:
-            raise Refused("tool", "the live definition is not the approved one")
-
-    async def _consume(self, tool: str, token: str, claims: ToolCallClaims) -> None:
+    async def _consume(self, examined: Examined) -> None:
         """Everything that says no without being asked to decide; last of all the token is used."""
-        self._check_revocation(claims, tool)
+        claims = examined.claims
         await self._admit(claims)
         if claims.level is Level.L3:
-            answer = await self._redeemer.redeem(token)
+            answer = await self._redeemer.redeem(examined.token)
             if answer == "already_used":
                 raise Refused("used_up")
             if answer == "revoked":
                 raise Refused("revoked")
             if answer != "yes":
                 raise Refused("unavailable", "the token cannot be redeemed now")
-            # The answer took its time: what was pushed meanwhile still counts.
-            self._check_revocation(claims, tool)
         elif claims.detail.max_uses is not None:
             self._count_use(claims, claims.detail.max_uses)
+        # Since the request was looked at, time has passed: what was pushed meanwhile still counts.
+        asked = examined.message.call
+        self.check_revocation(claims, asked.name if asked is not None else None)
 
     def _count_use(self, claims: ToolCallClaims, max_uses: int) -> None:
         leeway = self.settings.leeway_seconds
@@ -279,10 +248,7 @@ class Guard:
         if claims.iat < self._started_seconds + leeway:
             raise Refused("token", "issued before this guard started")
         remaining = max(0, claims.exp - self.clock.now_seconds()) + 2 * leeway
-        self._uses.take(claims.jti, max_uses, self.clock.uptime(), remaining)
-
-    def _check_revocation(self, claims: ToolCallClaims, tool: str | None) -> None:
-        self._revocations.check(claims, tool, self.clock.uptime(), self.settings.max_revocation_age_seconds)
+        self._uses.take(claims.client_id, claims.jti, max_uses, (self.clock.uptime(), remaining))
 
     async def _admit(self, claims: ToolCallClaims) -> None:
         if self._admission is not None:
@@ -318,6 +284,3 @@ def _check_binding(asked: Call, detail: GrantedDetail, digest: str) -> None:
             detail.constraints.admit(asked.arguments)
         except ConstraintRefused as refused:
             raise Refused("constraints", str(refused)) from None
-
-
-_MAX_LIVE_TOOLS = 2_000

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from deputize.call.strict_json import JsonObject, JsonValue
+from deputize.call.strict_json import JsonObject, JsonValue, serialize
 
 from .message import Message
 from .refusal import Refused
@@ -81,6 +81,14 @@ class IncomingCall:
                 raise Refused("header_mismatch", "Mcp-Param")
 
 
+def mirrored_headers(input_schema: JsonValue, arguments: JsonObject) -> tuple[tuple[str, str], ...]:
+    """The `Mcp-Param-*` fields that say these arguments: made anew, whatever came in."""
+    return tuple(
+        (name, encode_value(value if isinstance(value, str) else serialize(value).decode()))
+        for name, value in _mirrors(input_schema, arguments)
+    )
+
+
 def decode_value(value: str) -> str | None:
     """A header value, out of the form in which MCP wraps what a field cannot carry; `None` for a malformed one."""
     wrapped = _WRAPPED.fullmatch(value)
@@ -110,7 +118,8 @@ def _mirrors(schema: JsonValue, arguments: JsonValue) -> Iterator[tuple[str, boo
         if name not in arguments or not isinstance(inner, dict):
             continue
         value, header = arguments[name], inner.get("x-mcp-header")
-        if isinstance(header, str) and isinstance(value, bool | int | float | str):
+        is_mirrored = isinstance(header, str) and _TOKEN.fullmatch(header) is not None
+        if isinstance(header, str) and is_mirrored and isinstance(value, bool | int | float | str):
             yield _PARAM_PREFIX + header.lower(), value
         yield from _mirrors(inner, value)
 
@@ -128,3 +137,5 @@ _PARAM_PREFIX = "mcp-param-"
 _NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 _WRAPPED = re.compile(r"=\?base64\?(.*)\?=")
 _PLAIN = re.compile(r"[ -~]*")
+# RFC 9110 §5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -46,9 +46,21 @@ class Message:
     """A message as it was strictly read."""
 
     method: str
+    """The method; empty for a response."""
     call: Call | None
     """Present where the method is `tools/call`."""
     whole: JsonObject
+
+    @property
+    def id(self) -> str | int | None:
+        """The id of a request or response; notifications have none."""
+        value = self.whole.get("id")
+        return value if isinstance(value, str | int) else None
+
+    @property
+    def is_response(self) -> bool:
+        """Whether this is the client's answer to a request of the server (MCP up to 2025-11-25)."""
+        return "method" not in self.whole
 
     def body(self) -> bytes:
         """The message serialized from what was read: nothing else of the body is ever forwarded."""
@@ -56,11 +68,11 @@ class Message:
 
 
 def parse_message(body: bytes) -> Message:
-    """Read a body (JSON-RPC 2.0 §4).
+    """Read a body (JSON-RPC 2.0 §4, §5).
 
     Raises:
-        Refused: for batches, unknown members, requests in the guise of notifications, and every method that is
-            neither a call of a tool nor on the list of an L0 token.
+        Refused: for batches, unknown members, requests in the guise of notifications or of responses, and every method
+            that is neither a call of a tool nor on the list of an L0 token.
     """
     try:
         # The message and its `params` stand around the arguments.
@@ -71,24 +83,49 @@ def parse_message(body: bytes) -> Message:
         raise Refused("message", "batches are not accepted")
     if not isinstance(whole, dict):
         raise Refused("message", "the body is not a JSON-RPC message")
-    if not whole.keys() <= {"jsonrpc", "id", "method", "params"}:
-        raise Refused("message", "a request has only jsonrpc, id, method and params")
     if whole.get("jsonrpc") != "2.0":
         raise Refused("message", 'jsonrpc must be "2.0"')
-    method = whole.get("method")
+    if "id" in whole and not is_id(whole["id"]):
+        raise Refused("message", "id must be a string of at most 256 bytes, or an integer")
+    return _read_request(whole) if "method" in whole else _read_response(whole)
+
+
+def is_id(value: object) -> bool:
+    """MCP: ids are strings or integers, never null. They are remembered, so they are bounded."""
+    return type(value) is int or (isinstance(value, str) and len(value.encode(errors="replace")) <= _MAX_ID_BYTES)
+
+
+def _read_response(whole: JsonObject) -> Message:
+    """JSON-RPC 2.0 §5: either `result` or `error`, never both, and the id of what was asked."""
+    if whole.keys() == {"jsonrpc", "id", "result"}:
+        # MCP: results are objects.
+        is_response = isinstance(whole["result"], dict)
+    else:
+        is_response = whole.keys() == {"jsonrpc", "id", "error"} and _is_error(whole["error"])
+    if not is_response:
+        raise Refused("message", "neither a request (method) nor a response (id and result or error)")
+    return Message("", None, whole)
+
+
+def _is_error(error: JsonValue) -> bool:
+    return isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str)
+
+
+def _read_request(whole: JsonObject) -> Message:
+    if not whole.keys() <= {"jsonrpc", "id", "method", "params"}:
+        raise Refused("message", "a request has only jsonrpc, id, method and params")
+    method = whole["method"]
     if not isinstance(method, str):
         raise Refused("message", "method must be a string")
-    if "id" in whole and not _is_id(whole["id"]):
-        raise Refused("message", "id must be a string of at most 256 bytes, or an integer")
     params = whole.get("params", {})
     if not isinstance(params, dict):
         raise Refused("message", "params must be an object")
-    call = _read_request(method, params, is_notification="id" not in whole)
+    call = _read_method(method, params, is_notification="id" not in whole)
     _withdraw_sampling(params)
     return Message(method, call, whole)
 
 
-def _read_request(method: str, params: JsonObject, *, is_notification: bool) -> Call | None:
+def _read_method(method: str, params: JsonObject, *, is_notification: bool) -> Call | None:
     if is_notification != method.startswith("notifications/"):
         raise Refused("message", "notifications, and they alone, have no id")
     # It goes on in a header, and is logged.
@@ -99,11 +136,6 @@ def _read_request(method: str, params: JsonObject, *, is_notification: bool) -> 
     if not is_notification and method not in LISTING_METHODS:
         raise Refused("unknown_method", "a method that no token admits")
     return None
-
-
-def _is_id(value: JsonValue) -> bool:
-    """MCP: ids are strings or integers, never null. They are remembered, so they are bounded."""
-    return type(value) is int or (isinstance(value, str) and len(value.encode()) <= _MAX_ID_BYTES)
 
 
 def _withdraw_sampling(params: JsonObject) -> None:

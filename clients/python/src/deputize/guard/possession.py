@@ -53,7 +53,7 @@ class Possession:
             # RFC 9449 §7.1: a bound token is never accepted as a bearer token.
             if scheme.lower() != "dpop":
                 raise Refused("token", "a bound token needs the scheme DPoP")
-            self._verify_proof(call, token, claims.cnf.thumbprint)
+            self._verify_proof(call, token, claims)
         elif scheme.lower() != "bearer":
             raise Refused("token", "a certificate-bound token needs the scheme Bearer")
         elif call.client_certificate != claims.cnf.thumbprint:
@@ -61,7 +61,7 @@ class Possession:
             raise Refused("token", "not the certificate that the token is bound to")
         return token, claims
 
-    def _verify_proof(self, call: IncomingCall, token: str, jkt: str) -> None:
+    def _verify_proof(self, call: IncomingCall, token: str, claims: ToolCallClaims) -> None:
         """All checks of RFC 9449 §4.3, the cheapest first; the proof is used up last."""
         # Check 1: not more than one DPoP header.
         header = call.single("dpop")
@@ -77,14 +77,15 @@ class Possession:
                     htm=call.method,
                     htu=self._settings.public_url,
                     access_token=token,
-                    jkt=jkt,
+                    jkt=claims.cnf.thumbprint,
                     now_seconds=self._clock.now_seconds(),
                     window_seconds=self._settings.proof_window_seconds,
                 )
             )
         except JwsRefused as refused:
             raise Refused("proof", str(refused)) from None
-        answer = self._seen.take(verified.tag, self._clock.uptime())
+        # The room is shared out among the broker's clients: one that sends very many leaves room for the others.
+        answer = self._seen.take(claims.client_id, verified.tag, self._clock.uptime())
         if answer == "seen":
             raise Refused("proof_replayed")
         if answer == "full":

@@ -26,6 +26,12 @@ Reason: TypeAlias = Literal[
     "proof_replayed",
     "nonce",
     "session",
+    "no_session",
+    "not_asked",
+    "id_in_use",
+    "no_stream",
+    "no_room",
+    "origin",
     "scope",
     "tool",
     "arguments",
@@ -35,6 +41,9 @@ Reason: TypeAlias = Literal[
     "used_up",
     "limited",
     "unavailable",
+    "server_error",
+    "server_samples",
+    "server_too_long",
 ]
 
 
@@ -107,7 +116,8 @@ class Refusal(Exception):
             self.retry_after_seconds = _RETRY_AFTER_SECONDS
         needed = refused.needed if self.status == 403 else None
         self.authorization_details = None if needed is None else needed.details
-        self.challenges = [_challenge(self.error, settings, needed)] if self.status in (401, 403) else []
+        is_about_tokens = self.status in (401, 403) and refused.reason != "origin"
+        self.challenges = [_challenge(self.error, settings, needed)] if is_about_tokens else []
         super().__init__(str(refused))
 
     def body(self) -> JsonObject:
@@ -126,7 +136,7 @@ class Refusal(Exception):
         if self.retry_after_seconds is not None:
             headers.append(("retry-after", str(self.retry_after_seconds)))
         if self.status == 405:
-            headers.append(("allow", "POST"))
+            headers.append(("allow", "POST" if self.cause.reason == "no_stream" else "GET, POST, DELETE"))
         return headers
 
 
@@ -158,7 +168,7 @@ def _quotable(text: str) -> str:
 _ANSWERS: dict[Reason, _Answer] = {
     "too_large": _Answer(413, "invalid_request", "the body is too large: send less"),
     "too_slow": _Answer(408, "invalid_request", "the body did not come: send it at once"),
-    "http_method": _Answer(405, "invalid_request", "use POST"),
+    "http_method": _Answer(405, "invalid_request", "use POST, or GET and DELETE in a session"),
     "media_type": _Answer(415, "invalid_request", "send uncompressed application/json in UTF-8"),
     "repeated_header": _Answer(400, "invalid_request", "a header that may stand once was sent twice"),
     "json": _Answer(400, "invalid_request", "the body is not strict JSON: unique members, exact numbers, one value"),
@@ -174,7 +184,13 @@ _ANSWERS: dict[Reason, _Answer] = {
         401, "invalid_dpop_proof", "send one fresh proof of the token's key for this URL, method and token"
     ),
     "nonce": _Answer(401, "use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in the proof"),
-    "session": _Answer(404, "invalid_request", "there is no such session of yours: begin a new one"),
+    "session": _Answer(404, "unknown_session", "no such session or stream: initialize anew"),
+    "no_session": _Answer(400, "invalid_request", "send the Mcp-Session-Id that initialize gave"),
+    "not_asked": _Answer(400, "invalid_request", "the server asked nothing with this id in this session"),
+    "id_in_use": _Answer(400, "invalid_request", "a request with this id is under way in this session"),
+    "no_stream": _Answer(405, "invalid_request", "this server offers no stream here"),
+    "no_room": _Answer(503, "temporarily_unavailable", "no room for another session: come back later"),
+    "origin": _Answer(403, "forbidden_origin", "web pages of other origins may not call"),
     "scope": _Answer(403, "insufficient_scope", "the token is for something else: exchange for exactly this call"),
     "tool": _Answer(403, "insufficient_scope", "this tool is not approved as it is now"),
     "arguments": _Answer(403, "insufficient_scope", "the arguments do not satisfy the approved schema"),
@@ -186,6 +202,11 @@ _ANSWERS: dict[Reason, _Answer] = {
     "used_up": _Answer(401, "invalid_token", "the token was used as often as it may be: exchange anew"),
     "limited": _Answer(429, "temporarily_unavailable", "too many calls: come back later"),
     "unavailable": _Answer(503, "temporarily_unavailable", "the call cannot be decided now: come back later"),
+    "server_error": _Answer(502, "server_error", "the MCP server gave no valid answer"),
+    "server_samples": _Answer(
+        502, "server_error", "the MCP server asked for the client's model: its guard refuses that"
+    ),
+    "server_too_long": _Answer(502, "server_error", "the MCP server's answer is larger than its guard lets through"),
 }
 _RETRY_AFTER_SECONDS = 1
 _MAX_QUOTED = 256

@@ -57,7 +57,7 @@ class Revocations:
         self._heard = uptime
 
     def add(self, revocation: Revocation, uptime: float) -> None:
-        """The broker pushed one."""
+        """Something more is revoked."""
         fresh = {each: since for each, since in self._passing.items() if uptime - since < _PASSING_SECONDS}
         self._passing = fresh
         if len(self._standing) + len(self._passing) >= MAX_REVOCATIONS:
@@ -67,15 +67,15 @@ class Revocations:
             self._passing[revocation] = uptime
         else:
             self._standing.add(revocation)
-        self.hear(uptime)
 
-    def replace_standing(self, revocations: tuple[Revocation, ...], uptime: float) -> None:
-        """A newer snapshot replaces what stands."""
+    def lift_standing(self) -> None:
+        """A newer snapshot names everything that still stands."""
         self._standing.clear()
         self._overflowed = False
-        for revocation in revocations:
-            self.add(revocation, uptime)
-        self.hear(uptime)
+
+    def has_tool(self, name: str) -> bool:
+        """Whether a tool is switched off."""
+        return Revocation("everything") in self._standing or Revocation("tool", name) in self._standing
 
     def check(self, claims: ToolCallClaims, tool: str | None, uptime: float, max_age_seconds: float) -> None:
         """Check that a token is still good.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from deputize.call.claims import Level, ToolCallClaims
 from deputize.call.strict_json import JsonObject
@@ -27,6 +28,8 @@ class VerifiedCall:
     """The body to forward, serialized from what was verified."""
     next_nonce: str
     """`DPoP-Nonce` of the answer (RFC 9449 §8.2)."""
+    mirrored: tuple[tuple[str, str], ...] = ()
+    """The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments."""
 
     @property
     def user(self) -> str:
@@ -55,6 +58,7 @@ class VerifiedCall:
             ("mcp-method", "tools/call"),
             ("mcp-name", encode_value(self.tool)),
             ("deputize-call", self.token),
+            *self.mirrored,
         ]
 
     def __repr__(self) -> str:
@@ -77,3 +81,41 @@ class VerifiedListing:
 
     def __repr__(self) -> str:
         return f"VerifiedListing(jti={self.claims.jti!r}, method={self.method!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifiedResponse:
+    """The client's answer to what the server asked. It may go only into the session in which the server asked that."""
+
+    claims: ToolCallClaims
+    id: str | int
+    """The id of the server's request."""
+    rebuilt_body: bytes
+    next_nonce: str
+
+    def forwarded_headers(self) -> list[tuple[str, str]]:
+        """The header fields that go with the body."""
+        return [("content-type", "application/json")]
+
+    def __repr__(self) -> str:
+        return f"VerifiedResponse(jti={self.claims.jti!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class VerifiedStream:
+    """A request to listen to the server's messages (`GET`), or to end a session (`DELETE`): it has no body."""
+
+    claims: ToolCallClaims
+    next_nonce: str
+    rebuilt_body: bytes = b""
+
+    def forwarded_headers(self) -> list[tuple[str, str]]:
+        """None of its own."""
+        return []
+
+    def __repr__(self) -> str:
+        return f"VerifiedStream(jti={self.claims.jti!r})"
+
+
+Verified: TypeAlias = VerifiedCall | VerifiedListing | VerifiedResponse | VerifiedStream
+"""What a guard lets through."""

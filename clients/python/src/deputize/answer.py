@@ -1,0 +1,233 @@
+"""The app's answer on its way back: screened message by message, within bounds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from .call.strict_json import serialize
+from .events import Event, EventParser, EventsRefused
+from .guard import Refused
+from .guard.sessions import Session, Sessions
+from .screen import INTERNAL_ERROR, Screen, rpc_error
+
+Message: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Manner: TypeAlias = Literal["waiting", "plain", "nothing", "json", "events", "over"]
+logger = logging.getLogger("deputize.guard")
+
+
+@dataclass
+class Answer:
+    """What the app says to one request, as far as the client may hear it."""
+
+    screen: Screen
+    session: Session | None
+    """The session of the request; or, once it has begun, the one that it began."""
+    next_nonce: str
+    request_id: str
+    max_bytes: int
+    """The longest message."""
+    begins: Sessions | None = None
+    """Where a session is kept, if this request begins one."""
+    listens: bool = False
+    """The request listens to whatever the server says, and is no call or question itself."""
+    sent_bytes: int = 0
+    is_left: bool = False
+    """The client went away before there was a response; the app may have done what was asked."""
+    trouble: str = "no_answer"
+    """In a word: what was wrong with the answer."""
+    _manner: Manner = "waiting"
+    _start: Message = field(default_factory=dict)
+    _held: bytearray = field(default_factory=bytearray)
+    _parser: EventParser | None = None
+    _is_resumable: bool = False
+    _is_answered: bool = False
+    _is_open: bool = False
+    """Its beginning was sent, its end was not."""
+
+    @property
+    def went_well(self) -> bool:
+        """Whether the client has the response."""
+        return self._is_answered
+
+    async def pass_on(self, message: Message, send: Send) -> list[bytes]:
+        """Take in what the app says, and send what of it may be heard.
+
+        Returns:
+            Errors that the server is to be told, because it does not get what it asked for.
+        """
+        errors: list[bytes] = []
+        try:
+            if message["type"] == "http.response.start":
+                await self._begin(message, send)
+            elif message["type"] == "http.response.body":
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                errors = await self._continue(piece, more, send)
+        except (Refused, EventsRefused) as cause:
+            refused = cause if isinstance(cause, Refused) else Refused("server_error", str(cause))
+            logger.warning("answer not passed on", extra={"reason": str(refused), "request_id": self.request_id})
+            self.trouble = refused.reason
+            await self._fail(refused, send)
+        except OSError:
+            # So servers say that the client is gone.
+            self.is_left = True
+            raise
+        return errors
+
+    def end(self, *, failed: bool) -> None:
+        """The app is done with it."""
+        asked, session = self.screen.asked, self.session
+        if session is None or asked is None or self._is_answered:
+            return
+        # A call that nobody waits for may still run: its response comes on another stream.
+        if failed or not (self.is_left or self._is_resumable):
+            session.take_requested(asked.id)
+            if self.begins is not None:
+                self.begins.forget(session)
+
+    async def close(self, send: Send) -> None:
+        """End what is still open."""
+        self._manner = "over"
+        if self._is_open:
+            self._is_open = False
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self, message: Message, send: Send) -> None:
+        self._start = {**message, "headers": [*message.get("headers", [])]}
+        status = message["status"]
+        self.trouble = f"status_{status}"
+        if status == 200:
+            self._begin_session()
+        self._manner = self._manner_of(status)
+        if self._manner in ("plain", "events"):
+            await self._send_start(send)
+
+    def _manner_of(self, status: int) -> Manner:
+        if self.screen.asked is None and not self.listens:
+            return "nothing"
+        if status != 200:
+            return "plain"
+        media = self._header(b"content-type").partition(";")[0].strip().lower()
+        if self._header(b"content-encoding").lower() in ("", "identity"):
+            if media == "text/event-stream":
+                self._parser = EventParser(self.max_bytes)
+                return "events"
+            if media == "application/json" and not self.listens:
+                return "json"
+        raise Refused("server_error", "neither JSON nor an event stream")
+
+    def _begin_session(self) -> None:
+        session_id = self._header(b"mcp-session-id")
+        asked = self.screen.asked
+        if self.begins is None or not session_id or asked is None:
+            return
+        self.session = self.begins.begin(session_id, self.screen.claims)
+        self.session.note_requested(asked.id, asked.method, fixed=False)
+        self.screen.session = self.session
+
+    def _header(self, name: bytes) -> str:
+        values = [value for each, value in self._start["headers"] if each.lower() == name]
+        return values[0].decode("latin-1") if values else ""
+
+    async def _continue(self, piece: bytes, more: bool, send: Send) -> list[bytes]:
+        errors: list[bytes] = []
+        if self._manner == "plain":
+            await self._send_body(piece, more, send)
+        elif self._manner == "nothing" and not more:
+            await self._send_whole(b"", send)
+        elif self._manner == "json":
+            self._held += piece
+            if len(self._held) > self.max_bytes:
+                raise Refused("server_too_long")
+            if not more:
+                judged = self.screen.judge(bytes(self._held))
+                if judged.verdict != "last":
+                    raise Refused("server_error", "no response")
+                self._is_answered = True
+                await self._send_whole(judged.text, send)
+        elif self._manner == "events":
+            errors = await self._pass_events(piece, send)
+            if not more and self._manner == "events":
+                await self._end_events(send)
+        return errors
+
+    async def _pass_events(self, piece: bytes, send: Send) -> list[bytes]:
+        errors: list[bytes] = []
+        for event in self._parser.push(piece) if self._parser is not None else []:
+            if self.listens and not self.screen.guard.is_good(self.screen.claims):
+                await self.close(send)
+                return errors
+            session, cursor = self.session, event.id
+            if session is None:
+                # Nobody could be told whose a cursor is.
+                event.id = None
+            elif cursor is not None:
+                self._is_resumable = True
+                session.note_cursor(cursor)
+            judged = self.screen.judge(event.data) if event.data else None
+            if judged is not None and judged.verdict in ("held", "refused"):
+                errors += [judged.text] if judged.text else []
+                continue
+            if judged is not None:
+                event.data = judged.text.decode()
+            await self._send_body(event.to_bytes(), True, send)
+            if judged is not None and judged.verdict == "last" and not self.listens:
+                # On the stream of a request its response is the end.
+                self._is_answered = True
+                await self.close(send)
+                return errors
+        return errors
+
+    async def _end_events(self, send: Send) -> None:
+        if self.screen.asked is not None and not self._is_resumable and not self.is_left:
+            # Another stream than one that can be resumed owes its response.
+            raise Refused("server_error", "a stream without a response")
+        await self.close(send)
+
+    async def _fail(self, refused: Refused, send: Send) -> None:
+        """Say that the server's answer cannot be had, in whatever way is left."""
+        asked, refusal = self.screen.asked, self.screen.guard.refusal(refused)
+        if self._manner == "events" and self._is_open:
+            if asked is not None:
+                error = Event(rpc_error(asked.id, INTERNAL_ERROR, refusal.description).decode())
+                await send({"type": "http.response.body", "body": error.to_bytes(), "more_body": True})
+            await self.close(send)
+        elif self._is_open:
+            # Its length may have been said: whoever reads it must not take it for whole.
+            raise RuntimeError(refusal.description)
+        elif self._manner != "over":
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in refusal.headers()]
+            self._start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+            await self._send_whole(serialize(refusal.body()), send)
+
+    async def _send_whole(self, body: bytes, send: Send) -> None:
+        await self._send_start(send, len(body))
+        await self._send_body(body, False, send)
+
+    async def _send_body(self, body: bytes, more: bool, send: Send) -> None:
+        self.sent_bytes += len(body)
+        if self.sent_bytes > max(self.max_bytes, _MAX_STREAM_BYTES):
+            raise Refused("server_too_long")
+        if not more:
+            self._manner, self._is_open = "over", False
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _send_start(self, send: Send, length: int | None = None) -> None:
+        """The beginning: with the nonce for the next request, and no session id that is not its caller's."""
+        dropped = _DROPPED if self._manner == "plain" else _DROPPED | {b"content-length"}
+        headers = [(name, value) for name, value in self._start["headers"] if name.lower() not in dropped]
+        said = {"dpop-nonce": self.next_nonce, "x-request-id": self.request_id}
+        if length is not None:
+            said["content-length"] = str(length)
+        if self.session is not None:
+            said["mcp-session-id"] = self.session.id
+        headers += [(name.encode(), value.encode()) for name, value in said.items()]
+        self._is_open = True
+        await send({**self._start, "headers": headers})
+
+
+_DROPPED = frozenset({b"dpop-nonce", b"mcp-session-id", b"x-request-id", b"transfer-encoding", b"connection"})
+_MAX_STREAM_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,285 @@
+"""What of a request reaches the app, and what of its answer reaches the client."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from deputize.asgi import MiddlewareOptions, ToolCallMiddleware
+from guard_broker import GuardBroker
+from guard_fixture import Fixture, call, l1, l3
+from session_server import LIST, LOOKUP, REFUND, Stream, again, world
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_headers_that_nobody_verified_do_not_reach_the_app() -> None:
+    async with world() as w:
+        forged = {
+            "cookie": "session=admin",
+            "forwarded": "for=10.0.0.1",
+            "x_forwarded_for": "10.0.0.1",
+            "x_forwarded_host": "evil.example.com",
+            "x_real_ip": "10.0.0.1",
+            "x_user": "admin",
+            "proxy_authorization": "Basic x",
+            "deputize_call": "forged",
+            "deputize_person": "admin",
+            "mcp_param_payment": "p",
+            "mcp_other": "x",
+            "last_event_id": "1",
+            "x_request_id": "theirs",
+            "client_cert": ":AAAA:",
+            "host": "pay.example.com",
+            "accept": "application/json",
+            "traceparent": PARENT,
+        }
+        body = call("lookup", {"payment_id": "p"})
+        token = w.f.token(l1("lookup"))
+        assert (await w.send(body, token=token, scope={"query_string": b"admin=1"}, **forged).begun()).status == 200
+        headers, _ = w.server.received[0]
+        assert headers == {
+            "host": "pay.example.com",
+            "accept": "application/json",
+            "content-type": "application/json",
+            "content-length": headers["content-length"],
+            "mcp-method": "tools/call",
+            "mcp-name": "lookup",
+            "mcp-param-payment": "p",
+            "deputize-call": token,
+            "traceparent": PARENT,
+            "x-request-id": headers["x-request-id"],
+        }
+        assert headers["x-request-id"] != "theirs"
+        assert w.server.scopes[-1]["query_string"] == b""
+        broken = w.send(LOOKUP, l1("lookup"), traceparent=PARENT.replace("4", "0").replace("b", "z"))
+        assert (await broken.begun()).status == 200
+        assert "traceparent" not in w.server.received[-1][0]
+
+
+async def test_headers_of_a_trusted_proxy_pass_where_they_are_named() -> None:
+    async with world(passed_headers=("X-Forwarded-For",)) as w:
+        sent = w.send(LOOKUP, l1("lookup"), x_forwarded_for="10.0.0.1", x_forwarded_host="evil.example.com")
+        assert (await sent.begun()).status == 200
+        headers = w.server.received[0][0]
+        assert headers["x-forwarded-for"] == "10.0.0.1"
+        assert "x-forwarded-host" not in headers
+    f = Fixture()
+    for name in ("Authorization", "DPoP", "Mcp-Name", "Deputize-Call", "Content-Length"):
+        with pytest.raises(ValueError, match="never passed on"):
+            ToolCallMiddleware(
+                w.server, f.settings, MiddlewareOptions(passed_headers=(name,), broker=GuardBroker(f).client())
+            )
+
+
+async def test_the_arguments_in_headers_are_made_anew() -> None:
+    async with world() as w:
+        body = call("lookup", {"payment_id": "é "})
+        assert (await w.send(body, l1("lookup")).begun()).status == 200
+        assert w.server.received[0][0]["mcp-param-payment"] == "=?base64?w6kg?="
+
+
+async def test_extensions_that_would_send_past_the_screen_are_taken_away() -> None:
+    async with world() as w:
+        tls: dict[str, Any] = {"client_cert_chain": [], "client_cert_error": None}
+        extensions = {"http.response.pathsend": {}, "http.response.push": {}, "tls": tls}
+        sent = w.send(LOOKUP, l1("lookup"), scope={"extensions": extensions})
+        assert (await sent.begun()).status == 200
+        assert w.server.scopes[-1]["extensions"] == {"tls": tls}
+
+
+async def test_pages_of_other_origins_may_not_call() -> None:
+    async with world(allowed_origins=("https://inspector.example.com",)) as w:
+        for origin in ("https://evil.example.com", "null", "http://pay.example.com"):
+            refused = w.send(LOOKUP, l1("lookup"), origin=origin)
+            assert (await w.refused(refused, 403))["error"] == "forbidden_origin"
+            assert "www-authenticate" not in refused.headers
+        for origin in ("https://pay.example.com", "https://inspector.example.com"):
+            assert (await w.send(LOOKUP, l1("lookup"), origin=origin).begun()).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"mcp_protocol_version": "2025-11-25", "mcp_method": "tools/call", "mcp_name": "lookup"},
+        {"mcp_protocol_version": None, "mcp_method": "tools/call", "mcp_name": "lookup"},
+        {"mcp_protocol_version": "latest", "mcp_method": "tools/call", "mcp_name": "lookup"},
+        {"mcp_protocol_version": "2026-07-28", "mcp_name": "lookup"},
+        {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call"},
+    ],
+)
+async def test_a_request_of_the_stateless_version_says_everything_twice(headers: dict[str, str | None]) -> None:
+    async with world() as w:
+        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+        body = {**LOOKUP, "params": {**LOOKUP["params"], "_meta": meta}}
+        await w.refused(w.send(body, l1("lookup"), **headers), 400)
+        whole = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "lookup"}
+        sent = w.send(body, l1("lookup"), mcp_session_id="ignored", **whole)
+        assert (await sent.begun()).status == 200
+        assert "mcp-session-id" not in w.server.received[-1][0]
+        undeclared = w.send(LOOKUP, l1("lookup"), **whole)
+        await w.refused(undeclared, 400)
+
+
+async def test_nothing_but_tools_is_offered() -> None:
+    async with world() as w:
+        capabilities = {"tools": {"listChanged": True}, "prompts": {}, "resources": {}, "completions": {}}
+        for method in ("initialize", "server/discover"):
+            w.server.answers[method] = {"capabilities": capabilities, "protocolVersion": "2025-11-25"}
+            sent = w.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
+            assert (await sent.json())["result"]["capabilities"] == {"tools": {"listChanged": True}}
+
+
+async def test_a_list_shows_the_approved_definitions() -> None:
+    async with world() as w:
+        w.server.live[1]["description"] = "another"
+        w.server.live[0]["_meta"] = {"ui": "https://evil.example.com"}
+        w.server.live.append({"name": "unapproved", "inputSchema": {"type": "object"}})
+        (listed,) = [(await w.send(LIST).json())["result"]["tools"]]
+        assert [tool["name"] for tool in listed] == ["lookup", "refund"]
+        assert "_meta" not in listed[0]
+        w.server.live.append(w.server.live[0])
+        listed = (await w.send(LIST).json())["result"]["tools"]
+        assert [tool["name"] for tool in listed] == ["refund"], "a name that stands twice is none"
+
+
+SAMPLING = {"jsonrpc": "2.0", "id": 1, "result": {"resultType": "input_required"}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b'{"jsonrpc":"1.0","id":1,"result":{}}',
+        b'{"jsonrpc":"2.0","id":2,"result":{}}',
+        b'{"jsonrpc":"2.0","id":"1","result":{}}',
+        b'{"jsonrpc":"2.0","id":true,"result":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":[]}',
+        b'{"jsonrpc":"2.0","id":1}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping"}',
+        b'{"jsonrpc":"2.0","method":"notifications/message"}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":NaN}}',
+        b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000,
+        b'{"jsonrpc":"2.0","id":1,"result":{"a":"' + b"x" * 3_000 + b'"}}',
+        json.dumps(
+            {**SAMPLING, "result": {**SAMPLING["result"], "inputRequests": {"a": {"method": "sampling/createMessage"}}}}  # type: ignore[dict-item]
+        ).encode(),
+    ],
+)
+async def test_an_answer_that_is_none_is_not_passed_on(answer: bytes) -> None:
+    async with world(max_result_bytes=2_000) as w:
+        w.server.answers["tools/call"] = answer
+        sent = w.send(LOOKUP, l1("lookup"))
+        assert (await sent.json())["error"] == "server_error"
+        assert sent.status == 502
+        assert sent.headers["dpop-nonce"]
+
+        async def streams(stream: Stream) -> None:
+            await stream.say(answer.decode())
+            await stream.say({"jsonrpc": "2.0", "id": 1, "result": {"late": True}})
+
+        w.server.answers.clear()
+        w.server.serve = streams
+        streamed = w.send(LOOKUP, l1("lookup"))
+        said = await streamed.event()
+        if not answer or b"notifications" in answer or b"ping" in answer:
+            # What is no answer yet may stand before one in a stream.
+            return
+        assert (said["id"], said["error"]["code"]) == (1, -32603)
+        assert await streamed.event() is None
+        await streamed.done()
+
+
+async def test_a_stream_without_a_response_ends_with_an_error() -> None:
+    async with world() as w:
+
+        async def silent(stream: Stream) -> None:
+            await stream.say({"jsonrpc": "2.0", "method": "notifications/message", "params": {}}, cursor="c1")
+
+        w.server.serve = silent
+        streamed = w.send(LOOKUP, l1("lookup"))
+        assert (await streamed.event())["method"] == "notifications/message"
+        assert (await streamed.event())["error"]["code"] == -32603
+
+
+async def test_what_is_said_twice_is_heard_once() -> None:
+    async with world() as w:
+        w.server.answers["tools/call"] = b'{"jsonrpc":"2.0","id":1,"result":{"a":1,"a":2},"result":{"a":3}}'
+        answered = await w.send(LOOKUP, l1("lookup")).rest()
+        assert answered == b'{"jsonrpc":"2.0","id":1,"result":{"a":3}}'
+        w.server.answers["tools/call"] = b'{"jsonrpc":"2.0","id":1,"result":{"n":123456789012345678901234567890}}'
+        assert b"123456789012345678901234567890" in await w.send(LOOKUP, l1("lookup")).rest()
+
+
+async def test_errors_of_the_server_are_its_own() -> None:
+    async with world() as w:
+        error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "no"}}
+        w.server.answers["tools/call"] = json.dumps(error).encode()
+        assert await w.send(LOOKUP, l1("lookup")).json() == error
+
+
+CERTIFICATE = base64.b64encode(b"a certificate of the client's").decode()
+PEM = f"-----BEGIN CERTIFICATE-----\n{CERTIFICATE}\n-----END CERTIFICATE-----\n"
+
+
+def bound() -> dict[str, Any]:
+    digest = hashlib.sha256(base64.b64decode(CERTIFICATE)).digest()
+    return {"cnf": {"x5t#S256": base64.urlsafe_b64encode(digest).rstrip(b"=").decode()}}
+
+
+async def test_a_token_bound_to_a_certificate_needs_the_connection_that_proved_it() -> None:
+    async with world() as w:
+
+        def sent(chain: list[str], problem: str | None = None, scheme: str = "Bearer", **headers: str | None) -> Any:
+            token = w.f.token(l3("refund", {}), **bound())
+            tls = {"client_cert_chain": chain, "client_cert_error": problem}
+            headers = {"authorization": f"{scheme} {token}", "dpop": None, **headers}
+            return w.send(REFUND, token=token, scope={"extensions": {"tls": tls}}, **headers)
+
+        other = PEM.replace(CERTIFICATE, base64.b64encode(b"another").decode())
+        for refused in (
+            sent([]),
+            sent([other]),
+            sent([other, PEM]),
+            sent([PEM], "self-signed"),
+            sent([PEM], scheme="DPoP"),
+            sent([], client_cert=f":{CERTIFICATE}:"),
+        ):
+            assert (await w.refused(refused, 401))["error"] == "invalid_token"
+        assert w.broker.redeemed == []
+        assert (await sent([PEM, other]).begun()).status == 200
+
+
+@pytest.mark.parametrize(
+    "value", [f":{CERTIFICATE}:", PEM.replace("\n", "%0A").replace(" ", "%20").replace("+", "%2B").replace("=", "%3D")]
+)
+async def test_a_proxy_may_say_the_certificate_where_it_is_trusted_to(value: str) -> None:
+    async with world(client_certificate_header="Client-Cert") as w:
+
+        def sent(value: str | None, **scope: Any) -> Any:
+            token = w.f.token(l1("lookup"), **bound())
+            headers = {"authorization": f"Bearer {token}", "dpop": None, "client_cert": value}
+            return w.send(LOOKUP, token=token, scope=scope, **headers)
+
+        assert (await sent(value).begun()).status == 200
+        assert "client-cert" not in w.server.received[-1][0]
+        tls = {"client_cert_chain": [PEM], "client_cert_error": None}
+        await w.refused(sent(None, extensions={"tls": tls}), 401)
+        await w.refused(sent(":YW5vdGhlcg==:"), 401)
+        for broken in (":*:", "nonsense", "%FF", ":"):
+            await w.refused(sent(broken), 400)
+
+
+async def test_a_listing_id_may_be_a_number_or_a_text() -> None:
+    async with world() as w:
+        for request_id in (0, -5, "0", "x" * 256):
+            assert (await w.send(again(LIST, request_id)).json())["id"] == request_id
+        for bad in ("x" * 257, 1.5, None, True, [], {}):
+            await w.refused(w.send(again(LIST, bad)), 400)
