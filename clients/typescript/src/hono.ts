@@ -4,14 +4,16 @@
  * @packageDocumentation
  */
 
+import { certificateOfSocket } from "./serve/certificate.js";
 import type { McpHandler } from "./serve/context.js";
+import { fieldsOf } from "./serve/node.js";
 import { type LinkedGuardLike, protect, type ProtectSettings } from "./serve/protect.js";
 
 export * from "./server.js";
 
 /** A Hono middleware. */
 export type HonoMiddleware = (
-  context: { readonly req: { readonly path: string; readonly raw: Request } },
+  context: { readonly req: { readonly path: string; readonly raw: Request }; readonly env?: unknown },
   next: () => Promise<void>,
 ) => Promise<Response | void>;
 
@@ -21,8 +23,12 @@ export type HonoMiddleware = (
  */
 export function deputize(guard: LinkedGuardLike, handler: McpHandler, settings?: ProtectSettings): HonoMiddleware {
   const answer = protect(guard, handler, settings);
-  return async ({ req }, next) => {
+  return async ({ req, env }, next) => {
     if (req.path !== answer.path && req.path !== answer.metadataPath) return next();
-    return answer(req.raw);
+    // On Node, `@hono/node-server` hands on the request that it got.
+    const incoming = (env as { incoming?: { socket?: unknown; rawHeaders?: readonly string[] } } | undefined)?.incoming;
+    const { rawHeaders } = incoming ?? {};
+    const headers = rawHeaders === undefined ? {} : { headers: fieldsOf(rawHeaders) };
+    return answer(req.raw, { ...headers, clientCertificate: await certificateOfSocket(incoming?.socket) });
   };
 }

@@ -20,16 +20,19 @@ export type { DeputizeClient } from "./client/client.js";
 export type { FetchLike } from "./client/transport.js";
 export { type Clock, systemClock } from "./clock.js";
 export type { GuardConfig, GuardSettings } from "./guard/config.js";
-export { type DriftedTool, Guard, type ObservedTools, type Outside } from "./guard/guard.js";
+export { type Examined, Guard, type Outside } from "./guard/guard.js";
 export type { IncomingCall } from "./guard/headers.js";
+export type { DriftedTool, ObservedTools, VisibleTools } from "./guard/known.js";
 export { Reason, type ReasonKind } from "./guard/reason.js";
 export { Refusal } from "./guard/refusal.js";
 export { readRevocation, type Revocation } from "./guard/revocation.js";
 export { openSnapshot, type PinnedTool, readSnapshot, type Snapshot, SnapshotError } from "./guard/snapshot.js";
-export type { Verified, VerifiedCall, VerifiedListing } from "./guard/verified.js";
+export type {
+  Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream,
+} from "./guard/verified.js";
 export { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "./link/link.js";
 export { snapshotFile, type SnapshotMemory } from "./link/memory.js";
 export type { GuardEvent } from "./link/reporter.js";
 export { type AuthInfo, type HandlerContext, type McpHandler, type ToolContext, verifiedCall } from "./serve/context.js";
 export { type RecordSettings, registryRecord, type ToolRisk } from "./serve/record.js";
-export { type LinkedGuardLike, metadataUrl, protect, type Protected, type ProtectSettings } from "./serve/protect.js";
+export { type Arrival, type LinkedGuardLike, metadataUrl, protect, type Protected, type ProtectSettings } from "./serve/protect.js";

@@ -16,14 +16,19 @@ export function decodeBase64url(text: string): Uint8Array | undefined {
 
 /** SHA-256 of all parts, one after the other. */
 export async function sha256(...parts: readonly (Uint8Array | string)[]): Promise<Uint8Array> {
-  const bytes = parts.map((part) => (typeof part === "string" ? utf8(part) : part));
-  const whole = new Uint8Array(bytes.reduce((length, part) => length + part.length, 0));
+  const whole = joined(parts.map((part) => (typeof part === "string" ? utf8(part) : part)));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", whole));
+}
+
+/** All parts, one after the other. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
-  for (const part of bytes) {
+  for (const part of parts) {
     whole.set(part, at);
     at += part.length;
   }
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", whole));
+  return whole;
 }
 
 /** The UTF-8 form of a text. */

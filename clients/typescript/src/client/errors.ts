@@ -134,18 +134,24 @@ export class ToolChangedError extends DeputizeError {
   constructor(
     /** The tool's name. */
     readonly tool: string,
-    /** Digest of the definition that the server gives now. */
-    readonly liveDigest: string,
+    /** Digest of the definition that the server gives now; absent where it lists no such tool. */
+    readonly liveDigest: string | undefined,
     /** Digest of the approved definition, as the token has it. */
     readonly approvedDigest: string | undefined,
     /** The decision that made the token. */
     readonly decisionId: string | undefined,
   ) {
-    super(
-      `the server's definition of ${JSON.stringify(tool.slice(0, 128))} is not the approved one`,
-      "have the change reviewed in the registry (`deputize registry diff`), or distrust the server",
-    );
+    super(...changed(tool, liveDigest));
   }
+}
+
+function changed(tool: string, liveDigest: string | undefined): [message: string, whatToDo: string] {
+  const named = JSON.stringify(tool.slice(0, 128));
+  if (liveDigest === undefined) return [`the server does not list ${named}`, "call a tool that it lists"];
+  return [
+    `the server's definition of ${named} is not the approved one`,
+    "have the change reviewed in the registry (`deputize registry diff`), or distrust the server",
+  ];
 }
 
 function adviceOn(error: string): string {

@@ -6,30 +6,40 @@ import { isObject, type JsonObject, objectAt, parseValue } from "../call/json.js
 import { DeputizeError } from "./errors.js";
 import { readBounded } from "./transport.js";
 
+/** A page of `tools/list`. */
+export interface ListedPage {
+  readonly isFirst: boolean;
+  /** When it was asked for, by uptime. */
+  readonly uptimeMs: number;
+  /** Cursor of the page that follows, once this one is read. */
+  nextCursor: string | undefined;
+}
+
 /** Digests of the definitions that a server's `tools/list` gave last. */
 export class LiveTools {
   private readonly digests = new Map<string, string>();
+  private listedMs = -Infinity;
 
-  /** The digest of a tool's live definition; `undefined` where the server was not asked yet. */
-  digestOf(tool: string): string | undefined {
-    return this.digests.get(tool);
+  /** The digest of a tool's live definition; `undefined` where the server was not seen to list it of late. */
+  digestOf(tool: string, uptimeMs: number): string | undefined {
+    return uptimeMs - this.listedMs < FRESH_MS ? this.digests.get(tool) : undefined;
   }
 
   /** Digests the definitions in an answer to `tools/list`, before whoever asked sees them. */
-  async watch(response: Response): Promise<Response> {
+  async watch(response: Response, page: ListedPage): Promise<Response> {
     const { body, headers } = response;
     if (body === null) return response;
     const { status, statusText } = response;
     if (headers.get("content-type")?.startsWith("text/event-stream") === true) {
-      return new Response(body.pipeThrough(this.tap()), { status, statusText, headers });
+      return new Response(body.pipeThrough(this.tap(page)), { status, statusText, headers });
     }
     const text = await readBounded(response, MAX_LISTING_BYTES);
     if (text === undefined) throw unreadable();
-    await this.read(text);
+    await this.read(text, page);
     return new Response(text.slice(), { status, statusText, headers });
   }
 
-  private tap(): TransformStream<Uint8Array, Uint8Array> {
+  private tap(page: ListedPage): TransformStream<Uint8Array, Uint8Array> {
     const decoder = new TextDecoder();
     const events: string[] = [];
     const parser = createParser({ onEvent: ({ data }) => void events.push(data) });
@@ -39,13 +49,13 @@ export class LiveTools {
         length += chunk.length;
         if (length > MAX_LISTING_BYTES) throw unreadable();
         parser.feed(decoder.decode(chunk, { stream: true }));
-        for (const event of events.splice(0)) if (event !== "") await this.read(event);
+        for (const event of events.splice(0)) if (event !== "") await this.read(event, page);
         controller.enqueue(chunk);
       },
     });
   }
 
-  private async read(text: Uint8Array | string): Promise<void> {
+  private async read(text: Uint8Array | string, page: ListedPage): Promise<void> {
     let message;
     try {
       message = parseValue(text, MAX_LISTING_DEPTH);
@@ -53,8 +63,15 @@ export class LiveTools {
       // Whoever reads it differently could show the model another tool than the one that was digested.
       throw unreadable();
     }
-    const tools = isObject(message) ? objectAt(message, "result")?.["tools"] : undefined;
+    const result = isObject(message) ? objectAt(message, "result") : undefined;
+    const { tools, nextCursor } = result ?? {};
     if (!Array.isArray(tools)) return;
+    page.nextCursor = typeof nextCursor === "string" ? nextCursor : undefined;
+    if (page.isFirst) {
+      // What is no longer listed is gone.
+      this.digests.clear();
+      this.listedMs = page.uptimeMs;
+    }
     const seen = new Set<string>();
     for (const definition of tools.filter(isObject)) {
       const { name } = definition;
@@ -84,3 +101,5 @@ const AMBIGUOUS = "";
 const MAX_LISTING_BYTES = 16 * 1024 * 1024;
 const MAX_LISTING_DEPTH = 40;
 const MAX_TOOLS = 10_000;
+/** After this a definition is looked at anew before its tool is called. */
+const FRESH_MS = 300_000;

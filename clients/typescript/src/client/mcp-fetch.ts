@@ -3,8 +3,8 @@
 import { isObject, type Json, type JsonObject, objectAt, parseValue } from "../call/json.js";
 import { withoutQuery } from "../call/dpop.js";
 import type { DeputizeClient } from "./client.js";
-import { type ApprovalPendingError, DeputizeError } from "./errors.js";
-import { LiveTools } from "./live-tools.js";
+import { type ApprovalPendingError, DeputizeError, ToolChangedError } from "./errors.js";
+import { type ListedPage, LiveTools } from "./live-tools.js";
 import { checkUrl } from "./metadata.js";
 import type { Detail, ExchangeRequest, TokenType } from "./request.js";
 import type { ToolToken } from "./token.js";
@@ -39,7 +39,8 @@ export interface McpFetchSettings {
 /**
  * A `fetch` for the streamable HTTP transport of the MCP SDK (`new StreamableHTTPClientTransport(url, { fetch })`), of
  * either major version. Each `tools/call` gets a token of its own out of its body, every request a proof, and a nonce
- * is answered with one retry. What the server lists is digested, and a tool that is not what was approved is not called.
+ * is answered with one retry. What the server lists is digested, and a tool that is not what was approved is not called;
+ * where it was not listed of late, the server is asked before the call.
  *
  * A call that the broker refuses rejects with its `ExchangeError`.
  */
@@ -69,6 +70,13 @@ interface ServerState {
   readonly tools: LiveTools;
 }
 
+/** A request to the server, but for its token and proof. */
+interface Sent {
+  readonly method: string;
+  readonly headers: Headers;
+  readonly body: string | undefined;
+}
+
 /** One request of the MCP client, and what it takes to have it answered. */
 class Exchange {
   constructor(
@@ -82,25 +90,75 @@ class Exchange {
   async run(): Promise<Response> {
     const body = this.request.body === null ? undefined : await this.request.text();
     const message = body === undefined ? undefined : readMessage(body);
-    let detail = this.detailOf(message);
+    if (message?.["method"] === "tools/call") await this.look(message);
+    const { method, headers } = this.request;
+    const response = await this.answered(this.detailOf(message), { method, headers, body }, message);
+    if (message?.["method"] !== "tools/list" || !response.ok) return response;
+    return this.server.tools.watch(response, this.page(message));
+  }
+
+  /**
+   * Asks the server for its tools, in the same session and protocol as the call that needs to know: a tool is called as
+   * it was seen, or not at all.
+   */
+  private async look(call: JsonObject): Promise<void> {
+    const { tool } = callDetail(call);
+    if (this.liveDigest(tool) !== undefined) return;
+    const headers = new Headers();
+    for (const name of CARRIED) {
+      const value = this.request.headers.get(name);
+      if (value !== null) headers.set(name, value);
+    }
+    if (this.request.headers.has("mcp-method")) headers.set("mcp-method", "tools/list");
+    const { progressToken: _, ...meta } = objectAt(objectAt(call, "params") ?? {}, "_meta") ?? {};
+    let cursor: string | undefined;
+    for (let page = 0; page < MAX_PAGES; page += 1) {
+      const params = { ...(cursor === undefined ? {} : { cursor }), ...(Object.keys(meta).length === 0 ? {} : { _meta: meta }) };
+      const list = { jsonrpc: "2.0", id: `deputize-list-${crypto.randomUUID()}`, method: "tools/list", params };
+      const response = await this.answered({ level: "L0" }, { method: "POST", headers, body: JSON.stringify(list) });
+      if (!response.ok) {
+        await response.body?.cancel();
+        throw new DeputizeError(
+          `the server does not list its tools (status ${response.status})`,
+          "check that this user and client may look at the server",
+        );
+      }
+      const following = this.page(list);
+      await (await this.server.tools.watch(response, following)).text();
+      cursor = following.nextCursor;
+      if (cursor === undefined) break;
+    }
+    if (this.liveDigest(tool) === undefined) throw new ToolChangedError(tool, undefined, undefined, undefined);
+  }
+
+  private page(list: JsonObject): ListedPage {
+    const isFirst = objectAt(list, "params")?.["cursor"] === undefined;
+    return { isFirst, uptimeMs: performance.now(), nextCursor: undefined };
+  }
+
+  private liveDigest(tool: string): string | undefined {
+    return this.server.tools.digestOf(tool, performance.now());
+  }
+
+  /** Sends with a token; once more where the server wants its nonce, or no longer takes a token that was cached. */
+  private async answered(asked: Detail, sent: Sent, call?: JsonObject): Promise<Response> {
+    let detail = asked;
     let token = await this.token(detail);
     const tried = new Set<string>();
     for (;;) {
-      const response = await this.send(token, body);
+      const response = await this.send(token, sent);
       const problem = challengeOf(response);
       // RFC 9449 §9: once more, with the server's nonce. A challenge used nothing up.
       const wantsNonce = problem === "use_dpop_nonce" && response.headers.has("dpop-nonce");
       // A token that may serve again may have served its time: revoked, or counted anew after the server's restart.
       const isStale = problem === "invalid_token" && !token.bindsOneCall;
-      const isLoose = problem === "insufficient_scope" && detail.level === "L1" && message !== undefined;
+      const isLoose = problem === "insufficient_scope" && detail.level === "L1" && call !== undefined;
       const retried = problem !== undefined && tried.has(problem);
-      if (retried || !(wantsNonce || isStale || isLoose)) {
-        return message?.["method"] === "tools/list" && response.ok ? this.server.tools.watch(response) : response;
-      }
+      if (retried || !(wantsNonce || isStale || isLoose)) return response;
       tried.add(problem ?? "");
       await response.body?.cancel();
       if (isStale) this.settings.client.forget(token);
-      if (isLoose) detail = callDetail(message);
+      if (isLoose) detail = callDetail(call);
       if (isStale || isLoose) token = await this.token(detail);
     }
   }
@@ -119,17 +177,18 @@ class Exchange {
       subjectToken: typeof subjectToken === "string" ? subjectToken : await subjectToken(),
       subjectTokenType,
       detail,
-      liveToolDigest: detail.level === "L0" ? undefined : this.server.tools.digestOf(detail.tool),
+      // Equal to no digest where it is not known: what was not seen is not called.
+      liveToolDigest: detail.level === "L0" ? undefined : (this.liveDigest(detail.tool) ?? ""),
       ...(claimed === undefined ? {} : { claimed }),
     };
     if (onApproval === undefined) return client.exchange(request, signal);
     return client.exchangeAndWait(request, { onPending: onApproval, signal });
   }
 
-  private async send(token: ToolToken, body: string | undefined): Promise<Response> {
-    const { method, url, signal } = this.request;
+  private async send(token: ToolToken, { method, headers: given, body }: Sent): Promise<Response> {
+    const { url, signal } = this.request;
     const { nonce } = this.server;
-    const headers = new Headers(this.request.headers);
+    const headers = new Headers(given);
     headers.set("authorization", token.authorization);
     headers.set("dpop", await this.settings.client.proofFor(method, url, token.accessToken, nonce));
     const response = await (this.settings.fetch ?? fetch)(url, {
@@ -177,6 +236,8 @@ function challengeOf(response: Response): string | undefined {
   return /\berror="([a-z_]+)"/.exec(response.headers.get("www-authenticate") ?? "")?.[1];
 }
 
+const CARRIED = ["accept", "content-type", "user-agent", "mcp-session-id", "mcp-protocol-version"];
 const MAX_SERVERS = 1_000;
+const MAX_PAGES = 20;
 /** The message and its `params` stand around the arguments. */
 const MAX_BODY_DEPTH = 34;

@@ -1,5 +1,6 @@
 /** HTTP to the broker: no redirects, bounded in time and size. */
 
+import { joined } from "../call/bytes.js";
 import { type JsonObject, parseObject } from "../call/json.js";
 import { withDeadline } from "./deadline.js";
 import { ProtocolError, UnreachableError } from "./errors.js";
@@ -80,13 +81,7 @@ export async function readBounded(message: Request | Response, maxBytes: number)
     }
     chunks.push(value);
   }
-  const whole = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
+  return joined(chunks);
 }
 
 function jsonOf(text: Uint8Array): JsonObject {

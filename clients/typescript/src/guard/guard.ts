@@ -2,25 +2,27 @@
 
 import { type GrantedDetail, levelOf, type ToolCallClaims } from "../call/claims.js";
 import { checkConstraints, ConstraintError } from "../call/constraints.js";
-import { toolDigest } from "../call/digest.js";
-import type { JsonObject } from "../call/json.js";
 import { isAtLeast } from "../call/level.js";
 import { SchemaError } from "../call/schema.js";
 import { wellKnown } from "../client/metadata.js";
 import { type Clock, secondsOf, systemClock } from "../clock.js";
 import { ClockWatch } from "./clocks.js";
 import { type GuardConfig, type GuardSettings, resolveGuardSettings } from "./config.js";
-import { checkAgreement, checkMediaType, checkMirroredParams, Fields, type IncomingCall } from "./headers.js";
+import {
+  checkAgreement, checkMediaType, checkMirroredParams, Fields, type IncomingCall, mirroredHeaders,
+} from "./headers.js";
+import { Known } from "./known.js";
 import { type Call, digestOf, isSteered, type Message, readMessage } from "./message.js";
 import { NonceMaker } from "./nonce.js";
 import { OnceSet } from "./once.js";
-import { type Proofs, verifyPossession } from "./possession.js";
+import { type Possessed, type Proofs, verifyPossession } from "./possession.js";
 import { Reason } from "./reason.js";
 import { type Needed, NEEDED_FOR_LISTING, neededForCall, Refusal } from "./refusal.js";
-import { type Revocation, Revocations } from "./revocation.js";
-import { type PinnedTool, type Snapshot, SnapshotError } from "./snapshot.js";
+import type { PinnedTool, Snapshot } from "./snapshot.js";
 import { Uses } from "./uses.js";
-import { BY_THE_GUARD, type Verified, VerifiedCall, VerifiedListing } from "./verified.js";
+import {
+  BY_THE_GUARD, type Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream,
+} from "./verified.js";
 
 /** What a guard asks of the outside, and nothing more. */
 export interface Outside {
@@ -33,43 +35,19 @@ export interface Outside {
   admit?(claims: ToolCallClaims): Promise<"ready" | "unavailable" | { readonly retryAfterSeconds: number }>;
 }
 
-/** A tool that is not what was approved. */
-export interface DriftedTool {
-  readonly name: string;
-  /** Digest of the approved definition. */
-  readonly approved: string;
-  /** Digest of the live one; absent where it has none, or stands twice. */
-  readonly live: string | undefined;
-}
-
-/** What a server's live `tools/list` is, compared with what was approved. */
-export interface ObservedTools {
-  /** Tools that are exactly what was approved: the only ones to be listed. */
-  readonly approved: readonly string[];
-  /** Tools whose definition is no longer the approved one. */
-  readonly drifted: readonly DriftedTool[];
-  /** Tools that were never approved. */
-  readonly unknown: readonly string[];
-}
-
 /** Stands before one MCP server and lets through what was granted, and nothing else. */
-export class Guard {
-  private readonly revocations = new Revocations();
+export class Guard extends Known {
   private readonly uses: Uses;
   private readonly clocks = new ClockWatch();
   private readonly startedSeconds: number;
-  private snapshot: Snapshot | undefined;
-  /** The highest version taken, by this process or an earlier one. */
-  private highest = 0;
-  private live: ReadonlyMap<string, string> = new Map();
 
   private constructor(
-    /** The settings, with every default filled in. */
-    readonly config: GuardConfig,
+    config: GuardConfig,
     private readonly outside: Outside,
     private readonly proofs: Proofs,
-    private readonly clock: Clock,
+    clock: Clock,
   ) {
+    super(config, clock);
     this.uses = new Uses(config.countedTokens);
     this.startedSeconds = secondsOf(clock);
   }
@@ -85,129 +63,134 @@ export class Guard {
     return new Guard(config, outside, { nonces, seen }, clock);
   }
 
-  /** Takes a snapshot into use. One that is older than the present one, or of another server, is refused. */
-  install(snapshot: Snapshot): void {
-    this.take(snapshot);
-    this.hearRevocations();
-  }
-
-  /**
-   * What an earlier process remembered: the highest version that it took, below which nothing is taken any more, and
-   * the snapshot, if it still holds. Calls stay refused until the broker was heard.
-   */
-  recall(highest: number, snapshot?: Snapshot): void {
-    this.highest = Math.max(this.highest, highest);
-    if (snapshot !== undefined) this.take(snapshot);
-  }
-
-  private take(snapshot: Snapshot): void {
-    if (snapshot.issuer !== this.config.issuer) throw new SnapshotError("other", "of another broker");
-    if (snapshot.resource !== this.config.resource) throw new SnapshotError("other", "of another server");
-    if (snapshot.version < this.highest) {
-      throw new SnapshotError("older", `version ${snapshot.version} is below ${this.highest}`);
-    }
-    if (snapshot.version !== this.snapshot?.version) this.revocations.liftStanding();
-    // One of the same version may have been made before a revocation of which we have heard, or after.
-    for (const revocation of snapshot.revocations) this.revocations.add(revocation, this.clock.uptimeMs());
-    this.snapshot = snapshot;
-    this.highest = snapshot.version;
-  }
-
-  /** A revocation that the broker pushed. */
-  revoke(revocation: Revocation): void {
-    this.revocations.add(revocation, this.clock.uptimeMs());
-    this.hearRevocations();
-  }
-
-  /** The broker is there and has nothing new about revocations. Without this word calls stop after a while. */
-  hearRevocations(): void {
-    this.revocations.hear(this.clock.uptimeMs());
-  }
-
-  /** The snapshot in use. */
-  get installed(): Snapshot | undefined {
-    return this.snapshot;
-  }
-
-  /**
-   * Takes note of the definitions that the server's `tools/list` gives now. Calls of a tool whose live definition is
-   * not the approved one are refused; a name that stands twice counts as changed.
-   */
-  async observeTools(definitions: readonly JsonObject[]): Promise<ObservedTools> {
-    const digests = new Map<string, string | undefined>();
-    for (const definition of definitions.slice(0, MAX_LIVE_TOOLS)) {
-      const { name } = definition;
-      if (typeof name !== "string") continue;
-      const isTwice = digests.has(name);
-      digests.set(name, isTwice ? undefined : await toolDigest(definition).catch(() => undefined));
-    }
-    const observed = { approved: [] as string[], drifted: [] as DriftedTool[], unknown: [] as string[] };
-    for (const [name, digest] of digests) {
-      const pinned = this.snapshot?.tools.get(name);
-      if (pinned === undefined) observed.unknown.push(name);
-      else if (pinned.toolDigest === digest) observed.approved.push(name);
-      else observed.drifted.push({ name, approved: pinned.toolDigest, live: digest });
-    }
-    this.live = new Map([...digests].filter((entry): entry is [string, string] => entry[1] !== undefined));
-    return observed;
-  }
-
-  /** Whether a definition, as the server just listed it, is an approved one: the only kind to be listed. */
-  async isApproved(definition: JsonObject): Promise<boolean> {
-    const { name } = definition;
-    const pinned = typeof name === "string" ? this.snapshot?.tools.get(name) : undefined;
-    if (pinned === undefined) return false;
-    return (await toolDigest(definition).catch(() => undefined)) === pinned.toolDigest;
-  }
-
   /**
    * Verifies one request. Nothing is consumed before everything that can be checked without consuming holds.
    *
    * @throws {Refusal} what to answer instead.
    */
   async verify(incoming: IncomingCall): Promise<Verified> {
+    return this.admit(await this.examine(incoming));
+  }
+
+  /**
+   * Checks a request. Its proof is used up, its token is not: between this and {@link admit} whoever embeds a guard asks
+   * what only it knows, for example whether the session is the caller's.
+   *
+   * @throws {Refusal} what to answer instead.
+   */
+  async examine(incoming: IncomingCall): Promise<Examined> {
     const context: Context = { needed: undefined };
+    return this.orRefusal(() => this.check(incoming, context), context);
+  }
+
+  /**
+   * Asks whether the server takes the call now, and spends the token.
+   *
+   * @throws {Refusal} what to answer instead.
+   */
+  async admit(examined: Examined): Promise<Verified> {
+    await this.orRefusal(() => this.consume(examined), examined);
+    const { claims, message, token, callDigest, mirrored } = examined;
+    const parts = { claims, message: message.whole, nextNonce: await this.nextNonce(), token };
+    if (message.isResponse) return new VerifiedResponse(BY_THE_GUARD, parts);
+    const { call, method } = message;
+    // INVARIANT: `check` gives each call its digest; without one nothing runs.
+    if (call === undefined || callDigest === undefined) return new VerifiedListing(BY_THE_GUARD, parts, method);
+    return new VerifiedCall(BY_THE_GUARD, parts, { tool: call.name, arguments: call.arguments, callDigest, mirrored });
+  }
+
+  /**
+   * Verifies a request without a body: `GET`, which listens to the server's messages, or `DELETE`, which ends a session
+   * (MCP 2025-11-25, transports). Whether the session is the caller's is for whoever keeps sessions.
+   *
+   * @throws {Refusal} what to answer instead.
+   */
+  async verifyStream(incoming: IncomingCall): Promise<VerifiedStream> {
+    const { method, body } = incoming;
+    const context: Context = { needed: undefined };
+    return this.orRefusal(async () => {
+      if (method !== "GET" && method !== "DELETE") throw new Reason("http_method");
+      if (body.length > 0) throw new Reason("message", "a GET or DELETE has no body");
+      const { token, claims } = await this.possessed(incoming, new Fields(incoming.headers), this.decidable());
+      context.needed = NEEDED_FOR_LISTING;
+      this.checkListing(claims);
+      await this.ask(claims);
+      return new VerifiedStream(BY_THE_GUARD, { claims, message: {}, nextNonce: await this.nextNonce(), token });
+    }, context);
+  }
+
+  /** Whether what a stream stands for still holds: it outlives its token, and ends when that is revoked. */
+  isGood(claims: ToolCallClaims): boolean {
     try {
-      return await this.check(incoming, context);
+      this.checkRevocation(claims, undefined);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Monotonic time, in milliseconds. */
+  uptimeMs(): number {
+    return this.clock.uptimeMs();
+  }
+
+  /** An id that never comes twice. */
+  uniqueId(): string {
+    return this.clock.uniqueId();
+  }
+
+  /** How a request is refused for a reason of the caller's own. */
+  async refusal(reason: Reason, needed?: Needed): Promise<Refusal> {
+    return new Refusal(reason, this.config, await this.nextNonce(), needed);
+  }
+
+  private nextNonce(): Promise<string> {
+    return this.proofs.nonces.make(this.clock.uptimeMs());
+  }
+
+  private async orRefusal<T>(work: () => Promise<T>, context: Context): Promise<T> {
+    try {
+      return await work();
     } catch (error) {
       if (error instanceof Reason) throw await this.refusal(error, context.needed);
       throw error;
     }
   }
 
-  /** How a request is refused for a reason of the caller's own. */
-  async refusal(reason: Reason, needed?: Needed): Promise<Refusal> {
-    return new Refusal(reason, this.config, await this.proofs.nonces.make(this.clock.uptimeMs()), needed);
-  }
-
-  private async check(incoming: IncomingCall, context: Context): Promise<Verified> {
-    const { method, clientCertificate } = incoming;
+  private async check(incoming: IncomingCall, context: Context): Promise<Examined> {
     const fields = new Fields(incoming.headers);
     const message = this.read(incoming, fields);
-    // While they disagree, no time in a token means what it says.
-    const [nowMs, uptimeMs] = [this.clock.nowMs(), this.clock.uptimeMs()];
-    if (!this.clocks.agree(nowMs, uptimeMs)) throw new Reason("unavailable", "the clocks disagree");
-    const snapshot = this.current();
+    const snapshot = this.decidable();
     const asked = message.call;
-    if (asked !== undefined) {
-      const inputSchema = snapshot.tools.get(asked.name)?.definition["inputSchema"];
-      checkMirroredParams(fields, inputSchema, asked.arguments);
-    }
-    const nowSeconds = Math.floor(nowMs / 1000);
-    const sender = { method, fields, clientCertificate, nowSeconds, uptimeMs };
-    const { token, claims } = await verifyPossession(sender, this.config, snapshot.keys, this.proofs);
-    if (claims.tenant !== snapshot.tenant) throw new Reason("token", "of another tenant");
-    if (incoming.isSessionOf?.(claims) === false) throw new Reason("session");
-    const nextNonce = await this.proofs.nonces.make(uptimeMs);
-    const parts = { claims, message: message.whole, nextNonce, token };
+    const inputSchema = asked === undefined ? undefined : snapshot.tools.get(asked.name)?.definition["inputSchema"];
+    if (asked !== undefined) checkMirroredParams(fields, inputSchema, asked.arguments);
+    const { token, claims } = await this.possessed(incoming, fields, snapshot);
     if (asked === undefined) {
       context.needed = NEEDED_FOR_LISTING;
-      await this.checkListing(claims);
-      return new VerifiedListing(BY_THE_GUARD, parts, message.method);
+      this.checkListing(claims);
+      return { claims, message, token, callDigest: undefined, mirrored: [], ...context };
     }
     const callDigest = await this.checkGranted(asked, claims, snapshot, context);
-    await this.consume(asked.name, token, claims);
-    return new VerifiedCall(BY_THE_GUARD, parts, { tool: asked.name, arguments: asked.arguments, callDigest });
+    this.checkRevocation(claims, asked.name);
+    return { claims, message, token, callDigest, mirrored: mirroredHeaders(inputSchema, asked.arguments), ...context };
+  }
+
+  /** What calls are decided by. While the clocks disagree, no time in a token means what it says. */
+  private decidable(): Snapshot {
+    if (!this.clocks.agree(this.clock.nowMs(), this.clock.uptimeMs())) {
+      throw new Reason("unavailable", "the clocks disagree");
+    }
+    return this.current();
+  }
+
+  /** A token of this server's tenant whose sender holds its key. */
+  private async possessed(incoming: IncomingCall, fields: Fields, snapshot: Snapshot): Promise<Possessed> {
+    const { method, clientCertificate } = incoming;
+    const [nowSeconds, uptimeMs] = [secondsOf(this.clock), this.clock.uptimeMs()];
+    const sender = { method, fields, clientCertificate, nowSeconds, uptimeMs };
+    const possessed = await verifyPossession(sender, this.config, snapshot.keys, this.proofs);
+    if (possessed.claims.tenant !== snapshot.tenant) throw new Reason("token", "of another tenant");
+    return possessed;
   }
 
   /** Size, strict JSON, and headers that agree with it. */
@@ -220,17 +203,10 @@ export class Guard {
     return message;
   }
 
-  private current(): Snapshot {
-    if (this.snapshot === undefined) throw new Reason("unavailable", "no snapshot");
-    if (this.snapshot.expiresAt <= secondsOf(this.clock)) throw new Reason("unavailable", "snapshot expired");
-    return this.snapshot;
-  }
-
   /** A token of level L0, and only such a token, looks without calling. */
-  private async checkListing(claims: ToolCallClaims): Promise<void> {
+  private checkListing(claims: ToolCallClaims): void {
     if (levelOf(claims.detail) !== "L0") throw new Reason("scope", "a token for a call does not list");
     this.checkRevocation(claims, undefined);
-    await this.admit(claims);
   }
 
   /** Whether the grant is for this call of this tool, as it was approved and as it is now. */
@@ -254,23 +230,14 @@ export class Guard {
     return digest;
   }
 
-  /** The definition that the server gives now is the one that was approved. */
-  private checkLive(name: string, tool: PinnedTool): void {
-    if (this.live.size === 0) throw new Reason("unavailable", "the server's tools were not observed yet");
-    const digest = this.live.get(name);
-    if (digest === undefined) throw new Reason("tool", "the server no longer lists it");
-    if (digest !== tool.toolDigest) throw new Reason("tool", "the live definition is not the approved one");
-  }
-
   /** Everything that says no without being asked to decide; last of all the token is used. */
-  private async consume(tool: string, token: string, claims: ToolCallClaims): Promise<void> {
-    this.checkRevocation(claims, tool);
-    await this.admit(claims);
+  private async consume({ claims, message, token }: Examined): Promise<void> {
+    await this.ask(claims);
     const { maxUses } = claims.detail;
     if (levelOf(claims.detail) === "L3") await this.redeem(token);
     else if (maxUses !== undefined) this.countUse(claims, maxUses);
-    // The answers took their time: what was pushed meanwhile still counts.
-    this.checkRevocation(claims, tool);
+    // Since the request was looked at, time has passed: what was pushed meanwhile still counts.
+    this.checkRevocation(claims, message.call?.name);
   }
 
   private async redeem(token: string): Promise<void> {
@@ -292,19 +259,28 @@ export class Guard {
     if (claims.iat < this.startedSeconds + leewaySeconds) throw new Reason("token", "issued before this guard started");
     const uptimeMs = this.clock.uptimeMs();
     const remainingSeconds = Math.max(0, claims.exp - secondsOf(this.clock)) + 2 * leewaySeconds;
-    this.uses.take(claims.jti, maxUses, uptimeMs, uptimeMs + remainingSeconds * 1000);
+    const untilMs = uptimeMs + remainingSeconds * 1000;
+    this.uses.take({ jti: claims.jti, owner: claims.clientId, maxUses, untilMs }, uptimeMs);
   }
 
-  private checkRevocation(claims: ToolCallClaims, tool: string | undefined): void {
-    this.revocations.check(claims, tool, this.clock.uptimeMs(), this.config.maxRevocationAgeMs);
-  }
-
-  private async admit(claims: ToolCallClaims): Promise<void> {
+  private async ask(claims: ToolCallClaims): Promise<void> {
     const admission = (await this.outside.admit?.(claims)) ?? "ready";
     if (admission === "ready") return;
     if (admission === "unavailable") throw new Reason("unavailable", "the server is down");
     throw new Reason("limited", undefined, admission.retryAfterSeconds);
   }
+}
+
+/** A request that may run, but for what is asked last: the server's health, and the one use of its token. */
+export interface Examined {
+  readonly claims: ToolCallClaims;
+  readonly message: Message;
+  readonly token: string;
+  /** Digest of the call; absent where none is made. */
+  readonly callDigest: string | undefined;
+  /** Header fields that mirror arguments. */
+  readonly mirrored: readonly (readonly [name: string, value: string])[];
+  readonly needed: Needed | undefined;
 }
 
 /** What becomes known on the way. */
@@ -347,4 +323,3 @@ function checkBinding(asked: Call, detail: GrantedDetail, callDigest: string): v
 }
 
 const PROOF_MARGIN_MS = 10_000;
-const MAX_LIVE_TOOLS = 2_000;

@@ -1,6 +1,5 @@
 /** Header fields of a request: each that decides something stands once, or not at all, and says what the body says. */
 
-import type { ToolCallClaims } from "../call/claims.js";
 import { isObject, type Json, type JsonObject } from "../call/json.js";
 import type { Message } from "./message.js";
 import { Reason } from "./reason.js";
@@ -15,8 +14,6 @@ export interface IncomingCall {
   readonly body: Uint8Array;
   /** SHA-256 thumbprint of the verified client certificate (`x5t#S256`), where the transport has one. */
   readonly clientCertificate?: string | undefined;
-  /** Whether the session that the request names is this caller's; absent where it names none. */
-  readonly isSessionOf?: ((claims: ToolCallClaims) => boolean) | undefined;
 }
 
 /** Header fields by lower-case name. */
@@ -35,6 +32,11 @@ export class Fields {
     const values = this.fields.get(name);
     if (values !== undefined && values.length > 1) throw new Reason("repeated_header", name);
     return values?.[0];
+  }
+
+  /** All values of a header, in their order. */
+  all(name: string): readonly string[] {
+    return this.fields.get(name) ?? [];
   }
 
   /** Names and values of the headers whose name begins so. */
@@ -59,7 +61,12 @@ export function checkAgreement(fields: Fields, message: Message): void {
   const method = fields.single("mcp-method");
   if (method !== undefined && method !== message.method) throw new Reason("header_mismatch", "mcp-method");
   const name = fields.single("mcp-name");
-  if (name !== undefined && decodeValue(name) !== message.call?.name) throw new Reason("header_mismatch", "mcp-name");
+  if (name !== undefined && (message.call === undefined || decodeValue(name) !== message.call.name)) {
+    throw new Reason("header_mismatch", "mcp-name");
+  }
+  // Which rules the server behind us applies must not depend on which of two it reads.
+  fields.single("mcp-protocol-version");
+  fields.single("mcp-session-id");
 }
 
 /** `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused. */
@@ -70,6 +77,22 @@ export function checkMirroredParams(fields: Fields, inputSchema: Json | undefine
       throw new Reason("header_mismatch", "mcp-param");
     }
   }
+}
+
+/** The `Mcp-Param-*` fields that say these arguments: made anew, whatever came in. */
+export function mirroredHeaders(inputSchema: Json | undefined, args: JsonObject): [name: string, value: string][] {
+  const properties = isObject(inputSchema) ? inputSchema["properties"] : undefined;
+  if (!isObject(properties)) return [];
+  return Object.entries(properties).flatMap(([name, property]): [string, string][] => {
+    const argument = args[name];
+    if (argument === undefined || !isObject(property)) return [];
+    const header = property["x-mcp-header"];
+    const isSaid = ["string", "number", "boolean"].includes(typeof argument);
+    const own: [string, string][] = typeof header === "string" && TOKEN.test(header) && isSaid
+      ? [[`mcp-param-${header.toLowerCase()}`, encodeValue(typeof argument === "string" ? argument : JSON.stringify(argument))]]
+      : [];
+    return isObject(argument) ? [...own, ...mirroredHeaders(property, argument)] : own;
+  });
 }
 
 function says(said: string, argument: Json | undefined): boolean {
@@ -115,6 +138,14 @@ function decodeValue(value: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** A header value that says `text`: itself where a field can carry it, else encoded. */
+export function encodeValue(text: string): string {
+  const looksEncoded = text.startsWith("=?base64?") && text.endsWith("?=");
+  if (/^[ -~]*$/.test(text) && text === text.trim() && !looksEncoded) return text;
+  const bytes = new TextEncoder().encode(text);
+  return `=?base64?${btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))}?=`;
 }
 
 const ENCODED = "=?base64??=";

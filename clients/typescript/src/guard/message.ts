@@ -9,10 +9,18 @@ import { Reason } from "./reason.js";
 /** What an L0 token admits, besides notifications: discovery and listing. */
 export const LISTING_METHODS: readonly string[] = ["initialize", "ping", "server/discover", "tools/list"];
 
+/** MCP: ids are strings or integers, never null. */
+export type MessageId = string | number;
+
 /** A message as it was strictly read. */
 export interface Message {
+  /** The method; empty for a response. */
   readonly method: string;
-  /** What a `tools/call` calls; absent for discovery, listing, notifications. */
+  /** The id of a request or response; notifications have none. */
+  readonly id: MessageId | undefined;
+  /** Whether it is the client's answer to a request of the server (MCP up to 2025-11-25). */
+  readonly isResponse: boolean;
+  /** What a `tools/call` calls; absent for everything else. */
   readonly call: Call | undefined;
   /** The whole message, to be serialized anew: nothing else of the body is ever passed on. */
   readonly whole: JsonObject;
@@ -28,31 +36,60 @@ export interface Call {
 }
 
 /**
- * Reads a body (JSON-RPC 2.0 §4). Batches, unknown members, and requests in the guise of notifications are refused; so
- * is every method that is neither a call of a tool nor on the list of an L0 token.
+ * Reads a body (JSON-RPC 2.0 §4, §5). Batches, unknown members, and requests in the guise of notifications or of
+ * responses are refused; so is every method that is neither a call of a tool nor on the list of an L0 token.
  */
 export function readMessage(body: Uint8Array): Message {
   const whole = strictly(() => parseValue(body, MAX_DEPTH + ENVELOPE_LEVELS));
   if (Array.isArray(whole)) throw new Reason("message", "batches are not accepted");
   if (!isObject(whole)) throw new Reason("message", "the body is not a JSON-RPC message");
+  if (whole["jsonrpc"] !== "2.0") throw new Reason("message", 'jsonrpc must be "2.0"');
+  const id = idOf(whole);
+  if (id === undefined && whole["id"] !== undefined) {
+    throw new Reason("message", "id must be a string of at most 256 bytes, or an integer");
+  }
+  return whole["method"] === undefined ? readResponse(whole, id) : readRequest(whole, id);
+}
+
+/** The id of a message. They are remembered, so they are bounded. */
+export function idOf(message: JsonObject): MessageId | undefined {
+  const { id } = message;
+  if (typeof id !== "string") return wholeNumberAt(message, "id");
+  return new TextEncoder().encode(id).length <= MAX_ID_BYTES ? id : undefined;
+}
+
+/** JSON-RPC 2.0 §5: either `result` or `error`, never both, and the id of what was asked. */
+function readResponse(whole: JsonObject, id: MessageId | undefined): Message {
+  const error = objectAt(whole, "error");
+  const isError = error !== undefined && Number.isInteger(error["code"]) && typeof error["message"] === "string";
+  // MCP: results are objects.
+  const isResponse = whole["error"] === undefined
+    ? isObject(whole["result"]) && hasOnly(whole, ["jsonrpc", "id", "result"])
+    : isError && hasOnly(whole, ["jsonrpc", "id", "error"]);
+  if (!isResponse || id === undefined) {
+    throw new Reason("message", "neither a request (method) nor a response (id and result or error)");
+  }
+  return { method: "", id, isResponse: true, call: undefined, whole };
+}
+
+function readRequest(whole: JsonObject, id: MessageId | undefined): Message {
   if (!hasOnly(whole, ["jsonrpc", "id", "method", "params"])) {
     throw new Reason("message", "a request has only jsonrpc, id, method and params");
   }
-  const { jsonrpc, id, method, params = {} } = whole;
-  if (jsonrpc !== "2.0") throw new Reason("message", 'jsonrpc must be "2.0"');
+  const { method, params = {} } = whole;
   if (typeof method !== "string") throw new Reason("message", "method must be a string");
-  const isNotification = id === undefined;
-  // MCP: ids are strings or integers, never null.
-  if (!isNotification && typeof id !== "string" && wholeNumberAt(whole, "id") === undefined) {
-    throw new Reason("message", "id must be a string or an integer");
-  }
   if (!isObject(params)) throw new Reason("message", "params must be an object");
+  const isNotification = id === undefined;
   if (isNotification !== method.startsWith("notifications/")) {
     throw new Reason("message", "notifications, and they alone, have no id");
   }
+  // It goes on in a header, and is logged.
+  if (isNotification && !NOTIFICATION.test(method)) {
+    throw new Reason("message", "method has a name that no notification has");
+  }
   const call = method === "tools/call" ? readCall(params) : undefined;
   if (call === undefined && !isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
-  return { method, call, whole: withdrawSampling(whole) };
+  return { method, id, isResponse: false, call, whole: withdrawSampling(whole) };
 }
 
 /**
@@ -110,5 +147,7 @@ function strictly<T>(read: () => T): T {
 
 /** Where a client says in each request what it can do (MCP 2026-07-28). */
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
+const NOTIFICATION = /^[A-Za-z0-9_./-]{1,128}$/;
+const MAX_ID_BYTES = 256;
 /** The message and its `params` stand around the arguments. */
 const ENVELOPE_LEVELS = 2;

@@ -3,11 +3,17 @@
 /** The answer of a once-only set. `full`: no room; the caller answers 503, never forgets. */
 export type Once = "first" | "seen" | "full";
 
-/** Remembers each tag for at least `lifetimeMs` and at most twice that. Never evicts: when full, it says so. */
+/**
+ * Remembers each tag for at least `lifetimeMs` and at most twice that. Never evicts: when full, it says so.
+ *
+ * Each tag has an owner, who may hold as many of a generation as there is room left in it: alone half of it, and however
+ * many are greedy, whoever comes next finds as much room as each of them holds.
+ */
 export class OnceSet {
   private epoch = 0;
   private current = new Set<string>();
   private previous = new Set<string>();
+  private readonly held = new Map<string, number>();
 
   /** A set that holds up to `capacity` tags in each generation. */
   constructor(
@@ -15,12 +21,14 @@ export class OnceSet {
     private readonly capacity: number,
   ) {}
 
-  /** Takes the tag. `uptimeMs` is monotonic. */
-  take(tag: string, uptimeMs: number): Once {
+  /** Takes the tag for an owner, of which there are as many as a configuration names. `uptimeMs` is monotonic. */
+  take(owner: string, tag: string, uptimeMs: number): Once {
     this.turn(Math.floor(uptimeMs / this.lifetimeMs));
     if (this.previous.has(tag) || this.current.has(tag)) return "seen";
-    if (this.current.size >= this.capacity) return "full";
+    const held = this.held.get(owner) ?? 0;
+    if (held >= this.capacity - this.current.size) return "full";
     this.current.add(tag);
+    this.held.set(owner, held + 1);
     return "first";
   }
 
@@ -29,6 +37,7 @@ export class OnceSet {
     if (epoch <= this.epoch) return;
     this.previous = epoch === this.epoch + 1 ? this.current : new Set();
     this.current = new Set();
+    this.held.clear();
     this.epoch = epoch;
   }
 }

@@ -80,8 +80,9 @@ async function verifyBinding(
     windowSeconds: config.proofWindowSeconds,
   };
   const { tag } = await as("proof", verifyProof(proof, expected));
-  // INVARIANT: proofs are remembered for longer than the nonces in them are good.
-  const once = seen.take(tag, sender.uptimeMs);
+  // INVARIANT: proofs are remembered for longer than the nonces in them are good. The room for them is shared out among
+  // the broker's clients: one that sends very many leaves room for the others.
+  const once = seen.take(claims.clientId, tag, sender.uptimeMs);
   if (once === "seen") throw new Reason("proof", "seen before");
   if (once === "full") throw new Reason("unavailable", "too many proofs");
 }

@@ -18,8 +18,20 @@ export type ReasonKind =
   | "unknown_method"
   /** A header says something else than the body. */
   | "header_mismatch"
-  /** A session that is not the caller's. */
+  /** A session, or a stream of one, that is not the caller's. */
   | "session"
+  /** A request that needs a session came without. */
+  | "no_session"
+  /** A response to what the server never asked in this session. */
+  | "not_asked"
+  /** A request whose id another one under way has. */
+  | "id_in_use"
+  /** No stream can be had here. */
+  | "no_stream"
+  /** No room for one session more. */
+  | "no_room"
+  /** `Origin` of another site. */
+  | "origin"
   /** No token. */
   | "no_token"
   /** The token is not acceptable, or does not belong here or to this sender. */
@@ -45,7 +57,13 @@ export type ReasonKind =
   /** Over a rate. */
   | "limited"
   /** Something that a decision needs is not at hand: fail closed. */
-  | "unavailable";
+  | "unavailable"
+  /** What the server said makes no sense. */
+  | "server_error"
+  /** The server asked for the client's model in its answer. */
+  | "server_samples"
+  /** What the server said is longer than allowed. */
+  | "server_too_long";
 
 /** Ends the verification of a request. */
 export class Reason extends Error {

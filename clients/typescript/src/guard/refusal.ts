@@ -42,7 +42,8 @@ export class Refusal extends Error {
     this.error = error;
     this.description = describe(reason, description);
     const wanted = status === 403 ? needed : undefined;
-    this.challenges = status === 401 || status === 403 ? [challenge(error, config, wanted)] : [];
+    const isAboutTokens = (status === 401 || status === 403) && reason.kind !== "origin";
+    this.challenges = isAboutTokens ? [challenge(error, config, wanted)] : [];
     this.authorizationDetails = wanted?.details;
     this.retryAfterSeconds = reason.retryAfterSeconds ?? (status === 503 ? RETRY_AFTER_SECONDS : undefined);
   }
@@ -60,7 +61,7 @@ export class Refusal extends Error {
     for (const challenge of this.challenges) headers.append("www-authenticate", challenge);
     if (this.dpopNonce !== undefined) headers.set("dpop-nonce", this.dpopNonce);
     if (this.retryAfterSeconds !== undefined) headers.set("retry-after", String(this.retryAfterSeconds));
-    if (this.status === 405) headers.set("allow", "POST");
+    if (this.status === 405) headers.set("allow", this.reason.kind === "no_stream" ? "POST" : "GET, POST, DELETE");
     return new Response(JSON.stringify(this.body()), { status: this.status, headers });
   }
 }
@@ -98,14 +99,20 @@ function quotable(text: string): string {
 /** Status, code, and a sentence that gives nothing of the inside away. */
 const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, description: string]> = {
   too_large: [413, "invalid_request", "the body is too large: send less"],
-  http_method: [405, "invalid_request", "use POST"],
+  http_method: [405, "invalid_request", "use POST, or GET and DELETE in a session"],
   media_type: [415, "invalid_request", "send uncompressed application/json in UTF-8"],
   repeated_header: [400, "invalid_request", "a header that may stand once was sent twice"],
   json: [400, "invalid_request", "the body is not strict JSON: unique members, exact numbers, one value"],
   message: [400, "invalid_request", "the body is not one request"],
   unknown_method: [403, "insufficient_scope", "no token admits this method"],
   header_mismatch: [400, "invalid_request", "an Mcp- header differs from the body"],
-  session: [404, "invalid_request", "no such session: initialize anew"],
+  session: [404, "unknown_session", "no such session or stream: initialize anew"],
+  no_session: [400, "invalid_request", "send the Mcp-Session-Id that initialize gave"],
+  not_asked: [400, "invalid_request", "the server asked nothing with this id in this session"],
+  id_in_use: [400, "invalid_request", "a request with this id is under way in this session"],
+  no_stream: [405, "invalid_request", "this server offers no stream here"],
+  no_room: [503, "temporarily_unavailable", "no room for another session: come back later"],
+  origin: [403, "forbidden_origin", "web pages of other origins may not call"],
   no_token: [401, "", "send a token for this resource"],
   token: [401, "invalid_token", "the token is not good here: exchange anew for this resource"],
   proof: [401, "invalid_dpop_proof", "send one fresh proof of the token's key for this URL, method and token"],
@@ -119,6 +126,9 @@ const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, descr
   used_up: [401, "invalid_token", "the token was used as often as it may be: exchange anew"],
   limited: [429, "temporarily_unavailable", "too many calls: come back later"],
   unavailable: [503, "temporarily_unavailable", "the call cannot be decided now: come back later"],
+  server_error: [502, "server_error", "the MCP server gave no valid answer"],
+  server_samples: [502, "server_error", "the MCP server asked for the client's model: its guard refuses that"],
+  server_too_long: [502, "server_error", "the MCP server's answer is larger than its guard lets through"],
 };
 const RETRY_AFTER_SECONDS = 1;
 const MAX_QUOTED_CHARACTERS = 256;

@@ -68,6 +68,11 @@ export class Revocations {
     this.overflowed = false;
   }
 
+  /** Whether a tool is switched off. */
+  hasTool(name: string): boolean {
+    return this.standing.has(keyOf({ kind: "everything" })) || this.standing.has(keyOf({ kind: "tool", name }));
+  }
+
   /** Throws where a token is no longer good, or where nobody can say. */
   check(claims: ToolCallClaims, tool: string | undefined, uptimeMs: number, maxAgeMs: number): void {
     if (this.overflowed) throw new Reason("unavailable", "too many revocations");

@@ -11,7 +11,7 @@ export const BY_THE_GUARD: unique symbol = Symbol("made by the guard");
 abstract class VerifiedRequest {
   /** The token's claims: person, actors, transaction. */
   readonly claims: ToolCallClaims;
-  /** The message, strictly read: the only thing of the body that may be passed on. */
+  /** The message, strictly read: the only thing of the body that may be passed on. Empty where there is no body. */
   readonly message: JsonObject;
   /** `DPoP-Nonce` of the answer (RFC 9449 §8.2). */
   readonly nextNonce: string;
@@ -45,16 +45,19 @@ export class VerifiedCall extends VerifiedRequest {
   readonly arguments: JsonObject;
   /** Digest of this call, at every level. */
   readonly callDigest: string;
+  /** The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments. */
+  readonly mirrored: readonly (readonly [name: string, value: string])[];
 
   constructor(
     by: typeof BY_THE_GUARD,
     parts: ConstructorParameters<typeof VerifiedRequest>[1],
-    call: { tool: string; arguments: JsonObject; callDigest: string },
+    call: Pick<VerifiedCall, "tool" | "arguments" | "callDigest" | "mirrored">,
   ) {
     super(by, parts);
     this.tool = call.tool;
     this.arguments = call.arguments;
     this.callDigest = call.callDigest;
+    this.mirrored = call.mirrored;
   }
 
   /** The binding level of the token. */
@@ -75,5 +78,15 @@ export class VerifiedListing extends VerifiedRequest {
   }
 }
 
+/** The client's answer to what the server asked. It may go only into the session in which the server asked that. */
+export class VerifiedResponse extends VerifiedRequest {
+  readonly kind = "response";
+}
+
+/** A request to listen to the server's messages (`GET`), or to end a session (`DELETE`): it has no body. */
+export class VerifiedStream extends VerifiedRequest {
+  readonly kind = "stream";
+}
+
 /** A request that passed every check. */
-export type Verified = VerifiedCall | VerifiedListing;
+export type Verified = VerifiedCall | VerifiedListing | VerifiedResponse | VerifiedStream;

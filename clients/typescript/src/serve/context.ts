@@ -21,7 +21,7 @@ export interface AuthInfo {
 /** The second argument of a handler. */
 export interface HandlerContext {
   readonly authInfo: AuthInfo;
-  /** The message, as it was verified. */
+  /** The message, as it was verified; absent where the request has no body. */
   readonly parsedBody: unknown;
 }
 
@@ -42,7 +42,7 @@ export function contextOf(verified: Verified): HandlerContext {
       resource: new URL(claims.aud),
       extra: { [KEY]: verified },
     },
-    parsedBody: JSON.parse(verified.rebuiltBody()) as unknown,
+    parsedBody: verified.kind === "stream" ? undefined : (JSON.parse(verified.rebuiltBody()) as unknown),
   };
 }
 

@@ -1,13 +1,14 @@
 /** The protected handler on Node's own HTTP server, and so in every framework that stands on it. */
 
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { certificateOfSocket } from "./certificate.js";
 import type { Protected } from "./protect.js";
 
 /** Answers a request of Node's HTTP server. `path` is what the framework took away of its path. */
 export async function answerNode(answer: Protected, request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
   const ended = new AbortController();
   response.once("close", () => ended.abort());
-  const fields = headersOf(request);
+  const fields = fieldsOf(request.rawHeaders);
   const body = await readBody(request, answer.maxBodyBytes);
   // What was not read of a body is not read any more.
   if (body !== undefined && body.length > answer.maxBodyBytes) response.setHeader("connection", "close");
@@ -17,11 +18,12 @@ export async function answerNode(answer: Protected, request: IncomingMessage, re
     signal: ended.signal,
     ...(body === undefined ? {} : { body }),
   });
-  await write(await answer(web, fields), response);
+  const clientCertificate = await certificateOfSocket(request.socket);
+  await write(await answer(web, { headers: fields, clientCertificate }), response);
 }
 
 /** Fields as they came: what stands twice is seen twice. */
-function headersOf({ rawHeaders }: IncomingMessage): [string, string][] {
+export function fieldsOf(rawHeaders: readonly string[]): [string, string][] {
   const fields: [string, string][] = [];
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name, value] = rawHeaders.slice(at, at + 2);
@@ -38,7 +40,7 @@ function joined(fields: [string, string][]): Headers {
 
 /** The body, cut off one byte after what is accepted: the guard says that it is too large. */
 async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  if (request.method === "GET" || request.method === "HEAD") return undefined;
+  if (request.method === "GET" || request.method === "HEAD" || request.method === "DELETE") return undefined;
   if (request.readableEnded || ("body" in request && request.body !== undefined)) {
     throw new Error("the body was read already: mount the guard before express.json() and other body parsers");
   }

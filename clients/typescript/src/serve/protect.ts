@@ -1,19 +1,23 @@
 /** A guard around a web-standard MCP handler: what reaches the handler is verified, and nothing else does. */
 
-import type { ToolCallClaims } from "../call/claims.js";
+import { levelOf, type ToolCallClaims } from "../call/claims.js";
+import { isAtLeast } from "../call/level.js";
 import type { JsonObject } from "../call/json.js";
 import { wellKnown } from "../client/metadata.js";
 import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
-import type { DriftedTool } from "../guard/guard.js";
+import type { Examined } from "../guard/guard.js";
+import { Fields, type IncomingCall } from "../guard/headers.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
-import type { Verified, VerifiedCall } from "../guard/verified.js";
+import type { Verified } from "../guard/verified.js";
+import { type End, screened } from "./answer.js";
+import { type Carriage, carried, checkPassed, ownMessage, sessionIdOf } from "./carried.js";
+import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
-import { discoverTools } from "./discovery.js";
-import { filterListing } from "./listing.js";
-import { meter } from "./meter.js";
-import { Sessions } from "./sessions.js";
+import { type Asked, Screen } from "./screen.js";
+import { callerOf, type Session, Sessions } from "./sessions.js";
+import { Watch } from "./watch.js";
 
 /** Settings of {@link protect}. */
 export interface ProtectSettings {
@@ -26,16 +30,37 @@ export interface ProtectSettings {
    * answers only within a session.
    */
   readonly tools?: () => Promise<readonly JsonObject[]>;
-  /** The longest result of a call; what is longer breaks off. 16 MiB. */
+  /** The longest message of the server; in place of what is longer comes an error. 8 MiB. */
   readonly maxResultBytes?: number;
+  /**
+   * Header fields that reach the handler as they came, because a proxy in front sets them. By default neither cookies
+   * nor forwarding headers do.
+   */
+  readonly passedHeaders?: readonly string[];
+  /**
+   * The header in which a proxy in front says the client's certificate (RFC 9440, or percent-encoded PEM), for tokens
+   * that are bound to one. The proxy must be the only way here, and take out what clients send in it. Without it the
+   * certificate is that of the TLS connection, where the mount has one.
+   */
+  readonly clientCertificateHeader?: string;
+  /** Origins of web pages that may call, besides the endpoint's own. */
+  readonly allowedOrigins?: readonly string[];
   /** How long the server's definitions are taken as they were; 30 s. */
   readonly discoveryMs?: number;
 }
 
+/** What is known of a request besides itself. */
+export interface Arrival {
+  /** Its header fields as they came, where the runtime knows them better than `Headers`. */
+  readonly headers?: Iterable<readonly [string, string]>;
+  /** SHA-256 thumbprint (`x5t#S256`) of the certificate that the client proved, where the connection has one. */
+  readonly clientCertificate?: string | undefined;
+}
+
 /** A protected handler. */
 export interface Protected {
-  /** Answers a request. `headers` are its fields as they came, where the runtime knows them better than `Headers`. */
-  (request: Request, headers?: Iterable<readonly [string, string]>): Promise<Response>;
+  /** Answers a request. */
+  (request: Request, arrival?: Arrival): Promise<Response>;
   /** The longest body that is read. */
   readonly maxBodyBytes: number;
   /** Where clients reach the MCP endpoint. */
@@ -54,10 +79,10 @@ export function protect(link: LinkedGuardLike, handler: McpHandler, settings: Pr
   const protection = new Protection(link, handler, settings);
   const { config } = link.guard;
   const metadataPath = new URL(config.resourceMetadata).pathname;
-  const answer = (request: Request, headers?: Iterable<readonly [string, string]>) =>
+  const answer = (request: Request, arrival: Arrival = {}) =>
     new URL(request.url).pathname === metadataPath
       ? Promise.resolve(metadata(request, config.resource, config.issuer))
-      : protection.answer(request, headers ?? request.headers);
+      : protection.answer(request, arrival);
   return Object.assign(answer, {
     maxBodyBytes: config.maxBodyBytes,
     publicUrl: config.publicUrl,
@@ -69,28 +94,52 @@ export function protect(link: LinkedGuardLike, handler: McpHandler, settings: Pr
 /** What of a linked guard is used. */
 export type LinkedGuardLike = Pick<LinkedGuard, "guard" | "report">;
 
+/** One request, past every check. */
+interface Passage {
+  readonly request: Request;
+  readonly fields: Fields;
+  readonly verified: Verified;
+  readonly asked: Asked | undefined;
+  readonly requestId: string;
+  /** The session of the request, or the one that it began. */
+  session: Session | undefined;
+}
+
 class Protection {
-  private readonly sessions = new Sessions();
-  private observed: Promise<void> | undefined;
-  private observedAtMs = -Infinity;
-  private isDiscovered = false;
-  /** The changes that were reported, by tool. As many as a snapshot has tools, at most. */
-  private readonly drifts = new Map<string, string>();
+  private readonly sessions: Sessions;
+  private readonly watch: Watch;
+  private readonly alsoPassed: ReadonlySet<string>;
+  private readonly origins: ReadonlySet<string>;
+  /** Streams that are listened to, by caller. */
+  private readonly listening = new Map<string, number>();
 
   constructor(
     private readonly link: LinkedGuardLike,
     private readonly handler: McpHandler,
     private readonly settings: ProtectSettings,
-  ) {}
+  ) {
+    const { passedHeaders = [], allowedOrigins = [] } = settings;
+    this.sessions = new Sessions(() => link.guard.uptimeMs());
+    this.alsoPassed = checkPassed(passedHeaders);
+    this.origins = new Set([new URL(link.guard.config.publicUrl).origin, ...allowedOrigins]);
+    this.watch = new Watch(link, (request) => this.probe(request), settings, (error) => this.failed(error));
+  }
 
-  async answer(request: Request, headers: Iterable<readonly [string, string]>): Promise<Response> {
+  async answer(request: Request, arrival: Arrival): Promise<Response> {
+    const requestId = this.link.guard.uniqueId();
+    const response = await this.served(request, arrival, requestId);
+    response.headers.set("x-request-id", requestId);
+    return response;
+  }
+
+  private async served(request: Request, arrival: Arrival, requestId: string): Promise<Response> {
     try {
-      await this.observe();
-      return await this.verified(request, [...headers]);
+      return await this.pass(await this.admitted(request, arrival, requestId));
     } catch (error) {
-      if (error instanceof Refusal) {
-        this.settings.onRefusal?.(error);
-        return error.response();
+      const refusal = error instanceof Reason ? await this.link.guard.refusal(error) : error;
+      if (refusal instanceof Refusal) {
+        this.settings.onRefusal?.(refusal);
+        return refusal.response();
       }
       this.failed(error);
       // What went wrong inside stays inside.
@@ -98,97 +147,151 @@ class Protection {
     }
   }
 
-  private async verified(request: Request, headers: (readonly [string, string])[]): Promise<Response> {
+  private async admitted(request: Request, arrival: Arrival, requestId: string): Promise<Passage> {
     const { guard } = this.link;
+    const headers = [...(arrival.headers ?? request.headers)];
+    const fields = new Fields(headers);
+    // MCP, transports, security: a page of another origin may not call, whatever name it found this under.
+    if (fields.all("origin").some((origin) => !this.origins.has(origin))) throw new Reason("origin");
     const body = request.method === "POST" ? await readBounded(request, guard.config.maxBodyBytes) : new Uint8Array();
-    if (body === undefined) throw await guard.refusal(new Reason("too_large"));
-    const session = request.headers.get("mcp-session-id");
-    const isSessionOf =
-      session === null ? undefined : (claims: ToolCallClaims) => this.sessions.isOf(session, claims);
-    const verified = await guard.verify({ method: request.method, headers, body, isSessionOf });
-    const response = await this.call(replayed(request, verified), verified);
-    return this.finished(response, verified);
+    if (body === undefined) throw new Reason("too_large");
+    const { clientCertificateHeader: header } = this.settings;
+    const clientCertificate =
+      header === undefined ? arrival.clientCertificate : await certificateOfHeader(fields, header);
+    const incoming = { method: request.method, headers, body, clientCertificate };
+    const isBare = request.method === "GET" || request.method === "DELETE";
+    const place = isBare ? await this.listen(incoming, fields) : await this.examine(incoming, fields);
+    return { request, fields, requestId, ...place };
   }
 
-  private async call(request: Request, verified: Verified): Promise<Response> {
+  /** Session, and last of all the token. */
+  private async examine(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
+    const { guard } = this.link;
+    await this.watch.observe();
+    const examined = await guard.examine(incoming);
+    const { session, asked } = this.place(examined, fields);
     try {
-      const response = await handle(this.handler, request, contextOf(verified));
-      if (verified.kind === "listing") return response;
-      const { maxResultBytes = 16 * 1024 * 1024 } = this.settings;
-      return meter(response, maxResultBytes, (end) => this.reportCall(verified, response.ok && end.isWhole, end.bytes));
+      return { verified: await guard.admit(examined), asked, session };
     } catch (error) {
-      if (verified.kind === "call") this.reportCall(verified, false, 0);
+      if (asked !== undefined) session?.takeRequested(asked.id);
       throw error;
     }
   }
 
-  private async finished(response: Response, verified: Verified): Promise<Response> {
-    const isList = verified.kind === "listing" && verified.method === "tools/list";
-    const answer = isList ? await filterListing(response, this.link.guard) : response;
-    const opened = answer.headers.get("mcp-session-id");
-    if (opened !== null && verified.kind === "listing" && verified.method === "initialize") {
-      this.sessions.open(opened, verified.claims);
+  /** The caller's session, where the request is of one, and what is asked. */
+  private place({ message, claims }: Examined, fields: Fields): Pick<Passage, "asked" | "session"> {
+    const { id, method, call, isResponse } = message;
+    const sessionId = sessionIdOf(fields, message);
+    const begins = method === "initialize";
+    if (begins) this.sessions.checkRoom(claims);
+    const session = begins || sessionId === undefined ? undefined : this.sessions.find(sessionId, claims);
+    if (id === undefined) return { session, asked: undefined };
+    if (isResponse) {
+      // A response goes only to what the server asked in this session, once.
+      if (session === undefined) throw new Reason("no_session");
+      session.takeAsked(id);
+      return { session, asked: undefined };
     }
-    const headers = new Headers(answer.headers);
-    // RFC 9449 §8.2.
-    headers.set("dpop-nonce", verified.nextNonce);
-    const { status, statusText } = answer;
-    return new Response(answer.body, { status, statusText, headers });
+    session?.noteRequested(id, method, call !== undefined && isFixed(claims));
+    return { session, asked: { id, method } };
   }
 
-  /** Asks the server for its definitions, where they were not asked for of late. One asks for all. */
-  private async observe(): Promise<void> {
-    const { discoveryMs = DISCOVERY_MS } = this.settings;
-    if (performance.now() - this.observedAtMs < discoveryMs) return;
-    this.observed ??= this.discover().finally(() => (this.observed = undefined));
-    await this.observed;
+  /** `GET` listens to the server's messages in a session, `DELETE` ends it (MCP up to 2025-11-25). */
+  private async listen(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
+    const verified = await this.link.guard.verifyStream(incoming);
+    const sessionId = sessionIdOf(fields, undefined);
+    // Without a session there is nothing to listen to: none that is bound to its caller.
+    if (sessionId === undefined) throw new Reason("no_stream");
+    const session = this.sessions.find(sessionId, verified.claims);
+    const cursor = fields.single("last-event-id");
+    if (incoming.method === "DELETE") {
+      this.sessions.forget(session);
+    } else if (cursor !== undefined && !session.knowsCursor(cursor)) {
+      // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
+      throw new Reason("session", "another's cursor");
+    } else if ((this.listening.get(callerOf(verified.claims)) ?? 0) >= MAX_STREAMS_OF_ONE) {
+      throw new Reason("limited", "too many streams", 1);
+    }
+    return { verified, asked: undefined, session };
   }
 
-  private async discover(): Promise<void> {
-    const { guard } = this.link;
+  private async pass(passage: Passage): Promise<Response> {
+    const { request, verified, asked } = passage;
+    const { claims } = verified;
+    const listens = verified.kind === "stream" && request.method === "GET";
+    const onEnd = this.begun(passage, listens);
     try {
-      const tools = await soon(this.definitions());
-      const { approved, drifted, unknown } = await guard.observeTools(tools);
-      if (!this.isDiscovered) {
-        const detail = { approved: approved.length, drifted: drifted.length, unknown: unknown.length };
-        this.link.report({ kind: "discovered", detail });
-      }
-      this.isDiscovered = true;
-      this.reportDrift(drifted);
-      this.observedAtMs = performance.now();
+      const response = await handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
+      if (response.status === 200 && asked?.method === "initialize") this.begin(passage, response);
+      const screen = new Screen(this.link.guard, claims, asked, passage.session, () => this.watch.lookAgain());
+      const { maxResultBytes: maxBytes = MAX_RESULT_BYTES } = this.settings;
+      const tell = (error: string) => void this.tell(passage, error);
+      const answer = await screened(response, { screen, listens, maxBytes, tell, onEnd });
+      if (passage.session !== undefined) answer.headers.set("mcp-session-id", passage.session.id);
+      // RFC 9449 §8.2.
+      answer.headers.set("dpop-nonce", verified.nextNonce);
+      return answer;
     } catch (error) {
-      // The guard goes on with what it saw; if it saw nothing, it stops calls.
-      this.failed(error);
-      const { discoveryMs = DISCOVERY_MS } = this.settings;
-      this.observedAtMs = performance.now() - discoveryMs + DISCOVERY_RETRY_MS;
+      onEnd({ isAnswered: false, isLeft: false, bytes: 0 });
+      throw error;
     }
   }
 
-  /** The broker stops issuing for a tool that drifted. It is told once of each change. */
-  private reportDrift(drifted: readonly DriftedTool[]): void {
-    for (const { name: tool, approved, live } of drifted) {
-      const change = `${approved} ${live}`;
-      if (this.drifts.get(tool) === change) continue;
-      this.drifts.set(tool, change);
-      this.link.report({ kind: "drifted", tool, detail: { approved, ...(live === undefined ? {} : { live }) } });
-    }
+  /** The server began a session with its answer to `initialize`. */
+  private begin(passage: Passage, response: Response): void {
+    const id = response.headers.get("mcp-session-id");
+    const { asked } = passage;
+    if (id === null || asked === undefined) return;
+    passage.session = this.sessions.begin(id, passage.verified.claims);
+    passage.session.underWay += 1;
+    passage.session.noteRequested(asked.id, asked.method, false);
   }
 
-  private async definitions(): Promise<readonly JsonObject[]> {
-    const { tools } = this.settings;
-    if (tools !== undefined) return tools();
-    return discoverTools((request) => this.probe(request), this.link.guard.config.publicUrl);
+  /** Counts what is under way. What it gives back is to be told the end, of which it heeds the first word. */
+  private begun(passage: Passage, listens: boolean): (end: End) => void {
+    const { verified, asked } = passage;
+    const caller = callerOf(verified.claims);
+    const count = (step: number) => {
+      const left = (this.listening.get(caller) ?? 0) + step;
+      if (left > 0) this.listening.set(caller, left);
+      else this.listening.delete(caller);
+    };
+    if (listens) count(1);
+    if (passage.session !== undefined) passage.session.underWay += 1;
+    let isOver = false;
+    return ({ isAnswered, isLeft, bytes }) => {
+      if (isOver) return;
+      isOver = true;
+      if (listens) count(-1);
+      const { session } = passage;
+      if (session !== undefined) session.underWay -= 1;
+      // A call that nobody waits for may still run: its response comes on another stream.
+      if (session !== undefined && asked !== undefined && !isAnswered && !isLeft) {
+        session.takeRequested(asked.id);
+        if (asked.method === "initialize") this.sessions.forget(session);
+      }
+      if (verified.kind !== "call") return;
+      const { txn, jti } = verified.claims;
+      this.link.report({ kind: isAnswered ? "executed" : "failed", txn, jti, tool: verified.tool, bytes });
+    };
+  }
+
+  /** Tells the server that it does not get what it asked for. */
+  private async tell(passage: Passage & Carriage, error: string): Promise<void> {
+    if (passage.session === undefined) return;
+    try {
+      const context = { ...contextOf(passage.verified), parsedBody: JSON.parse(error) as unknown };
+      const response = await handle(this.handler, ownMessage(passage, error), context);
+      await response.body?.cancel();
+    } catch (cause) {
+      this.failed(cause);
+    }
   }
 
   /** The handler, asked in nobody's name. */
   private async probe(request: Request): Promise<Response> {
-    const context = { parsedBody: await request.clone().json() } as Omit<HandlerContext, "authInfo">;
-    return handle(this.handler, request, context as HandlerContext);
-  }
-
-  private reportCall(verified: VerifiedCall, ran: boolean, bytes: number): void {
-    const { txn, jti } = verified.claims;
-    this.link.report({ kind: ran ? "executed" : "failed", txn, jti, tool: verified.tool, bytes });
+    const parsedBody = request.method === "POST" ? ((await request.clone().json()) as unknown) : undefined;
+    return handle(this.handler, request, { parsedBody } as HandlerContext);
   }
 
   private failed(error: unknown): void {
@@ -198,17 +301,9 @@ class Protection {
   }
 }
 
-/** The request as the handler may see it: the verified body, no credential, and nothing said in the guard's name. */
-function replayed(request: Request, verified: Verified): Request {
-  const headers = new Headers(request.headers);
-  for (const name of [...headers.keys()]) if (name.startsWith("deputize-")) headers.delete(name);
-  if (verified.kind === "call") headers.set("deputize-call", verified.token);
-  for (const name of ["authorization", "dpop", "content-length", "content-encoding", "transfer-encoding"]) {
-    headers.delete(name);
-  }
-  headers.set("content-type", "application/json");
-  const { url, signal } = request;
-  return new Request(url, { method: "POST", headers, body: verified.rebuiltBody(), signal });
+/** Whether a call's token fixes what it does. */
+function isFixed({ detail }: ToolCallClaims): boolean {
+  return isAtLeast(levelOf(detail), "L2");
 }
 
 async function handle(handler: McpHandler, request: Request, context: HandlerContext): Promise<Response> {
@@ -234,19 +329,5 @@ export function metadataUrl(resource: string): string {
   return wellKnown(resource, "oauth-protected-resource");
 }
 
-/** A handler that does not answer holds nobody up for long. */
-async function soon<T>(promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("the server does not list its tools in time")), DISCOVERY_TIMEOUT_MS);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-const DISCOVERY_MS = 30_000;
-const DISCOVERY_RETRY_MS = 1_000;
-const DISCOVERY_TIMEOUT_MS = 5_000;
+const MAX_RESULT_BYTES = 8 * 1024 * 1024;
+const MAX_STREAMS_OF_ONE = 16;

@@ -22,6 +22,7 @@ interface Seen {
 async function agent(
   serve: (seen: Seen, nth: number) => Response | Promise<Response>,
   settings: Partial<McpFetchSettings> = {},
+  looks: "answered" | "served" = "answered",
 ): Promise<{ fetch: FetchLike; seen: Seen[]; asked: Record<string, unknown>[] }> {
   const { privateKey } = await generateKeyPair("ES256", { extractable: true });
   const asked: Record<string, unknown>[] = [];
@@ -43,6 +44,8 @@ async function agent(
   const seen: Seen[] = [];
   const server: FetchLike = async (url, init = {}) => {
     const headers = new Headers(init.headers);
+    // The look at the tools before a call is not what most tests are about.
+    if (looks === "answered" && String(init.body).includes('"deputize-list-')) return listed([DEFINITION]);
     const proof = headers.has("dpop") ? decodeJwt(headers.get("dpop") ?? "") : {};
     seen.push({ url: String(url), init, token: headers.get("authorization") ?? "", proof });
     return serve(seen.at(-1) ?? assert.fail(), seen.length);
@@ -54,6 +57,7 @@ const post = (fetch: FetchLike, message: unknown, url = RESOURCE) =>
   fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body: typeof message === "string" ? message : JSON.stringify(message) });
 const call = (args: unknown = {}, more: Record<string, unknown> = {}) =>
   ({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "refund", arguments: args, ...more } });
+const listed = (tools: unknown[], more: Record<string, unknown> = {}) => Response.json({ jsonrpc: "2.0", id: 0, result: { tools, ...more } });
 const list = { jsonrpc: "2.0", id: 2, method: "tools/list" };
 const challenge = (error: string, status = 401, nonce?: string) =>
   new Response("{}", {
@@ -71,11 +75,11 @@ test("each call has a token of its own, made out of its body, and a proof for it
   await fetch(RESOURCE, { method: "GET" });
   const base = { resource: RESOURCE, type: "mcp_tool_call", locations: [RESOURCE], actions: ["tools/call"], identifier: "refund" };
   assert.deepEqual(asked, [
+    { resource: RESOURCE },
     { ...base, arguments: { amount: 1 } },
     { ...base, arguments: { amount: 1 }, inputResponses: { ok: true }, requestState: "s" },
-    { resource: RESOURCE },
   ]);
-  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-1", "DPoP token-2", "DPoP token-3", "DPoP token-3", "DPoP token-3"]);
+  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-2", "DPoP token-3", "DPoP token-1", "DPoP token-1", "DPoP token-1"]);
   for (const { proof, token, init } of seen) {
     assert.deepEqual([proof["htm"], proof["htu"]], [init.method, RESOURCE]);
     assert.equal(proof["ath"], await accessTokenHash(token.slice(5)));
@@ -87,7 +91,7 @@ test("a nonce is answered once with the same token, and kept", async () => {
   const { fetch, seen } = await agent((_, nth) => (nth === 1 ? challenge("use_dpop_nonce", 401, "n-1") : new Response("{}", { headers: { "dpop-nonce": "n-2" } })));
   assert.equal((await post(fetch, call())).status, 200);
   await post(fetch, list);
-  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-1", "DPoP token-1", "DPoP token-2"]);
+  assert.deepEqual(seen.map(({ token }) => token), ["DPoP token-2", "DPoP token-2", "DPoP token-1"]);
   assert.deepEqual(seen.map(({ proof }) => proof["nonce"]), [undefined, "n-1", "n-2"]);
 
   const insisting = await agent((_, nth) => challenge("use_dpop_nonce", 401, `n-${nth}`));
@@ -110,7 +114,7 @@ test("a stale token that serves again is renewed once; one call's token is not",
 test("where one tool's token is too loose, the call gets one of its own", async () => {
   const { fetch, asked } = await agent((_, nth) => (nth === 1 ? challenge("insufficient_scope", 403) : new Response("{}")), { level: () => "L1" });
   assert.equal((await post(fetch, call({ a: 1 }))).status, 200);
-  assert.deepEqual(asked.map((each) => each["arguments"]), [undefined, { a: 1 }]);
+  assert.deepEqual(asked.map((each) => each["arguments"]), [undefined, undefined, { a: 1 }]);
   const refusing = await agent(() => challenge("insufficient_scope", 403));
   assert.equal((await post(refusing.fetch, call())).status, 403);
   assert.equal(refusing.seen.length, 1, "there is nothing tighter");
@@ -163,3 +167,40 @@ for (const [how, answer] of [["JSON", (text: string) => new Response(text, { hea
     await assert.rejects(post(fetch, list).then((response) => response.text()));
   });
 }
+
+test("a tool that was not listed of late is looked at before it is called, in the same session", async () => {
+  let pages: unknown[][] = [[{ name: "other", inputSchema: {} }], [DEFINITION]];
+  const serve = ({ init }: Seen) => {
+    const { method, params } = JSON.parse(String(init.body)) as { method: string; params?: { cursor?: string } };
+    if (method !== "tools/list") return new Response("{}");
+    const at = Number(params?.cursor ?? 0);
+    return listed(pages[at] ?? [], at + 1 < pages.length ? { nextCursor: String(at + 1) } : {});
+  };
+  const { fetch, seen } = await agent(serve, {}, "served");
+  const asked = (headers: Record<string, string> = {}) =>
+    fetch(RESOURCE, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(call()) });
+  const stated = { "mcp-session-id": "s-1", "mcp-protocol-version": "2025-11-25", "mcp-method": "tools/call", "mcp-name": "refund", "x-mine": "1" };
+  assert.equal((await asked(stated)).status, 200);
+  const methods = () => seen.map(({ init }) => (JSON.parse(String(init.body)) as { method: string }).method);
+  assert.deepEqual(methods(), ["tools/list", "tools/list", "tools/call"]);
+  const looked = new Headers(seen[0]?.init.headers);
+  assert.deepEqual(
+    ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "x-mine"].map((name) => looked.get(name)),
+    ["s-1", "2025-11-25", "tools/list", null, null],
+  );
+  const ids = seen.slice(0, 2).map(({ init }) => (JSON.parse(String(init.body)) as { id: string }).id);
+  assert.notEqual(ids[0], ids[1]);
+  await asked();
+  assert.deepEqual(methods().slice(3), ["tools/call"], "once");
+
+  pages = [[{ name: "other", inputSchema: {} }]];
+  await (await post(fetch, list)).text();
+  await assert.rejects(asked(), ToolChangedError, "what vanished is not called");
+  assert.deepEqual(methods().slice(4), ["tools/list", "tools/list"]);
+  pages = [[{ ...DEFINITION, description: "another" }]];
+  const drifted = await agent(serve, {}, "served");
+  await assert.rejects(post(drifted.fetch, call()), ToolChangedError);
+  assert.equal(drifted.seen.length, 1, "only the list was sent");
+  const silent = await agent(() => new Response(null, { status: 500 }), {}, "served");
+  await assert.rejects(post(silent.fetch, call()), /does not list its tools/);
+});

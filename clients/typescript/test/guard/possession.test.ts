@@ -134,7 +134,7 @@ test("nonces of others and of long ago are challenged", async () => {
 });
 
 test("full memories refuse and never forget", async () => {
-  const f = await Fixture.create({ proofCapacity: 2 });
+  const f = await Fixture.create({ proofCapacity: 4 });
   const statuses = [];
   for (let i = 0; i < 3; i += 1) {
     statuses.push(await withClaims(f, {}).then(() => 200, (refusal: { status: number }) => refusal.status));

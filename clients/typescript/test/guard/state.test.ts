@@ -182,7 +182,7 @@ test("tokens with counted uses from before the start are refused", async () => {
 });
 
 test("the count of uses is bounded and forgets only what expired", async () => {
-  const f = await Fixture.create({ countedTokens: 2 });
+  const f = await Fixture.create({ countedTokens: 4 });
   const detail = { ...(await l1("lookup")), max_uses: 1 };
   const counted = () =>
     f.withGrant(detail, call("lookup", {})).then(() => 200, (refusal: { status: number }) => refusal.status);

@@ -114,17 +114,21 @@ export class World {
 async function sendTo(answer: ReturnType<typeof protect>, draft: Draft): Promise<Answer> {
   const headers = new Headers();
   for (const [name, value] of draft.headers) headers.append(name, value);
-  const body = draft.method === "GET" ? {} : { body: draft.body.slice() };
+  const body = isBare(draft) ? {} : { body: draft.body.slice() };
   const request = new Request(`https://pay.example.com${draft.path}`, { method: draft.method, headers, ...body });
-  const response = await answer(request, draft.headers);
+  const response = await answer(request, { headers: draft.headers, clientCertificate: draft.certificate });
   return { status: response.status, headers: response.headers, text: await response.text() };
+}
+
+function isBare({ method }: Draft): boolean {
+  return method === "GET" || method === "DELETE";
 }
 
 /** Over a socket, header fields as they stand. */
 function sendOver(port: number, draft: Draft): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const headers = [["Host", "pay.example.com"], ...draft.headers].flat();
-    if (draft.method !== "GET") headers.push("Content-Length", String(draft.body.length));
+    if (!isBare(draft)) headers.push("Content-Length", String(draft.body.length));
     const { method, path } = draft;
     const request = httpRequest({ port, host: "127.0.0.1", method, path, headers, agent: false }, (response) => {
       const chunks: Buffer[] = [];
@@ -139,6 +143,6 @@ function sendOver(port: number, draft: Draft): Promise<Answer> {
       });
     });
     request.once("error", reject);
-    request.end(draft.method === "GET" ? undefined : draft.body);
+    request.end(isBare(draft) ? undefined : draft.body);
   });
 }

@@ -114,18 +114,18 @@ test("what goes wrong inside stays inside, and is reported", async () => {
   assert.equal(world.errors.length, 1);
 });
 
-test("a result without end breaks off", async () => {
-  const world = await newWorld();
-  const handler = handlerOf(
-    () => new Response(new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(100_000)) })),
-  );
-  const answer = protect(world.link, handler, { maxResultBytes: 1_000_000 });
-  const draft = await look(world.fixture);
-  const request = new Request("https://pay.example.com/mcp", { method: "POST", headers: draft.headers, body: draft.body.slice() });
-  const response = await answer(request);
-  await assert.rejects(response.text());
-  assert.equal(world.events.at(-1)?.kind, "failed");
-});
+for (const [type, says] of [["application/json", /server_error/], ["text/event-stream", /"code":-32603/]] as const) {
+  test(`a result without end (${type}) is broken off`, async () => {
+    const world = await newWorld();
+    const endless = () => new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(100_000).fill(32)) });
+    const handler = handlerOf(() => new Response(endless(), { headers: { "content-type": type } }));
+    const answer = protect(world.link, handler, { maxResultBytes: 1_000_000 });
+    const draft = await look(world.fixture);
+    const request = new Request("https://pay.example.com/mcp", { method: "POST", headers: draft.headers, body: draft.body.slice() });
+    assert.match(await (await answer(request)).text(), says);
+    assert.equal(world.events.at(-1)?.kind, "failed");
+  });
+}
 
 test("a list that cannot be read strictly is not passed on", async () => {
   const world = await newWorld();
@@ -141,12 +141,10 @@ test("a list that cannot be read strictly is not passed on", async () => {
 test("a stream of events is passed on as it comes", async () => {
   const world = await newWorld();
   let emit: (text: string) => void = () => undefined;
-  let end: () => void = () => undefined;
   const handler = handlerOf(() => {
     const body = new ReadableStream({
       start: (controller) => {
         emit = (text) => controller.enqueue(Buffer.from(text));
-        end = () => controller.close();
       },
     });
     return new Response(body, { headers: { "content-type": "text/event-stream" } });
@@ -156,11 +154,13 @@ test("a stream of events is passed on as it comes", async () => {
   const response = await fetch(`http://127.0.0.1:${port}/mcp`, { method: "POST", headers: draft.headers, body: draft.body.slice() });
   assert.equal(response.headers.get("content-type"), "text/event-stream");
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
-  emit("data: one\n\n");
-  assert.equal((await reader?.read())?.value, "data: one\n\n");
-  emit("data: two\n\n");
-  assert.equal((await reader?.read())?.value, "data: two\n\n");
-  end();
+  const one = 'data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n';
+  emit(one.slice(0, 20));
+  emit(one.slice(20));
+  assert.equal((await reader?.read())?.value, one);
+  const two = 'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n';
+  emit(two);
+  assert.equal((await reader?.read())?.value, two);
   assert.equal((await reader?.read())?.done, true);
 });
 

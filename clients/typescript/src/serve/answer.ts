@@ -1,0 +1,200 @@
+/** The handler's answer on its way back: screened message by message, within bounds. */
+
+import { readBounded } from "../client/transport.js";
+import { Reason } from "../guard/reason.js";
+import { EventReader, type ServerEvent, writeEvent } from "./events.js";
+import { INTERNAL_ERROR, rpcError, type Screen } from "./screen.js";
+
+/** How an answer ended. */
+export interface End {
+  /** Whether the client has the response. */
+  readonly isAnswered: boolean;
+  /** Whether it may still come, on another stream: the client went away, or the stream can be resumed. */
+  readonly isLeft: boolean;
+  readonly bytes: number;
+}
+
+/** What an answer is passed through with. */
+export interface Passing {
+  readonly screen: Screen;
+  /** The request listens to whatever the server says, and is no call or question itself. */
+  readonly listens: boolean;
+  /** The longest message. */
+  readonly maxBytes: number;
+  /** Told errors that the server is to get, because it does not get what it asked for. */
+  readonly tell: (error: string) => void;
+  /** Told once, when nothing more of it comes. */
+  readonly onEnd: (end: End) => void;
+}
+
+/** The answer with nothing in it but what the client may have. Throws a {@link Reason} where there is no such answer. */
+export async function screened(response: Response, passing: Passing): Promise<Response> {
+  const { screen, listens, maxBytes, onEnd } = passing;
+  const isAsked = screen.asked !== undefined;
+  const { status } = response;
+  if (!isAsked && !listens) {
+    // A notification or a response has none, whatever the server says.
+    void response.body?.cancel().catch(() => undefined);
+    onEnd({ isAnswered: false, isLeft: false, bytes: 0 });
+    return new Response(null, { status, headers: kept(response.headers) });
+  }
+  if (status !== 200) {
+    const text = await readBounded(response, maxBytes);
+    onEnd({ isAnswered: false, isLeft: false, bytes: text?.length ?? 0 });
+    if (text === undefined) throw new Reason("server_too_long");
+    const isEmpty = text.length === 0;
+    return new Response(isEmpty ? null : text.slice(), { status, headers: kept(response.headers) });
+  }
+  const [media = ""] = (response.headers.get("content-type") ?? "").split(";", 1);
+  const { body } = response;
+  if (body !== null && media.trim().toLowerCase() === "text/event-stream") {
+    const stream = new EventRelay(body, passing).stream();
+    return new Response(stream, { status, headers: kept(response.headers) });
+  }
+  if (media.trim().toLowerCase() !== "application/json" || listens) {
+    void body?.cancel().catch(() => undefined);
+    throw new Reason("server_error", "neither JSON nor an event stream");
+  }
+  return one(response, passing);
+}
+
+/** An answer of one message. */
+async function one(response: Response, { screen, maxBytes, onEnd }: Passing): Promise<Response> {
+  const text = await readBounded(response, maxBytes);
+  if (text === undefined) throw new Reason("server_too_long");
+  const judged = await screen.judge(new TextDecoder().decode(text));
+  if (judged.verdict !== "last") throw new Reason("server_error", "no response");
+  const bytes = new TextEncoder().encode(judged.text);
+  onEnd({ isAnswered: true, isLeft: false, bytes: bytes.length });
+  return new Response(bytes, { status: response.status, headers: kept(response.headers) });
+}
+
+/** An answer of many messages, passed on as they come. */
+class EventRelay {
+  private readonly reader: ReadableStreamDefaultReader<Uint8Array>;
+  private readonly events: EventReader;
+  private readonly encoder = new TextEncoder();
+  private bytes = 0;
+  private isAnswered = false;
+  private isResumable = false;
+  private isOver = false;
+  private watch: ReturnType<typeof setInterval> | undefined;
+
+  constructor(
+    body: ReadableStream<Uint8Array>,
+    private readonly passing: Passing,
+  ) {
+    this.reader = body.getReader();
+    this.events = new EventReader(passing.maxBytes);
+  }
+
+  stream(): ReadableStream<Uint8Array> {
+    return new ReadableStream<Uint8Array>({
+      start: () => this.watchOver(),
+      pull: async (controller) => {
+        let sent = false;
+        while (!sent && !this.isOver) sent = await this.pass(controller);
+      },
+      cancel: () => this.end(true),
+    });
+  }
+
+  /** A stream on which the client only listens outlives its token: for an hour, or until what that stood for is revoked. */
+  private watchOver(): void {
+    if (!this.passing.listens) return;
+    const { guard, claims } = this.passing.screen;
+    const untilMs = guard.uptimeMs() + STREAM_MS;
+    this.watch = setInterval(() => {
+      // What waits for the server's next word then hears that there is none.
+      if (guard.uptimeMs() > untilMs || !guard.isGood(claims)) void this.reader.cancel().catch(() => undefined);
+    }, CHECK_MS);
+    (this.watch as { unref?: () => void }).unref?.();
+  }
+
+  /** Passes on what the server says next; whether the client got any of it. */
+  private async pass(controller: ReadableStreamDefaultController<Uint8Array>): Promise<boolean> {
+    const { screen, listens } = this.passing;
+    let sent = false;
+    try {
+      const { done, value } = await this.reader.read();
+      for (const event of value === undefined ? [] : this.events.push(value)) {
+        if (listens && !screen.guard.isGood(screen.claims)) return this.close(controller);
+        const text = await this.judged(event);
+        if (text === undefined) continue;
+        this.send(text, controller);
+        sent = true;
+        // On the stream of a request its response is the end.
+        if (this.isAnswered) return this.close(controller);
+      }
+      if (!done) return sent;
+      // Another stream than one that can be resumed owes its response.
+      if (screen.asked !== undefined && !this.isResumable) throw new Reason("server_error", "a stream without a response");
+      return this.close(controller);
+    } catch (error) {
+      return this.fail(error, controller);
+    }
+  }
+
+  /** An event as it goes on; nothing where it does not. */
+  private async judged({ data, id, retryMs }: ServerEvent): Promise<string | undefined> {
+    const { screen, listens, tell } = this.passing;
+    if (id !== undefined && screen.session !== undefined) {
+      this.isResumable = true;
+      screen.session.noteCursor(id);
+    }
+    // Without a session nobody could be told whose a cursor is.
+    const cursor = screen.session === undefined ? undefined : id;
+    if (data === "") return writeEvent({ data, id: cursor, retryMs });
+    const { verdict, text } = await screen.judge(data);
+    if (verdict === "refused") tell(text);
+    if (verdict === "refused" || verdict === "held") return undefined;
+    if (verdict === "last" && !listens) this.isAnswered = true;
+    return writeEvent({ data: text, id: cursor, retryMs });
+  }
+
+  private send(text: string, controller: ReadableStreamDefaultController<Uint8Array>): void {
+    const bytes = this.encoder.encode(text);
+    this.bytes += bytes.length;
+    if (this.bytes > Math.max(this.passing.maxBytes, MAX_STREAM_BYTES)) throw new Reason("server_too_long");
+    controller.enqueue(bytes);
+  }
+
+  /** The response that the server owes is an error then. */
+  private async fail(error: unknown, controller: ReadableStreamDefaultController<Uint8Array>): Promise<true> {
+    const { guard, asked } = this.passing.screen;
+    if (asked !== undefined && !this.isOver) {
+      const reason = error instanceof Reason ? error : new Reason("server_error", "the stream broke off");
+      const { description } = await guard.refusal(reason);
+      const data = rpcError(asked.id, INTERNAL_ERROR, description);
+      controller.enqueue(this.encoder.encode(writeEvent({ data, id: undefined, retryMs: undefined })));
+      this.isResumable = false;
+    }
+    return this.close(controller);
+  }
+
+  private close(controller: ReadableStreamDefaultController<Uint8Array>): true {
+    if (!this.isOver) controller.close();
+    this.end(false);
+    return true;
+  }
+
+  private end(isGone: boolean): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    clearInterval(this.watch);
+    void this.reader.cancel().catch(() => undefined);
+    const { isAnswered, bytes } = this;
+    this.passing.onEnd({ isAnswered, isLeft: isGone || this.isResumable, bytes });
+  }
+}
+
+/** Header fields of the answer that go on: its body may have another length, and sessions are named by the guard. */
+function kept(headers: Headers): Headers {
+  const passed = new Headers(headers);
+  for (const name of ["content-length", "mcp-session-id", "dpop-nonce", "x-request-id"]) passed.delete(name);
+  return passed;
+}
+
+const STREAM_MS = 3_600_000;
+const CHECK_MS = 1_000;
+const MAX_STREAM_BYTES = 64 * 1024 * 1024;

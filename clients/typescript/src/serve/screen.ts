@@ -1,0 +1,140 @@
+/** What the server says, and what of it reaches the client. */
+
+import type { ToolCallClaims } from "../call/claims.js";
+import { isObject, type Json, type JsonObject, objectAt } from "../call/json.js";
+import type { Guard } from "../guard/guard.js";
+import { idOf, type MessageId } from "../guard/message.js";
+import { Reason } from "../guard/reason.js";
+import type { Session } from "./sessions.js";
+
+/** A request of the client. */
+export interface Asked {
+  readonly id: MessageId;
+  readonly method: string;
+}
+
+/**
+ * What becomes of a message. `on`: it goes on to the client. `last`: it goes on, and is the response that was waited for.
+ * `held`: it does not reach the client. `refused`: neither, and the server gets this error instead.
+ */
+export interface Judged {
+  readonly verdict: "on" | "last" | "held" | "refused";
+  readonly text: string;
+}
+
+/** Stands where the server's messages for one request, or on one stream, come out. */
+export class Screen {
+  constructor(
+    readonly guard: Guard,
+    readonly claims: ToolCallClaims,
+    /** The request that is answered here; none on a stream that the client listens to. */
+    readonly asked: Asked | undefined,
+    /** The session, in versions of MCP that have them. */
+    public session: Session | undefined,
+    /** Called where the server's tools are not what they were. */
+    private readonly lookAgain: () => void,
+  ) {}
+
+  /** Judges one message of the server. Throws a {@link Reason} where it cannot go on, and nothing can in its place. */
+  async judge(text: string): Promise<Judged> {
+    const message = read(text);
+    const { method } = message;
+    const id = idOf(message);
+    if (typeof method === "string" && id !== undefined) return this.request(message, method, id);
+    if (typeof method === "string" && message["id"] === undefined) return this.notification(message, method);
+    if (method === undefined && id !== undefined) return this.response(message, id);
+    throw new Reason("server_error", "what is no message");
+  }
+
+  /** The server asks the client for something. Never for its model: that is refused on every stream. */
+  private request(message: JsonObject, method: string, id: MessageId): Judged {
+    if (method === SAMPLING) return refused(id, REFUSED_BY_GUARD, "sampling is refused by the guard");
+    // Since 2026-07-28 servers send no requests at all.
+    if (this.session === undefined || !PASSED_REQUESTS.includes(method)) {
+      return refused(id, METHOD_NOT_FOUND, "method not found");
+    }
+    if (!this.session.noteAsked(id)) {
+      const why = "the guard lets nothing be asked while a call runs whose token fixes it";
+      return refused(id, REFUSED_BY_GUARD, why);
+    }
+    return { verdict: "on", text: JSON.stringify(message) };
+  }
+
+  private notification(message: JsonObject, method: string): Judged {
+    if (method === LIST_CHANGED) this.lookAgain();
+    return { verdict: method.startsWith("notifications/") ? "on" : "held", text: JSON.stringify(message) };
+  }
+
+  private async response(message: JsonObject, id: MessageId): Promise<Judged> {
+    const inSession = this.session?.takeRequested(id);
+    const { asked } = this;
+    // A resumed stream brings the response to an earlier request of the session; any other only its own.
+    const method = asked === undefined ? inSession : asked.id === id ? asked.method : undefined;
+    if (method === undefined) throw new Reason("server_error", "the response to another request, or to none");
+    const { result, error } = message;
+    if ((result === undefined) === (error === undefined) || (result !== undefined && !isObject(result))) {
+      throw new Reason("server_error", "neither a result nor an error");
+    }
+    const reduced = isObject(result) ? { ...message, result: await this.reduced(method, result) } : message;
+    return { verdict: "last", text: JSON.stringify(reduced) };
+  }
+
+  /** A result with nothing in it but what the caller may have. */
+  private async reduced(method: string, result: JsonObject): Promise<JsonObject> {
+    if (result["resultType"] === "input_required" && samples(result["inputRequests"])) {
+      throw new Reason("server_samples");
+    }
+    if (method === "initialize" || method === "server/discover") return trimmed(result);
+    if (method !== "tools/list") return result;
+    const { tools } = result;
+    if (!Array.isArray(tools)) throw new Reason("server_error", "a list of tools without tools");
+    const visible = await this.guard.visibleTools(this.claims, tools as Json[]);
+    if (visible.drifted) this.lookAgain();
+    return { ...result, tools: visible.tools };
+  }
+}
+
+/** A JSON-RPC error (JSON-RPC 2.0 §5.1). */
+export function rpcError(id: MessageId, code: number, message: string): string {
+  return JSON.stringify({ jsonrpc: "2.0", id, error: { code, message } });
+}
+
+function refused(id: MessageId, code: number, message: string): Judged {
+  return { verdict: "refused", text: rpcError(id, code, message) };
+}
+
+/** A guard lets tools through and nothing else, so nothing else is offered. */
+function trimmed(result: JsonObject): JsonObject {
+  const capabilities = objectAt(result, "capabilities");
+  if (capabilities === undefined) return result;
+  const { tools } = capabilities;
+  return { ...result, capabilities: tools === undefined ? {} : { tools } };
+}
+
+function samples(inputs: Json | undefined): boolean {
+  return typeof inputs === "object" && inputs !== null
+    && Object.values(inputs).some((input: Json) => isObject(input) && input["method"] === SAMPLING);
+}
+
+/** What is let through is what is read here: a member that stands twice is gone, whichever the server meant. */
+function read(text: string): JsonObject {
+  let message: Json;
+  try {
+    message = JSON.parse(text) as Json;
+  } catch {
+    throw new Reason("server_error", "what is no JSON");
+  }
+  if (!isObject(message) || message["jsonrpc"] !== "2.0") throw new Reason("server_error", "what is no JSON-RPC 2.0");
+  return message;
+}
+
+/** JSON-RPC 2.0 §5.1. */
+export const INTERNAL_ERROR = -32603;
+const METHOD_NOT_FOUND = -32601;
+/** Outside of what JSON-RPC reserves: the guard refused something that the server wanted. */
+export const REFUSED_BY_GUARD = 1;
+/** The request that would borrow the client's model. */
+const SAMPLING = "sampling/createMessage";
+/** What a server may ask of a client, in a session. */
+const PASSED_REQUESTS: readonly string[] = ["ping", "elicitation/create", "roots/list"];
+const LIST_CHANGED = "notifications/tools/list_changed";

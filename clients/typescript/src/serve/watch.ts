@@ -1,0 +1,87 @@
+/** Looks at the server's definitions now and then, and says when they are not what was approved. */
+
+import type { JsonObject } from "../call/json.js";
+import type { DriftedTool } from "../guard/known.js";
+import { discoverTools } from "./discovery.js";
+import type { LinkedGuardLike, ProtectSettings } from "./protect.js";
+
+/** Keeps what the guard knows of the server's tools fresh. */
+export class Watch {
+  private observed: Promise<void> | undefined;
+  private observedAtMs = -Infinity;
+  private isDiscovered = false;
+  /** The changes that were reported, by tool. As many as a snapshot has tools, at most. */
+  private readonly drifts = new Map<string, string>();
+
+  constructor(
+    private readonly link: LinkedGuardLike,
+    private readonly probe: (request: Request) => Promise<Response>,
+    private readonly settings: Pick<ProtectSettings, "tools" | "discoveryMs">,
+    private readonly failed: (error: unknown) => void,
+  ) {}
+
+  /** Asks the server for its definitions, where they were not asked for of late. One asks for all. */
+  async observe(): Promise<void> {
+    const { discoveryMs = DISCOVERY_MS } = this.settings;
+    if (performance.now() - this.observedAtMs < discoveryMs) return;
+    this.observed ??= this.discover().finally(() => (this.observed = undefined));
+    await this.observed;
+  }
+
+  /** The server's tools are not what they were: whoever comes next waits for a new look. */
+  lookAgain(): void {
+    this.observedAtMs = -Infinity;
+  }
+
+  private async discover(): Promise<void> {
+    const { guard } = this.link;
+    try {
+      const tools = await soon(this.definitions());
+      const { approved, drifted, unknown } = await guard.observeTools(tools);
+      if (!this.isDiscovered) {
+        const detail = { approved: approved.length, drifted: drifted.length, unknown: unknown.length };
+        this.link.report({ kind: "discovered", detail });
+      }
+      this.isDiscovered = true;
+      this.reportDrift(drifted);
+      this.observedAtMs = performance.now();
+    } catch (error) {
+      // The guard goes on with what it saw; if it saw nothing, it stops calls.
+      this.failed(error);
+      const { discoveryMs = DISCOVERY_MS } = this.settings;
+      this.observedAtMs = performance.now() - discoveryMs + DISCOVERY_RETRY_MS;
+    }
+  }
+
+  /** The broker stops issuing for a tool that drifted. It is told once of each change. */
+  private reportDrift(drifted: readonly DriftedTool[]): void {
+    for (const { name: tool, approved, live } of drifted) {
+      const change = `${approved} ${live}`;
+      if (this.drifts.get(tool) === change) continue;
+      this.drifts.set(tool, change);
+      this.link.report({ kind: "drifted", tool, detail: { approved, ...(live === undefined ? {} : { live }) } });
+    }
+  }
+
+  private async definitions(): Promise<readonly JsonObject[]> {
+    const { tools } = this.settings;
+    return tools === undefined ? discoverTools(this.probe, this.link.guard.config.publicUrl) : tools();
+  }
+}
+
+/** A handler that does not answer holds nobody up for long. */
+async function soon<T>(promise: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error("the server does not list its tools in time")), DISCOVERY_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const DISCOVERY_MS = 30_000;
+const DISCOVERY_RETRY_MS = 1_000;
+const DISCOVERY_TIMEOUT_MS = 5_000;
