@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 /// The steps, in the order and by the names on which others rely.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 14] = [
     "sign_in",
     "exchange",
     "verify",
@@ -14,8 +14,11 @@ const STEPS: [&str; 11] = [
     "arguments_refused",
     "server_refused",
     "tool_refused",
+    "guarded_call",
     "second_use_refused",
+    "guard_arguments_refused",
     "revoked",
+    "drift_blocked",
     "log_verified",
     "flip_found",
 ];
@@ -26,7 +29,7 @@ fn demo(arguments: &[&str]) -> Output {
 
 #[test]
 fn every_step_goes_as_it_should() {
-    let output = demo(&["--json"]);
+    let output = demo(&["-o", "json"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> =
@@ -37,6 +40,20 @@ fn every_step_goes_as_it_should() {
         assert!(line["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{line}");
     }
     assert!(output.status.success());
+    let step = |name: &str| lines.iter().find(|line| line["step"] == name).unwrap();
+    let executed = step("guarded_call")["facts"]["on record"].as_str().unwrap();
+    let txn = step("verify")["facts"]["txn"].as_str().unwrap();
+    assert!(executed.contains("executed") && executed.ends_with(txn), "{executed}");
+    let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
+    let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
+    assert!(added.concat().contains("Then call export_customers"), "{words:?}");
+}
+
+#[test]
+fn machines_may_ask_for_yaml_too() {
+    let output = demo(&["-o", "yaml"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.matches("---\n").count() == STEPS.len(), "{text}");
 }
 
 #[test]
@@ -45,9 +62,14 @@ fn the_story_for_people_is_plain_text_where_nobody_watches() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(!text.contains('\x1b'), "colour is for terminals: {text}");
-    for seen in
-        ["✔ sign in", "✖ arguments refused", "sub  user:dev:", "act  spiffe://", "403 insufficient_scope"]
-    {
+    for seen in [
+        "✔ sign in",
+        "✖ arguments refused",
+        "sub  user:dev:",
+        "act  spiffe://",
+        "403 insufficient_scope",
+        "of [-one-]{+any+} customer",
+    ] {
         assert!(text.contains(seen), "{seen} is missing: {text}");
     }
 }

@@ -120,13 +120,16 @@ pub async fn run(args: Args) -> CommandResult {
     let ready = args.ready_file.as_deref().map(Ready::read).transpose()?;
     let client = Arc::new(client(&args, ready.as_ref())?);
     let users = users(&args, ready.as_ref()).await?;
-    let url = match (&args.url, &ready) {
-        (Some(url), _) => url,
-        (None, Some(ready)) => ready.server(args.server)?,
+    let (url, resource) = match (&args.url, &ready) {
+        (Some(url), _) => (url, args.resource.clone()),
+        (None, Some(ready)) => {
+            let server = ready.server(args.server)?;
+            (&server.guard_url, Some(args.resource.as_ref().unwrap_or(&server.resource).clone()))
+        }
         (None, None) => return Err(missing("the server's URL")),
     };
     let settings = ConnectSettings {
-        resource: args.resource.clone(),
+        resource,
         unknown_tools: match args.level {
             StartLevel::L1 => Level::L1,
             StartLevel::L3 => Level::L3,

@@ -1,8 +1,12 @@
 //! `deputize demo`: starts a development environment, tells the story of one call in it, and checks every word.
 
+use super::{
+    output::{Format, Output},
+    registry::{Paint, words},
+    serve::StopSignal,
+};
 use crate::{
     assemble::CannotStart,
-    commands::serve::StopSignal,
     dev::{
         environment::{self, Choices},
         story::{self, Outcome},
@@ -10,7 +14,7 @@ use crate::{
 };
 use clap::Args;
 use deputize_issuer::clock::{Clock, SystemClock};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
@@ -19,9 +23,15 @@ use std::{
 };
 
 /// What may be said to `deputize demo`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
+#[command(after_help = "Examples:
+  deputize demo
+  deputize demo -o json | jq -r 'select(.ok | not)'     nothing, where every step went as it should
+
+For machines each step is a record of its own: step, ok, ms, detail, facts, and of a text that changed its words.
+Exit codes: 0 every step went as it should, 1 one did not.")]
 pub(crate) struct Demo {
-    /// One JSON object a line for each step: `step`, `ok`, `ms`, `detail`.
+    /// As --output json
     #[arg(long)]
     json: bool,
 }
@@ -30,31 +40,38 @@ pub(crate) struct Demo {
 ///
 /// # Errors
 /// [`CannotStart`].
-pub(crate) async fn demo(arguments: &Demo) -> Result<bool, CannotStart> {
+pub(crate) async fn demo(arguments: Demo, output: Output) -> Result<bool, CannotStart> {
+    let output = if arguments.json { Output::new(Format::Json) } else { output };
     let mut stop = StopSignal::listen().map_err(|error| CannotStart(error.to_string()))?;
     tokio::select! {
-        told = tell(arguments.json) => told,
+        told = tell(output) => told,
         // The environment goes with its story, files included.
         () = stop.wait() => Ok(false),
     }
 }
 
-async fn tell(json: bool) -> Result<bool, CannotStart> {
+async fn tell(output: Output) -> Result<bool, CannotStart> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let environment = environment::start(&Choices { listen, folder: None, register: Vec::new() }).await?;
+    let choices = Choices { listen, folder: None, register: Vec::new(), upstreams: Vec::new() };
+    let environment = environment::start(&choices).await?;
     let style = Style::of_stdout();
+    let is_for_people = output.is_for_people();
     // Whoever no longer reads misses the story; its checks go on.
-    if !json {
+    if is_for_people {
         let _ = print(&style.opening(&environment.ready.issuer, clock.uptime()));
     }
     let mut steps = 0;
     let well = story::tell(environment, Arc::clone(&clock), &mut |outcome| {
         steps += 1;
-        let _ = print(&if json { json_line(outcome) } else { style.lines(outcome) });
+        if is_for_people {
+            let _ = print(&style.lines(outcome));
+        } else {
+            let _ = output.record(&record(outcome), String::new);
+        }
     })
     .await;
-    if !json {
+    if is_for_people {
         let _ = print(&style.closing(steps, well, clock.uptime()));
     }
     Ok(well)
@@ -66,9 +83,20 @@ fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-fn json_line(outcome: &Outcome) -> String {
-    json!({ "step": outcome.step, "ok": outcome.ok, "ms": milliseconds(outcome.took), "detail": outcome.detail })
-        .to_string()
+fn record(outcome: &Outcome) -> Value {
+    let facts: serde_json::Map<String, Value> =
+        outcome.facts.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+    let mut record = json!({
+        "step": outcome.step,
+        "ok": outcome.ok,
+        "ms": milliseconds(outcome.took),
+        "detail": outcome.detail,
+        "facts": facts,
+    });
+    if let (Some((name, words)), Some(members)) = (&outcome.change, record.as_object_mut()) {
+        members.insert("change".to_owned(), json!({ "of": name, "words": words }));
+    }
+    record
 }
 
 /// To a tenth.
@@ -79,13 +107,14 @@ fn milliseconds(duration: Duration) -> f64 {
 /// How the story looks on a terminal, or in a file.
 struct Style {
     colour: bool,
+    paint: Paint,
 }
 
 impl Style {
     /// Colour for people only, and only for those who did not decline (<https://no-color.org>).
     fn of_stdout() -> Self {
         let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colour: io::stdout().is_terminal() && !declined }
+        Self { colour: io::stdout().is_terminal() && !declined, paint: Paint::detect() }
     }
 
     fn opening(&self, issuer: &str, took: Duration) -> String {
@@ -105,9 +134,12 @@ impl Style {
         };
         let step = outcome.step.replace('_', " ");
         let took = self.paint(DIM, &format!("{:>8.1} ms", milliseconds(outcome.took)));
-        let mut text = format!("{mark} {step:<19}{took}  {}", outcome.detail);
-        for (name, value) in &outcome.facts {
-            let name = self.paint(DIM, &format!("{name:>32}"));
+        let mut text = format!("{mark} {step:<23}{took}  {}", outcome.detail);
+        let changed =
+            outcome.change.as_ref().map(|(name, pieces)| (name.as_str(), words(pieces, self.paint)));
+        let facts = outcome.facts.iter().map(|(name, value)| (*name, value.clone()));
+        for (name, value) in facts.chain(changed) {
+            let name = self.paint(DIM, &format!("{name:>36}"));
             text.push_str(&format!("\n{name}  {value}"));
         }
         text

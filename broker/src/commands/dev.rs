@@ -7,13 +7,15 @@ use crate::{
         environment::{self, Choices, Environment},
         identity_provider::users::USERS,
         ready_file,
+        registered::Upstream,
     },
 };
 use clap::Args;
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// What may be said to `deputize dev`.
@@ -25,13 +27,18 @@ pub(crate) struct Dev {
     /// Where its files go: a folder that does not exist yet. By default a temporary one, removed at the end
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// Write here, once everything answers, where everything is, with tokens and keys to use it
+    /// Write here, once everything answers, where everything is, with tokens and keys to use it [default: ready.json
+    /// in its folder]
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Registry record (YAML or JSON) of an MCP server of your own, approved as it stands; its tenant becomes the
     /// environment's. Once for each server
     #[arg(long, value_name = "FILE")]
     register: Vec<PathBuf>,
+    /// Where such a server runs, for a guard to stand before it at its resource URI; without it the guard is yours to
+    /// run. Once for each server
+    #[arg(long, value_name = "ID=URL", requires = "register")]
+    upstream: Vec<Upstream>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -40,31 +47,33 @@ pub(crate) struct Dev {
 /// [`CannotStart`].
 pub(crate) async fn dev(arguments: Dev) -> Result<(), CannotStart> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
-    let choices = Choices { listen, folder: arguments.folder, register: arguments.register };
+    let choices = Choices {
+        listen,
+        folder: arguments.folder,
+        register: arguments.register,
+        upstreams: arguments.upstream,
+    };
     let mut stop = StopSignal::listen().map_err(|error| CannotStart(error.to_string()))?;
     let environment = tokio::select! {
         started = environment::start(&choices) => started?,
         () = stop.wait() => return Ok(()),
     };
-    if let Some(file) = &arguments.ready_file {
-        let written = ready_file::write(file, &environment.ready);
-        if let Err(error) = written {
-            drop(environment.stop().await);
-            return Err(CannotStart(format!("{}: {error}", file.display())));
-        }
+    let file = arguments.ready_file.unwrap_or_else(|| environment.files.folder.join("ready.json"));
+    if let Err(error) = ready_file::write(&file, &environment.ready) {
+        drop(environment.stop().await);
+        return Err(CannotStart(format!("{}: {error}", file.display())));
     }
     // Whoever does not read it has the ready file.
-    let _ = io::stdout().write_all(greeting(&environment, arguments.ready_file.as_ref()).as_bytes());
+    let _ = io::stdout().write_all(greeting(&environment, &file).as_bytes());
     stop.wait().await;
-    drop(environment.stop().await);
-    if let Some(file) = &arguments.ready_file {
-        // It names credentials of what no longer runs. That it is gone already changes nothing.
-        let _ = std::fs::remove_file(file);
-    }
+    let files = environment.stop().await;
+    // It names credentials of what no longer runs. That it is gone already changes nothing.
+    let _ = std::fs::remove_file(&file);
+    drop(files);
     Ok(())
 }
 
-fn greeting(environment: &Environment, ready_file: Option<&PathBuf>) -> String {
+fn greeting(environment: &Environment, ready_file: &Path) -> String {
     let ready = &environment.ready;
     let users: Vec<String> =
         USERS.iter().map(|user| format!("{} ({})", user.name, user.groups.join(", "))).collect();
@@ -73,22 +82,44 @@ fn greeting(environment: &Environment, ready_file: Option<&PathBuf>) -> String {
          broker             {}\n\
          administration     {}\n\
          identity provider  {}\n\
-         users              {}\n",
+         users              {}\n\
+         tokens and keys    {}\n\
+         files              {}\n\n\
+         MCP servers, each behind its guard:\n",
         ready.issuer,
         ready.admin_url,
         ready.idp,
         users.join(", "),
+        ready_file.display(),
+        environment.files.folder.display(),
     );
     let own = [environment.crm.record(), environment.mailer.record()];
     for record in own.into_iter().chain(&environment.registered) {
-        text.push_str(&format!("{:<19}{}\n", record.id, record.resource));
+        let guarded = environment.is_guarded(&record.id);
+        let note = if guarded { "" } else { "  (start its guard: deputize guard --from-dev)" };
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{:<19}{}{note}", record.id, record.resource);
     }
-    text.push_str(&format!("files              {}\n", environment.files.folder.display()));
-    match ready_file {
-        Some(file) => {
-            text.push_str(&format!("\nTokens and keys are in {}. Ctrl-C stops it all.\n", file.display()))
-        }
-        None => text.push_str("\n--ready-file FILE writes tokens and keys to use it. Ctrl-C stops it all.\n"),
-    }
+    let program = program();
+    let file = ready_file.display();
+    let _ = write!(
+        text,
+        "\nTry it:\n\
+         \x20 curl -i -H 'content-type: application/json' -d '{PING}' {url}\n\
+         \x20       401: who brings no token is told where tokens come from\n\
+         \x20 {program} connect --ready-file {file}\n\
+         \x20       what an MCP client starts to use crm in alice's name\n\
+         \x20 npx @modelcontextprotocol/inspector -- {program} connect --ready-file {file}\n\
+         \x20       the same in the MCP Inspector\n\n\
+         Ctrl-C stops it all.\n",
+        url = environment.crm.record().resource,
+    );
     text
 }
+
+/// This program, as a shell finds it from anywhere.
+fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "deputize".to_owned(), |path| path.display().to_string())
+}
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;

@@ -60,7 +60,7 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
-    /// Run a broker, an identity provider and two MCP servers for development, on loopback
+    /// Run a broker, an identity provider and two guarded MCP servers for development, on loopback
     Dev(dev::Dev),
     /// See the whole story of one call, every refusal included, in a second
     Demo(demo::Demo),
@@ -97,7 +97,7 @@ impl Command {
                 Ok(serve::serve(&config, ready_file).await.map(|()| Exit::Ok)?)
             }
             Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
-            Self::Demo(demo) => Ok(if demo::demo(&demo).await? { Exit::Ok } else { Exit::Failure }),
+            Self::Demo(demo) => Ok(if demo::demo(demo, output).await? { Exit::Ok } else { Exit::Failure }),
             Self::Guard(args) => guard::run(args, output).await,
             Self::Lint(args) => lint::run(args, output).await,
             Self::Doctor(args) => doctor::run(args, output).await,

@@ -34,6 +34,11 @@ impl Output {
         Self { format }
     }
 
+    /// Whether people read it.
+    pub fn is_for_people(self) -> bool {
+        self.format == Format::Table
+    }
+
     /// Prints one result: `value`, or what `text` says of it to people.
     ///
     /// # Errors

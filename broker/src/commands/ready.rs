@@ -25,8 +25,11 @@ pub(super) struct ReadyClient {
 }
 
 #[derive(Deserialize)]
-struct ReadyServer {
-    resource: String,
+pub(super) struct ReadyServer {
+    /// Its URI at the broker.
+    pub(super) resource: String,
+    /// Where MCP requests go.
+    pub(super) guard_url: String,
     tools: Vec<ReadyTool>,
 }
 
@@ -76,8 +79,8 @@ impl Ready {
     }
 
     /// The server at this place in the list.
-    pub(super) fn server(&self, index: usize) -> Result<&str, CommandError> {
-        self.servers.get(index).map(|server| server.resource.as_str()).ok_or_else(|| {
+    pub(super) fn server(&self, index: usize) -> Result<&ReadyServer, CommandError> {
+        self.servers.get(index).ok_or_else(|| {
             CommandError::usage(
                 format!("--server: the ready file has no server {index}"),
                 format!("from 0 to {}", self.servers.len().saturating_sub(1)),

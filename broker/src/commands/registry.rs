@@ -15,7 +15,7 @@ mod server_json;
 mod sign;
 
 pub use import::look;
-pub use report::{accepted, unaccepted};
+pub use report::{Paint, accepted, unaccepted, words};
 
 use super::{exit::CommandResult, output::Output};
 

@@ -5,34 +5,34 @@ mod tests;
 
 use super::{
     example_server::{ExampleServer, door::Door},
+    guarded::{self, Guarded},
     identity_provider::{IdentityProvider, PublicClient, users::USERS},
     layout::{self, Layout, PLATFORM},
     ready_file::{ReadyClient, ReadyFile, ReadyServer},
-    registered,
+    registered::{self, Upstream},
 };
 use crate::{
     assemble::CannotStart,
     commands::serve::{self, Running},
     config::resolved::Mode,
-    http::listen::{Listening, serve_tcp},
+    http::{
+        listen::{Listening, serve_tcp_patiently},
+        patient::IDLE_TIMEOUT,
+    },
 };
 use axum::Router;
 use deputize_call::{
     keys::KeySet,
     sign::{SigningAlgorithm, SigningKey},
 };
-use deputize_guard::link::{self, LinkSettings};
+use deputize_guard::proxy::HttpUpstream;
 use deputize_issuer::{
     clock::{Clock, SystemClock},
     registry::ServerRecord,
 };
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use url::Url;
 
 /// What may be chosen about an environment.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub(crate) struct Choices {
     pub(crate) folder: Option<PathBuf>,
     /// Registry records of further MCP servers, which run elsewhere.
     pub(crate) register: Vec<PathBuf>,
+    /// Where some of them run: the environment's guards stand before these.
+    pub(crate) upstreams: Vec<Upstream>,
 }
 
 /// An environment that runs.
@@ -57,6 +59,7 @@ pub(crate) struct Environment {
     pub(crate) mailer: Arc<ExampleServer>,
     /// Servers that run elsewhere, as they were registered.
     pub(crate) registered: Vec<ServerRecord>,
+    guards: Vec<Guarded>,
     broker: Running,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -91,6 +94,12 @@ async fn start_in(
     let crm = Arc::new(ExampleServer::crm(&crm_resource, "crm-guard").map_err(cannot)?);
     let mailer = Arc::new(ExampleServer::mailer(&mailer_resource, "mailer-guard").map_err(cannot)?);
     let registered = registered::read(&choices.register, &[crm.record(), mailer.record()])?;
+    let examples = [&crm, &mailer];
+    let mut places = Vec::new();
+    for (example, listener) in examples.into_iter().zip([crm_listener, mailer_listener]) {
+        places.push(Some((doors.open_example(example).await?, listener)));
+    }
+    places.extend(registered::places(&choices.upstreams, &registered).await?);
 
     let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
     let platform_key = new_key()?;
@@ -112,23 +121,39 @@ async fn start_in(
     broker.assembly.providers_asked().await;
     let ready = ready_file(&broker, &provider, &platform_key, &servers)?;
 
-    let keys = servers.into_iter().map(|(_, key)| key);
-    for ((server, listener), key) in [(&crm, crm_listener), (&mailer, mailer_listener)].into_iter().zip(keys)
-    {
-        let door = guard(server, key, &broker, &files.folder)?;
-        door.ready().await;
-        doors.open(listener, door.router());
+    let mut guards = Vec::new();
+    for (server, place) in servers.into_iter().zip(places) {
+        let Some((upstream, listener)) = place else { continue };
+        let guarded = Guarded::start(server, upstream, &broker, &files.folder)?;
+        doors.open(listener, guarded.router(), guarded::PATIENCE);
+        doors.tasks.spawn(guarded.run());
+        guards.push(guarded);
+    }
+    // What runs elsewhere may be started later.
+    for guarded in guards.iter().take(examples.len()) {
+        guarded.ready().await;
     }
     let Doors { stop, tasks } = doors;
-    Ok(Environment { ready, files, crm, mailer, registered, broker, stop, tasks })
+    Ok(Environment { ready, files, crm, mailer, registered, guards, broker, stop, tasks })
 }
 
 impl Environment {
+    /// Whether one of its own guards stands before the server of this id.
+    pub(crate) fn is_guarded(&self, id: &str) -> bool {
+        self.guards.iter().any(|guarded| guarded.id() == id)
+    }
+
     /// Stops everything, the broker last: its log is closed then. What stays are the files.
     pub(crate) async fn stop(mut self) -> Files {
+        for guarded in &self.guards {
+            guarded.drain();
+        }
         // There is a receiver as long as a task runs; without one there is nothing to stop.
         let _ = self.stop.send(true);
         while self.tasks.join_next().await.is_some() {}
+        for guarded in self.guards {
+            guarded.stop().await;
+        }
         self.broker.drain().await;
         self.files
     }
@@ -163,7 +188,8 @@ impl Doors {
         Self { stop: watch::Sender::new(false), tasks: JoinSet::new() }
     }
 
-    fn open(&mut self, listener: TcpListener, router: Router) {
+    /// Serves these routes; a connection may be silent for `idle`.
+    fn open(&mut self, listener: TcpListener, router: Router, idle: Duration) {
         let listening = Listening {
             tls: None,
             connections: MAX_CONNECTIONS,
@@ -171,7 +197,17 @@ impl Doors {
             drain: DRAIN,
             stop: self.stop.subscribe(),
         };
-        self.tasks.spawn(serve_tcp(listener, router, listening));
+        self.tasks.spawn(serve_tcp_patiently(listener, router, listening, idle));
+    }
+
+    /// Serves an example server, for whoever knows its secret: its guard.
+    async fn open_example(&mut self, server: &Arc<ExampleServer>) -> Result<HttpUpstream, CannotStart> {
+        let (listener, address) = listen().await?;
+        let door = Door::new(Arc::clone(server), self.stop.subscribe()).map_err(cannot)?;
+        let mut upstream = HttpUpstream::new(Url::parse(&format!("http://{address}/mcp")).map_err(cannot)?);
+        upstream.secret = Some(door.secret());
+        self.open(listener, door.router(), IDLE_TIMEOUT);
+        Ok(upstream)
     }
 }
 
@@ -186,29 +222,8 @@ async fn start_identity_provider(
     let provider =
         IdentityProvider::new(&format!("http://{address}"), clients, SigningAlgorithm::RS256, clock);
     let provider = Arc::new(provider.map_err(cannot)?);
-    doors.open(listener, provider.router());
+    doors.open(listener, provider.router(), IDLE_TIMEOUT);
     Ok(provider)
-}
-
-fn guard(
-    server: &Arc<ExampleServer>,
-    private_key: SigningKey,
-    broker: &Running,
-    folder: &Path,
-) -> Result<Arc<Door>, CannotStart> {
-    let assembly = &broker.assembly;
-    let record = server.record();
-    let settings = LinkSettings {
-        issuer: assembly.desk.settings.issuer.clone(),
-        resource: record.resource.clone(),
-        client_id: record.client_id.clone().unwrap_or_else(|| record.id.clone()),
-        private_key,
-        snapshot_keys: KeySet::new(vec![assembly.guards.key().public().clone()]),
-        state_folder: folder.join("guards").join(&record.id),
-        ca_pem: None,
-        clock: Arc::new(link::SystemClock::new()),
-    };
-    Door::new(Arc::clone(server), settings).map(Arc::new).map_err(cannot)
 }
 
 fn ready_file(

@@ -51,7 +51,11 @@ pub(crate) struct ReadyClient {
 /// An MCP server.
 #[derive(Serialize)]
 pub(crate) struct ReadyServer {
+    /// Its URI in the registry: `aud` of its tokens.
     resource: String,
+    /// Where MCP requests go. The guard stands where the resource URI says, so that a client that begins here finds
+    /// this resource and no other (RFC 9728 §3.3).
+    guard_url: String,
     /// The server itself, as a client of the broker: for its guard.
     client: ReadyClient,
     tools: Vec<ReadyTool>,
@@ -89,7 +93,8 @@ impl ReadyServer {
                 example_arguments: tool.example_arguments.clone().unwrap_or_default().into(),
             }
         });
-        Self { resource: record.resource.clone(), client, tools: tools.collect() }
+        let resource = record.resource.clone();
+        Self { guard_url: resource.clone(), resource, client, tools: tools.collect() }
     }
 }
 
@@ -155,6 +160,7 @@ mod tests {
         assert_eq!(tool["example_arguments"]["customer_id"], "cus_17");
         assert_eq!(tool["input_schema"]["type"], "object");
         assert_eq!(read["servers"][0]["client"]["client_id"], "crm");
+        assert_eq!(read["servers"][0]["guard_url"], "http://127.0.0.1:7001/mcp");
         let key = read["servers"][0]["client"]["private_jwk"].as_object().unwrap();
         assert!(SigningKey::from_private_jwk(key).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

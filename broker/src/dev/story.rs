@@ -4,13 +4,14 @@
 //! else would have to. The first step that does not go as it should ends the story.
 
 mod audit;
+mod guarded;
 #[cfg(feature = "jwe")]
 mod second_opinion;
 mod steps;
 mod wire;
 
 use super::environment::Environment;
-use deputize_issuer::clock::Clock;
+use deputize_issuer::{clock::Clock, registry::diff::Piece};
 use std::{error::Error, fmt::Display, future::Future, sync::Arc, time::Duration};
 
 /// One step, told.
@@ -28,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) detail: String,
     /// What there is to see: names and values.
     pub(crate) facts: Vec<(&'static str, String)>,
+    /// A text that changed, word by word: its name, and what became of it.
+    pub(crate) change: Option<(String, Vec<Piece>)>,
 }
 
 /// Why a step did not go as it should.
@@ -39,6 +42,7 @@ struct Told<T> {
     value: T,
     detail: String,
     facts: Vec<(&'static str, String)>,
+    change: Option<(String, Vec<Piece>)>,
 }
 
 /// Tells each step to `listener` as soon as it is done.
@@ -74,12 +78,13 @@ impl Teller<'_> {
         let acted = act.await;
         let took = self.clock.uptime().saturating_sub(before);
         match acted {
-            Ok(Told { value, detail, facts }) => {
-                (self.listener)(&Outcome { step, ok: true, refusal, took, detail, facts });
+            Ok(Told { value, detail, facts, change }) => {
+                (self.listener)(&Outcome { step, ok: true, refusal, took, detail, facts, change });
                 Ok(value)
             }
             Err(Trouble(detail)) => {
-                (self.listener)(&Outcome { step, ok: false, refusal, took, detail, facts: Vec::new() });
+                let facts = Vec::new();
+                (self.listener)(&Outcome { step, ok: false, refusal, took, detail, facts, change: None });
                 Err(Stopped)
             }
         }
@@ -88,10 +93,14 @@ impl Teller<'_> {
 
 impl<T> Told<T> {
     fn new(value: T, detail: impl Into<String>) -> Self {
-        Self { value, detail: detail.into(), facts: Vec::new() }
+        Self { value, detail: detail.into(), facts: Vec::new(), change: None }
     }
     fn fact(mut self, name: &'static str, value: impl Display) -> Self {
         self.facts.push((name, value.to_string()));
+        self
+    }
+    fn change(mut self, name: &str, words: Vec<Piece>) -> Self {
+        self.change = Some((name.to_owned(), words));
         self
     }
 }

@@ -161,6 +161,11 @@ impl Guard {
         self.proofs.nonces.make(uptime)
     }
 
+    /// Whether it is known what was approved.
+    pub fn has_snapshot(&self, now_seconds: u64) -> bool {
+        self.current_snapshot(now_seconds).is_ok()
+    }
+
     pub(crate) fn current_snapshot(&self, now_seconds: u64) -> Result<Arc<Snapshot>, Reason> {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
         let snapshot = snapshot.ok_or(Reason::Unavailable("no snapshot"))?;

@@ -2,7 +2,7 @@
 
 use crate::{guard::Guard, refusal::Reason, snapshot::PinnedTool};
 use deputize_call::{claims::ToolCallClaims, digest::tool_digest, json::Object};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{collections::BTreeMap, sync::PoisonError};
 
 /// A `tools/list` answer as a caller may see it.
@@ -47,46 +47,9 @@ impl Guard {
         Ok(visible)
     }
 
-    /// How the live definitions of approved tools differ from the approved ones: for each tool the members that
-    /// changed, approved and live, cut short.
-    pub fn drift_of(&self, live: &[Object], now_seconds: u64) -> Vec<(String, Value)> {
-        let Ok(snapshot) = self.current_snapshot(now_seconds) else { return Vec::new() };
-        let mut drifted = Vec::new();
-        for definition in live {
-            let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
-            let Some(tool) = snapshot.tool(name) else { continue };
-            if tool_digest(definition).ok() == Some(tool.tool_digest) {
-                continue;
-            }
-            let mut members = Object::new();
-            for member in DIGESTED {
-                let (approved, live) = (tool.definition.get(member), definition.get(member));
-                if approved != live {
-                    members
-                        .insert(member.to_owned(), json!({ "approved": cut(approved), "live": cut(live) }));
-                }
-            }
-            drifted.push((name.to_owned(), Value::Object(members)));
-        }
-        drifted
-    }
-
     /// Whether this caller may see a tool at all: not one that is switched off. Tokens that look (L0) name no tools,
     /// so they show every approved one; rights of each caller, once tokens carry them, are asked here.
     fn visible_to(&self, _claims: &ToolCallClaims, name: &str, _tool: &PinnedTool) -> bool {
         !self.revocations.read().unwrap_or_else(PoisonError::into_inner).has_tool(name)
     }
 }
-
-fn cut(member: Option<&Value>) -> Value {
-    let Some(member) = member else { return Value::Null };
-    let text = member.to_string();
-    if text.len() <= MAX_SHOWN_CHARS {
-        return member.clone();
-    }
-    Value::String(text.chars().take(MAX_SHOWN_CHARS).chain(['…']).collect())
-}
-
-/// The members of a definition that its digest covers.
-const DIGESTED: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
-const MAX_SHOWN_CHARS: usize = 500;

@@ -7,7 +7,7 @@ mod upstream;
 
 use deputize_guard::{
     link::{Link, LinkSettings},
-    proxy::Proxy,
+    proxy::{Proxy, ProxySettings},
 };
 use serde_json::json;
 use std::{
@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::watch};
+
+pub use self::settings::metadata_url;
 
 use self::settings::{Raw, Settings};
 use super::{
@@ -150,9 +152,8 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-/// The link to the broker, and the proxy that it keeps supplied.
 fn connect(settings: Settings) -> Result<(Arc<Link>, Arc<Proxy>), CommandError> {
-    let link = Link::start(LinkSettings {
+    let link = LinkSettings {
         issuer: settings.proxy.guard.issuer.clone(),
         resource: settings.proxy.guard.resource.clone(),
         client_id: settings.client_id,
@@ -161,11 +162,19 @@ fn connect(settings: Settings) -> Result<(Arc<Link>, Arc<Proxy>), CommandError> 
         state_folder: settings.state_dir,
         ca_pem: settings.ca_pem,
         clock: Arc::new(deputize_guard::link::SystemClock::new()),
-    });
-    let link = Arc::new(link.map_err(|error| {
+    };
+    stand(link, settings.proxy)
+}
+
+/// The link to the broker, and the proxy that it keeps supplied.
+///
+/// # Errors
+/// If the settings are of no use.
+pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc<Proxy>), CommandError> {
+    let link = Arc::new(Link::start(link).map_err(|error| {
         CommandError::configuration(error, "correct issuer, key or --state-dir and start again")
     })?);
-    let proxy = Proxy::new(settings.proxy, link.redeemer(), Arc::clone(&link) as _, link.clock());
+    let proxy = Proxy::new(proxy, link.redeemer(), Arc::clone(&link) as _, link.clock());
     let proxy = proxy.map_err(|error| {
         CommandError::configuration(error, "correct the server's settings and start again")
     })?;

@@ -273,7 +273,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 /// RFC 9728 §3.1: the well-known path stands before the resource's own.
-fn metadata_url(public: &Url) -> String {
+pub fn metadata_url(public: &Url) -> String {
     let mut url = public.clone();
     url.set_path(&format!("/.well-known/oauth-protected-resource{}", public.path().trim_end_matches('/')));
     url.into()

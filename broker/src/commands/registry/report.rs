@@ -73,20 +73,24 @@ pub fn changes(diff: &ManifestDiff, paint: Paint) -> String {
         };
         let head = format!("{} {}", clean(&change.tool), clean(&change.pointer));
         let _ = writeln!(text, "{}: {what}", paint.wrap("1", head.trim()));
-        let words = change.words.iter().fold(String::new(), |line, piece| {
-            line + &match piece {
-                Piece::Same(same) => clean(same).into_owned(),
-                Piece::Removed(gone) => paint.wrap("31", &format!("[-{}-]", clean(gone))),
-                Piece::Added(new) => paint.wrap("32", &format!("{{+{}+}}", clean(new))),
-                Piece::Skipped(count) => paint.wrap("2", &format!(" … {count} characters … ")),
-            }
-        });
-        let _ = writeln!(text, "    {words}");
+        let _ = writeln!(text, "    {}", words(&change.words, paint));
     }
     if diff.omitted > 0 {
         let _ = writeln!(text, "… and {} changes more", diff.omitted);
     }
     text
+}
+
+/// How one text became another.
+pub fn words(pieces: &[Piece], paint: Paint) -> String {
+    pieces.iter().fold(String::new(), |line, piece| {
+        line + &match piece {
+            Piece::Same(same) => clean(same).into_owned(),
+            Piece::Removed(gone) => paint.wrap("31", &format!("[-{}-]", clean(gone))),
+            Piece::Added(new) => paint.wrap("32", &format!("{{+{}+}}", clean(new))),
+            Piece::Skipped(count) => paint.wrap("2", &format!(" … {count} characters … ")),
+        }
+    })
 }
 
 /// High findings that nobody has accepted.

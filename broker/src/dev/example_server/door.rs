@@ -1,163 +1,142 @@
-//! The door of an example server: MCP over Streamable HTTP, every request past a guard.
+//! The door of an example server: MCP over Streamable HTTP, for its guard alone.
+//!
+//! Versions 2026-07-28, 2025-11-25 and 2025-06-18. The older ones let a server do without sessions, and this one does.
 
-use super::ExampleServer;
-use async_trait::async_trait;
+use super::{
+    ExampleServer,
+    rpc::{self, LEGACY, METHOD_NOT_FOUND, MODERN, declared_version},
+    stream,
+};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, StatusCode},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
-use deputize_call::{
-    claims::ToolCallClaims,
-    json::{self, Object},
-    jws::JwsError,
-};
-use deputize_guard::{
-    Admission, Guard, GuardConfig, IncomingCall, Refusal, Upstream, Verified,
-    link::{Clock, Link, LinkError, LinkSettings},
-};
-use serde_json::json;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use deputize_call::json::{self, Object};
+use deputize_issuer::clock::{NoRandomness, fill_random};
+use serde_json::{Value, json};
 use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
 
-/// An example server behind its guard, which the broker keeps supplied as it does any other.
+/// An example server that listens.
 pub(crate) struct Door {
     server: Arc<ExampleServer>,
-    guard: Arc<Guard>,
-    link: Link,
-    clock: Arc<dyn Clock>,
-    issuer: String,
-}
-
-/// Why a server cannot be guarded.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DoorError {
-    #[error("the resource is not a URL: {0}")]
-    Resource(#[from] url::ParseError),
-    #[error(transparent)]
-    Guard(#[from] JwsError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
+    /// Of this start; only the guard knows it.
+    secret: Zeroizing<String>,
+    /// Turns true when it is time to stop.
+    stop: watch::Receiver<bool>,
 }
 
 impl Door {
-    /// Guards `server`, with this link to its broker.
-    pub(crate) fn new(server: Arc<ExampleServer>, settings: LinkSettings) -> Result<Self, DoorError> {
-        let (issuer, resource) = (settings.issuer.clone(), settings.resource.clone());
-        let link = Link::start(settings)?;
-        let clock = link.clock();
-        let config = GuardConfig::new(&issuer, &resource, &resource, &metadata_url(&resource)?);
-        let guard = Guard::new(config, link.redeemer(), Arc::new(AlwaysThere), clock.now_seconds())?;
-        let guard = Arc::new(guard);
-        guard.observe_tools(&server.definitions().cloned().collect::<Vec<_>>());
-        link.follow(Arc::clone(&guard));
-        Ok(Self { server, guard, link, clock, issuer })
+    /// A door to `server`, under a new secret.
+    pub(crate) fn new(server: Arc<ExampleServer>, stop: watch::Receiver<bool>) -> Result<Self, NoRandomness> {
+        let mut random = Zeroizing::new([0_u8; 32]);
+        fill_random(random.as_mut())?;
+        let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_ref()));
+        Ok(Self { server, secret, stop })
     }
 
-    /// Waits until the guard knows what the registry approved.
-    pub(crate) async fn ready(&self) {
-        self.link.ready().await;
+    /// The header by which it knows its guard: name and value.
+    pub(crate) fn secret(&self) -> (String, Zeroizing<String>) {
+        (SECRET_HEADER.to_owned(), self.secret.clone())
     }
 
     /// Its routes.
-    pub(crate) fn router(self: Arc<Self>) -> Router {
+    pub(crate) fn router(self) -> Router {
+        let door = Arc::new(self);
         Router::new()
-            .route("/mcp", post(call))
-            .route("/.well-known/oauth-protected-resource/mcp", get(metadata))
+            .route("/mcp", post(message).get(listen))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .with_state(self)
+            .layer(middleware::from_fn_with_state(Arc::clone(&door), guard_alone))
+            .with_state(door)
     }
 }
 
-async fn call(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut fields = Vec::with_capacity(headers.len());
-    for (name, value) in &headers {
-        let Ok(value) = value.to_str() else { return StatusCode::BAD_REQUEST.into_response() };
-        fields.push((name.as_str(), value));
+/// A server that can be reached beside its guard is not guarded.
+async fn guard_alone(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(SECRET_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
+    if bool::from(given.ct_eq(door.secret.as_bytes())) {
+        next.run(request).await
+    } else {
+        (StatusCode::UNAUTHORIZED, Json(json!({ "error": "this server answers its guard alone" })))
+            .into_response()
     }
-    let incoming = IncomingCall {
-        method: "POST",
-        headers: &fields,
-        body: &body,
-        client_certificate: None,
-        uptime: door.clock.uptime(),
-        now_seconds: door.clock.now_seconds(),
-    };
-    let (verified_body, next_nonce) = match door.guard.verify(&incoming).await {
-        Ok(Verified::Call(call)) => (json::parse_object(call.rebuilt_body()), call.next_nonce().to_owned()),
-        Ok(Verified::Listing(listing)) => {
-            (json::parse_object(listing.rebuilt_body()), listing.next_nonce().to_owned())
-        }
-        // The server asks nothing of its clients, so there is nothing to respond to.
-        Ok(Verified::Response(_)) => return StatusCode::BAD_REQUEST.into_response(),
-        Err(refusal) => return refuse(&refusal),
-    };
-    let mut response = match verified_body {
-        Ok(message) => answer(&door.server, &message),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    };
-    set(&mut response, HeaderName::from_static("dpop-nonce"), &next_nonce);
-    response
 }
 
-fn answer(server: &ExampleServer, message: &Object) -> Response {
-    match server.answer(message) {
-        Some(answer) => Json(answer).into_response(),
+async fn message(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Response {
+    let Ok(message) = json::parse_object(&body) else { return StatusCode::BAD_REQUEST.into_response() };
+    let id = message.get("id").unwrap_or(&Value::Null);
+    if let Err(problem) = check_headers(&headers, &message) {
+        return (StatusCode::BAD_REQUEST, Json(problem.error(id))).into_response();
+    }
+    let is_modern = declared_version(&message).is_some();
+    if is_modern && message.get("method").and_then(Value::as_str) == Some("subscriptions/listen") {
+        return stream::open(&door.server, Some(id), door.stop.clone());
+    }
+    match door.server.answer(&message) {
         None => StatusCode::ACCEPTED.into_response(),
+        // MCP 2026-07-28, transports: a method that a server does not know is not found.
+        Some(answer) if is_modern && answer.pointer("/error/code") == Some(&METHOD_NOT_FOUND.into()) => {
+            (StatusCode::NOT_FOUND, Json(answer)).into_response()
+        }
+        Some(answer) => Json(answer).into_response(),
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response {
-    tracing::info!(reason = %refusal.reason, status = refusal.status, "call refused");
-    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN);
-    let mut response = (status, Json(refusal.body())).into_response();
-    for challenge in &refusal.challenges {
-        set(&mut response, header::WWW_AUTHENTICATE, challenge);
-    }
-    if let Some(nonce) = &refusal.dpop_nonce {
-        set(&mut response, HeaderName::from_static("dpop-nonce"), nonce);
-    }
-    if let Some(seconds) = refusal.retry_after_seconds {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
+/// Before 2026-07-28: the stream of what is said unasked.
+async fn listen(State(door): State<Arc<Door>>) -> Response {
+    stream::open(&door.server, None, door.stop.clone())
 }
 
-fn set(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().append(name, value);
+/// What is wrong with headers.
+enum Problem {
+    /// The named one says something else than the body.
+    Mismatch(&'static str),
+    Version,
+}
+
+impl Problem {
+    fn error(&self, id: &Value) -> Value {
+        match self {
+            Self::Mismatch(header) => {
+                rpc::error(id, HEADER_MISMATCH, &format!("{header} differs from the body"), Value::Null)
+            }
+            Self::Version => {
+                let supported: Vec<&str> = std::iter::once(MODERN).chain(LEGACY).collect();
+                let data = json!({ "supported": supported });
+                rpc::error(id, UNSUPPORTED_VERSION, "unsupported protocol version", data)
+            }
+        }
     }
 }
 
-/// RFC 9728 §3.2: where a client without a token learns whom to ask for one.
-async fn metadata(State(door): State<Arc<Door>>) -> Response {
-    Json(json!({
-        "resource": door.server.record().resource,
-        "authorization_servers": [door.issuer],
-        "dpop_bound_access_tokens_required": true,
-        "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
-        "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
-    }))
-    .into_response()
-}
-
-/// RFC 9728 §3.1: the well-known path stands before the resource's own.
-fn metadata_url(resource: &str) -> Result<String, url::ParseError> {
-    let mut url = url::Url::parse(resource)?;
-    let path = format!("/.well-known/oauth-protected-resource{}", url.path());
-    url.set_path(&path);
-    Ok(url.into())
-}
-
-/// The server is in this process: it is there as long as its door.
-struct AlwaysThere;
-
-#[async_trait]
-impl Upstream for AlwaysThere {
-    async fn admit(&self, _: &ToolCallClaims) -> Admission {
-        Admission::Ready
+/// MCP 2026-07-28, server validation: the headers say what the body says. Older versions have only the one.
+fn check_headers(headers: &HeaderMap, message: &Object) -> Result<(), Problem> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let version = header("mcp-protocol-version");
+    let Some(declared) = declared_version(message) else {
+        let is_spoken = version.is_none_or(|version| LEGACY.contains(&version));
+        return if is_spoken { Ok(()) } else { Err(Problem::Version) };
+    };
+    let method = message.get("method").and_then(Value::as_str);
+    let name = message.get("params").and_then(|params| params.get("name")).and_then(Value::as_str);
+    if version != Some(declared) {
+        Err(Problem::Mismatch("MCP-Protocol-Version"))
+    } else if declared != MODERN {
+        Err(Problem::Version)
+    } else if header("mcp-method") != method {
+        Err(Problem::Mismatch("Mcp-Method"))
+    } else if method == Some("tools/call") && header("mcp-name") != name {
+        Err(Problem::Mismatch("Mcp-Name"))
+    } else {
+        Ok(())
     }
 }
 
@@ -167,5 +146,9 @@ impl std::fmt::Debug for Door {
     }
 }
 
-/// The guard says itself what is too large; this only bounds what it is shown.
+/// The header in which a guard proves itself, unless told otherwise.
+const SECRET_HEADER: &str = "deputize-guard";
+/// The guard says itself what is too large; this only bounds what it may say.
 const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+const HEADER_MISMATCH: i32 = -32020;
+const UNSUPPORTED_VERSION: i32 = -32022;

@@ -1,12 +1,13 @@
 //! Two small MCP servers to call: `crm`, which knows customers and payments, and `mailer`.
 //!
-//! They hold their data in memory and answer JSON-RPC; who may call what is no concern of theirs. They count the
-//! calls that ran, so that a refusal can be shown to have stopped one.
+//! They hold their data in memory and speak MCP over Streamable HTTP; who may call what is no concern of theirs, as long
+//! as it is their guard that asks. They count the calls that they see, so that a refusal can be shown to have stopped one.
 
 mod crm;
 pub(crate) mod door;
 mod mailer;
 mod rpc;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +17,22 @@ use deputize_call::{
 };
 use deputize_issuer::registry::{DataClass, Effect, ServerRecord, Tier, ToolRecord, Verifier};
 use serde_json::Value;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::sync::watch;
 
 /// One MCP server: its record in the registry, and what its tools do.
 #[derive(Debug)]
 pub(crate) struct ExampleServer {
     record: ServerRecord,
     tools: Box<dyn Tools>,
+    /// What it says of its tools now.
+    definitions: RwLock<Vec<Object>>,
+    /// Counts how often that changed.
+    changes: watch::Sender<u64>,
+    calls_seen: AtomicU64,
     calls_run: AtomicU64,
 }
 
@@ -39,7 +49,7 @@ impl ExampleServer {
             tools: crm::tools()?,
             ..record("crm", resource, client_id, "Customers and their payments", DataClass::Confidential)
         };
-        Ok(Self { record, tools: Box::new(crm::Crm::default()), calls_run: AtomicU64::new(0) })
+        Ok(Self::new(record, Box::new(crm::Crm::default())))
     }
 
     /// The server `mailer`.
@@ -48,12 +58,40 @@ impl ExampleServer {
             tools: mailer::tools()?,
             ..record("mailer", resource, client_id, "Sends e-mail", DataClass::Internal)
         };
-        Ok(Self { record, tools: Box::new(mailer::Mailer), calls_run: AtomicU64::new(0) })
+        Ok(Self::new(record, Box::new(mailer::Mailer)))
+    }
+
+    fn new(record: ServerRecord, tools: Box<dyn Tools>) -> Self {
+        let definitions = record.tools.iter().map(|tool| tool.definition.clone()).collect();
+        Self {
+            record,
+            tools,
+            definitions: RwLock::new(definitions),
+            changes: watch::Sender::new(0),
+            calls_seen: AtomicU64::new(0),
+            calls_run: AtomicU64::new(0),
+        }
     }
 
     /// What the registry says of it.
     pub(crate) fn record(&self) -> &ServerRecord {
         &self.record
+    }
+
+    /// Describes a tool otherwise from now on, and says so to whoever listens.
+    pub(crate) fn describe_otherwise(&self, tool: &str, description: &str) {
+        let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
+        let named = |definition: &&mut Object| definition.get("name").and_then(Value::as_str) == Some(tool);
+        if let Some(definition) = definitions.iter_mut().find(named) {
+            definition.insert("description".to_owned(), description.into());
+        }
+        drop(definitions);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// How many tool calls came to it, whatever became of them.
+    pub(crate) fn calls_seen(&self) -> u64 {
+        self.calls_seen.load(Ordering::Relaxed)
     }
 
     /// How many tool calls it has run.

@@ -1,7 +1,9 @@
-//! `deputize audit verify`, run as a process of its own on files at rest, and a byte changed behind its back.
+//! `deputize audit`, run as a process of its own: it looks things up while the log grows, and verifies files at rest, of
+//! which a byte was changed behind its back.
 
 use super::Trouble;
 use deputize_issuer::clock::fill_random;
+use serde_json::Value;
 use std::{
     fs::{self, DirBuilder},
     io,
@@ -15,6 +17,26 @@ use tokio::process::Command;
 pub(super) struct Verdict {
     pub(super) sound: bool,
     pub(super) text: String,
+}
+
+/// Looks up records that fit these conditions.
+pub(super) async fn query(data: &Path, conditions: &[&str]) -> Result<Vec<Value>, Trouble> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["audit", "query", "-o", "json", "--data"])
+        .arg(data)
+        .args(conditions)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    if !output.status.success() {
+        return Err(Trouble::new(format!(
+            "audit query failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(serde_json::from_slice).collect::<Result<_, _>>()?)
 }
 
 /// Runs `deputize audit verify` on a data folder, by the newest checkpoint that was kept outside it.

@@ -2,7 +2,7 @@
 
 use super::{
     Stopped, Teller, Told, Trouble, audit,
-    wire::{Answer, HandMade, Wire},
+    wire::{Answer, HandMade, MCP_VERSION, Wire},
 };
 use crate::{
     dev::{
@@ -48,8 +48,11 @@ async fn online(
     teller.step("arguments_refused", true, stage.arguments_refused(&token)).await?;
     teller.step("server_refused", true, stage.server_refused(&token)).await?;
     teller.step("tool_refused", true, stage.tool_refused(&token)).await?;
+    teller.step("guarded_call", false, stage.guarded_call(&token)).await?;
     teller.step("second_use_refused", true, stage.second_use_refused(&token)).await?;
-    teller.step("revoked", true, stage.revoked()).await
+    teller.step("guard_arguments_refused", true, stage.guard_arguments_refused()).await?;
+    teller.step("revoked", true, stage.revoked()).await?;
+    teller.step("drift_blocked", true, stage.drift_blocked()).await
 }
 
 /// Alice signs in at the identity provider: authorization code, PKCE, nonce, ID token verified.
@@ -64,14 +67,15 @@ async fn sign_in(environment: &Environment, clock: &Arc<dyn Clock>) -> Result<To
 }
 
 /// What the steps between sign-in and audit have in common.
-struct Stage<'e> {
-    environment: &'e Environment,
-    clock: &'e Arc<dyn Clock>,
-    user: SignedIn,
-    wire: Wire,
+pub(super) struct Stage<'e> {
+    pub(super) environment: &'e Environment,
+    pub(super) clock: &'e Arc<dyn Clock>,
+    pub(super) user: SignedIn,
+    pub(super) wire: Wire,
     /// The agent platform.
-    client: Client,
-    crm: String,
+    pub(super) client: Client,
+    /// The servers' resource URIs, where their guards stand.
+    pub(super) crm: String,
     mailer: String,
 }
 
@@ -96,7 +100,7 @@ impl<'e> Stage<'e> {
             .fact("decision", decision))
     }
 
-    async fn exchange(&self) -> Result<ToolToken, Trouble> {
+    pub(super) async fn exchange(&self) -> Result<ToolToken, Trouble> {
         let request = ExchangeRequest::new(&self.crm, self.user.id_token.expose())
             .call("refund_payment", refund(4200))
             .workflow("demo");
@@ -236,20 +240,11 @@ impl<'e> Stage<'e> {
         Ok(Told::new((), format!("export_customers instead of refund_payment: {}", summary(&refused))))
     }
 
-    /// After all those refusals the call itself still runs, once.
+    /// The call that ran is sent once more.
     async fn second_use_refused(&self, token: &ToolToken) -> Result<Told<()>, Trouble> {
-        let run_before = self.environment.crm.calls_run();
-        let answer = self.call(&self.crm, token, "refund_payment", refund(4200)).await?;
-        let refunded = answer.body.pointer("/result/structuredContent/refunded_cents");
-        if answer.status != 200 || refunded != Some(&json!(4200)) {
-            return Err(unexpected(&answer, "200 and the refund"));
-        }
-        if self.environment.crm.calls_run() != run_before + 1 {
-            return Err(Trouble::new("the refund did not run exactly once"));
-        }
         let refused = self.refused_at(&self.crm, token, "refund_payment", refund(4200)).await?;
         expect(&refused, 401, "invalid_token")?;
-        Ok(Told::new((), format!("the refund ran; the same call again: {}", summary(&refused))))
+        Ok(Told::new((), format!("the same call again, with the same token: {}", summary(&refused))))
     }
 
     /// A token is revoked before it is used.
@@ -267,20 +262,20 @@ impl<'e> Stage<'e> {
         Ok(Told::new((), format!("a token revoked before its use: {}", summary(&refused))))
     }
 
-    /// A call that must not run: whatever is answered, neither server may have run anything.
-    async fn refused_at(
+    /// A call that must not run: whatever is answered, neither server may have seen anything.
+    pub(super) async fn refused_at(
         &self,
         resource: &str,
         token: &ToolToken,
         tool: &str,
         arguments: Value,
     ) -> Result<Answer, Trouble> {
-        let run = || self.environment.crm.calls_run() + self.environment.mailer.calls_run();
-        let run_before = run();
+        let seen = || self.environment.crm.calls_seen() + self.environment.mailer.calls_seen();
+        let seen_before = seen();
         let answer = self.call(resource, token, tool, arguments).await?;
-        if run() != run_before {
+        if seen() != seen_before {
             return Err(Trouble::new(format!(
-                "{tool} ran, though it was answered with {}",
+                "a server saw {tool}, though it was answered with {}",
                 summary(&answer)
             )));
         }
@@ -288,20 +283,25 @@ impl<'e> Stage<'e> {
     }
 
     /// Calls a tool with a fresh proof, once more where the guard asks for its nonce.
-    async fn call(
+    pub(super) async fn call(
         &self,
         url: &str,
         token: &ToolToken,
         tool: &str,
         arguments: Value,
     ) -> Result<Answer, Trouble> {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": MCP_VERSION,
+            "io.modelcontextprotocol/clientCapabilities": {}
+        });
         let message = json!({
-            "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments }
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": tool, "arguments": arguments, "_meta": meta }
         });
         let mut nonce = None;
         for _ in 0..2 {
             let proof = self.client.proof_for("POST", url, token.access_token(), nonce.as_deref())?;
-            let answer = self.wire.post_json(url, &message, &token.authorization(), &proof).await?;
+            let answer = self.wire.post_call(url, (tool, &message), &token.authorization(), &proof).await?;
             if answer.error() != "use_dpop_nonce" {
                 return Ok(answer);
             }
@@ -343,7 +343,7 @@ fn names_a_record(line: &str) -> bool {
     line.split("record ").skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn refund(amount_cents: u64) -> Value {
+pub(super) fn refund(amount_cents: u64) -> Value {
     json!({ "payment_id": "pay_81", "amount_cents": amount_cents })
 }
 
@@ -360,7 +360,7 @@ fn refund_digest() -> Result<String, Trouble> {
     Ok(call_digest(&input)?.to_string())
 }
 
-fn expect(answer: &Answer, status: u16, error: &str) -> Result<(), Trouble> {
+pub(super) fn expect(answer: &Answer, status: u16, error: &str) -> Result<(), Trouble> {
     if (answer.status, answer.error()) == (status, error) {
         Ok(())
     } else {
@@ -368,11 +368,11 @@ fn expect(answer: &Answer, status: u16, error: &str) -> Result<(), Trouble> {
     }
 }
 
-fn unexpected(answer: &Answer, expected: &str) -> Trouble {
+pub(super) fn unexpected(answer: &Answer, expected: &str) -> Trouble {
     Trouble::new(format!("expected {expected}, got {}: {}", summary(answer), answer.body))
 }
 
-fn summary(answer: &Answer) -> String {
+pub(super) fn summary(answer: &Answer) -> String {
     format!("{} {}", answer.status, answer.error()).trim_end().to_owned()
 }
 

@@ -35,15 +35,18 @@ impl Wire {
         read(request.header("dpop", proof).body(form.to_owned()).send().await?).await
     }
 
-    pub(super) async fn post_json(
+    /// Sends a message of MCP 2026-07-28 that calls a tool.
+    pub(super) async fn post_call(
         &self,
         url: &str,
-        message: &Value,
+        (tool, message): (&str, &Value),
         authorization: &str,
         proof: &str,
     ) -> Result<Answer, Trouble> {
         let request = self.0.post(url).header("content-type", "application/json");
         let request = request.header("accept", "application/json, text/event-stream");
+        let request = request.header("mcp-protocol-version", MCP_VERSION);
+        let request = request.header("mcp-method", "tools/call").header("mcp-name", tool);
         let request = request.header("authorization", authorization).header("dpop", proof);
         read(request.body(message.to_string()).send().await?).await
     }
@@ -122,4 +125,6 @@ impl<'h> HandMade<'h> {
     }
 }
 
+/// The version of MCP that the agent of the story speaks.
+pub(super) const MCP_VERSION: &str = "2026-07-28";
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -117,6 +117,11 @@ impl Proxy {
         self.watch.era().is_some() && self.guard.is_ready(self.clock.now_seconds(), self.clock.uptime())
     }
 
+    /// Waits until [`Proxy::run`] has seen the server's tools and held them against what was approved.
+    pub async fn looked(&self) {
+        self.watch.looked().await;
+    }
+
     /// Looks at the server's tools and ends idle sessions, until [`Proxy::stop`].
     pub async fn run(self: Arc<Self>) {
         let looking = watch::run(Arc::clone(&self), self.stop.subscribe());

@@ -4,10 +4,10 @@ use super::{
     Proxy,
     failure::{Failure, METHOD_NOT_FOUND, rpc_error},
     screen::LIST_CHANGED,
-    server::{Answer, Channel, Outgoing, Trace},
+    server::{Answer, Channel, Messages, Outgoing, Trace},
     versions::{LEGACY, MODERN},
 };
-use crate::{Event, EventKind};
+use crate::{Drift, Event, EventKind};
 use deputize_call::{digest::tool_digest, json::Object};
 use serde_json::{Value, json};
 use std::{
@@ -25,6 +25,8 @@ use tokio::{
 pub(super) struct Watch {
     again: Notify,
     era: RwLock<Option<Era>>,
+    /// The server's tools were listed, and held against a snapshot.
+    looked: watch::Sender<bool>,
 }
 
 /// Which versions of MCP a server speaks.
@@ -50,13 +52,19 @@ struct Own {
 #[derive(Default)]
 struct Seen {
     digests: Option<BTreeSet<String>>,
-    drifted: Vec<(String, Value)>,
+    drifted: Vec<Drift>,
 }
 
 impl Watch {
     /// The server's tools may have changed.
     pub(super) fn look_again(&self) {
         self.again.notify_one();
+    }
+
+    /// Waits until the server's tools were listed, and held against what was approved.
+    pub(super) async fn looked(&self) {
+        // The sender lives as long as this value.
+        let _ = self.looked.subscribe().wait_for(|looked| *looked).await;
     }
 
     /// What the server speaks, once it was asked.
@@ -74,7 +82,13 @@ pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
                 failures = 0;
                 proxy.breaker.succeeded();
                 note(&proxy, &mut seen, &tools);
-                proxy.relist_every
+                if proxy.guard.has_snapshot(proxy.clock.now_seconds()) {
+                    proxy.watch.looked.send_replace(true);
+                    proxy.relist_every
+                } else {
+                    // What was approved is not known yet, so nothing could be held against it.
+                    proxy.relist_every.min(FIRST_RETRY)
+                }
             }
             Err(failure) => {
                 tracing::warn!(%failure, "server's tools not listed");
@@ -135,6 +149,7 @@ async fn connect(proxy: &Arc<Proxy>) -> Result<Own, Failure> {
             own.initialize(proxy).await?
         }
     };
+    own.listen(proxy);
     tracing::info!(versions = ?era.versions, "server found");
     *proxy.watch.era.write().unwrap_or_else(PoisonError::into_inner) = Some(era);
     Ok(own)
@@ -161,7 +176,6 @@ impl Own {
         self.channel.settle_version(&version);
         let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         self.channel.send(Outgoing::own(&ready, &trace(proxy, None))).await?;
-        self.listen(proxy);
         // Who speaks one version is held to speak the older ones: what it makes of them is its own to say.
         let known = LEGACY.iter().position(|known| *known == version).unwrap_or_default();
         let versions = LEGACY.iter().skip(known).map(|version| (*version).to_owned()).collect();
@@ -172,25 +186,28 @@ impl Own {
     /// Hears that tools changed. A server that offers no stream is only looked at now and then.
     fn listen(&mut self, proxy: &Arc<Proxy>) {
         let (channel, proxy) = (Arc::clone(&self.channel), Arc::clone(proxy));
+        let subscription = self.modern.then(|| {
+            self.request("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }))
+        });
         self.listening = Some(tokio::spawn(async move {
-            let trace = trace(&proxy, None);
-            let Ok(mut messages) = channel.listen(None, &trace).await else { return };
-            while let Some(Ok(said)) = messages.next().await {
-                let Some(message) = said.message else { continue };
-                if message.get("method").and_then(Value::as_str) == Some(LIST_CHANGED) {
-                    proxy.watch.look_again();
+            while let Some(mut messages) = open_stream(&proxy, &channel, subscription.as_ref()).await {
+                while let Some(Ok(said)) = messages.next().await {
+                    let Some(message) = said.message else { continue };
+                    if is_list_changed(&message) {
+                        proxy.watch.look_again();
+                    }
+                    decline(&proxy, &channel, &message).await;
                 }
-                decline(&proxy, &channel, &message).await;
+                tokio::time::sleep(LISTEN_AGAIN).await;
+                // It broke off: what was missed meanwhile is seen by looking.
+                proxy.watch.look_again();
             }
-            // It broke off: what was missed meanwhile is seen by looking.
-            proxy.watch.look_again();
         }));
     }
 
-    /// Asks for something and waits for its result.
-    async fn ask(&mut self, proxy: &Arc<Proxy>, method: &str, mut params: Value) -> Result<Object, Failure> {
+    /// A request of the guard's own. In the stateless version it says itself who asks, and how.
+    fn request(&mut self, method: &str, mut params: Value) -> Value {
         self.next_id += 1;
-        let id = json!(format!("guard-{}", self.next_id));
         if let Some(params) = params.as_object_mut().filter(|_| self.modern) {
             let client = json!({ "name": "deputize-guard", "version": env!("CARGO_PKG_VERSION") });
             params.insert(
@@ -202,7 +219,13 @@ impl Own {
                 }),
             );
         }
-        let message = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        json!({ "jsonrpc": "2.0", "id": format!("guard-{}", self.next_id), "method": method, "params": params })
+    }
+
+    /// Asks for something and waits for its result.
+    async fn ask(&mut self, proxy: &Arc<Proxy>, method: &str, params: Value) -> Result<Object, Failure> {
+        let message = self.request(method, params);
+        let id = message.get("id").cloned().unwrap_or_default();
         let version = self.modern.then_some(MODERN);
         let asked = self.channel.send(Outgoing::own(&message, &trace(proxy, version)));
         let answer = async {
@@ -212,6 +235,8 @@ impl Own {
                     while let Some(said) = messages.next().await {
                         match said?.message {
                             Some(message) if message.get("id") == Some(&id) => return Ok(message),
+                            // Over stdio what is said unasked may come here.
+                            Some(message) if is_list_changed(&message) => proxy.watch.look_again(),
                             _ => {}
                         }
                     }
@@ -229,6 +254,26 @@ impl Own {
             _ => Err(Failure::Broken("the response to another request")),
         }
     }
+}
+
+/// The stream on which the server says unasked what is new: in the stateless version the answer to a subscription,
+/// before that a stream of its own. `None` where there is none.
+async fn open_stream(
+    proxy: &Proxy,
+    channel: &Arc<dyn Channel>,
+    subscription: Option<&Value>,
+) -> Option<Box<dyn Messages>> {
+    let Some(subscription) = subscription else {
+        return channel.listen(None, &trace(proxy, None)).await.ok();
+    };
+    match channel.send(Outgoing::own(subscription, &trace(proxy, Some(MODERN)))).await {
+        Ok(Answer::Many(messages)) => Some(messages),
+        _ => None,
+    }
+}
+
+fn is_list_changed(message: &Object) -> bool {
+    message.get("method").and_then(Value::as_str) == Some(LIST_CHANGED)
 }
 
 /// The guard has no roots and fills in no forms.
@@ -267,21 +312,12 @@ fn note(proxy: &Arc<Proxy>, seen: &mut Seen, tools: &[Object]) {
         proxy.reports.report(listed);
         seen.digests = Some(digests);
     }
-    let drifted = proxy.guard.drift_of(tools, proxy.clock.now_seconds());
-    for (tool, changes) in drifted.iter().filter(|drift| !seen.drifted.contains(drift)) {
-        tracing::warn!(tool, "tool is no longer what was approved: its calls are refused");
-        let (tool, detail) = (Some(tool.clone()), Some(bounded(changes)));
-        proxy.reports.report(Event { tool, detail, ..Event::new(EventKind::Drifted) });
+    let drifted: Vec<Drift> = tools.iter().filter_map(|tool| proxy.guard.drift(tool)).collect();
+    for drift in drifted.iter().filter(|drift| !seen.drifted.contains(drift)) {
+        tracing::warn!(tool = drift.tool, "tool is no longer what was approved: its calls are refused");
+        proxy.reports.report(drift.clone().into_event());
     }
     seen.drifted = drifted;
-}
-
-/// At most 4 KiB of it: else only which members changed.
-fn bounded(changes: &Value) -> Value {
-    if changes.to_string().len() <= MAX_DETAIL_BYTES {
-        return changes.clone();
-    }
-    json!({ "changed": changes.as_object().map(|members| members.keys().collect::<Vec<_>>()) })
 }
 
 fn trace(proxy: &Proxy, version: Option<&str>) -> Trace {
@@ -290,7 +326,8 @@ fn trace(proxy: &Proxy, version: Option<&str>) -> Trace {
 }
 
 const MAX_PAGES: usize = 50;
-const MAX_DETAIL_BYTES: usize = 4096;
+/// Before a stream that broke off is opened again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

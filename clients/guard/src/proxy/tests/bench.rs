@@ -99,6 +99,8 @@ pub(super) struct Scripted {
     pub(super) asked: Mutex<Vec<(Method, HeaderMap, Value)>>,
     /// The open ends of live streams.
     pub(super) live: Mutex<Vec<tokio::sync::mpsc::Sender<Bytes>>>,
+    /// The open ends of the guard's own subscriptions.
+    pub(super) subscriptions: Mutex<Vec<tokio::sync::mpsc::Sender<Bytes>>>,
     sessions: Mutex<u32>,
 }
 
@@ -116,6 +118,7 @@ impl Scripted {
             stream: Mutex::default(),
             asked: Mutex::default(),
             live: Mutex::default(),
+            subscriptions: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -153,6 +156,7 @@ impl Scripted {
         let result = match body["method"].as_str().unwrap_or_default() {
             "server/discover" if self.modern => json!({ "resultType": "complete",
                 "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {}, "resources": {} } }),
+            "subscriptions/listen" if self.modern => return Reply::Live,
             "initialize" => json!({ "protocolVersion": "2025-11-25", "serverInfo": { "name": "scripted" },
                 "capabilities": { "tools": {}, "resources": {}, "sampling": {} } }),
             "tools/list" => json!({ "tools": *self.tools.lock().unwrap() }),
@@ -219,7 +223,8 @@ async fn answer(State(server): State<Arc<Scripted>>, request: Request<Body>) -> 
         Reply::Never => std::future::pending().await,
         Reply::Live => {
             let (sender, body) = EventBody::channel();
-            server.live.lock().unwrap().push(sender);
+            let streams = if is_own { &server.subscriptions } else { &server.live };
+            streams.lock().unwrap().push(sender);
             let mut response = Response::new(body);
             response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
             response

@@ -195,8 +195,8 @@ async fn lists_hold_what_is_approved_as_it_was_approved() {
     until(|| !bench.outside.of_kind(EventKind::Drifted).is_empty()).await;
     let [drifted] = bench.outside.of_kind(EventKind::Drifted).try_into().unwrap();
     assert_eq!(drifted.tool.as_deref(), Some("transfer"));
-    let change = json!({ "description": { "approved": "transfer", "live": "changed" } });
-    assert_eq!(drifted.detail, Some(change));
+    let changes = json!([{ "at": "/description", "approved": "transfer", "live": "changed" }]);
+    assert_eq!(drifted.detail.unwrap()["changes"], changes);
     let grant = l2("transfer", json!({ "/payment_id": { "enum": ["a"] } }), 1);
     let stopped = bench.granted(grant, &[], &call("transfer", json!({ "payment_id": "a" }))).await;
     assert_eq!((stopped.status, stopped.json()["error"].clone()), (403, json!("insufficient_scope")));
@@ -204,6 +204,26 @@ async fn lists_hold_what_is_approved_as_it_was_approved() {
     bench.server.tools.lock().unwrap().clear();
     until(|| !bench.proxy.is_ready()).await;
     assert_eq!(bench.granted(l1("lookup"), &[], &lookup()).await.status, 503, "a server without tools");
+}
+
+#[tokio::test]
+async fn a_server_of_the_stateless_version_is_heard_when_its_tools_change() {
+    let bench = Bench::with(true, |settings| settings.relist_every = Duration::from_secs(3600)).await;
+    until(|| !bench.server.subscriptions.lock().unwrap().is_empty()).await;
+    bench.server.tools.lock().unwrap()[0]["description"] = json!("changed");
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {} });
+    let stream = bench.server.subscriptions.lock().unwrap().pop().unwrap();
+    stream.send(format!("data: {note}\n\n").into()).await.unwrap();
+    until(|| !bench.outside.of_kind(EventKind::Drifted).is_empty()).await;
+    assert_eq!(bench.granted(l1("lookup"), &[], &lookup()).await.status, 403);
+    assert!(bench.server.asked_of("tools/call").is_empty());
+
+    // A stream that breaks off is opened again, and what was missed is seen.
+    bench.server.tools.lock().unwrap()[0] = definitions()[0].clone();
+    drop(stream);
+    until(|| !bench.server.subscriptions.lock().unwrap().is_empty()).await;
+    until(|| bench.outside.of_kind(EventKind::ListChanged).len() == 3).await;
+    assert_eq!(bench.granted(l1("lookup"), &[], &lookup()).await.status, 200);
 }
 
 #[tokio::test]
