@@ -59,6 +59,9 @@ class SessionServer:
         self.answers: dict[str, Any] = {}
         """Results of methods that a test wants otherwise, or whole answers as bytes."""
 
+        self.media = "application/json"
+        """The media type of whole answers."""
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         self.scopes.append(scope)
@@ -84,7 +87,7 @@ class SessionServer:
         elif method in self.answers:
             answer = self.answers[method]
             if isinstance(answer, bytes):
-                await _whole(send, 200, answer, "application/json")
+                await _whole(send, 200, answer, self.media)
             else:
                 await self._one(send, message, answer)
         elif method == "initialize":

@@ -1,8 +1,10 @@
 /** A broker as a linked guard sees it, in this process: what it answers can be changed at any time. */
 
 import type { JWK } from "jose";
+import { KeySet } from "../../src/call/keys.js";
 import { Signer } from "../../src/client/signer.js";
 import type { FetchLike } from "../../src/client/transport.js";
+import type { Snapshot } from "../../src/guard/snapshot.js";
 import type { LinkedGuardSettings } from "../../src/link/link.js";
 import { Fixture, ISSUER, type Loose, RESOURCE } from "../guard/fixture.js";
 
@@ -62,6 +64,13 @@ export class FakeBroker {
   /** The signed snapshot of the present document. */
   signed(changes: Loose = {}, signer = this.snapshotKey): Promise<{ snapshot: string; signature: string }> {
     return this.fixture.signed({ ...this.document, ...changes }, signer);
+  }
+
+  /** A snapshot as its guard reads it. */
+  async openSigned(signed: unknown): Promise<Snapshot> {
+    const { kid, publicJwk } = this.snapshotKey;
+    const signers = await KeySet.fromJwks({ keys: [{ ...publicJwk, kid }] } as never);
+    return this.fixture.open(signed as { snapshot: string; signature: string }, signers);
   }
 
   /** The next stream that a guard opens. */

@@ -106,6 +106,8 @@ export class SessionWorld {
   serveLists: ((stream: Stream) => void | Promise<void>) | undefined;
   /** Results of methods that a test wants otherwise, or whole answers as text. */
   readonly answers = new Map<string, unknown>();
+  /** Answers calls, whatever else is said. */
+  whole: (() => Response) | undefined;
   readonly errors: unknown[] = [];
 
   private constructor(
@@ -185,6 +187,7 @@ export class SessionWorld {
       return one(result, { "mcp-session-id": this.sessionIds.shift() ?? "" });
     }
     if (answer !== undefined) return one(answer);
+    if (method === "tools/call" && this.whole !== undefined) return this.whole();
     const serve = method === "tools/list" ? this.serveLists : this.serve;
     if (serve === undefined) return one(method === "tools/list" ? { tools: this.live } : { content: [] });
     const stream = new Stream(message);

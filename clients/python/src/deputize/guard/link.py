@@ -92,7 +92,7 @@ class BrokerLink:
         if event == "snapshot":
             self._install(guard, _parse(data))
             heard.snapshot = True
-        elif event == "revocation":
+        elif event == "revocation" and heard.snapshot:
             guard.revoke(Revocation.read(_parse(data)))
         elif event == "alive" and heard.snapshot:
             guard.hear_revocations()
