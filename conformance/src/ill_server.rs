@@ -6,9 +6,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 /// The server. It ends with the runtime.
 pub struct IllServer {
@@ -32,6 +33,26 @@ impl IllServer {
         Self { url, runs }
     }
 
+    /// Listens on loopback, over TLS.
+    pub async fn start_tls(config: Arc<ServerConfig>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/mcp", listener.local_addr().unwrap().port());
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (counted, acceptor) = (Arc::clone(&runs), TlsAcceptor::from(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    // Who does not show what is demanded is not let in.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, counted).await;
+                    }
+                });
+            }
+        });
+        Self { url, runs }
+    }
+
     /// How many honest calls it ran.
     pub fn runs(&self) -> usize {
         self.runs.load(Ordering::SeqCst)
@@ -50,7 +71,7 @@ impl IllServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, runs: Arc<AtomicUsize>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, runs: Arc<AtomicUsize>) {
     let mut buffered = Vec::new();
     while let Some(message) = read(&mut stream, &mut buffered).await {
         let result = |result: Value| json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
@@ -83,7 +104,7 @@ async fn serve(mut stream: TcpStream, runs: Arc<AtomicUsize>) {
 }
 
 /// Does as told. Whether the connection is still of use.
-async fn misbehave(stream: &mut TcpStream, how: &str, id: &Value) -> bool {
+async fn misbehave(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), how: &str, id: &Value) -> bool {
     let result =
         |id: Value, result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
     let sampling = json!({ "resultType": "input_required",
@@ -104,14 +125,14 @@ async fn misbehave(stream: &mut TcpStream, how: &str, id: &Value) -> bool {
 }
 
 /// Says more than anyone wants to hear. It ends when the guard has had enough.
-async fn flood(stream: &mut TcpStream, length: &str) -> bool {
+async fn flood(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), length: &str) -> bool {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{length}\r\n");
     let _ = stream.write_all(head.as_bytes()).await;
     while stream.write_all(&[b' '; 64 * 1024]).await.is_ok() {}
     false
 }
 
-async fn write(stream: &mut TcpStream, status: &str, media: &str, body: &[u8]) {
+async fn write(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), status: &str, media: &str, body: &[u8]) {
     let head =
         format!("HTTP/1.1 {status}\r\ncontent-type: {media}\r\ncontent-length: {}\r\n\r\n", body.len());
     // A guard that has gone away has had enough.
@@ -119,7 +140,7 @@ async fn write(stream: &mut TcpStream, status: &str, media: &str, body: &[u8]) {
 }
 
 /// The body of the next request, as JSON; `null` if there is none.
-async fn read(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<Value> {
+async fn read(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), buffered: &mut Vec<u8>) -> Option<Value> {
     let mut chunk = [0; 16 * 1024];
     loop {
         if let Some(end) = buffered.windows(4).position(|window| window == b"\r\n\r\n") {

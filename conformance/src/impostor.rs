@@ -74,7 +74,7 @@ impl Impostor {
 
     /// A good snapshot for the server, of this version.
     pub fn document(&self, resource: &str, version: u64) -> SnapshotDocument {
-        let definition = definition().as_object().unwrap().clone();
+        let tools = [definition()];
         SnapshotDocument {
             version,
             issued_at: now().unsigned_abs(),
@@ -85,12 +85,7 @@ impl Impostor {
             tenant: "acme".to_owned(),
             manifest_digest: Digest::from_bytes(sha256(b"manifest")),
             jwks: json!({ "keys": [self.token_key.jwk()] }),
-            tools: vec![ToolDocument {
-                tool_digest: tool_digest(&definition).unwrap(),
-                definition,
-                least_level: deputize_call::level::Level::L1,
-                tier: "low".to_owned(),
-            }],
+            tools: tools.iter().map(low).collect(),
             revocations: Vec::new(),
         }
     }
@@ -103,22 +98,38 @@ impl Impostor {
 
     /// A token for its tool, at L1, bound to this key.
     pub fn token(&self, resource: &str, holder: &Key) -> String {
-        let digest = tool_digest(definition().as_object().unwrap()).unwrap();
+        self.token_for(resource, &definition(), &json!({ "jkt": holder.thumbprint() }))
+    }
+
+    /// A token for this tool, at L1, with this `cnf`.
+    pub fn token_for(&self, resource: &str, tool: &Value, cnf: &Value) -> String {
+        let digest = tool_digest(tool.as_object().unwrap()).unwrap();
         self.token_key.token(
             "at+jwt",
             &json!({
                 "iss": self.issuer, "sub": "user:acme:x:alice", "tenant": "acme", "aud": resource,
                 "client_id": "desk", "iat": now(), "nbf": now(), "exp": now() + 600, "jti": unique(),
-                "scope": TOOL, "cnf": { "jkt": holder.thumbprint() }, "txn": unique(),
+                "scope": tool["name"], "cnf": cnf, "txn": unique(),
                 "authorization_details": [{
                     "type": "mcp_tool_call", "locations": [resource], "actions": ["tools/call"],
-                    "identifier": TOOL, "tool_digest": digest,
+                    "identifier": tool["name"], "tool_digest": digest,
                     "manifest_digest": Digest::from_bytes(sha256(b"manifest")),
                     "policy": { "digest": "p", "ids": [] },
                 }],
                 "log": { "origin": "impostor", "index": 1 },
             }),
         )
+    }
+}
+
+/// A tool of the lowest tier, as a snapshot has it.
+pub fn low(definition: &Value) -> ToolDocument {
+    let definition = definition.as_object().unwrap().clone();
+    ToolDocument {
+        tool_digest: tool_digest(&definition).unwrap(),
+        definition,
+        least_level: deputize_call::level::Level::L1,
+        tier: "low".to_owned(),
     }
 }
 

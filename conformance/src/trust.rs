@@ -7,6 +7,7 @@ use rcgen::{
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
 };
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +16,7 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate of it for `localhost`.
+/// A certificate of it: for `localhost`, or of a client.
 pub struct Certificate {
     /// PEM chain.
     pub certificate_pem: String,
@@ -42,9 +43,19 @@ impl Authority {
 
     /// A server certificate for `localhost` and 127.0.0.1.
     pub fn certify(&self) -> Certificate {
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let names = vec!["localhost".into(), "127.0.0.1".into()];
+        self.sign(names, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A client's certificate.
+    pub fn certify_client(&self, name: &str) -> Certificate {
+        self.sign(vec![name.to_owned()], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(&self, names: Vec<String>, usage: ExtendedKeyUsagePurpose) -> Certificate {
+        let mut params = CertificateParams::new(names).unwrap();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -58,11 +69,24 @@ impl Authority {
 
     /// A client that trusts this authority alone, and speaks HTTP/1.1.
     pub fn client(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
         let builder =
             ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+        Arc::new(builder.with_root_certificates(self.roots()).with_no_client_auth())
+    }
+
+    /// As [`Authority::client`]; it shows this certificate where it is asked for one.
+    pub fn client_showing(&self, certificate: &Certificate) -> Arc<ClientConfig> {
+        let builder =
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(self.roots());
+        let chain = vec![certificate.der.clone()];
+        Arc::new(builder.with_client_auth_cert(chain, certificate.private_key()).unwrap())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
     }
 }
 
@@ -75,10 +99,29 @@ impl Default for Authority {
 impl Certificate {
     /// A server that shows this certificate.
     pub fn server(&self) -> Arc<ServerConfig> {
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         let builder =
             ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        Arc::new(builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key).unwrap())
+        let builder = builder.with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![self.der.clone()], self.private_key()).unwrap())
+    }
+
+    /// A server that shows this certificate, and lets in who shows one of that authority.
+    pub fn server_demanding(&self, clients: &Authority) -> Arc<ServerConfig> {
+        let builder =
+            ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let roots = Arc::new(clients.roots());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap();
+        let builder = builder.with_client_cert_verifier(verifier);
+        Arc::new(builder.with_single_cert(vec![self.der.clone()], self.private_key()).unwrap())
+    }
+
+    /// The certificate as it goes over the wire.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 
     /// Writes `NAME.pem` and `NAME.key`, the latter for its owner alone.

@@ -14,6 +14,7 @@ mod exit;
 pub mod explain;
 pub mod guard;
 mod input;
+mod keep;
 mod key_pair;
 pub mod keys;
 mod keysource;
@@ -77,6 +78,8 @@ enum Command {
     Keys(keys::Args),
     Registry(registry::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Keep(keep::Args),
 }
 
 impl Cli {
@@ -111,6 +114,7 @@ impl Command {
             Self::Keys(args) => keys::run(args, output).await,
             Self::Registry(args) => registry::run(args, output).await,
             Self::Completions(args) => completions::run(args, output).await,
+            Self::Keep(args) => keep::run(args).await,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::patient::{IDLE_TIMEOUT, Patient, Sources};
 use axum::{Router, extract::ConnectInfo};
+use deputize_guard::proxy::ClientCertificate;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -64,14 +65,18 @@ pub async fn serve_tcp_patiently(
             match tls {
                 None => {
                     let stream = Patient::with_idle(stream, idle);
-                    serve_connection(stream, Some(peer), router, watcher).await;
+                    serve_connection(stream, Sender::at(peer), router, watcher).await;
                 }
                 Some(tls) => {
                     // A handshake that dawdles or fails ends the connection, nothing else.
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await
                     {
+                        let certificates = stream.get_ref().1.peer_certificates();
+                        let certificate = certificates.and_then(<[_]>::first);
+                        let certificate = certificate.map(|der| ClientCertificate::of(der));
+                        let sender = Sender { certificate, ..Sender::at(peer) };
                         let stream = Patient::with_idle(stream, idle);
-                        serve_connection(stream, Some(peer), router, watcher).await;
+                        serve_connection(stream, sender, router, watcher).await;
                     }
                 }
             }
@@ -94,11 +99,24 @@ pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: L
         let (router, watcher) = (router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _place = place;
-            serve_connection(Patient::new(stream), None, router, watcher).await;
+            serve_connection(Patient::new(stream), Sender::default(), router, watcher).await;
         });
     }
     drop(listener);
     drain(graceful, listening.drain).await;
+}
+
+/// Who is at the other end of a connection, as far as it says.
+#[derive(Default)]
+struct Sender {
+    peer: Option<SocketAddr>,
+    certificate: Option<ClientCertificate>,
+}
+
+impl Sender {
+    fn at(peer: SocketAddr) -> Self {
+        Self { peer: Some(peer), certificate: None }
+    }
 }
 
 /// The next connection, once there is room for it.
@@ -125,7 +143,7 @@ async fn drain(graceful: GracefulShutdown, patience: Duration) {
 
 async fn serve_connection<S>(
     stream: S,
-    peer: Option<SocketAddr>,
+    sender: Sender,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) where
@@ -133,8 +151,11 @@ async fn serve_connection<S>(
 {
     let service = tower::ServiceBuilder::new()
         .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            if let Some(peer) = peer {
+            if let Some(peer) = sender.peer {
                 request.extensions_mut().insert(ConnectInfo(peer));
+            }
+            if let Some(certificate) = &sender.certificate {
+                request.extensions_mut().insert(certificate.clone());
             }
             request
         })

@@ -36,7 +36,7 @@ pub use examine::Examined;
 pub use guard::Guard;
 pub use headers::IncomingCall;
 pub use listing::VisibleTools;
-pub use message::LISTING_METHODS;
+pub use message::{CALL_META, LISTING_METHODS};
 pub use outside::{Admission, Redeemed, Redeemer, Upstream};
 pub use refusal::{Reason, Refusal};
 pub use revocation::Revocation;

@@ -63,13 +63,14 @@ impl Message {
     }
 
     /// JSON-RPC 2.0 §5: either `result` or `error`, never both, and the id of what was asked.
-    fn response(whole: Object, id: Option<Value>) -> Result<Self, Reason> {
+    fn response(mut whole: Object, id: Option<Value>) -> Result<Self, Reason> {
         let is_response = match (whole.get("result"), whole.get("error")) {
             // MCP: results are objects.
             (Some(result), None) => result.is_object() && only(&whole, &["jsonrpc", "id", "result"]),
             (None, Some(error)) => is_error(error) && only(&whole, &["jsonrpc", "id", "error"]),
             _ => false,
         };
+        drop_call_meta(whole.get_mut("result"));
         match id {
             Some(id) if is_response => Ok(Self { method: String::new(), kind: Kind::Response(id), whole }),
             _ => Err(Reason::Message("neither a request (method) nor a response (id and result or error)")),
@@ -103,6 +104,7 @@ impl Message {
             _ => return Err(Reason::UnknownMethod),
         };
         withdraw_sampling(&mut whole);
+        drop_call_meta(whole.get_mut("params"));
         Ok(Self { method, kind, whole })
     }
 
@@ -185,6 +187,13 @@ fn withdraw_sampling(whole: &mut Object) {
     }
 }
 
+/// Whose call it is only the guard says.
+fn drop_call_meta(around: Option<&mut Value>) {
+    if let Some(Value::Object(meta)) = around.and_then(|around| around.get_mut("_meta")) {
+        meta.remove(CALL_META);
+    }
+}
+
 /// MCP: ids are strings or integers. They are remembered, so they are bounded.
 pub(crate) fn is_id(id: &Value) -> bool {
     match id {
@@ -208,6 +217,8 @@ fn only(object: &Object, names: &[&str]) -> bool {
     object.keys().all(|key| names.contains(&key.as_str()))
 }
 
+/// The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers.
+pub const CALL_META: &str = "deputize/call";
 /// Where a client says in each request what it can do (MCP 2026-07-28).
 const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The message and its `params` stand around the arguments.

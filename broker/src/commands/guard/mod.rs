@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use self::settings::metadata_url;
 
-use self::settings::{Raw, Settings};
+use self::settings::{Raw, RawTls, Settings};
 use super::{
     exit::{CommandError, CommandResult, Exit},
     output::Output,
@@ -35,25 +35,24 @@ use crate::http::{
 /// Stand before an MCP server and let through what was granted, and nothing else
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "deputize guard [OPTIONS] --upstream <URL>\n       deputize guard [OPTIONS] -- <COMMAND>...",
+    override_usage = "deputize guard [OPTIONS] --upstream <URL>\n       \
+                      deputize guard [OPTIONS] --upstream <URL> -- <COMMAND>...\n       \
+                      deputize guard [OPTIONS] -- <COMMAND>...",
     after_help = "Examples:
   deputize guard --from-dev dev.json --public-url http://127.0.0.1:8080/mcp --upstream http://127.0.0.1:3001/mcp
+  deputize guard --config guard.yaml --upstream http://127.0.0.1:3001/mcp --env PORT=3001 -- node server.js
   deputize guard --config guard.yaml -- npx @modelcontextprotocol/server-filesystem /srv/project
 
+A server that is started for --upstream finds a secret in DEPUTIZE_GUARD_SECRET; the guard sends it with each request
+as the header Deputize-Guard. Without --upstream the program speaks over stdin and stdout.
 The file may say all of this and the limits besides; what is given here goes before it. What names the server and the
 broker can stand in the environment too: DEPUTIZE_GUARD_ISSUER and so on. See docs/guard.md."
 )]
 pub struct Args {
     /// MCP endpoint of a server that speaks Streamable HTTP
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "DEPUTIZE_GUARD_UPSTREAM",
-        hide_env = true,
-        conflicts_with = "command"
-    )]
+    #[arg(long, value_name = "URL", env = "DEPUTIZE_GUARD_UPSTREAM", hide_env = true)]
     upstream: Option<String>,
-    /// Program that speaks MCP over stdin and stdout; the guard starts it and ends it
+    /// Program that speaks MCP over stdin and stdout, or with --upstream serves there; the guard starts it and ends it
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
     /// Settings (YAML)
@@ -183,7 +182,10 @@ pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc
 }
 
 fn listening(settings: &Settings) -> Result<(Listening, Duration), CommandError> {
-    let tls = settings.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
+    let acceptor = |tls: &RawTls| {
+        tls::acceptor_asking(&tls.certificate_file, &tls.key_file, tls.client_ca_file.as_deref())
+    };
+    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
     let listening = Listening {
         tls,
         connections: settings.connections,

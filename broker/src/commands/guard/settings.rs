@@ -57,8 +57,10 @@ pub(super) struct Raw {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTls {
-    certificate_file: PathBuf,
-    key_file: PathBuf,
+    pub(super) certificate_file: PathBuf,
+    pub(super) key_file: PathBuf,
+    /// Authorities whose certificates clients may show.
+    pub(super) client_ca_file: Option<PathBuf>,
 }
 
 /// Bounds.
@@ -85,7 +87,7 @@ pub(super) struct RawLimits {
 pub(super) struct Settings {
     pub(super) proxy: ProxySettings,
     pub(super) listen: SocketAddr,
-    pub(super) tls: Option<(PathBuf, PathBuf)>,
+    pub(super) tls: Option<RawTls>,
     /// Path of the MCP endpoint.
     pub(super) path: String,
     pub(super) client_id: String,
@@ -115,10 +117,9 @@ impl Raw {
             None => Self::default(),
             Some(file) => read::read_yaml(file).map_err(wrong)?,
         };
-        if args.upstream.is_some() {
-            (raw.upstream, raw.command) = (args.upstream, Vec::new());
-        } else if !args.command.is_empty() {
-            (raw.upstream, raw.command) = (None, args.command);
+        // A server is one thing: what is said of it here goes before all that the file says of it.
+        if args.upstream.is_some() || !args.command.is_empty() {
+            (raw.upstream, raw.command) = (args.upstream, args.command);
         }
         for variable in args.env {
             match variable.split_once('=') {
@@ -166,10 +167,12 @@ impl Settings {
         guard.max_body_bytes = limits.body_kib.map_or(guard.max_body_bytes, |kib| kib.saturating_mul(1024));
         let state_dir = raw.state_dir.clone().map_or_else(|| state_dir(&identity.client_id), Ok)?;
         let ca_pem = raw.ca_file.as_deref().map(bytes).transpose()?;
+        let mut proxy = bounded(ProxySettings::new(guard, upstream), limits);
+        proxy.takes_certificates = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         Ok(Self {
-            proxy: bounded(ProxySettings::new(guard, upstream), limits),
+            proxy,
             listen: raw.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
-            tls: raw.tls.map(|tls| (tls.certificate_file, tls.key_file)),
+            tls: raw.tls,
             path: public.path().to_owned(),
             client_id: identity.client_id,
             key: identity.key,

@@ -71,7 +71,7 @@ fn a_file_says_the_same_and_the_command_line_goes_before_it() {
     assert_eq!(above.listen.to_string(), "[::1]:1");
     let UpstreamKind::Stdio(stdio) = &above.proxy.upstream else { panic!("not stdio") };
     assert_eq!(
-        (stdio.program.to_str(), stdio.arguments.as_slice()),
+        (stdio.program.path.to_str(), stdio.program.arguments.as_slice()),
         (Some("server"), &["-v".to_owned()][..])
     );
 
@@ -86,8 +86,9 @@ fn a_program_is_given_what_is_named_and_no_more() {
     let line = [&BROKER[..], &PUBLIC, &["--env", "TOKEN=t", "--env", "PATH", "--", "server"]].concat();
     let settings = settings(folder.path(), &line).unwrap();
     let UpstreamKind::Stdio(stdio) = &settings.proxy.upstream else { panic!("not stdio") };
-    let value =
-        |name: &str| stdio.environment.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str());
+    let value = |name: &str| {
+        stdio.program.environment.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
+    };
     assert_eq!(value("TOKEN"), Some("t"));
     assert_eq!(value("PATH"), std::env::var("PATH").ok().as_deref());
     // What cargo sets for this test is not for the program.
@@ -95,10 +96,37 @@ fn a_program_is_given_what_is_named_and_no_more() {
 }
 
 #[test]
+fn a_server_that_is_started_is_told_the_secret_that_the_guard_sends() {
+    let folder = tempfile::tempdir().unwrap();
+    let line =
+        [&BROKER[..], &PUBLIC, &["--upstream", "http://127.0.0.1:3001/mcp", "--", "server", "-v"]].concat();
+    let secrets: Vec<String> = (0..2)
+        .map(|_| {
+            let settings = settings(folder.path(), &line).unwrap();
+            assert!(settings.server.ends_with("started as server -v"), "{}", settings.server);
+            let UpstreamKind::Http(http) = settings.proxy.upstream else { panic!("not http") };
+            let (header, sent) = http.secret.unwrap();
+            let program = http.program.unwrap();
+            assert_eq!(
+                (header.as_str(), program.arguments.join(" ").as_str()),
+                ("deputize-guard", "keep -- server -v")
+            );
+            let told = program.environment.iter().find(|(name, _)| name == "DEPUTIZE_GUARD_SECRET").unwrap();
+            assert!(told.1 == sent && sent.len() >= 32);
+            sent.as_str().to_owned()
+        })
+        .collect();
+    assert_ne!(secrets[0], secrets[1], "each start has its own");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let short = folder.path().join("short");
     std::fs::write(&short, "secret").unwrap();
+    let good = folder.path().join("good");
+    std::fs::write(&good, "0123456789abcdef").unwrap();
+    let good = good.to_str().unwrap();
     let upstream = ["--upstream", "http://127.0.0.1:1/mcp"];
     let local = ["--issuer", "http://127.0.0.1:7000", "--client-id", "crm-guard"];
     let elsewhere = ["--issuer", "http://deputize.example.com", "--client-id", "x", "--insecure-loopback"];
@@ -119,7 +147,16 @@ fn what_cannot_be_is_refused_with_a_way_out() {
             "a path",
         ),
         ([&BROKER[..], &PUBLIC, &["--upstream", "ftp://a/"]].concat(), Exit::Configuration, "http or https"),
-        ([&BROKER[..], &PUBLIC, &upstream, &["--", "server"]].concat(), Exit::Usage, "cannot be used with"),
+        (
+            [&BROKER[..], &PUBLIC, &["--upstream", "http://10.0.0.1:1/mcp", "--", "server"]].concat(),
+            Exit::Configuration,
+            "on loopback",
+        ),
+        (
+            [&BROKER[..], &PUBLIC, &upstream, &["--upstream-secret-file", good, "--", "server"]].concat(),
+            Exit::Configuration,
+            "told a secret by the guard",
+        ),
         (
             [&BROKER[..], &PUBLIC, &upstream, &["--upstream-secret-file", short.to_str().unwrap()]].concat(),
             Exit::Configuration,

@@ -316,6 +316,10 @@ async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
         }
     }
     assert_eq!((environment.crm.calls_run(), environment.mailer.calls_run()), (2, 0));
+    let mailer = environment.mailer.record();
+    let token = fixture.platform.exchange(&fixture.request("alice", mailer)).await.unwrap();
+    let (_, listed) = fixture.send(&mailer.resource, &token, &message("tools/list", json!({}))).await;
+    assert_eq!(listed["result"]["tools"][0]["name"], "send_email", "{listed}");
     drop(fixture.environment.stop().await);
 }
 

@@ -8,6 +8,8 @@ use axum::{
     extract::{Request, State},
     routing::get,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::digest::sha256;
 use http::{HeaderMap, Method, Response, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
@@ -25,13 +27,15 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn of(public: &Url, config: &GuardConfig) -> Self {
+    pub(super) fn of(public: &Url, config: &GuardConfig, takes_certificates: bool) -> Self {
         let metadata = json!({
             "resource": config.resource,
             "authorization_servers": [config.issuer],
             "scopes_supported": ["mcp:list"],
             "bearer_methods_supported": ["header"],
-            "dpop_bound_access_tokens_required": true,
+            // A token is bound to a key of the client or, where it can show one, to its certificate.
+            "dpop_bound_access_tokens_required": !takes_certificates,
+            "tls_client_certificate_bound_access_tokens": takes_certificates,
             "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
             "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
         });
@@ -69,18 +73,51 @@ async fn endpoint(State(proxy): State<Arc<Proxy>>, request: Request) -> Response
 }
 
 async fn serve(proxy: Arc<Proxy>, request: Request, request_id: String) -> Result<Response<Body>, Trouble> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     check_origin(&proxy, &parts.headers)?;
+    let sender =
+        Sender { headers: parts.headers, certificate: parts.extensions.remove::<ClientCertificate>() };
     match parts.method {
         Method::POST => {
             let body = read(body, proxy.max_body_bytes).await?;
             // What is under way goes on to its end, whether the caller stays or not: what ran is told of.
-            let work = tokio::spawn(passage::post(proxy, parts.headers, body, request_id));
+            let work = tokio::spawn(passage::post(proxy, sender, body, request_id));
             work.await.unwrap_or(Err(Trouble::Failed(Failure::Broken("a fault of the guard"))))
         }
-        Method::GET => streams::get(proxy, parts.headers, request_id).await,
-        Method::DELETE => streams::delete(proxy, parts.headers).await,
+        Method::GET => streams::get(proxy, sender, request_id).await,
+        Method::DELETE => streams::delete(proxy, sender).await,
         _ => Err(Failure::NoStream.into()),
+    }
+}
+
+/// What is known of a request besides its body.
+pub(super) struct Sender {
+    pub(super) headers: HeaderMap,
+    certificate: Option<ClientCertificate>,
+}
+
+impl Sender {
+    /// Thumbprint of the certificate that the sender has shown.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_ref().map(ClientCertificate::thumbprint)
+    }
+}
+
+/// The certificate of a TLS client, verified: whoever terminates TLS puts it among the request's extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    thumbprint: String,
+}
+
+impl ClientCertificate {
+    /// Of this certificate (DER).
+    pub fn of(der: &[u8]) -> Self {
+        Self { thumbprint: URL_SAFE_NO_PAD.encode(sha256(der)) }
+    }
+
+    /// `x5t#S256` (RFC 8705 §3.1).
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
     }
 }
 

@@ -5,6 +5,7 @@
 //! responses reach it, since nothing here could say whose they are. For servers with sessions use the proxy.
 
 use super::{
+    ClientCertificate,
     events::Parser,
     failure::Failure,
     reply::Trouble,
@@ -126,11 +127,12 @@ impl Gate {
         let body = read(body, self.guard.config.max_body_bytes).await?;
         let headers = std::mem::take(&mut parts.headers);
         let fields = super::passage::fields(&headers)?;
+        let certificate = parts.extensions.get::<ClientCertificate>();
         let call = IncomingCall {
             method: "POST",
             headers: &fields,
             body: &body,
-            client_certificate: None,
+            client_certificate: certificate.map(ClientCertificate::thumbprint),
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         };

@@ -7,10 +7,12 @@ mod breaker;
 mod events;
 mod failure;
 mod front;
+mod launched;
 #[cfg(feature = "tower")]
 pub mod layer;
 mod limits;
 mod passage;
+mod process;
 mod relay;
 mod reply;
 mod report;
@@ -26,8 +28,11 @@ pub(crate) mod tests;
 mod versions;
 mod watch;
 
+pub use front::ClientCertificate;
 pub use report::{NoReports, Reports};
-pub use settings::{HttpUpstream, Limits, ProxySettings, SettingsError, StdioUpstream, UpstreamKind};
+pub use settings::{
+    HttpUpstream, Limits, Program, ProxySettings, SettingsError, StdioUpstream, UpstreamKind,
+};
 
 use crate::{Guard, Redeemer};
 use breaker::Breaker;
@@ -60,6 +65,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy that refuses every call until its guard has a snapshot and [`Proxy::run`] has seen the server's tools.
+    /// Needs a tokio runtime where it starts the server itself.
     ///
     /// # Errors
     /// [`SettingsError`].
@@ -73,7 +79,8 @@ impl Proxy {
             .map_err(|error| SettingsError::PublicUrl(error.to_string()))?;
         let (max_sessions, server): (usize, Arc<dyn Server>) = match settings.upstream {
             UpstreamKind::Http(upstream) => {
-                (settings.max_sessions, Arc::new(streamable::HttpServer::new(upstream)?))
+                let server = streamable::HttpServer::new(upstream, Arc::clone(&clock))?;
+                (settings.max_sessions, Arc::new(server))
             }
             UpstreamKind::Stdio(upstream) => (
                 settings.max_sessions.min(upstream.max_processes),
@@ -81,7 +88,7 @@ impl Proxy {
             ),
         };
         let breaker = Arc::new(Breaker::new(Arc::clone(&clock)));
-        let front = front::Places::of(&public, &settings.guard);
+        let front = front::Places::of(&public, &settings.guard, settings.takes_certificates);
         let max_body_bytes = settings.guard.max_body_bytes;
         let guard = Guard::new(settings.guard, redeemer, Arc::clone(&breaker) as _, clock.now_seconds());
         Ok(Arc::new(Self {
@@ -139,6 +146,7 @@ impl Proxy {
         for session in self.sessions.take_all() {
             session.channel.end().await;
         }
+        self.server.stop().await;
     }
 
     fn relay(&self, screen: Screen, channel: Arc<dyn Channel>, trace: Trace) -> Relay {

@@ -3,6 +3,7 @@
 use super::{
     Proxy,
     failure::Failure,
+    front::Sender,
     relay::{ABANDONED, Ended, EventBody, RESUMABLE, Relay},
     reply::{self, Trouble},
     screen::{Asked, Passed, Screen},
@@ -45,16 +46,16 @@ struct Passage {
 /// Serves one POST.
 pub(super) async fn post(
     proxy: Arc<Proxy>,
-    headers: HeaderMap,
+    sender: Sender,
     body: Vec<u8>,
     request_id: String,
 ) -> Result<Response<Body>, Trouble> {
-    let fields = fields(&headers)?;
+    let fields = fields(&sender.headers)?;
     let call = IncomingCall {
         method: "POST",
         headers: &fields,
         body: &body,
-        client_certificate: None,
+        client_certificate: sender.certificate(),
         uptime: proxy.clock.uptime(),
         now_seconds: proxy.clock.now_seconds(),
     };

@@ -37,7 +37,7 @@ impl Outgoing {
         let headers = vec![
             ("mcp-method", "tools/call".to_owned()),
             ("mcp-name", mirrored::encode(call.tool()).into_owned()),
-            ("deputize-call", call.token),
+            (CALL_HEADER, call.token),
         ];
         Self { body: call.body, headers, mirrored: call.mirrored, method: "tools/call".to_owned(), id }
             .traced(trace)
@@ -126,4 +126,9 @@ pub(crate) trait Server: Send + Sync {
     async fn open(&self) -> Result<Arc<dyn Channel>, Failure>;
     /// Where requests without a session go. `legacy`: to a version of MCP that would begin with `initialize`.
     async fn without_session(&self, legacy: bool) -> Result<Arc<dyn Channel>, Failure>;
+    /// Ends it, where it is the guard's to end.
+    async fn stop(&self) {}
 }
+
+/// The header with the verified token of a call.
+pub(super) const CALL_HEADER: &str = "deputize-call";

@@ -12,6 +12,8 @@ pub struct ProxySettings {
     pub guard: GuardConfig,
     /// The server behind it.
     pub upstream: UpstreamKind,
+    /// Whether clients can show certificates where TLS ends: tokens may be bound to these then (RFC 8705 §3).
+    pub takes_certificates: bool,
     /// How much each caller may.
     pub limits: Limits,
     /// How long a stream of the server's messages may last; a client resumes it.
@@ -50,19 +52,28 @@ pub struct HttpUpstream {
     pub answer_timeout: Duration,
     /// The longest message from it, in bytes.
     pub max_answer_bytes: usize,
+    /// The program that serves there, where the guard starts it, ends it, and starts it again when it has ended.
+    pub program: Option<Program>,
 }
 
-/// A program that speaks over stdin and stdout.
+/// A program that a guard starts.
 #[derive(Clone)]
-pub struct StdioUpstream {
-    /// The program.
-    pub program: PathBuf,
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
     /// All of its environment.
     pub environment: Vec<(String, Zeroizing<String>)>,
     /// The folder in which it runs; this process's if none.
     pub folder: Option<PathBuf>,
+}
+
+/// A program that speaks over stdin and stdout.
+#[derive(Debug, Clone)]
+pub struct StdioUpstream {
+    /// The program.
+    pub program: Program,
     /// How many run at once: one for each session, one for the guard itself.
     pub max_processes: usize,
     /// How long an answer may take.
@@ -103,6 +114,7 @@ impl ProxySettings {
         Self {
             guard,
             upstream,
+            takes_certificates: false,
             limits: Limits { calls_per_minute: 120, burst: 30, concurrent: 16 },
             stream_timeout: Duration::from_secs(3600),
             max_stream_bytes: 64 * 1024 * 1024,
@@ -123,18 +135,23 @@ impl HttpUpstream {
             identity_pem: None,
             answer_timeout: DEFAULT_ANSWER_TIMEOUT,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+            program: None,
         }
     }
 }
 
+impl Program {
+    /// The program, with an empty environment.
+    pub fn new(path: PathBuf, arguments: Vec<String>) -> Self {
+        Self { path, arguments, environment: Vec::new(), folder: None }
+    }
+}
+
 impl StdioUpstream {
-    /// The program, with the defaults and an empty environment.
-    pub fn new(program: PathBuf, arguments: Vec<String>) -> Self {
+    /// The program, with the defaults.
+    pub fn new(program: Program) -> Self {
         Self {
             program,
-            arguments,
-            environment: Vec::new(),
-            folder: None,
             max_processes: 16,
             answer_timeout: DEFAULT_ANSWER_TIMEOUT,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
@@ -149,9 +166,9 @@ impl std::fmt::Debug for HttpUpstream {
     }
 }
 
-impl std::fmt::Debug for StdioUpstream {
+impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StdioUpstream").field("program", &self.program).finish_non_exhaustive()
+        f.debug_struct("Program").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,14 @@
 use super::{
     events::{Event, Parser},
     failure::Failure,
+    launched::Launched,
     server::{Answer, Channel, Messages, Outgoing, Said, Server, Trace},
     settings::{HttpUpstream, SettingsError},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use deputize_call::json::Object;
+use deputize_client::Clock;
 use reqwest::{Response, header};
 use std::{
     collections::VecDeque,
@@ -19,6 +21,7 @@ use std::{
 /// The server.
 pub(super) struct HttpServer {
     link: Arc<Link>,
+    launched: Option<Launched>,
 }
 
 /// How it is reached.
@@ -36,7 +39,7 @@ struct HttpChannel {
 
 impl HttpServer {
     /// Connects when it is first needed.
-    pub(super) fn new(upstream: HttpUpstream) -> Result<Self, SettingsError> {
+    pub(super) fn new(mut upstream: HttpUpstream, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
         // For what is not configured here the process's provider is used; an error says that it has one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -52,7 +55,8 @@ impl HttpServer {
             builder = builder.identity(reqwest::Identity::from_pem(pem).map_err(unusable)?);
         }
         let client = builder.build().map_err(unusable)?;
-        Ok(Self { link: Arc::new(Link { client, upstream }) })
+        let launched = upstream.program.take().map(|program| Launched::start(program, clock));
+        Ok(Self { link: Arc::new(Link { client, upstream }), launched })
     }
 
     fn channel(&self) -> Arc<dyn Channel> {
@@ -70,6 +74,12 @@ impl Server for HttpServer {
     async fn without_session(&self, _legacy: bool) -> Result<Arc<dyn Channel>, Failure> {
         // Whether it takes requests without a session is the server's to say.
         Ok(self.channel())
+    }
+
+    async fn stop(&self) {
+        if let Some(launched) = &self.launched {
+            launched.stop().await;
+        }
     }
 }
 

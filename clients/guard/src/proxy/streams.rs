@@ -4,6 +4,7 @@ use super::{
     Proxy,
     events::is_cursor,
     failure::Failure,
+    front::Sender,
     passage::{fields, trace},
     relay::EventBody,
     reply::{self, Trouble},
@@ -13,17 +14,17 @@ use super::{
 };
 use crate::{IncomingCall, VerifiedStream};
 use axum::body::Body;
-use http::{HeaderMap, Response};
+use http::Response;
 use std::sync::Arc;
 
 /// Serves one GET: the server's messages in a session, or a broken stream of it from a cursor on.
 pub(super) async fn get(
     proxy: Arc<Proxy>,
-    headers: HeaderMap,
+    sender: Sender,
     request_id: String,
 ) -> Result<Response<Body>, Trouble> {
-    let fields = fields(&headers)?;
-    let call = proxy.bare_call("GET", &fields);
+    let fields = fields(&sender.headers)?;
+    let call = proxy.bare_call("GET", &fields, &sender);
     let (stream, session) = owned(&proxy, &call).await?;
     let cursor = call.single("last-event-id").map_err(|_| Failure::MalformedHeader)?;
     // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
@@ -59,9 +60,9 @@ pub(super) async fn get(
 }
 
 /// Serves one DELETE.
-pub(super) async fn delete(proxy: Arc<Proxy>, headers: HeaderMap) -> Result<Response<Body>, Trouble> {
-    let fields = fields(&headers)?;
-    let call = proxy.bare_call("DELETE", &fields);
+pub(super) async fn delete(proxy: Arc<Proxy>, sender: Sender) -> Result<Response<Body>, Trouble> {
+    let fields = fields(&sender.headers)?;
+    let call = proxy.bare_call("DELETE", &fields, &sender);
     let (stream, session) = owned(&proxy, &call).await?;
     proxy.sessions.forget(&session.id);
     session.channel.end().await;
@@ -81,12 +82,17 @@ async fn owned(proxy: &Proxy, call: &IncomingCall<'_>) -> Result<(VerifiedStream
 }
 
 impl Proxy {
-    fn bare_call<'a>(&self, method: &'a str, headers: &'a [(&'a str, &'a str)]) -> IncomingCall<'a> {
+    fn bare_call<'a>(
+        &self,
+        method: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        sender: &'a Sender,
+    ) -> IncomingCall<'a> {
         IncomingCall {
             method,
             headers,
             body: b"",
-            client_certificate: None,
+            client_certificate: sender.certificate(),
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         }

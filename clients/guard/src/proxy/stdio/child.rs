@@ -1,13 +1,14 @@
 //! One process, spoken to line by line.
 
-use super::{
-    process::{self, Line, Lines, Running},
-    routes::{Routes, cancelled},
-};
-use crate::proxy::{
-    failure::Failure,
-    server::{Answer, Channel, Messages, Outgoing, Said, Trace},
-    settings::StdioUpstream,
+use super::routes::{Routes, cancelled};
+use crate::{
+    message::CALL_META,
+    proxy::{
+        failure::Failure,
+        process::{self, Line, Lines, Running},
+        server::{Answer, CALL_HEADER, Channel, Messages, Outgoing, Said, Trace},
+        settings::StdioUpstream,
+    },
 };
 use async_trait::async_trait;
 use deputize_call::json::Object;
@@ -39,7 +40,7 @@ impl Child {
         is_shared: bool,
         at_end: impl FnOnce(bool) + Send + 'static,
     ) -> Result<Arc<Self>, Failure> {
-        let Running { stdin, stdout, stop } = process::start(upstream, at_end)?;
+        let Running { stdin, stdout, stop } = process::start(&upstream.program, at_end)?;
         let routes = Arc::new(Mutex::new(Routes::new(is_shared)));
         let child = Arc::new_cyclic(|itself| Self {
             stdin: tokio::sync::Mutex::new(Some(stdin)),
@@ -97,6 +98,10 @@ impl Channel for Child {
     async fn send(&self, outgoing: Outgoing) -> Result<Answer, Failure> {
         let mut message: Object =
             serde_json::from_slice(&outgoing.body).map_err(|_| Failure::Broken("a fault of the guard"))?;
+        // There are no headers here: whose call it is stands in the message itself.
+        if let Some((_, token)) = outgoing.headers.iter().find(|(name, _)| *name == CALL_HEADER) {
+            hand_over(&mut message, token)?;
+        }
         if outgoing.id.is_none() {
             self.write(&Value::Object(message)).await?;
             return Ok(Answer::Accepted);
@@ -173,6 +178,16 @@ impl Drop for Wait {
             });
         }
     }
+}
+
+/// Puts the verified token into `_meta` of a call. What the caller said there is gone since the message was read.
+fn hand_over(message: &mut Object, token: &str) -> Result<(), Failure> {
+    let params = message.get_mut("params").and_then(Value::as_object_mut);
+    let params = params.ok_or(Failure::Broken("a fault of the guard"))?;
+    let meta = params.entry("_meta").or_insert_with(|| Value::Object(Object::new()));
+    let meta = meta.as_object_mut().ok_or(Failure::Broken("a fault of the guard"))?;
+    meta.insert(CALL_META.to_owned(), token.into());
+    Ok(())
 }
 
 async fn read(stdout: ChildStdout, max_bytes: usize, routed: Arc<Mutex<Routes>>, child: Weak<Child>) {

@@ -4,21 +4,18 @@
 //! stateless version carry everything with them: they share one process, under ids that the guard gives them.
 
 mod child;
-mod process;
 mod routes;
 
 use super::{
     failure::Failure,
+    process::Starts,
     server::{Channel, Server},
     settings::StdioUpstream,
 };
 use async_trait::async_trait;
 use child::Child;
 use deputize_client::Clock;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Starts the program as often as it is needed.
@@ -31,16 +28,6 @@ pub(super) struct StdioServer {
     starts: Arc<Starts>,
 }
 
-/// How often the program died young, one time after another.
-#[derive(Default)]
-struct Starts(Mutex<Start>);
-
-#[derive(Default)]
-struct Start {
-    died_young: u32,
-    died_at: Option<Duration>,
-}
-
 impl StdioServer {
     pub(super) fn new(upstream: StdioUpstream, clock: Arc<dyn Clock>) -> Self {
         let places = Arc::new(Semaphore::new(upstream.max_processes.saturating_add(2)));
@@ -48,7 +35,7 @@ impl StdioServer {
     }
 
     fn start(&self, is_shared: bool) -> Result<Arc<Child>, Failure> {
-        if !self.starts.may_start(self.clock.uptime()) {
+        if !self.starts.wait(self.clock.uptime()).is_zero() {
             return Err(Failure::Unreachable);
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure::Full)?;
@@ -81,52 +68,5 @@ impl Server for StdioServer {
         let child = self.start(true)?;
         *shared = Some(Arc::clone(&child));
         Ok(child)
-    }
-}
-
-impl Starts {
-    /// A program that dies as soon as it is started is not started again at once.
-    fn may_start(&self, uptime: Duration) -> bool {
-        let start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = FIRST_WAIT.saturating_mul(1 << start.died_young.min(9)).min(LONGEST_WAIT);
-        start.died_young == 0 || start.died_at.is_none_or(|died| uptime.saturating_sub(died) >= wait)
-    }
-
-    fn ended(&self, died: bool, started: Duration, uptime: Duration) {
-        let mut start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let young = uptime.saturating_sub(started) < YOUNG;
-        start.died_young = if died && young { start.died_young.saturating_add(1) } else { 0 };
-        start.died_at = Some(uptime);
-    }
-}
-
-const YOUNG: Duration = Duration::from_secs(5);
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_that_dies_young_is_started_again_ever_later() {
-        let starts = Starts::default();
-        let mut now = Duration::from_secs(100);
-        assert!(starts.may_start(now));
-        let mut waits = Vec::new();
-        for _ in 0..12 {
-            starts.ended(true, now, now);
-            let died = now;
-            while !starts.may_start(now) {
-                now += Duration::from_millis(100);
-            }
-            waits.push(now - died);
-        }
-        assert!(
-            waits.is_sorted() && waits[0] < Duration::from_secs(1) && waits[11] == LONGEST_WAIT,
-            "{waits:?}"
-        );
-        starts.ended(true, now - YOUNG, now);
-        assert!(starts.may_start(now), "one that ran for a while is started again at once");
     }
 }

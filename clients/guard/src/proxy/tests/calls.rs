@@ -1,7 +1,7 @@
 //! Calls: what goes to the server, what comes back, and what is stopped on either way.
 
 use super::bench::{Bench, Reply, until};
-use crate::{EventKind, tests::fixture::*};
+use crate::{EventKind, proxy::ClientCertificate, tests::fixture::*};
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -263,6 +263,37 @@ async fn the_stateless_version_passes_with_its_headers() {
     let got = older.granted(l3("refund", &json!({})), &headers, &body).await;
     assert_eq!((got.status, &got.json()["error"]["code"]), (400, &json!(-32022)));
     assert!(older.outside.redeemed.lock().unwrap().is_empty(), "and no token is spent on it");
+}
+
+#[tokio::test]
+async fn a_token_bound_to_a_certificate_passes_with_that_one_alone() {
+    let bench = Bench::with(false, |settings| settings.takes_certificates = true).await;
+    let [mine, another] = [&b"mine"[..], b"another"].map(ClientCertificate::of);
+    let mut claims = bench.fixture.claims(l1("lookup"));
+    claims.cnf = deputize_call::claims::Confirmation::X5tS256(mine.thumbprint().to_owned());
+    (claims.iat, claims.nbf, claims.exp) = (bench.now(), bench.now(), bench.now() + 60);
+    let (bound, by_key) = (bench.fixture.sign(&claims), bench.token(l1("lookup")));
+    for (authorization, certificate, status) in [
+        (format!("Bearer {bound}"), Some(&mine), 200),
+        (format!("Bearer {bound}"), Some(&another), 401),
+        (format!("Bearer {bound}"), None, 401),
+        (format!("DPoP {bound}"), Some(&mine), 401),
+        (format!("Bearer {by_key}"), Some(&mine), 401),
+        (format!("DPoP {by_key}"), Some(&mine), 401),
+    ] {
+        let request = Request::builder().method("POST").uri("/mcp").header("authorization", &authorization);
+        let request = request.header("content-type", "application/json");
+        let mut request = request.body(Body::from(lookup().to_string())).unwrap();
+        if let Some(certificate) = certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        assert_eq!(bench.raw(request).await.status, status, "{authorization} {certificate:?}");
+    }
+    assert_eq!(bench.server.asked_of("tools/call").len(), 1);
+    let path = "/.well-known/oauth-protected-resource/mcp";
+    let metadata = bench.raw(Request::builder().uri(path).body(Body::empty()).unwrap()).await.json();
+    assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
+    assert_eq!(metadata["dpop_bound_access_tokens_required"], false, "a certificate will do");
 }
 
 #[tokio::test]

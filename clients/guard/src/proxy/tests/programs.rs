@@ -2,7 +2,8 @@
 
 use super::bench::{Bench, Scripted, until};
 use crate::{
-    proxy::settings::{StdioUpstream, UpstreamKind},
+    CALL_META,
+    proxy::settings::{Program, StdioUpstream, UpstreamKind},
     tests::fixture::*,
 };
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ while read -r line; do
   case "$line" in
     *'"method":"initialize"'*) echo "{{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}}}}}}" ;;
     *'"method":"tools/list"'*) printf '{{"jsonrpc":"2.0","id":%s,"result":{{"tools":%s}}}}\n' "$id" '{tools}' ;;
-    *'"name":"lookup"'*) echo '{{"jsonrpc":"2.0","method":"notifications/message","params":{{}}}}'
+    *'"name":"lookup"'*) printf '%s' "$line" > "$PIDS.line"; echo '{{"jsonrpc":"2.0","method":"notifications/message","params":{{}}}}'
       echo "{{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{{\"content\":[],\"given\":\"$GIVEN\"}}}}" ;;
     *'"name":"refund"'*) exit 3 ;;
     *'"name":"transfer"'*) head -c 30000 /dev/zero | tr '\0' x; echo ;;
@@ -28,7 +29,7 @@ while read -r line; do
   esac
 done"#
     );
-    let mut upstream = StdioUpstream::new("/bin/sh".into(), vec!["-c".into(), script]);
+    let mut upstream = StdioUpstream::new(Program::new("/bin/sh".into(), vec!["-c".into(), script]));
     upstream.max_processes = 2;
     upstream.max_answer_bytes = 20_000;
     upstream.answer_timeout = Duration::from_secs(10);
@@ -37,7 +38,7 @@ done"#
 
 async fn bench(pids: &Path) -> Bench {
     let mut upstream = program();
-    upstream.environment = vec![
+    upstream.program.environment = vec![
         ("PATH".into(), "/usr/bin:/bin".to_owned().into()),
         ("GIVEN".into(), "value".to_owned().into()),
         ("PIDS".into(), pids.to_str().unwrap().to_owned().into()),
@@ -82,6 +83,14 @@ async fn each_session_has_a_process_of_its_own_that_ends_with_it() {
     assert_eq!(result["result"]["given"], "value", "what it is given by name");
     let listed = bench.granted(l0(), &here, &list()).await.json();
     assert_eq!(listed["result"]["tools"], json!(definitions()));
+
+    // It is told whose call it is, by the guard alone.
+    let mut claimed = lookup.clone();
+    claimed["params"]["_meta"] = json!({ CALL_META: "forged", "progressToken": "p" });
+    let token = bench.token(l1("lookup"));
+    assert_eq!(bench.post(&token, &here, &claimed).await.status, 200);
+    let said: Value = serde_json::from_slice(&std::fs::read(pids.with_extension("line")).unwrap()).unwrap();
+    assert_eq!(said["params"]["_meta"], json!({ CALL_META: token, "progressToken": "p" }));
 
     let before = running(&pids).len();
     assert_eq!(before, 4, "the guard's own and the session's, each with a child");

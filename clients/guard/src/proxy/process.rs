@@ -1,11 +1,15 @@
 //! The program as a process: started alone in its process group, which ends with it.
 
-use crate::proxy::{failure::Failure, settings::StdioUpstream};
+use super::{failure::Failure, settings::Program};
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
-    process::{ChildStderr, ChildStdin, ChildStdout, Command},
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{ChildStdin, ChildStdout, Command},
     sync::oneshot,
     time::timeout,
 };
@@ -20,30 +24,30 @@ pub(super) struct Running {
 
 /// Starts the program. `at_end` is told, when it has ended, whether it did so by itself.
 pub(super) fn start(
-    upstream: &StdioUpstream,
+    program: &Program,
     at_end: impl FnOnce(bool) + Send + 'static,
 ) -> Result<Running, Failure> {
-    let mut command = Command::new(&upstream.program);
+    let mut command = Command::new(&program.path);
     command
-        .args(&upstream.arguments)
+        .args(&program.arguments)
         // Nothing of the guard's own environment: what the program is given is given by name.
         .env_clear()
-        .envs(upstream.environment.iter().map(|(name, value)| (name, value.as_str())))
+        .envs(program.environment.iter().map(|(name, value)| (name, value.as_str())))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    if let Some(folder) = &upstream.folder {
+    if let Some(folder) = &program.folder {
         command.current_dir(folder);
     }
     let mut child = command.spawn().map_err(|error| {
-        tracing::error!(%error, program = %upstream.program.display(), "program not started");
+        tracing::error!(%error, program = %program.path.display(), "program not started");
         Failure::Unreachable
     })?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(Failure::Unreachable) };
-    tokio::spawn(log_stderr(stderr));
+    tokio::spawn(log(stderr));
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(supervise(child, stopped, at_end));
     Ok(Running { stdin, stdout, stop })
@@ -80,8 +84,8 @@ async fn supervise(
 }
 
 /// What the program says beside the protocol goes into the log: cut, and no more than so many lines.
-async fn log_stderr(stderr: ChildStderr) {
-    let mut lines = Lines::new(BufReader::new(stderr), MAX_LOG_LINE_BYTES);
+pub(super) async fn log(said: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(BufReader::new(said), MAX_LOG_LINE_BYTES);
     let mut left = LOG_LINES;
     let mut refill = tokio::time::interval(LOG_LINES_EVERY);
     loop {
@@ -97,6 +101,36 @@ async fn log_stderr(stderr: ChildStderr) {
             },
             _ = refill.tick() => left = LOG_LINES,
         }
+    }
+}
+
+/// How often a program died young, one time after another.
+#[derive(Default)]
+pub(super) struct Starts(Mutex<Start>);
+
+#[derive(Default)]
+struct Start {
+    died_young: u32,
+    died_at: Option<Duration>,
+}
+
+impl Starts {
+    /// How long to wait yet: a program that dies as soon as it is started is not started again at once.
+    pub(super) fn wait(&self, uptime: Duration) -> Duration {
+        let start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = FIRST_WAIT.saturating_mul(1 << start.died_young.min(9)).min(LONGEST_WAIT);
+        match start.died_at {
+            Some(died) if start.died_young > 0 => wait.saturating_sub(uptime.saturating_sub(died)),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// It ended.
+    pub(super) fn ended(&self, died: bool, started: Duration, uptime: Duration) {
+        let mut start = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let young = uptime.saturating_sub(started) < YOUNG;
+        start.died_young = if died && young { start.died_young.saturating_add(1) } else { 0 };
+        start.died_at = Some(uptime);
     }
 }
 
@@ -145,6 +179,9 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+const YOUNG: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const MAX_LOG_LINE_BYTES: usize = 1024;
 const LOG_LINES: u32 = 200;
 const LOG_LINES_EVERY: Duration = Duration::from_secs(60);
@@ -163,5 +200,26 @@ mod tests {
         assert_eq!(lines.next().await, Some(Line::Cut(b"longe".to_vec())));
         assert_eq!(lines.next().await, whole("last"));
         assert_eq!(lines.next().await, None, "a line without its end is none");
+    }
+    #[test]
+    fn a_program_that_dies_young_is_started_again_ever_later() {
+        let starts = Starts::default();
+        let mut now = Duration::from_secs(100);
+        assert!(starts.wait(now).is_zero());
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            starts.ended(true, now, now);
+            let died = now;
+            while !starts.wait(now).is_zero() {
+                now += Duration::from_millis(100);
+            }
+            waits.push(now - died);
+        }
+        assert!(
+            waits.is_sorted() && waits[0] < Duration::from_secs(1) && waits[11] == LONGEST_WAIT,
+            "{waits:?}"
+        );
+        starts.ended(true, now - YOUNG, now);
+        assert!(starts.wait(now).is_zero(), "one that ran for a while is started again at once");
     }
 }
