@@ -103,7 +103,7 @@ impl Clients {
         self.by_id.values()
     }
     /// The enabled client of this id, if a key of its own signed this. One signature of the algorithm that the token
-    /// names is verified, whoever is unknown and whatever key it names.
+    /// names, and of the length that its own has, is verified, whoever is unknown and whatever key it names.
     pub(crate) fn verify(&self, id: &str, jws: &UnverifiedJws<'_>) -> Option<Arc<Client>> {
         let client = self.enabled(id);
         let (key, is_own) = match Key::of(client.as_deref(), jws) {
@@ -124,8 +124,9 @@ enum Key<'c> {
 impl<'c> Key<'c> {
     fn of(client: Option<&'c Client>, jws: &UnverifiedJws<'_>) -> Self {
         match client.and_then(|client| client.keys.find(jws).ok()) {
-            Some(key) => Self::Own(key),
-            None => Self::Decoy(decoy::for_algorithm(jws)),
+            // One of another length it refuses at once: that would tell that it is there.
+            Some(key) if key.signature_bytes() == jws.signature.len() => Self::Own(key),
+            Some(_) | None => Self::Decoy(decoy::for_signature(jws)),
         }
     }
 }
@@ -161,18 +162,40 @@ mod tests {
         let stranger = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
         let known = client("known", vec![stranger.public().clone()]);
         for algorithm in Algorithm::ALL {
-            for kid in [r#","kid":"nobody's""#, ""] {
+            let lengths: &[usize] = match algorithm {
+                Algorithm::ES256 | Algorithm::EdDSA => &[64],
+                Algorithm::ES384 => &[96],
+                _ => &[256, 384, 512],
+            };
+            for (kid, bytes) in
+                lengths.iter().flat_map(|bytes| [(r#","kid":"nobody's""#, bytes), ("", bytes)])
+            {
                 let header = format!(r#"{{"alg":"{}"{kid}}}"#, algorithm.as_str());
-                let token = format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode(header));
+                let signature = URL_SAFE_NO_PAD.encode(vec![7; *bytes]);
+                let token = format!("{}.e30.{signature}", URL_SAFE_NO_PAD.encode(header));
                 let token = jws::parse(&token, EmbeddedKey::Refused).unwrap();
+                let costs = |key: &PublicKey| key.fits(algorithm) && key.signature_bytes() == *bytes;
                 let Key::Decoy(Some(decoy)) = Key::of(None, &token) else { panic!("{algorithm:?}") };
-                assert!(decoy.fits(algorithm));
+                assert!(costs(decoy), "{algorithm:?} {bytes}");
                 match Key::of(Some(&known), &token) {
-                    Key::Decoy(Some(decoy)) => assert!(decoy.fits(algorithm), "{algorithm:?}"),
-                    Key::Own(own) => assert!(kid.is_empty() && own.fits(algorithm), "{algorithm:?}"),
+                    Key::Decoy(Some(decoy)) => assert!(costs(decoy), "{algorithm:?} {bytes}"),
+                    Key::Own(own) => assert!(kid.is_empty() && costs(own), "{algorithm:?}"),
                     Key::Decoy(None) => panic!("{algorithm:?} costs nothing"),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_signature_that_is_too_short_or_too_long_costs_the_same_for_known_and_unknown() {
+        let own = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+        let known = client("known", vec![own.public().clone()]);
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#);
+        for bytes in [63, 65, 256] {
+            let token = format!("{header}.e30.{}", URL_SAFE_NO_PAD.encode(vec![7; bytes]));
+            let token = jws::parse(&token, EmbeddedKey::Refused).unwrap();
+            assert!(matches!(Key::of(Some(&known), &token), Key::Decoy(Some(_))), "{bytes}");
+            assert!(matches!(Key::of(None, &token), Key::Decoy(Some(_))), "{bytes}");
         }
     }
 

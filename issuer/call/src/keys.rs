@@ -170,6 +170,15 @@ impl PublicKey {
     pub fn fits(&self, algorithm: Algorithm) -> bool {
         self.material.fits(algorithm) && self.alg.is_none_or(|alg| alg == algorithm)
     }
+    /// How long its signatures are, in bytes (RFC 7518 §3.3 to §3.5, RFC 8032 §5.1.6).
+    pub fn signature_bytes(&self) -> usize {
+        match &self.material {
+            Material::P256 { .. } | Material::Ed25519 { .. } => 64,
+            Material::P384 { .. } => 96,
+            // Base64url without padding: four characters for three bytes.
+            Material::Rsa { n, .. } => n.len() * 3 / 4,
+        }
+    }
     /// Verifies a parsed token's signature.
     pub fn verify(&self, jws: &UnverifiedJws<'_>) -> Result<(), JwsError> {
         if !self.fits(jws.header.alg) {
