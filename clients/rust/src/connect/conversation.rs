@@ -38,6 +38,16 @@ pub(super) struct Conversation {
     onward: mpsc::Sender<Object>,
     tasks: Mutex<Vec<AbortHandle>>,
     opened: AtomicBool,
+    ids: Ids,
+}
+
+/// Whose ids requests have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// One client's: each is in use once at a time.
+    OfOneClient,
+    /// Those of clients that know nothing of each other: they say nothing.
+    OfAnybody,
 }
 
 struct UnderWay {
@@ -47,8 +57,18 @@ struct UnderWay {
 }
 
 impl Conversation {
-    /// Begins a conversation.
+    /// Begins a conversation with one client.
     pub(super) fn begin(connector: &Arc<Connector>) -> Arc<Self> {
+        Self::with(connector, Ids::OfOneClient)
+    }
+
+    /// Begins one for whoever sends requests that stand alone (MCP 2026-07-28, over HTTP): none of them meets another's,
+    /// and none cancels another's.
+    pub(super) fn of_many(connector: &Arc<Connector>) -> Arc<Self> {
+        Self::with(connector, Ids::OfAnybody)
+    }
+
+    fn with(connector: &Arc<Connector>, ids: Ids) -> Arc<Self> {
         let (onward, waiting) = mpsc::channel(MAX_ONWARD);
         let conversation = Arc::new(Self {
             grants: connector.grants(),
@@ -61,6 +81,7 @@ impl Conversation {
             onward,
             tasks: Mutex::default(),
             opened: AtomicBool::new(false),
+            ids,
         });
         conversation.keep(tokio::spawn(Arc::clone(&conversation).send_onward(waiting)).abort_handle());
         conversation
@@ -124,14 +145,17 @@ impl Conversation {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             return out.answer(Failure::Busy.answer(&request)).await;
         };
-        let key = request.id.to_string();
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let key = match self.ids {
+            Ids::OfOneClient => request.id.to_string(),
+            Ids::OfAnybody => serial.to_string(),
+        };
         if self.all_under_way().contains_key(&key) {
             let failure = Failure::Request("another request under way has its id".to_owned());
             return out.answer(failure.answer(&request)).await;
         }
         // What is said before the session stands would miss it.
         let others_rest_on_it = request.method == "initialize";
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let manner = request.manner.clone();
         let leave = Leave { conversation: Arc::clone(self), key: key.clone(), serial };
         let (conversation, out) = (Arc::clone(self), out.clone());
@@ -189,6 +213,10 @@ impl Conversation {
 
     /// The client no longer wants an answer.
     async fn cancel(&self, whole: Object) {
+        if self.ids == Ids::OfAnybody {
+            // Whose request that would be nobody can say. Over HTTP such a client closes the stream.
+            return;
+        }
         let id = whole.get("params").and_then(|params| params.get("requestId")).map(Value::to_string);
         let Some(cancelled) = id.and_then(|id| self.all_under_way().remove(&id)) else { return };
         // MCP 2026-07-28: to close the stream is to cancel. Before, a stream that closes says nothing.

@@ -69,7 +69,7 @@ impl Connector {
             connector: Arc::clone(self),
             secret: sha256(secret.as_bytes()),
             address,
-            common: Conversation::begin(self),
+            common: Conversation::of_many(self),
             sessions: Mutex::default(),
         };
         Router::new().fallback(serve).with_state(Arc::new(front))

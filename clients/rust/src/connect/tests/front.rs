@@ -181,3 +181,29 @@ async fn bodies_are_json_and_bounded() {
     let put = door.request("PUT").bearer_auth(SECRET).send().await.unwrap();
     assert_eq!(put.status(), 405);
 }
+
+#[tokio::test]
+async fn clients_that_stand_alone_know_nothing_of_each_other() {
+    let world = World::start().await;
+    let door = Door::open(&world).await;
+    let (release, held) = tokio::sync::watch::channel(false);
+    world.remote(move |seen| {
+        let is_slow = seen.body["params"]["arguments"]["note"] == "slow";
+        let result = json!({ "of": seen.body["params"]["arguments"] });
+        let answer = json!({ "jsonrpc": "2.0", "id": seen.body["id"], "result": result });
+        let reply = Reply::json(200, &answer);
+        (seen.body["method"] == "tools/call").then(|| if is_slow { reply.after(held.clone()) } else { reply })
+    });
+    let slow = door.post(&call_alone(1, "lookup", json!({ "note": "slow" }), json!({}))).send();
+    let slow = tokio::spawn(slow);
+    until(|| world.seen("tools/call").len() == 1).await;
+    let cancel =
+        json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+    assert_eq!(door.post(&cancel).send().await.unwrap().status(), 202);
+    let other =
+        door.post(&call_alone(1, "lookup", json!({ "note": "quick" }), json!({}))).send().await.unwrap();
+    assert_eq!(json_of(other).await["result"]["of"]["note"], "quick", "the same id at the same time");
+    release.send_replace(true);
+    let slow = slow.await.unwrap().unwrap();
+    assert_eq!(json_of(slow).await["result"]["of"]["note"], "slow", "nobody else cancelled it");
+}

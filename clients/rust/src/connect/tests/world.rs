@@ -33,6 +33,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf},
     net::TcpListener,
+    sync::watch,
 };
 
 pub(super) const USER: &str = "user.jwt.canary";
@@ -71,12 +72,14 @@ pub(super) struct Reply {
     body: String,
     /// The body is followed by nothing, for ever.
     hangs: bool,
+    /// It waits until this is true.
+    held: Option<watch::Receiver<bool>>,
 }
 
 impl Reply {
     pub(super) fn json(status: u16, body: &Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
-        Self { status, headers, body: body.to_string(), hangs: false }
+        Self { status, headers, body: body.to_string(), hangs: false, held: None }
     }
 
     /// Events: each a text as it stands in the stream.
@@ -87,12 +90,19 @@ impl Reply {
             headers,
             body: events.iter().map(|event| format!("{event}\n\n")).collect(),
             hangs: false,
+            held: None,
         }
     }
 
     /// An answer that begins and does not end.
     pub(super) fn hanging(mut self) -> Self {
         self.hangs = true;
+        self
+    }
+
+    /// An answer that waits until this is true.
+    pub(super) fn after(mut self, held: watch::Receiver<bool>) -> Self {
+        self.held = Some(held);
         self
     }
 
@@ -358,7 +368,11 @@ async fn serve(
     let seen = Seen { method: method.to_string(), headers, body };
     shared.seen.lock().unwrap().push(seen.clone());
     let script = Arc::clone(&shared.remote.lock().unwrap());
-    script(&seen).unwrap_or_else(|| answer(&shared, &seen)).response()
+    let mut reply = script(&seen).unwrap_or_else(|| answer(&shared, &seen));
+    if let Some(mut held) = reply.held.take() {
+        drop(held.wait_for(|go_on| *go_on).await);
+    }
+    reply.response()
 }
 
 /// What a good server does.
