@@ -8,6 +8,7 @@
 
 use deputize_client::{Detail, ExchangeError, ExchangeRequest};
 use deputize_conformance::{
+    ill_server::IllServer,
     live_guard::{GuardRequest, LiveGuard, ask, call, free_port, messages},
     node::node,
     wire::{Endpoint, Request},
@@ -19,6 +20,27 @@ use std::{
     time::Duration,
 };
 use url::Url;
+
+#[tokio::test]
+async fn what_would_steer_a_terminal_or_turn_text_round_is_put_in_plain_sight() {
+    let server = IllServer::start().await;
+    let guarded = LiveGuard::start(&IllServer::definitions(), &["--upstream", &server.url]).await;
+    for (how, at) in [
+        ("controls", "/result/content/0/text"),
+        ("error-controls", "/error/message"),
+        ("event-controls", "/result/content/0/text"),
+    ] {
+        let arguments = json!({ "how": how });
+        let token = guarded.call("ill", &arguments).await;
+        let answer = guarded.say(&token, &[], &call("ill", &arguments)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = String::from_utf8(answer.body.clone()).unwrap();
+        let message = messages(&answer).pop().unwrap();
+        let said = message.pointer(at).unwrap();
+        assert_eq!(said, "paid \u{fffd}[2K to \u{fffd}ecila\u{fffd}\n", "{how}");
+        assert!(!text.contains("\\u001b") && !text.contains('\u{202e}'), "{text}");
+    }
+}
 
 #[tokio::test]
 async fn server_everything_stands_unchanged_behind_a_guard() {

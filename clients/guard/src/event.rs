@@ -12,6 +12,8 @@ pub struct Event {
     pub txn: Option<String>,
     /// The token that it was done with.
     pub jti: Option<String>,
+    /// The token's place in the broker's log, by which it is found there however long ago it was made.
+    pub index: Option<u64>,
     /// The tool that it is about.
     pub tool: Option<String>,
     /// A class of what happened, in a word: of a result `ok`, `tool_error`, `sensitive`; of a failure its cause.
@@ -56,6 +58,9 @@ pub struct EventRecord {
     /// As [`Event::jti`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
+    /// As [`Event::index`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
     /// As [`Event::tool`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
@@ -73,7 +78,7 @@ pub struct EventRecord {
 impl Event {
     /// An event of this kind; set what else is known of it.
     pub fn new(kind: EventKind) -> Self {
-        Self { kind, txn: None, jti: None, tool: None, class: None, bytes: None, detail: None }
+        Self { kind, txn: None, jti: None, index: None, tool: None, class: None, bytes: None, detail: None }
     }
 
     /// As the broker takes it: texts cut to what it accepts, a detail that is too long left out.
@@ -86,6 +91,7 @@ impl Event {
             at_ms,
             txn: cut(self.txn),
             jti: cut(self.jti),
+            index: self.index,
             tool: cut(self.tool),
             class: cut(self.class),
             bytes: self.bytes,

@@ -139,4 +139,4 @@ impl Revocations {
 
 const MAX_REVOCATIONS: usize = 100_000;
 /// Tokens live 120 s at most.
-const PASSING_LIFETIME: Duration = Duration::from_secs(600);
+const PASSING_LIFETIME: Duration = Duration::from_secs(300);

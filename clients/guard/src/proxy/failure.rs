@@ -65,6 +65,17 @@ pub(super) enum Failure {
     Full,
 }
 
+/// What a failed request may tell of the server's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Symptom {
+    /// Nothing: it answered, however oddly.
+    None,
+    /// It answered that it does not want this: the guard, or this one caller.
+    Refusal,
+    /// It did not answer.
+    Silence,
+}
+
 impl Failure {
     /// HTTP status, code and sentence. What is the server's fault and what is nobody's can be told apart: 502 says
     /// that it answered wrongly, 503 that it is not there, 504 that it takes too long.
@@ -114,9 +125,13 @@ impl Failure {
         json!({ "error": error, "error_description": description })
     }
 
-    /// Whether it tells that the server is ill, rather than that one tool or one caller is odd.
-    pub(super) fn is_illness(self) -> bool {
-        matches!(self, Self::Unreachable | Self::TimedOut | Self::GuardRefused)
+    /// What it may tell of the server's health.
+    pub(super) fn symptom(self) -> Symptom {
+        match self {
+            Self::Unreachable | Self::TimedOut => Symptom::Silence,
+            Self::GuardRefused => Symptom::Refusal,
+            _ => Symptom::None,
+        }
     }
 
     /// A constant word for events and metrics.

@@ -8,6 +8,7 @@ use super::{
     ClientCertificate,
     events::Parser,
     failure::Failure,
+    passage::is_traceparent,
     reply::Trouble,
     screen::{Asked, Passed, Screen},
     watch::Watch,
@@ -96,6 +97,10 @@ where
                     Err(failure) => gate.refusal(&failure.into()),
                 },
             };
+            // What a client would send back of itself is bound to nobody.
+            for name in WITHHELD {
+                response.headers_mut().remove(name);
+            }
             set(response.headers_mut(), "dpop-nonce", &passed.next_nonce);
             Ok(response)
         })
@@ -186,21 +191,15 @@ impl Gate {
     }
 }
 
-/// Header fields that go on: neither credentials, nor what is made anew, nor what speaks of the body as it was.
+/// Header fields that go on: how the message is framed, and where it was sent, so that the service can check that.
+/// Nothing else that a client says reaches it, for nobody verified it: no credentials, no cookies, no `Forwarded` or
+/// `X-Forwarded-…`, which speak for a reverse proxy, and no `Deputize-…`, which speaks for a guard.
 fn kept(headers: &HeaderMap) -> HeaderMap {
-    let is_kept = |name: &HeaderName| {
-        let made_anew = name.as_str().starts_with("mcp-") && name != "mcp-protocol-version";
-        let of_the_body = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING];
-        // `Deputize-…` is what a guard says of a call: from a client it would be a claim that nobody verified.
-        let of_guards = name.as_str().starts_with("deputize-");
-        let credential = *name == header::AUTHORIZATION || name == "dpop";
-        !made_anew && !of_guards && !of_the_body.contains(name) && !credential
+    let is_kept = |(name, value): &(&HeaderName, &HeaderValue)| match name.as_str() {
+        "traceparent" => value.to_str().is_ok_and(is_traceparent),
+        name => KEPT.contains(&name),
     };
-    headers
-        .iter()
-        .filter(|(name, _)| is_kept(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    headers.iter().filter(is_kept).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 async fn read<B>(body: B, max_bytes: usize) -> Result<Bytes, Failure>
@@ -259,4 +258,6 @@ impl<S> std::fmt::Debug for Guarded<S> {
     }
 }
 
+const KEPT: [&str; 6] = ["accept", "content-type", "host", "origin", "user-agent", "mcp-protocol-version"];
+const WITHHELD: [&str; 2] = ["set-cookie", "mcp-session-id"];
 const MAX_LISTING_BYTES: usize = 8 * 1024 * 1024;

@@ -10,6 +10,7 @@ mod front;
 mod launched;
 #[cfg(feature = "tower")]
 pub mod layer;
+mod legible;
 mod limits;
 mod passage;
 mod process;
@@ -87,7 +88,8 @@ impl Proxy {
                 Arc::new(stdio::StdioServer::new(upstream, Arc::clone(&clock))),
             ),
         };
-        let breaker = Arc::new(Breaker::new(Arc::clone(&clock)));
+        let watch = Arc::default();
+        let breaker = Arc::new(Breaker::new(Arc::clone(&clock), Arc::clone(&watch)));
         let front = front::Places::of(&public, &settings.guard, settings.takes_certificates);
         let max_body_bytes = settings.guard.max_body_bytes;
         let guard = Guard::new(settings.guard, redeemer, Arc::clone(&breaker) as _, clock.now_seconds());
@@ -97,7 +99,7 @@ impl Proxy {
             sessions: Sessions::new(Arc::clone(&clock), max_sessions, settings.session_idle),
             meter: Meter::new(settings.limits),
             breaker,
-            watch: Arc::default(),
+            watch,
             reports,
             clock,
             relist_every: settings.relist_every,

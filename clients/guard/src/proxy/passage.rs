@@ -4,6 +4,7 @@ use super::{
     Proxy,
     failure::Failure,
     front::Sender,
+    legible::make_legible,
     relay::{ABANDONED, Ended, EventBody, RESUMABLE, Relay},
     reply::{self, Trouble},
     screen::{Asked, Passed, Screen},
@@ -188,7 +189,7 @@ impl Passage {
         let session = self.place.session.clone().filter(|_| self.place.begins);
         let mut response = match answer {
             Ok(Answer::Accepted) if self.asked.is_none() => {
-                self.proxy.breaker.succeeded();
+                self.proxy.breaker.answered(&self.claims);
                 reply::empty(202)
             }
             Ok(Answer::Accepted) => return Err(self.failed(Failure::Broken("no answer")).await.into()),
@@ -196,7 +197,7 @@ impl Passage {
                 Ok(Passed::Last(message, class)) => {
                     let message = Value::Object(message);
                     let text = message.to_string();
-                    self.proxy.breaker.succeeded();
+                    self.proxy.breaker.answered(&self.claims);
                     self.finished(Ended { class: Ok(class), bytes: text.len() });
                     reply::json(200, &message)
                 }
@@ -210,10 +211,10 @@ impl Passage {
                 tokio::spawn(async move {
                     let ended = relay.run(messages, client).await;
                     match ended.class {
-                        Err(failure) if failure.is_illness() => proxy.breaker.failed(),
+                        Err(failure) => proxy.breaker.failed(&self.claims, failure),
                         // What the server would have said is not known.
                         Ok(ABANDONED) => {}
-                        _ => proxy.breaker.succeeded(),
+                        Ok(_) => proxy.breaker.answered(&self.claims),
                     }
                     self.finished(ended);
                 });
@@ -249,18 +250,17 @@ impl Passage {
 
     /// An error of the protocol: the server's code and words, under the id of the request.
     fn rejected(&self, status: u16, mut message: deputize_call::json::Object) -> Trouble {
-        self.proxy.breaker.succeeded();
+        self.proxy.breaker.answered(&self.claims);
         self.finished(Ended { class: Ok("error"), bytes: 0 });
         let id = self.asked.as_ref().map_or(Value::Null, |asked| asked.id.clone());
-        let error = message.remove("error").unwrap_or_default();
+        let mut error = message.remove("error").unwrap_or_default();
+        make_legible(&mut error);
         Trouble::Rpc(status, serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
     }
 
     async fn failed(&self, failure: Failure) -> Failure {
         tracing::warn!(%failure, tool = self.tool, request_id = self.trace.request_id, "request not served");
-        if failure.is_illness() {
-            self.proxy.breaker.failed();
-        }
+        self.proxy.breaker.failed(&self.claims, failure);
         if let (Failure::UnknownSession, Some(session)) = (failure, &self.place.session) {
             // The server forgot it: so does the guard.
             self.proxy.sessions.forget(&session.id);
@@ -309,7 +309,8 @@ impl Passage {
 
     fn event(&self, kind: EventKind) -> Event {
         let (txn, jti) = (Some(self.claims.txn.clone()), Some(self.claims.jti.clone()));
-        Event { txn, jti, tool: self.tool.clone(), ..Event::new(kind) }
+        let index = Some(self.claims.log.index);
+        Event { txn, jti, index, tool: self.tool.clone(), ..Event::new(kind) }
     }
 }
 
@@ -333,7 +334,7 @@ pub(super) fn trace(call: &IncomingCall<'_>, manner: &Manner, request_id: String
 }
 
 /// W3C Trace Context §3.2.
-fn is_traceparent(value: &str) -> bool {
+pub(super) fn is_traceparent(value: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };

@@ -2,6 +2,7 @@
 
 use super::{
     failure::{Failure, METHOD_NOT_FOUND, REFUSED_BY_GUARD, rpc_error},
+    legible::{make_legible, make_members_legible},
     session::Session,
     watch::Watch,
 };
@@ -45,12 +46,15 @@ pub(super) enum Passed {
 
 impl Screen {
     /// Judges one message of the server.
-    pub(super) fn pass(&self, message: Object) -> Result<Passed, Failure> {
+    pub(super) fn pass(&self, mut message: Object) -> Result<Passed, Failure> {
         if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return Err(Failure::Broken("what is no JSON-RPC 2.0"));
         }
         let id = message.get("id").filter(|id| is_id(id)).cloned();
         let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
+        if let Some(params) = message.get_mut("params") {
+            make_legible(params);
+        }
         match (method, id) {
             (Some(method), Some(id)) => Ok(self.request(message, &method, &id)),
             (Some(method), None) if !message.contains_key("id") => Ok(self.notification(message, &method)),
@@ -98,6 +102,9 @@ impl Screen {
             // A resumed stream brings the response to an earlier request of the session.
             None => in_session.ok_or(Failure::Broken("a response to nothing"))?,
         };
+        if let Some(error) = message.get_mut("error") {
+            make_legible(error);
+        }
         let is_error = message.contains_key("error");
         match (message.get_mut("result"), is_error) {
             (Some(Value::Object(result)), false) => {
@@ -123,6 +130,10 @@ impl Screen {
             }
             "server/discover" => trim_capabilities(result),
             _ => {}
+        }
+        if method != "tools/list" {
+            // Definitions are what was approved, to the letter.
+            make_members_legible(result);
         }
         if result.get("resultType").and_then(Value::as_str) == Some("input_required") {
             let inputs = result.get("inputRequests").and_then(Value::as_object);

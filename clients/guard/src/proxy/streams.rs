@@ -34,10 +34,10 @@ pub(super) async fn get(
     let under_way = proxy.meter.enter(&Owner::of(stream.claims()))?;
     let trace = trace(&call, &Manner::InSession(session.id.clone()), request_id);
     let messages = session.channel.listen(cursor, &trace).await;
-    // It may have been the one request that was let through to see whether the server is well.
+    // It may have been the one request of this caller that was let through to see whether the server is well.
     match &messages {
-        Err(failure) if failure.is_illness() => proxy.breaker.failed(),
-        _ => proxy.breaker.succeeded(),
+        Err(failure) => proxy.breaker.failed(stream.claims(), *failure),
+        Ok(_) => proxy.breaker.answered(stream.claims()),
     }
     let messages = messages?;
     let screen = Screen {

@@ -80,7 +80,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
         let wait = match look(&proxy, &mut own).await {
             Ok(tools) => {
                 failures = 0;
-                proxy.breaker.succeeded();
+                proxy.breaker.looks_well();
                 note(&proxy, &mut seen, &tools);
                 if proxy.guard.has_snapshot(proxy.clock.now_seconds()) {
                     proxy.watch.looked.send_replace(true);
@@ -92,7 +92,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
             }
             Err(failure) => {
                 tracing::warn!(%failure, "server's tools not listed");
-                proxy.breaker.failed();
+                proxy.breaker.looks_ill();
                 end(own.take()).await;
                 failures = failures.saturating_add(1);
                 proxy.relist_every.min(FIRST_RETRY.saturating_mul(1 << failures.min(6)))

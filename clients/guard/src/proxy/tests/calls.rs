@@ -160,6 +160,32 @@ async fn a_failing_server_costs_no_tokens_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_one_caller_meets_stops_nobody_else() {
+    let change = |settings: &mut crate::proxy::ProxySettings| {
+        (settings.relist_every, settings.limits.burst) = (Duration::from_secs(3600), 100);
+    };
+    let bench = Bench::with(false, change).await;
+    let raw = |status| Reply::Raw(status, "text/plain", String::new());
+    for (reply, stops_himself) in
+        [(raw(401), false), (raw(403), false), (raw(500), false), (raw(503), true), (Reply::Never, true)]
+    {
+        bench.server.reply("lookup", reply.clone());
+        for _ in 0..6 {
+            assert_ne!(bench.granted(l1("lookup"), &[], &lookup()).await.status, 200);
+        }
+        let asked = bench.server.asked_of("tools/call").len();
+        bench.server.replies.lock().unwrap().clear();
+        let bobs = bench.token_of("user:acme:x:bob", &bench.key, l1("lookup"));
+        assert_eq!(bench.post(&bobs, &[], &lookup()).await.status, 200, "{reply:?}");
+        let own = bench.granted(l1("lookup"), &[], &lookup()).await.status;
+        assert_eq!(own, if stops_himself { 503 } else { 200 }, "{reply:?}");
+        assert_eq!(bench.server.asked_of("tools/call").len(), asked + if stops_himself { 1 } else { 2 });
+        bench.clock.pass(Duration::from_secs(2));
+        assert_eq!(bench.granted(l1("lookup"), &[], &lookup()).await.status, 200, "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn rates_are_each_persons_and_refuse_before_the_token_is_spent() {
     let bench = Bench::with(false, |settings| settings.limits.burst = 2).await;
     let refund = || l3("refund", &json!({}));

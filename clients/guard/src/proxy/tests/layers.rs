@@ -6,6 +6,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     http::{HeaderMap, Request},
+    response::IntoResponse,
     routing::any,
 };
 use deputize_call::dpop::{self, NewProof};
@@ -21,7 +22,7 @@ use std::{
 use tower::ServiceExt as _;
 
 /// Answers with what reached it.
-async fn echo(request: Request<Body>) -> String {
+async fn echo(request: Request<Body>) -> impl IntoResponse {
     let call = request.extensions().get::<Arc<VerifiedCall>>().map(|call| call.claims().sub.clone());
     let (parts, body) = request.into_parts();
     let body: Bytes = body.collect().await.unwrap().to_bytes();
@@ -30,7 +31,8 @@ async fn echo(request: Request<Body>) -> String {
     let mut tools = definitions();
     tools.push(json!({ "name": "new", "inputSchema": {} }));
     let result = json!({ "person": call, "headers": names, "said": message, "tools": tools });
-    json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }).to_string()
+    let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }).to_string();
+    ([("set-cookie", "a=b"), ("mcp-session-id", "its own"), ("x-any", "kept")], answer)
 }
 
 async fn send(bench: &Bench, method: &str, token: &str, headers: &[(&str, &str)], body: &Value) -> Got {
@@ -66,6 +68,17 @@ async fn a_service_gets_what_was_verified_and_knows_who_calls() {
         ("deputize-call", "forged"),
         ("mcp-name", "lookup"),
         ("mcp-protocol-version", "2026-07-28"),
+        ("cookie", "session=another's"),
+        ("forwarded", "for=10.0.0.1;proto=https"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-real-ip", "10.0.0.1"),
+        ("x-request-id", "chosen"),
+        ("proxy-authorization", "Basic eDp4"),
+        ("tracestate", "vendor=x"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("accept", "application/json, text/event-stream"),
+        ("origin", "https://pay.example.com"),
+        ("user-agent", "agent/1"),
     ];
     let got = send(&bench, "POST", &bench.token(l1("lookup")), &headers, &call).await;
     assert_eq!(got.status, 200, "{got:?}");
@@ -73,11 +86,24 @@ async fn a_service_gets_what_was_verified_and_knows_who_calls() {
     let result = &got.json()["result"];
     assert_eq!((&result["person"], &result["said"]), (&json!("user:acme:x:alice"), &call));
     let names = result["headers"].as_array().unwrap();
-    for absent in ["authorization", "dpop", "deputize-call", "mcp-session-id"] {
-        assert!(!names.contains(&json!(absent)), "{absent}: {names:?}");
-    }
-    for present in ["mcp-method", "mcp-name", "mcp-param-payment", "mcp-protocol-version"] {
-        assert!(names.contains(&json!(present)), "{present}: {names:?}");
+    let mut names: Vec<&str> = names.iter().map(|name| name.as_str().unwrap()).collect();
+    names.sort_unstable();
+    let mut known = [
+        "accept",
+        "content-type",
+        "mcp-method",
+        "mcp-name",
+        "mcp-param-payment",
+        "mcp-protocol-version",
+        "origin",
+        "traceparent",
+        "user-agent",
+    ];
+    known.sort_unstable();
+    assert_eq!(names, known, "and nothing else");
+    assert_eq!(got.header("x-any"), "kept");
+    for absent in ["set-cookie", "mcp-session-id"] {
+        assert_eq!(got.header(absent), "", "{absent}");
     }
 }
 
