@@ -6,6 +6,7 @@ use deputize_issuer::{
     client::Clients,
     clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
+    drift::{Drifted, Drifts},
     keys::KeySource,
     limits::{Limits, Rate},
     lineage::Lineage,
@@ -16,14 +17,14 @@ use deputize_issuer::{
     revocation::{Revocations, Revoked},
     transaction::TransactionIds,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use url::Url;
 
 use crate::{
     backends::{
         approvals_seen,
-        embedded::EmbeddedRevocations,
+        embedded::{EmbeddedDrifts, EmbeddedRevocations},
         fetch::{Fetcher, Reach},
         jwe::{DecryptionKeyFile, JweKeys},
         key_files::{self, KeyFiles},
@@ -31,7 +32,7 @@ use crate::{
     },
     config::resolved::{Mode, Resolved},
     guards::{Announced, Guards, News},
-    restore,
+    restore::{self, Drift},
 };
 
 /// A broker that is put together, but does not listen yet.
@@ -75,9 +76,11 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let restored = restored.map_err(cannot)?;
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
-    let revocations = open_revocations(&facts, Arc::clone(&clock), &restored).await?;
-    let drifts = revocations.drifts().map_err(cannot)?;
+    let (revocations, drifts) = open_facts(&facts, Arc::clone(&clock), &restored).await?;
     let news = Arc::new(News::default());
+    let revocations = Announced::new(revocations, Arc::clone(&news));
+    let restore::Restored { places, events, .. } = restored;
+    revocations.place(places, clock.now_seconds().saturating_add(LONGEST_TOKEN_SECONDS));
     let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
@@ -99,7 +102,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         proofs: OnceSet::new(NONCE_LIFETIME + PROOF_WINDOW, resolved.limits.once_capacity),
         nonces: NonceMaker::new(log.origin(), NONCE_LIFETIME).map_err(|error| random(&error))?,
         redemptions: OnceSet::new(REDEMPTION_MEMORY, resolved.limits.once_capacity),
-        revocations: Arc::new(Announced::new(revocations, Arc::clone(&news))),
+        revocations: Arc::new(revocations),
         drifts: Arc::new(drifts),
         lineage,
         transactions: TransactionIds::new(keys.secret("transactions").map_err(cannot)?.expose()),
@@ -119,7 +122,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let snapshot_key = keys.snapshot_key().map_err(cannot)?;
     let per_second = resolved.limits.guard_events_per_second;
     let guards = Arc::new(Guards::new(Arc::clone(&desk), log.clone(), snapshot_key, news, per_second));
-    guards.restore_events(restored.events);
+    guards.restore_events(events);
     Ok(Assembly { desk, log, guards, mode, provider_keys: Mutex::new(provider_keys) })
 }
 
@@ -141,13 +144,13 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     recorded.map(drop).map_err(cannot)
 }
 
-/// The store of revocations, with what the log says and it does not know: a sudden end came between the two, or the
-/// store was lost. A new one gets its name when it is complete.
-async fn open_revocations(
+/// The store of revocations and drifts, with what the log says and it does not know: a sudden end came between the
+/// two, or the store was lost. A new one gets its name when it is complete.
+async fn open_facts(
     facts: &Path,
     clock: Arc<dyn Clock>,
     restored: &restore::Restored,
-) -> Result<EmbeddedRevocations, CannotStart> {
+) -> Result<(EmbeddedRevocations, EmbeddedDrifts), CannotStart> {
     let is_new = !facts.exists();
     let opened = if is_new { facts.with_extension("new") } else { facts.to_owned() };
     let revocations = EmbeddedRevocations::open(&opened, clock)
@@ -161,10 +164,23 @@ async fn open_revocations(
     for what in restored.lifted.iter().filter(|what| known(what)) {
         revocations.lift(what).await.map_err(cannot)?;
     }
+    let drifts = revocations.drifts().map_err(cannot)?;
+    let known: BTreeSet<Drifted> = drifts.all().into_iter().collect();
+    for (drifted, last_word) in &restored.drifts {
+        match last_word {
+            Drift::Stopped if !known.contains(drifted) => {
+                drifts.store(drifted.clone()).await.map_err(cannot)?
+            }
+            Drift::Lifted if known.contains(drifted) => {
+                drifts.lift(drifted.clone()).await.map_err(cannot)?;
+            }
+            Drift::Stopped | Drift::Lifted => {}
+        }
+    }
     if is_new {
         std::fs::rename(&opened, facts).map_err(cannot)?;
     }
-    Ok(revocations)
+    Ok((revocations, drifts))
 }
 
 impl Assembly {
@@ -304,5 +320,7 @@ const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 const PROOF_WINDOW: Duration = Duration::from_secs(30);
 /// Assertions live five minutes at most; this, and the leeway twice.
 const ASSERTION_MEMORY: Duration = Duration::from_secs(300);
+/// Tokens live two minutes at most; this, and what verifiers grant.
+const LONGEST_TOKEN_SECONDS: u64 = 180;
 /// Longer than a tool-call token can live.
 const REDEMPTION_MEMORY: Duration = Duration::from_secs(180);

@@ -68,6 +68,24 @@ async fn a_call_is_redeemed_at_the_broker_once() {
 }
 
 #[tokio::test]
+async fn a_token_is_of_no_use_after_its_window() {
+    let _place = PORTS.read().await;
+    let (lab, state) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
+    let (guarded, holder) = (guard(&lab, &state.path().join("state")), Key::es256());
+    guarded.link.ready().await;
+    let (many, once) = (looking(&lab, &holder).await, lab.token(&holder).await);
+    guarded.call(&many, &holder, "find_customer", &json!({ "name": "Grace" })).await.unwrap();
+    guarded.clock.pass(Duration::from_secs(125));
+    let refund = json!({ "payment_id": "pay_81", "amount_cents": 4200 });
+    for (token, tool, arguments) in
+        [(&many, "find_customer", &json!({ "name": "Grace" })), (&once, "refund_payment", &refund)]
+    {
+        let refused = guarded.call(token, &holder, tool, arguments).await.unwrap_err();
+        assert_eq!((refused.status, refused.error), (401, "invalid_token"), "{tool}");
+    }
+}
+
+#[tokio::test]
 async fn reports_wait_for_the_broker_through_restarts_of_both() {
     let _place = PORTS.write().await;
     let (mut lab, folder) = (Lab::start(World::new().await).await, tempfile::tempdir().unwrap());
@@ -185,11 +203,11 @@ fn executed(txn: &str) -> Event {
     Event { txn: Some(txn.to_owned()), ..Event::new(EventKind::Executed) }
 }
 
-/// The transactions of what guards reported, in the order of the log.
+/// The transactions that guards named, in the order of the log; there are none of these names.
 async fn reported(lab: &Lab) -> Vec<String> {
     let (entries, _) = lab.world.log(0).await;
     let of_guards = entries.iter().filter(|entry| entry["kind"] == "guard");
-    of_guards.map(|entry| entry["txn"].as_str().unwrap().to_owned()).collect()
+    of_guards.map(|entry| entry["seen"]["unconfirmed"]["txn"].as_str().unwrap().to_owned()).collect()
 }
 
 async fn until(condition: impl AsyncFn() -> bool) {

@@ -286,6 +286,8 @@ fn remember_lineage(
         parent: claims.pjti.as_deref(),
         person: Some(Arc::clone(subject.person())),
         client_id: &claims.client_id,
+        audience: &claims.aud,
+        txn: &claims.txn,
         expires_at: claims.exp,
     };
     desk.lineage.remember(born, claims.iat)?;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A tool that drifted, and from which definition: once another one is approved, it has not drifted from that.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drifted {
     /// The server's resource URI.

@@ -50,7 +50,7 @@ impl Limits {
         }
     }
 
-    /// Takes one revocation of the client's rate: each is told to every guard, and remembered there for minutes, so one
+    /// Takes one revocation of the client's rate: each is told to guards, and remembered there for minutes, so one
     /// client must not bring so many that guards have no room and stop.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Buckets {
     }
 }
 
-/// A guard remembers a hundred thousand, each for ten minutes.
+/// A guard remembers a hundred thousand, each for minutes.
 const REVOCATIONS: Rate = Rate { per_second: 10, burst: 200 };
 
 #[cfg(test)]

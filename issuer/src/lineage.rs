@@ -4,11 +4,11 @@
 //! replica that made it, until it expires. After a restart a next hop with an older token is refused.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{error::IssueError, person::Person};
+use crate::{error::IssueError, person::Person, revocation::Place};
 
 /// Live tokens that may have, or are, children.
 #[derive(Debug)]
@@ -23,11 +23,15 @@ struct Live {
     by_expiry: BTreeSet<(u64, String)>,
     /// How many each client holds.
     held: HashMap<Arc<str>, usize>,
+    /// One copy of each audience's name: as many as there are servers.
+    audiences: HashSet<Arc<str>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     client_id: Arc<str>,
+    audience: Arc<str>,
+    txn: Box<str>,
     person: Option<Arc<Person>>,
     parent: Option<String>,
     children: Vec<String>,
@@ -44,6 +48,10 @@ pub struct Born<'a> {
     pub person: Option<Arc<Person>>,
     /// The client that got it.
     pub client_id: &'a str,
+    /// The server that it is for.
+    pub audience: &'a str,
+    /// Its transaction.
+    pub txn: &'a str,
     /// When it expires (Unix seconds).
     pub expires_at: u64,
 }
@@ -89,6 +97,24 @@ impl Lineage {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).tokens.get(jti)?.person.clone()
     }
 
+    /// Where those of these tokens that are live here are used, and by whom.
+    pub fn places(&self, tokens: &[String]) -> Vec<(String, Place)> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |entry: &Entry| Place {
+            audience: Arc::clone(&entry.audience),
+            client_id: Arc::clone(&entry.client_id),
+        };
+        tokens.iter().filter_map(|jti| Some((jti.clone(), place(live.tokens.get(jti)?)))).collect()
+    }
+
+    /// Whether such a token is live here: for this audience and, where one is named, of this transaction.
+    pub fn bears_out(&self, jti: &str, audience: &str, txn: Option<&str>) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.tokens
+            .get(jti)
+            .is_some_and(|entry| *entry.audience == *audience && txn.is_none_or(|txn| *entry.txn == *txn))
+    }
+
     /// The token and all its live descendants.
     pub fn with_descendants(&self, jti: &str) -> Vec<String> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,17 +155,26 @@ impl Live {
     }
 
     fn insert(&mut self, born: Born<'_>) {
-        let Born { jti, parent, person, client_id, expires_at } = born;
+        let Born { jti, parent, person, client_id, audience, txn, expires_at } = born;
         // One copy of each client's name, however many tokens it holds.
         let client_id = match self.held.get_key_value(client_id) {
             Some((client_id, _)) => Arc::clone(client_id),
             None => Arc::from(client_id),
         };
         *self.held.entry(Arc::clone(&client_id)).or_default() += 1;
+        let audience = match self.audiences.get(audience) {
+            Some(audience) => Arc::clone(audience),
+            None => {
+                let audience = Arc::from(audience);
+                self.audiences.insert(Arc::clone(&audience));
+                audience
+            }
+        };
         if let Some(parent) = parent.and_then(|parent| self.tokens.get_mut(parent)) {
             parent.children.push(jti.to_owned());
         }
-        let entry = Entry { client_id, person, parent: parent.map(str::to_owned), children: Vec::new() };
+        let (txn, parent) = (txn.into(), parent.map(str::to_owned));
+        let entry = Entry { client_id, audience, txn, person, parent, children: Vec::new() };
         self.tokens.insert(jti.to_owned(), entry);
         self.by_expiry.insert((expires_at, jti.to_owned()));
     }
@@ -168,7 +203,7 @@ impl Live {
     }
 }
 
-/// The most live tokens held: about 300 bytes each.
+/// The most live tokens held: about 400 bytes each.
 pub const CAPACITY: usize = 500_000;
 /// The most ancestors of one token that are looked at.
 pub const MAX_ANCESTORS: usize = 10_000;
@@ -181,7 +216,8 @@ mod tests {
     use super::*;
 
     fn born<'a>(jti: &'a str, parent: Option<&'a str>) -> Born<'a> {
-        Born { jti, parent, person: None, client_id: "a", expires_at: 100 }
+        let (audience, txn) = ("https://a.example/mcp", "t");
+        Born { jti, parent, person: None, client_id: "a", audience, txn, expires_at: 100 }
     }
 
     #[test]
@@ -200,6 +236,24 @@ mod tests {
         assert!(lineage.restore(before), "what was held before a start is taken back");
         let later = 100 + GRACE_SECONDS + 1;
         assert_eq!(of("greedy", 200..300, later), 50, "what has expired counts no longer");
+    }
+
+    #[test]
+    fn a_live_token_bears_out_its_own_audience_and_transaction_alone() {
+        let lineage = Lineage::default();
+        lineage.remember(born("a", None), 0).unwrap();
+        let own = "https://a.example/mcp";
+        for (jti, audience, txn, borne_out) in [
+            ("a", own, Some("t"), true),
+            ("a", own, None, true),
+            ("a", own, Some("another"), false),
+            ("a", "https://b.example/mcp", Some("t"), false),
+            ("b", own, Some("t"), false),
+        ] {
+            assert_eq!(lineage.bears_out(jti, audience, txn), borne_out, "{jti} {audience} {txn:?}");
+        }
+        let places = lineage.places(&["a".to_owned(), "b".to_owned()]);
+        assert_eq!(places, [("a".to_owned(), Place { audience: own.into(), client_id: "a".into() })]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod pseudonym;
 mod refusals;
 
 pub use entry::{Entry, Kind, SpentTag};
-pub use guard::{Seen, record_drift, record_seen};
+pub use guard::{Named, Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
 

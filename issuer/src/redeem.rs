@@ -8,7 +8,7 @@ use crate::{
     desk::Desk,
     error::IssueError,
     record,
-    revocation::Revoked,
+    revocation::{Place, Revoked},
 };
 
 /// The answer to a redemption.
@@ -96,7 +96,11 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
         return Err(limited);
     }
     let by = By { name: &client.id, spent: caller.spent() };
-    revoke_family(desk, by, &claims.jti, claims.exp + REVOCATION_GRACE_SECONDS).await
+    let until_seconds = claims.exp + REVOCATION_GRACE_SECONDS;
+    // Tokens that have no children are not among those that are remembered.
+    let place = Place { audience: claims.aud.into(), client_id: claims.client_id.into() };
+    desk.revocations.place(vec![(claims.jti.clone(), place)], until_seconds);
+    revoke_family(desk, by, &claims.jti, until_seconds).await
 }
 
 /// Who revokes, and the assertion that they used up.
@@ -109,8 +113,11 @@ struct By<'a> {
 /// Revokes a token with its descendants: those that are minted meanwhile are found, for once the token itself is on
 /// the list none can follow.
 async fn revoke_family(desk: &Desk, by: By<'_>, jti: &str, until_seconds: u64) -> Result<(), IssueError> {
+    desk.revocations.place(desk.lineage.places(&[jti.to_owned()]), until_seconds);
     desk.revocations.hold(&[Revoked::Token(jti.to_owned())], until_seconds);
-    let family: Vec<_> = desk.lineage.with_descendants(jti).into_iter().map(Revoked::Token).collect();
+    let family = desk.lineage.with_descendants(jti);
+    desk.revocations.place(desk.lineage.places(&family), until_seconds);
+    let family: Vec<_> = family.into_iter().map(Revoked::Token).collect();
     desk.revocations.hold(&family, until_seconds);
     let mut spent = by.spent;
     // In parts that fit into an entry, or a token with very many children could not be revoked.
@@ -164,6 +171,8 @@ pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(),
 pub async fn lift_by_admin(desk: &Desk, by: &str, sub: String) -> Result<(), IssueError> {
     let _alone = PERSONS.lock().await;
     let what = Revoked::Person(sub);
+    // What is told to guards bears the record's size: none of it is made between the record and its effect.
+    let _lifting = desk.revocations.lifting().await;
     record::record_lifting(desk, by, &what).await?;
     desk.revocations.lift(&what).await.map_err(|_| IssueError::RecordUnavailable("revocation_not_stored"))
 }

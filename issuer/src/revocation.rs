@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::OwnedRwLockWriteGuard;
 
 /// What is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -16,6 +17,21 @@ pub enum Revoked {
     Transaction(String),
     /// Every token in a person's name, by `sub`: a disabled user.
     Person(String),
+}
+
+/// Where a token is used, and by whom: which guards have to hear that it is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The server.
+    pub audience: Arc<str>,
+    /// The client that holds it.
+    pub client_id: Arc<str>,
+}
+
+/// A revocation is being taken back: what is in force and what is on record do not agree until this is dropped.
+#[derive(Debug, Default)]
+pub struct Lifting {
+    _held: Option<OwnedRwLockWriteGuard<()>>,
 }
 
 /// Asked on every use of a token of ours. Answers come from memory; changes are durable before they are answered.
@@ -30,8 +46,22 @@ pub trait Revocations: Send + Sync {
     fn hold(&self, what: &[Revoked], until_seconds: u64);
     /// Revokes durably until `until_seconds` (Unix time): when everything concerned has expired by itself.
     async fn revoke(&self, what: Vec<Revoked>, until_seconds: u64) -> Result<(), RevocationFailed>;
+    /// Says where tokens are used that are about to be revoked, for whoever tells guards: of a token of which nothing
+    /// is known every guard is told. May be forgotten after `until_seconds` (Unix time).
+    fn place(&self, _tokens: Vec<(String, Place)>, _until_seconds: u64) {}
+    /// Held while a revocation is taken back, on record and in force: whoever publishes what is in force, by its place
+    /// in the record, waits until it is dropped.
+    async fn lifting(&self) -> Lifting {
+        Lifting::default()
+    }
     /// Takes a revocation back, durably and then in memory.
     async fn lift(&self, what: &Revoked) -> Result<(), RevocationFailed>;
+}
+
+impl From<OwnedRwLockWriteGuard<()>> for Lifting {
+    fn from(held: OwnedRwLockWriteGuard<()>) -> Self {
+        Self { _held: Some(held) }
+    }
 }
 
 /// The revocation is not durable: the caller must be told to try again.

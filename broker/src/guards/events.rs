@@ -1,4 +1,7 @@
 //! What guards report: on record within a quota, each report once; and a tool that drifted is stopped.
+//!
+//! A guard names the call that it speaks of. That goes on record as such where a token for its own server bears it out:
+//! no guard writes into the transactions of others.
 
 use deputize_call::digest::{Digest, sha256};
 use deputize_guard::{EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
@@ -6,7 +9,8 @@ use deputize_issuer::{
     authenticate::Caller,
     drift::Drifted,
     error::IssueError,
-    record::{self, Entry, Kind, Seen},
+    log::LogReader,
+    record::{self, Entry, Kind, Named, Seen},
     registry::Server,
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -55,6 +59,8 @@ impl Quotas {
 struct Report {
     id: Uuid,
     record: EventRecord,
+    /// Whether the call that it names is one of a token for its server.
+    is_confirmed: bool,
 }
 
 impl Guards {
@@ -98,6 +104,7 @@ impl Guards {
         if fresh.is_empty() {
             record::record_spent(&self.desk, caller.spent()).await?;
         }
+        let fresh = self.confirm(resource, fresh).await?;
         let entries = fresh.iter().map(|report| entry(self.desk.clock.now_ms(), report)).collect();
         record::record_seen(&self.desk, caller, resource, entries).await?;
         for report in &fresh {
@@ -107,6 +114,30 @@ impl Guards {
                 .increment(1);
         }
         Ok(accepted)
+    }
+
+    /// Finds out which of them speak of a token for this server: one that is live, or one whose place in the log is
+    /// named, however long ago it was made.
+    async fn confirm(&self, resource: &str, mut reports: Vec<Report>) -> Result<Vec<Report>, IssueError> {
+        for report in &mut reports {
+            let event = &report.record;
+            report.is_confirmed = match (&event.jti, &event.txn) {
+                (Some(jti), txn) => self.desk.lineage.bears_out(jti, resource, txn.as_deref()),
+                (None, Some(_)) => false,
+                (None, None) => true,
+            };
+        }
+        if reports.iter().all(|report| report.is_confirmed || report.record.index.is_none()) {
+            return Ok(reports);
+        }
+        let (reader, resource) = (self.reader.clone(), resource.to_owned());
+        let sought = move || {
+            for report in reports.iter_mut().filter(|report| !report.is_confirmed) {
+                report.is_confirmed = is_on_record(&reader, &resource, &report.record);
+            }
+            reports
+        };
+        tokio::task::spawn_blocking(sought).await.map_err(|_| IssueError::Internal("events_not_confirmed"))
     }
 
     /// Stops issuing for a tool of this server that is no longer what is approved now. In force before anything is
@@ -157,7 +188,7 @@ fn read(events: Vec<EventRecord>) -> Result<Vec<Report>, IssueError> {
     if events.len() > MAX_EVENTS {
         return Err(IssueError::Request("too_many_events"));
     }
-    events.into_iter().map(|record| Ok(Report { id: check(&record)?, record })).collect()
+    events.into_iter().map(|record| Ok(Report { id: check(&record)?, record, is_confirmed: false })).collect()
 }
 
 fn check(event: &EventRecord) -> Result<Uuid, IssueError> {
@@ -182,11 +213,28 @@ fn check(event: &EventRecord) -> Result<Uuid, IssueError> {
     Ok(id)
 }
 
+/// Whether the log has, at the place that is named, the intent of the token that is named, for this server.
+fn is_on_record(reader: &LogReader, resource: &str, event: &EventRecord) -> bool {
+    let entry = event.index.and_then(|index| reader.entry(index).ok());
+    let entry = entry.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
+    entry.is_some_and(|entry| {
+        entry.kind == Kind::Intent
+            && entry.server.as_deref() == Some(resource)
+            && event.jti.is_some()
+            && entry.jti == event.jti
+            && (event.txn.is_none() || entry.txn == event.txn)
+    })
+}
+
 fn entry(now_ms: u64, report: &Report) -> Entry {
     let event = &report.record;
+    let named = Named { txn: event.txn.clone(), jti: event.jti.clone() };
+    let (confirmed, unconfirmed) =
+        if report.is_confirmed { (Some(named), None) } else { (None, Some(named)) };
+    let Named { txn, jti } = confirmed.unwrap_or_default();
     Entry {
-        txn: event.txn.clone(),
-        jti: event.jti.clone(),
+        txn,
+        jti,
         tool: event.tool.clone(),
         seen: Some(Seen {
             id: report.id,
@@ -195,6 +243,7 @@ fn entry(now_ms: u64, report: &Report) -> Entry {
             class: event.class.clone(),
             bytes: event.bytes,
             detail: event.detail.clone(),
+            unconfirmed,
         }),
         ..Entry::new(Kind::Guard, now_ms)
     }

@@ -5,10 +5,9 @@ use deputize_guard::Revocation;
 use deputize_issuer::{client::Client, error::IssueError, registry::Server};
 use hyper::body::{Body, Frame};
 use std::{
-    collections::HashMap,
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,36 +21,32 @@ pub struct Feed {
     messages: mpsc::Receiver<Bytes>,
 }
 
-/// How many streams each server has open.
-#[derive(Debug, Default)]
-pub(super) struct Streams {
-    open: Arc<Mutex<HashMap<String, usize>>>,
-}
-
 impl Guards {
     /// A stream for the guard of a server, which authenticated as this client.
     ///
     /// # Errors
     /// [`IssueError::RateLimited`]: the server has too many; [`IssueError::Internal`]: there is no snapshot.
-    pub fn feed(self: &Arc<Self>, client: &Client, server: &Server) -> Result<Feed, IssueError> {
-        let place = self.streams.enter(&server.record.resource)?;
+    pub async fn feed(self: &Arc<Self>, client: &Client, server: &Server) -> Result<Feed, IssueError> {
+        let place = self.streams.enter(server);
+        let place = place.ok_or(IssueError::RateLimited { retry_after_seconds: 10 })?;
         // Before the state is looked at, so that nothing is missed in between.
-        let listener = self.news.listen();
-        let (first, _) = self.snapshot(server)?;
+        let listener = self.news.listen(&server.record.resource);
+        let first = self.snapshot(server).await?;
         let (sender, messages) = mpsc::channel(MAX_WAITING);
         let task = Stream {
             guards: Arc::clone(self),
             client_id: client.id.clone(),
             resource: server.record.resource.clone(),
             tenant: server.record.tenant.clone(),
-            sent_at: self.desk.clock.uptime(),
+            renewed_at: first.renewed_at,
+            told: 0,
             sender,
         };
         let closing = self.closing.subscribe();
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, Connected::new());
             // The reader is gone or too slow, or the broker stops: either way it ends.
-            let _ = task.run(first, listener, closing).await;
+            let _ = task.run(first.text, listener, closing).await;
         });
         Ok(Feed { messages })
     }
@@ -62,8 +57,10 @@ struct Stream {
     client_id: String,
     resource: String,
     tenant: String,
-    /// When the last snapshot was sent (uptime).
-    sent_at: Duration,
+    /// When the next snapshot is due (uptime).
+    renewed_at: Duration,
+    /// Revocations since the last one.
+    told: usize,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -97,8 +94,8 @@ impl Stream {
     }
 
     async fn keep_alive(&mut self) -> Result<(), Ended> {
-        let age = self.guards.desk.clock.uptime().saturating_sub(self.sent_at);
-        if age >= super::RENEWAL { self.renew().await } else { self.send("alive", b"{}").await }
+        let is_due = self.guards.desk.clock.uptime() >= self.renewed_at;
+        if is_due { self.renew().await } else { self.send("alive", b"{}").await }
     }
 
     /// What the registry says now. A server that is gone from it, or is another client now, is told to stop.
@@ -109,13 +106,18 @@ impl Stream {
             self.tell(Some(Revocation::Everything)).await?;
             return Err(Ended);
         };
-        let (snapshot, _) = self.guards.snapshot(&server).map_err(|_| Ended)?;
-        self.sent_at = self.guards.desk.clock.uptime();
-        self.send("snapshot", &snapshot).await
+        let snapshot = self.guards.snapshot(&server).await.map_err(|_| Ended)?;
+        (self.renewed_at, self.told) = (snapshot.renewed_at, 0);
+        self.send("snapshot", &snapshot.text).await
     }
 
-    async fn tell(&self, revocation: Option<Revocation>) -> Result<(), Ended> {
+    async fn tell(&mut self, revocation: Option<Revocation>) -> Result<(), Ended> {
         let Some(revocation) = revocation else { return Ok(()) };
+        self.told += 1;
+        if self.told > MAX_TOLD {
+            // The guard comes again, and is told in fewer words.
+            return Err(Ended);
+        }
         let text = serde_json::to_vec(&revocation).map_err(|_| Ended)?;
         self.send("revocation", &text).await
     }
@@ -144,34 +146,18 @@ impl Body for Feed {
     }
 }
 
-impl Streams {
-    fn enter(&self, resource: &str) -> Result<Place, IssueError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = open.entry(resource.to_owned()).or_default();
-        if *held >= MAX_STREAMS_OF_A_SERVER {
-            return Err(IssueError::RateLimited { retry_after_seconds: 10 });
-        }
-        *held += 1;
+/// Counts an open stream.
+struct Connected;
+
+impl Connected {
+    fn new() -> Self {
         metrics::gauge!("deputize_guards_connected").increment(1.0);
-        Ok(Place { resource: resource.to_owned(), open: Arc::clone(&self.open) })
+        Self
     }
 }
 
-/// One open stream of a server.
-struct Place {
-    resource: String,
-    open: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-impl Drop for Place {
+impl Drop for Connected {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = open.get_mut(&self.resource) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                open.remove(&self.resource);
-            }
-        }
         metrics::gauge!("deputize_guards_connected").decrement(1.0);
     }
 }
@@ -181,5 +167,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long a reader may take for the messages that wait.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_WAITING: usize = 16;
+/// Revocations on one stream after a snapshot: with those in it, far fewer than a guard remembers.
+const MAX_TOLD: usize = 10_000;
 /// A server may have as many guards at once.
-const MAX_STREAMS_OF_A_SERVER: usize = 64;
+pub(super) const MAX_STREAMS_OF_A_SERVER: usize = 64;

@@ -7,13 +7,23 @@
 mod events;
 mod feed;
 mod news;
+mod places;
 mod snapshot;
 
 pub use news::{Announced, News};
+pub use places::Place;
+pub use snapshot::Signed;
 
-use bytes::Bytes;
 use deputize_call::{once::OnceSet, sign::SigningKey};
-use deputize_issuer::{client::Client, desk::Desk, error::IssueError, log::Log, registry::Server};
+use deputize_issuer::{
+    client::Client,
+    desk::Desk,
+    drift::Drifted,
+    error::IssueError,
+    log::{Log, LogReader},
+    record::record_drift,
+    registry::Server,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -21,16 +31,18 @@ use std::{
 };
 use tokio::sync::watch;
 
-use self::{events::Quotas, feed::Streams, snapshot::Built};
+use self::{events::Quotas, places::Places, snapshot::Built};
 
 /// Serves the guards of all servers.
 pub struct Guards {
     desk: Arc<Desk>,
     log: Log,
+    reader: LogReader,
     key: SigningKey,
     news: Arc<News>,
     built: Mutex<HashMap<String, Built>>,
-    streams: Streams,
+    streams: Places,
+    bodies: Places,
     seen: OnceSet,
     quotas: Quotas,
     closing: watch::Sender<bool>,
@@ -42,11 +54,13 @@ impl Guards {
     pub fn new(desk: Arc<Desk>, log: Log, key: SigningKey, news: Arc<News>, events_per_second: u32) -> Self {
         Self {
             desk,
+            reader: log.reader(),
             log,
             key,
             news,
             built: Mutex::default(),
-            streams: Streams::default(),
+            streams: Places::new(feed::MAX_STREAMS_OF_A_SERVER),
+            bodies: Places::new(MAX_BODIES_OF_A_SERVER),
             seen: OnceSet::new(EVENT_MEMORY, MAX_REMEMBERED_EVENTS),
             quotas: Quotas::new(events_per_second),
             closing: watch::Sender::new(false),
@@ -77,21 +91,29 @@ impl Guards {
         server.filter(is_named).cloned().ok_or(IssueError::Target("client_is_no_server"))
     }
 
-    /// The signed snapshot of a server, as JSON, and its version.
+    /// Room for one body of what a guard of this server reports; `None` if the server has taken up its share.
+    pub fn body_place(&self, server: &Server) -> Option<Place> {
+        self.bodies.enter(server)
+    }
+
+    /// The signed snapshot of a server. While a revocation is being taken back it waits.
     ///
     /// # Errors
     /// [`IssueError::Internal`]: it cannot be signed.
-    pub fn snapshot(&self, server: &Server) -> Result<(Bytes, u64), IssueError> {
+    pub async fn snapshot(&self, server: &Server) -> Result<Signed, IssueError> {
+        // INVARIANT: no two snapshots of one version say that something is revoked and that it is not: a lift is on
+        // record, which makes the next version, and in force before one is built.
+        let _settled = self.news.settled().await;
         let generation = self.news.generation();
         let uptime = self.desk.clock.uptime();
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let resource = &server.record.resource;
-        let current = |built: &&Built| built.generation == generation && uptime < built.at + RENEWAL;
+        let current = |built: &&Built| built.generation == generation && uptime < built.signed.renewed_at;
         if let Some(held) = built.get(resource).filter(current) {
-            return Ok((held.text.clone(), held.version));
+            return Ok(held.signed.clone());
         }
         let fresh = self.build(server, generation)?;
-        let answer = (fresh.text.clone(), fresh.version);
+        let answer = fresh.signed.clone();
         built.insert(resource.clone(), fresh);
         Ok(answer)
     }
@@ -104,7 +126,7 @@ impl Guards {
             let approved =
                 rules.registry.server(&drifted.server).and_then(|server| server.tool(&drifted.tool));
             if approved.is_none_or(|tool| tool.tool_digest != drifted.approved)
-                && self.desk.drifts.lift(drifted).await.is_err()
+                && !self.lift_outdated(drifted).await
             {
                 // It stands for a definition that nobody can ask for: only its place in the store is left over.
                 tracing::warn!("a drift from an earlier definition is still stored");
@@ -112,6 +134,13 @@ impl Guards {
         }
         self.built.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.news.changed();
+    }
+
+    /// On record first, from which the next start takes what stands. Whether that, and all else, could be done.
+    async fn lift_outdated(&self, drifted: Drifted) -> bool {
+        let by = ("lifted", "reload");
+        record_drift(&self.desk, &drifted, by, None).await.is_ok()
+            && self.desk.drifts.lift(drifted).await.is_ok()
     }
 
     /// Takes back from the log that these reports were recorded.
@@ -134,8 +163,7 @@ impl std::fmt::Debug for Guards {
     }
 }
 
-/// A snapshot is made anew long before it expires.
-const RENEWAL: Duration = Duration::from_secs(600);
+const MAX_BODIES_OF_A_SERVER: usize = 8;
 /// How long the id of a report is remembered: reports are repeated when an answer was lost, within seconds.
 const EVENT_MEMORY: Duration = Duration::from_secs(900);
 const MAX_REMEMBERED_EVENTS: usize = 500_000;

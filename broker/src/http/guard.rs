@@ -41,12 +41,12 @@ pub async fn snapshot(
 ) -> Response {
     answer(&guards, (id, &headers), async |caller, server| {
         record_spent(guards.desk(), caller.spent()).await?;
-        let (snapshot, _) = guards.snapshot(server)?;
+        let snapshot = guards.snapshot(server).await?;
         let content = [
             (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        Ok((content, snapshot).into_response())
+        Ok((content, snapshot.text).into_response())
     })
     .await
 }
@@ -59,7 +59,7 @@ pub async fn stream(
 ) -> Response {
     answer(&guards, (id, &headers), async |caller, server| {
         record_spent(guards.desk(), caller.spent()).await?;
-        let feed = guards.feed(caller.client(), server)?;
+        let feed = guards.feed(caller.client(), server).await?;
         let content = [
             (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -76,16 +76,21 @@ pub async fn report(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match receive(&parts.headers, body).await {
-        Ok(body) => body,
-        Err(error) => {
-            guards.desk().refusals.count(error.reason());
-            return error.into_response();
-        }
-    };
     // What is recorded is also remembered, though the guard went away.
     to_its_end(async move {
+        // Who speaks is known before anything of the body is read: nobody else takes up room with one.
         answer(&guards, (id, &parts.headers), async |caller, server| {
+            let place = guards.body_place(server);
+            let place = place.ok_or(IssueError::RateLimited { retry_after_seconds: 1 })?;
+            let body = match receive(&parts.headers, body).await {
+                Ok(body) => body,
+                Err(error) => {
+                    guards.desk().refusals.count(error.reason());
+                    record_spent(guards.desk(), caller.spent()).await?;
+                    return Ok(error.into_response());
+                }
+            };
+            drop(place);
             let accepted = guards.report(caller, server, read(&body)?).await?;
             Ok(error::json(StatusCode::OK, &json!({ "accepted": accepted })))
         })

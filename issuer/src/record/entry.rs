@@ -2,7 +2,10 @@
 //! digests appear only as pseudonyms.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use deputize_call::claims::{Confirmation, PolicyRef};
+use deputize_call::{
+    claims::{Confirmation, PolicyRef},
+    digest::Digest,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -54,6 +57,8 @@ pub struct Entry {
     pub server: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,6 +157,7 @@ impl Entry {
             key: None,
             server: None,
             tool: None,
+            definition: None,
             level: None,
             tier: None,
             call: None,

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::{Entry, Kind};
 use crate::{authenticate::Caller, desk::Desk, drift::Drifted, error::IssueError, log::Class};
 
-/// What a guard saw. The call that it belongs to stands beside it, in `txn`, `jti` and `tool` of the entry.
+/// What a guard saw. The call that it belongs to stands beside it, in `txn`, `jti` and `tool` of the entry, where it is
+/// one of a token for the guard's own server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// The guard's id of it.
@@ -25,6 +26,20 @@ pub struct Seen {
     /// More; of a drift the difference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
+    /// The call that it belongs to as the guard named it, where nothing bears that out: then the entry names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Named>,
+}
+
+/// A call as a guard named it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<String>,
+    /// The token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
 }
 
 /// Records what a guard saw: entries of kind [`Kind::Guard`] with `seen`, `txn`, `jti` and `tool` set, to which the
@@ -68,6 +83,7 @@ pub async fn record_drift(
     let entry = Entry {
         server: Some(drifted.server.clone()),
         tool: Some(drifted.tool.clone()),
+        definition: Some(drifted.approved),
         result: Some(result.to_owned()),
         by: Some(by.to_owned()),
         detail: difference.map(Value::to_string),

@@ -70,6 +70,7 @@ async fn reports_give_way_before_decisions_do_and_a_stop_does_not() {
             class: None,
             bytes: None,
             detail: None,
+            unconfirmed: None,
         }),
         ..Entry::new(Kind::Guard, n)
     };

@@ -409,6 +409,8 @@ async fn a_token_with_very_many_children_is_revoked_with_all_of_them() {
             parent: Some(&jti),
             person: None,
             client_id: "platform",
+            audience: &first.claims.aud,
+            txn: &first.claims.txn,
             expires_at: first.claims.exp,
         };
         world.desk.lineage.remember(born, NOW).unwrap();

@@ -4,6 +4,7 @@ use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeReque
 use deputize_issuer::{registry::ServerRecord, revocation::Revoked};
 use hyper::body::Body as _;
 use serde_json::{Value, json};
+use std::task::Poll;
 
 /// An environment, and the agent platform in it.
 struct Fixture {
@@ -324,12 +325,30 @@ async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_snapshot_is_made_while_something_is_taken_back() {
+    let fixture = fixture().await;
+    let assembly = &fixture.environment.broker.assembly;
+    let client = assembly.desk.rules.load().clients.enabled("crm-guard").unwrap();
+    let server = assembly.guards.server_of(&client).unwrap();
+    let lifting = assembly.desk.revocations.lifting().await;
+    {
+        let mut made = std::pin::pin!(assembly.guards.snapshot(&server));
+        let waits =
+            std::future::poll_fn(|context| Poll::Ready(made.as_mut().poll(context).is_pending())).await;
+        assert!(waits, "on record and not yet in force: of which version would it be?");
+        drop(lifting);
+        made.await.unwrap();
+    }
+    drop(fixture.environment.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_not_read_is_ended() {
     let fixture = fixture().await;
     let assembly = &fixture.environment.broker.assembly;
     let client = assembly.desk.rules.load().clients.enabled("crm-guard").unwrap();
     let server = assembly.guards.server_of(&client).unwrap();
-    let feed = assembly.guards.feed(&client, &server).unwrap();
+    let feed = assembly.guards.feed(&client, &server).await.unwrap();
     let mut feed = std::pin::pin!(feed);
     // More than the stream may be behind; nobody reads meanwhile.
     for n in 0..5000 {
@@ -342,7 +361,7 @@ async fn a_stream_that_is_not_read_is_ended() {
     }
     assert!((1..5000).contains(&messages), "{messages}");
     // Who comes again gets the whole state.
-    let again = assembly.guards.snapshot(&server).unwrap().0;
+    let again = assembly.guards.snapshot(&server).await.unwrap().text;
     assert!(String::from_utf8_lossy(&again).matches("token").count() >= 5000);
     drop(fixture.environment.stop().await);
 }
