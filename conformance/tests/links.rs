@@ -93,7 +93,7 @@ async fn reports_wait_for_the_broker_through_restarts_of_both() {
     let guarded = guard(&lab, &state);
     guarded.link.ready().await;
     guarded.link.report(executed("txn-0"));
-    until(async || reported(&lab).await.len() == 1).await;
+    until(async || reported(&lab).await.len() == 1 && guarded.link.status().waiting == 0).await;
     lab.started.process.kill();
     for n in 1..=250 {
         guarded.link.report(executed(&format!("txn-{n}")));
