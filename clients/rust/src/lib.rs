@@ -24,6 +24,7 @@ mod error;
 mod guard;
 mod metadata;
 mod request;
+pub mod sse;
 #[cfg(test)]
 mod tests;
 mod token;

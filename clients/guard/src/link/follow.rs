@@ -1,17 +1,16 @@
 //! Follows the broker: the snapshot, then each revocation, and word that nothing else is new.
 
 use crate::{Guard, Revocation, SignedSnapshot, SnapshotError};
-use deputize_client::ExchangeError;
+use deputize_client::{
+    ExchangeError,
+    sse::{Event, Reader, Unreadable},
+};
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use super::{
-    Shared, memory,
-    pause::Pause,
-    sse::{Message, Reader, Unreadable},
-};
+use super::{Shared, memory, pause::Pause};
 
 /// Keeps `guard` supplied, for ever. What cannot be understood, or must not be believed, ends a connection: the guard
 /// then hears nothing, and stops calls when the last word is too old.
@@ -62,18 +61,17 @@ fn recall(shared: &Shared, guard: &Guard) {
 async fn listen(shared: &Shared, guard: &Guard, pause: &mut Pause) -> Trouble {
     let listened: Result<std::convert::Infallible, Trouble> = async {
         let mut stream = shared.client.follow_guard_events().await?;
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(MAX_EVENT_BYTES);
         let mut heard = false;
         loop {
-            while let Some(message) = reader.next()? {
-                apply(shared, guard, &message, &mut heard).await?;
+            let chunk =
+                tokio::time::timeout(SILENCE, stream.chunk()).await.map_err(|_| Trouble::Silent)??;
+            for event in reader.take_in(chunk.ok_or(Trouble::Ended)?.as_ref())? {
+                apply(shared, guard, &event, &mut heard).await?;
                 if heard {
                     pause.reset();
                 }
             }
-            let chunk =
-                tokio::time::timeout(SILENCE, stream.chunk()).await.map_err(|_| Trouble::Silent)??;
-            reader.feed(chunk.ok_or(Trouble::Ended)?.as_ref())?;
         }
     }
     .await;
@@ -85,11 +83,11 @@ async fn listen(shared: &Shared, guard: &Guard, pause: &mut Pause) -> Trouble {
 
 /// INVARIANT: word about revocations counts only after a snapshot of this connection was taken: a broker that was put
 /// back to an older state has no say in what is revoked.
-async fn apply(shared: &Shared, guard: &Guard, message: &Message, heard: &mut bool) -> Result<(), Trouble> {
+async fn apply(shared: &Shared, guard: &Guard, event: &Event, heard: &mut bool) -> Result<(), Trouble> {
     let uptime = shared.clock.uptime();
-    match message.event.as_str() {
+    match event.kind.as_str() {
         "snapshot" => {
-            install(shared, guard, &message.data).await?;
+            install(shared, guard, &event.data).await?;
             *heard = true;
             shared.connected.store(true, Ordering::Relaxed);
             shared.ready.send_replace(true);
@@ -98,7 +96,7 @@ async fn apply(shared: &Shared, guard: &Guard, message: &Message, heard: &mut bo
         // One that we do not know of would be ignored where it must not be.
         "revocation" if *heard => {
             let revocation: Revocation =
-                serde_json::from_str(&message.data).map_err(|_| Trouble::Unreadable)?;
+                serde_json::from_str(&event.data).map_err(|_| Trouble::Unreadable)?;
             guard.revoke(revocation, uptime);
             Ok(())
         }
@@ -133,3 +131,5 @@ async fn install(shared: &Shared, guard: &Guard, data: &str) -> Result<(), Troub
 
 /// The broker says every ten seconds that it is there.
 const SILENCE: Duration = Duration::from_secs(25);
+/// The largest snapshot, its quotes escaped.
+const MAX_EVENT_BYTES: usize = 40 * 1024 * 1024;

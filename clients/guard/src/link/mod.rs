@@ -23,7 +23,6 @@ mod memory;
 mod outbox;
 mod pause;
 mod report;
-mod sse;
 
 use crate::{Event, EventRecord, Guard, Redeemed, Redeemer, SignedSnapshot};
 use async_trait::async_trait;

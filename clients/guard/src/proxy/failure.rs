@@ -1,6 +1,7 @@
 //! What goes wrong between the guard and its server, or with a session, and how that is said to the caller: the only
 //! place of the proxy with HTTP statuses.
 
+use deputize_client::sse::Unreadable;
 use serde_json::{Value, json};
 
 /// Why a request that was not refused could not be served.
@@ -74,6 +75,15 @@ pub(super) enum Symptom {
     Refusal,
     /// It did not answer.
     Silence,
+}
+
+impl From<Unreadable> for Failure {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::TooLarge => Self::TooLarge,
+            Unreadable::NotText => Self::Broken("events that are not UTF-8"),
+        }
+    }
 }
 
 impl Failure {

@@ -6,7 +6,6 @@
 
 use super::{
     ClientCertificate,
-    events::Parser,
     failure::Failure,
     passage::is_traceparent,
     reply::Trouble,
@@ -16,7 +15,7 @@ use super::{
 use crate::{Guard, IncomingCall, Verified, VerifiedCall, VerifiedListing, mirrored};
 use axum::body::Body;
 use bytes::Bytes;
-use deputize_client::Clock;
+use deputize_client::{Clock, sse::Reader};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
@@ -224,7 +223,7 @@ where
     let bytes = read(body, MAX_LISTING_BYTES).await.map_err(|_| Failure::TooLarge)?;
     let media = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let texts: Vec<String> = if media.starts_with(b"text/event-stream") {
-        let events = Parser::new(MAX_LISTING_BYTES).push(&bytes)?;
+        let events = Reader::new(MAX_LISTING_BYTES).take_in(&bytes)?;
         events.into_iter().map(|event| event.data).filter(|data| !data.is_empty()).collect()
     } else {
         vec![String::from_utf8_lossy(&bytes).into_owned()]

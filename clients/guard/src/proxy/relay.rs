@@ -1,12 +1,13 @@
 //! A stream of the server's messages, screened one by one and written anew for the client.
 
 use super::{
-    events::{Event, KEEP_ALIVE},
+    events::{KEEP_ALIVE, to_bytes},
     failure::{Failure, INTERNAL_ERROR, rpc_error},
     screen::{Passed, Screen},
     server::{Channel, Messages, Outgoing, Said, Trace},
 };
 use bytes::Bytes;
+use deputize_client::sse::Event;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
 use serde_json::Value;
@@ -107,7 +108,7 @@ impl Relay {
                 Err(failure) => return self.fail(failure, ended, &client).await,
             };
             let Some(event) = event else { continue };
-            let bytes = event.to_bytes();
+            let bytes = to_bytes(&event);
             ended.bytes += bytes.len();
             if ended.bytes > self.max_bytes {
                 return self.fail(Failure::TooLarge, ended, &client).await;
@@ -148,7 +149,7 @@ impl Relay {
         }
         // Without a session nobody could be told whose a cursor is.
         let id = said.cursor.filter(|_| self.screen.session.is_some());
-        let event = data.map(|data| Event { id, data, retry_ms: said.retry_ms });
+        let event = data.map(|data| Event { id, data, retry_ms: said.retry_ms, ..Event::default() });
         Ok((event, class))
     }
 
@@ -168,7 +169,7 @@ impl Relay {
             let (_, _, sentence) = failure.render();
             let data = rpc_error(&asked.id, INTERNAL_ERROR, sentence, None).to_string();
             // A client that is gone needs no error.
-            let _ = give(client, Event { data, ..Event::default() }.to_bytes().into()).await;
+            let _ = give(client, to_bytes(&Event { data, ..Event::default() }).into()).await;
         }
         Ended { class: Err(failure), ..ended }
     }

@@ -1,7 +1,6 @@
 //! A server that speaks Streamable HTTP.
 
 use super::{
-    events::{Event, Parser},
     failure::Failure,
     launched::Launched,
     server::{Answer, Channel, Messages, Outgoing, Said, Server, Trace},
@@ -10,7 +9,10 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use deputize_call::json::Object;
-use deputize_client::Clock;
+use deputize_client::{
+    Clock,
+    sse::{Event, Reader},
+};
 use reqwest::{Response, header};
 use std::{
     collections::VecDeque,
@@ -212,14 +214,14 @@ impl HttpChannel {
 
     fn stream(&self, response: Response) -> Box<dyn Messages> {
         let max = self.link.upstream.max_answer_bytes;
-        Box::new(EventStream { response, parser: Parser::new(max), ready: VecDeque::new() })
+        Box::new(EventStream { response, reader: Reader::new(max), ready: VecDeque::new() })
     }
 }
 
 /// The events of an answer. Dropped, it closes the connection.
 struct EventStream {
     response: Response,
-    parser: Parser,
+    reader: Reader,
     ready: VecDeque<Event>,
 }
 
@@ -235,9 +237,9 @@ impl Messages for EventStream {
                 Ok(None) => return None,
                 Err(_) => return Some(Err(Failure::Unreachable)),
             };
-            match self.parser.push(&piece) {
+            match self.reader.take_in(&piece) {
                 Ok(events) => self.ready.extend(events),
-                Err(failure) => return Some(Err(failure)),
+                Err(unreadable) => return Some(Err(unreadable.into())),
             }
         }
     }

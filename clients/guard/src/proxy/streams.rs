@@ -2,7 +2,6 @@
 
 use super::{
     Proxy,
-    events::is_cursor,
     failure::Failure,
     front::Sender,
     passage::{fields, trace},
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::{IncomingCall, VerifiedStream};
 use axum::body::Body;
+use deputize_client::sse::is_cursor;
 use http::Response;
 use std::sync::Arc;
 

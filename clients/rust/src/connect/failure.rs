@@ -5,7 +5,7 @@ use super::{
     message::{self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Manner, Request},
     user_tokens::UserTokenError,
 };
-use crate::{DenialReason, ErrorDetails, ExchangeError};
+use crate::{DenialReason, ErrorDetails, ExchangeError, sse::Unreadable};
 use serde_json::{Value, json};
 
 /// Why there is no answer of the server.
@@ -90,6 +90,15 @@ struct Told {
     decision_id: Option<String>,
     /// Whether somebody said no, rather than that something is broken.
     is_refusal: bool,
+}
+
+impl From<Unreadable> for Failure {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::TooLarge => Self::Broken("its answer is too large"),
+            Unreadable::NotText => Self::Broken("its events are not UTF-8"),
+        }
+    }
 }
 
 impl Failure {

@@ -7,7 +7,6 @@
 mod approvals;
 mod conversation;
 mod deliver;
-mod events;
 mod failure;
 mod front;
 mod grants;

@@ -1,10 +1,10 @@
 //! The guarded MCP server, over Streamable HTTP: each request with a token and a proof for it.
 
-use super::{
-    events::{Event, Reader},
-    failure::{Failure, ServerRefusal},
+use super::failure::{Failure, ServerRefusal};
+use crate::{
+    Client, ToolToken,
+    sse::{Event, Reader},
 };
-use crate::{Client, ToolToken};
 use deputize_call::json::Object;
 use reqwest::{Method, Response, header};
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! Streamable HTTP.
 
 use deputize_call::json;
+use deputize_client::sse::Reader;
 use reqwest::{Method, Response, Url, header};
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
@@ -130,20 +131,20 @@ impl Http {
 async fn read_answer(mut response: Response, id: u64) -> Result<Option<Answer>, LiveError> {
     let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let streamed = media_type.is_some_and(|media_type| media_type.starts_with("text/event-stream"));
-    let (mut read, mut pending) = (0, Vec::new());
+    let (mut read, mut pending, mut events) = (0, Vec::new(), Reader::new(MAX_MESSAGE_BYTES));
     while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
         read += chunk.len();
         if read > MAX_MESSAGE_BYTES {
             return Err(LiveError::TooMuch("a message of more than 8 MiB"));
         }
-        pending.extend_from_slice(&chunk);
         if !streamed {
+            pending.extend_from_slice(&chunk);
             continue;
         }
-        while let Some((event, length)) = next_event(&pending) {
-            pending.drain(..length);
-            if !event.is_empty()
-                && let Some(answer) = answer_in(parse(&event)?, id)
+        let complete = events.take_in(&chunk).map_err(|error| LiveError::Protocol(error.to_string()))?;
+        for event in complete {
+            if !event.data.is_empty()
+                && let Some(answer) = answer_in(parse(event.data.as_bytes())?, id)
             {
                 return Ok(Some(answer));
             }
@@ -163,28 +164,6 @@ fn parse(text: &[u8]) -> Result<Value, LiveError> {
     json::parse_value(text, MAX_MESSAGE_DEPTH).map_err(|error| LiveError::Protocol(error.to_string()))
 }
 
-/// The `data` of the first whole event, and how many bytes it took (WHATWG HTML §9.2.6).
-fn next_event(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut data, mut at, mut has_data) = (Vec::new(), 0, false);
-    loop {
-        let rest = stream.get(at..)?;
-        let length = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = rest.get(..length)?;
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        at += length + 1;
-        if line.is_empty() {
-            return Some((data, at));
-        }
-        if let Some(text) = line.strip_prefix(b"data:") {
-            if has_data {
-                data.push(b'\n');
-            }
-            has_data = true;
-            data.extend_from_slice(text.strip_prefix(b" ").unwrap_or(text));
-        }
-    }
-}
-
 fn unreachable(error: &dyn std::error::Error) -> LiveError {
     let causes = std::iter::successors(Some(error), |error| error.source());
     LiveError::Unreachable(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
@@ -198,23 +177,6 @@ const REQUEST: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_are_cut_out_of_a_stream_however_it_comes() {
-        let stream =
-            b": hello\r\n\r\nevent: message\r\nid: 1\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\ndata:x\n\nrest";
-        let (comment, length) = next_event(stream).unwrap();
-        assert_eq!((comment.as_slice(), length), (&b""[..], 11));
-        let (event, more) = next_event(&stream[length..]).unwrap();
-        assert_eq!(event, b"{\"a\":\n1}");
-        let (event, last) = next_event(&stream[length + more..]).unwrap();
-        assert_eq!(event, b"x");
-        assert_eq!(&stream[length + more + last..], b"rest");
-        for end in 0..length + more - 1 {
-            let seen = next_event(&stream[length.min(end)..end]);
-            assert!(seen.is_none() || end <= length, "{end}");
-        }
-    }
 
     #[test]
     fn only_https_and_loopback_are_asked() {
