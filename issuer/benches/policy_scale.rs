@@ -69,6 +69,7 @@ fn microseconds(
                 action: "tools/call",
                 level: if arguments.is_some() { Level::L3 } else { Level::L1 },
                 binding: Binding::Dpop,
+                bearer_client: None,
                 arguments,
                 call_digest_only: false,
                 constraints: None,

@@ -29,6 +29,9 @@ pub struct Client {
     pub may_call: Vec<Reach>,
     /// The resource URI of the server that this client is, for redemption, introspection and next hops.
     pub server: Option<String>,
+    /// Whose users' tokens its guard may bring as they were presented to that server: those of clients that know
+    /// nothing of us. A client that accepts any brings no other users' tokens.
+    pub accepts_bearer: Vec<AcceptedBearer>,
     /// Whether it may get L0 tokens of its own with `client_credentials`.
     pub client_credentials: bool,
     /// A disabled client is unknown.
@@ -46,6 +49,15 @@ pub struct PresentedActor {
     pub actor: String,
 }
 
+/// Tokens of one identity provider that a server accepts as they are (RFC 6750).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedBearer {
+    /// `iss` of the tokens.
+    pub issuer: String,
+    /// Whom they were made for (`azp`, `client_id`); `*` for any client of that issuer.
+    pub clients: Vec<String>,
+}
+
 /// How far a client may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
@@ -60,6 +72,13 @@ pub struct Reach {
 pub struct Clients {
     by_id: HashMap<String, Arc<Client>>,
     by_actor: HashMap<String, Arc<Client>>,
+}
+
+impl AcceptedBearer {
+    /// Whether tokens made for this client of the issuer are accepted.
+    pub fn admits(&self, client: &str) -> bool {
+        self.clients.iter().any(|admitted| admitted == "*" || admitted == client)
+    }
 }
 
 impl Client {
@@ -152,6 +171,7 @@ mod tests {
             presents_actors: Vec::new(),
             may_call: Vec::new(),
             server: None,
+            accepts_bearer: Vec::new(),
             client_credentials: false,
             enabled: true,
         }

@@ -196,6 +196,7 @@ fn ask_policy(
     let Some((acting, predecessors)) = chain.split_first() else {
         return Err(IssueError::Internal("empty_actor_chain"));
     };
+    let bearer = application.subject.and_then(Subject::bearer);
     let mut facts = Facts {
         tenant: &client.tenant,
         person: application.subject.map(|subject| subject.person().as_ref()),
@@ -206,7 +207,8 @@ fn ask_policy(
         tool: wanted.tool.as_deref(),
         action: if wanted.tool.is_some() { "tools/call" } else { "tools/list" },
         level: wanted.level,
-        binding: Binding::Dpop,
+        binding: if bearer.is_some() { Binding::Bearer } else { Binding::Dpop },
+        bearer_client: bearer.map(|by| by.client.as_str()),
         arguments: wanted.arguments(ask),
         call_digest_only: matches!(&ask.call, CallAsk::Call(call) if call.arguments.is_none()),
         constraints: match &ask.call {

@@ -11,6 +11,7 @@ pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
 
 use async_trait::async_trait;
+use deputize_call::claims::PresentedBy;
 use uuid::Uuid;
 
 use crate::{
@@ -93,6 +94,8 @@ pub struct Refused<'a> {
     pub caller: Option<&'a Caller>,
     /// In whose name.
     pub sub: Option<&'a str>,
+    /// By whom the person's token was presented as it stood.
+    pub bearer: Option<&'a PresentedBy>,
     /// For which server.
     pub resource: Option<&'a str>,
     /// For which tool.

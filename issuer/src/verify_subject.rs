@@ -1,7 +1,7 @@
 //! Stage 3: for whom. A user's token of a trusted identity provider, or a tool-call token of ours at a next hop.
 
 use deputize_call::{
-    claims::{Actor, ToolCallClaims},
+    claims::{Actor, PresentedBy, ToolCallClaims},
     json, token,
 };
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub struct Subject {
     act: Actor,
     expires_at: u64,
     parent: Option<Box<Parent>>,
+    bearer: Option<PresentedBy>,
 }
 
 /// The token of ours that a next hop comes from.
@@ -69,8 +70,10 @@ pub async fn verify_subject(
     }
     let subject = if names_issuer(presented.token, &desk.settings.issuer) {
         own_token(desk, caller, presented)?
-    } else {
+    } else if caller.client().accepts_bearer.is_empty() {
         user_token(desk, caller, presented).await?
+    } else {
+        presented_token(desk, caller, presented).await?
     };
     if subject.person.tenant != caller.client().tenant {
         return Err(refuse("subject_of_another_tenant"));
@@ -103,7 +106,41 @@ async fn user_token(
     let acting = acting_party(desk, caller, presented.actor).await?;
     check_may_act(desk, &verified, &acting, client)?;
     let act = extend_chain(acting.name(client), verified.act)?;
-    Ok(Subject { person: verified.person, act, expires_at: verified.expires_at, parent: None })
+    let (person, expires_at) = (verified.person, verified.expires_at);
+    Ok(Subject { person, act, expires_at, parent: None, bearer: None })
+}
+
+/// A user's access token that somebody presented to a server as it stands (RFC 6750), brought by that server's guard.
+/// Whoever holds it can present it, so what is made of it says so, here and at every later hop.
+async fn presented_token(
+    desk: &Desk,
+    caller: &Caller,
+    presented: &PresentedSubject<'_>,
+) -> Result<Subject, IssueError> {
+    let client = caller.client();
+    let resource = client.server.as_deref().ok_or(IssueError::Target("client_is_no_server"))?;
+    if presented.kind == SubjectTokenType::IdToken {
+        return Err(refuse("subject_token_type"));
+    }
+    if presented.actor.is_some() {
+        return Err(refuse("actor_token_beside_a_bearer_token"));
+    }
+    let accepted = (resource, client.accepts_bearer.as_slice());
+    let rules = desk.rules.load_full();
+    let verified = rules
+        .providers
+        .verify_presented(presented.token, &client.tenant, accepted, desk.clock.now_seconds())
+        .await
+        .map_err(from_user_token)?;
+    if verified.bound_to.is_some() {
+        // RFC 9449 §7.2: a bound token is never taken as a bearer token. Its sender has the key, so can exchange itself.
+        return Err(refuse("subject_token_bound_to_another_key"));
+    }
+    let Some(party) = verified.party.clone() else { return Err(refuse("authorized_party")) };
+    check_may_act(desk, &verified, &Acting::Client, client)?;
+    let act = extend_chain(client.actor(), verified.act)?;
+    let bearer = Some(PresentedBy { iss: verified.person.issuer.clone(), client: party.as_ref().to_owned() });
+    Ok(Subject { person: verified.person, act, expires_at: verified.expires_at, parent: None, bearer })
 }
 
 /// A tool-call token as subject: from its audience, for the next hop, or from its holder, to narrow it.
@@ -142,12 +179,16 @@ fn own_token(desk: &Desk, caller: &Caller, presented: &PresentedSubject<'_>) -> 
     if !rules.providers.trusts(&person.issuer) {
         return Err(refuse("subject_issuer_no_longer_trusted"));
     }
+    let is_its_own = claims.bearer.is_some() && current.sub == caller.client().actor();
     let act = match bearer {
+        // The server goes on with what its guard began in its name: one actor, not two.
+        Bearer::Audience if is_its_own => current,
         Bearer::Audience => extend_chain(caller.client().actor(), Some(current))?,
         Bearer::Holder => current,
     };
-    let expires_at = claims.exp;
-    Ok(Subject { person, act, expires_at, parent: Some(Box::new(Parent { claims, bearer })) })
+    let (expires_at, presented_by) = (claims.exp, claims.bearer.clone());
+    let parent = Some(Box::new(Parent { claims, bearer }));
+    Ok(Subject { person, act, expires_at, parent, bearer: presented_by })
 }
 
 /// The audience needs no proof of the caller's key, its own authentication suffices; anyone else
@@ -304,6 +345,10 @@ impl Subject {
     /// When the token that was brought expires.
     pub fn expires_at(&self) -> u64 {
         self.expires_at
+    }
+    /// The client that presented the person's token to a server as it stood, where that is how this began.
+    pub fn bearer(&self) -> Option<&PresentedBy> {
+        self.bearer.as_ref()
     }
     /// The token of ours that this hop comes from.
     pub fn parent(&self) -> Option<&Parent> {

@@ -184,6 +184,7 @@ fn ask(roles: &[&str], what: &str, arguments: Option<Value>, change: impl FnOnce
         action: if tool.is_some() { "tools/call" } else { "tools/list" },
         level: if arguments.is_some() { Level::L3 } else { tool.map_or(Level::L0, |tool| tool.least_level) },
         binding: Binding::Dpop,
+        bearer_client: None,
         arguments: arguments.as_ref(),
         call_digest_only: false,
         constraints: None,

@@ -19,6 +19,8 @@ use super::{
   deputize can-i --client support-bot --user alice --groups support \\
       --server https://crm.example.com/mcp --tool refund_payment --arguments '{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}'
   deputize can-i --client support-bot --user bob --roles analyst --server crm          may bob's agent list its tools?
+  deputize can-i --client crm-guard --bearer desk-app --user bob --server crm --tool lookup_customer
+      and through an ordinary MCP client, with the login token that it got for desk-app?
 
 Looks at clients, registry and policies of the configuration. What only a real request shows (its proof, the user's
 token, revocations, rates) is taken to be good. A call that a person would
@@ -44,6 +46,10 @@ pub struct Args {
     /// Authentication context (`acr`) of the user
     #[arg(long, requires = "user")]
     acr: Option<String>,
+    /// Client of the identity provider that would present the user's own token to the server, whose guard `--client`
+    /// is: `binding` is then `bearer`
+    #[arg(long, value_name = "CLIENT", requires = "user")]
+    bearer: Option<String>,
     /// Resource URI or id of the MCP server
     #[arg(long, value_name = "URI|ID")]
     server: String,

@@ -205,6 +205,10 @@ pub struct Client {
     /// Resource URI of the MCP server that this client is.
     #[serde(default)]
     pub server: Option<String>,
+    /// Users' own tokens that the guard of that server may exchange, for clients that know nothing of Deputize; none
+    /// by default.
+    #[serde(default)]
+    pub accepts_bearer: Vec<AcceptedBearer>,
     /// Whether it may get L0 tokens of its own (`client_credentials`).
     #[serde(default)]
     pub client_credentials: bool,
@@ -223,6 +227,16 @@ pub struct PresentedActor {
     pub subject: String,
     /// What `act.sub` then says.
     pub actor: String,
+}
+
+/// Access tokens of one identity provider that a server accepts as bearer tokens. Their `aud` is the server.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptedBearer {
+    /// `iss` of the tokens: one of `identity_providers`.
+    pub issuer: String,
+    /// Clients that they may be made for (`azp`, `client_id`); `*` for any that the issuer makes them for.
+    pub clients: Vec<String>,
 }
 
 /// How far a client may reach.

@@ -1,15 +1,12 @@
 //! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use deputize_call::keys::KeySet;
 use deputize_issuer::{
-    client::{Client, PresentedActor, Reach},
+    client::Client,
     policy::{PolicyEngine, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::Registry,
 };
 use std::{
-    collections::HashSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -162,11 +159,12 @@ pub fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
     })
 }
 
-struct Check<'p> {
+/// The file under examination, and what is wrong with it.
+pub(super) struct Check<'p> {
     path: &'p Path,
-    folder: &'p Path,
+    pub(super) folder: &'p Path,
     mode: Mode,
-    errors: Vec<ConfigError>,
+    pub(super) errors: Vec<ConfigError>,
 }
 
 impl Check<'_> {
@@ -273,82 +271,6 @@ impl Check<'_> {
         }
     }
 
-    fn clients(&mut self, raw: &raw::Config) -> Vec<Client> {
-        let (mut clients, mut ids, mut actors) = (Vec::new(), HashSet::new(), HashSet::new());
-        for client in &raw.clients {
-            if client.id.starts_with("user:") || client.id.is_empty() || client.id.len() > 256 {
-                self.refuse(format!(
-                    "client {:?}: an id is 1-256 characters and does not begin with user:",
-                    client.id
-                ));
-            }
-            if !ids.insert(client.id.clone()) {
-                self.refuse(format!("client {:?} stands twice", client.id));
-            }
-            let actor = client.actor.clone().unwrap_or_else(|| client.id.clone());
-            if !actors.insert(actor.clone()) {
-                self.refuse(format!("client {:?}: another client acts as {actor:?} already", client.id));
-            }
-            if actor.starts_with("spiffe://") && spiffe::SpiffeId::new(&actor).is_err() {
-                self.refuse(format!("client {:?}: {actor:?} is not a valid SPIFFE ID", client.id));
-            }
-            clients.push(self.client(raw, client));
-        }
-        clients
-    }
-
-    fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
-        let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file)));
-        let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {
-            let digest = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            if digest.is_none() {
-                self.refuse(format!("client {:?}: secret_sha256 is 43 characters of base64url", raw.id));
-            }
-            digest
-        });
-        if secret_sha256.is_some() && !config.allow_client_secrets {
-            self.refuse(format!(
-                "client {:?}: has a bootstrap secret, which allow_client_secrets: true would have to permit",
-                raw.id
-            ));
-        }
-        if keys.is_none() && secret_sha256.is_none() {
-            self.refuse(format!("client {:?}: give jwks_file; `deputize client add` makes one", raw.id));
-        }
-        Client {
-            id: raw.id.clone(),
-            tenant: raw.tenant.clone(),
-            actor: raw.actor.clone(),
-            keys: keys.unwrap_or_default(),
-            secret_sha256,
-            subject_audiences: raw.subject_audiences.clone(),
-            presents_actors: raw
-                .presents_actors
-                .iter()
-                .map(|actor| PresentedActor {
-                    issuer: actor.issuer.clone(),
-                    subject: actor.subject.clone(),
-                    actor: actor.actor.clone(),
-                })
-                .collect(),
-            may_call: raw
-                .may_call
-                .iter()
-                .map(|reach| Reach { resource: reach.resource.clone(), tools: reach.tools.clone() })
-                .collect(),
-            server: raw.server.clone(),
-            client_credentials: raw.client_credentials,
-            enabled: raw.enabled,
-        }
-    }
-
-    fn jwks(&mut self, file: &Path) -> Option<KeySet> {
-        let keys = read::read_text(file).and_then(|text| {
-            KeySet::from_jwks(text.as_bytes()).map_err(|error| ConfigError::new(file, error.to_string()))
-        });
-        keys.map_err(|error| self.errors.push(error)).ok()
-    }
-
     fn limits(&mut self, raw: &raw::Limits) -> Limits {
         if raw.leeway_seconds > 60 {
             self.refuse("limits.leeway_seconds: at most 60");
@@ -382,7 +304,8 @@ impl Check<'_> {
         parsed.ok()
     }
 
-    fn refuse(&mut self, message: impl Into<String>) {
+    /// Notes that something is wrong.
+    pub(super) fn refuse(&mut self, message: impl Into<String>) {
         self.errors.push(ConfigError::new(self.path, message));
     }
 }

@@ -15,7 +15,7 @@ use deputize_issuer::{
     mint::ToolCallToken,
     provider::SubjectTokenType,
     record::{Refused, record_denial},
-    verify_subject::{PresentedSubject, verify_subject},
+    verify_subject::{PresentedSubject, Subject, verify_subject},
 };
 use http::{StatusCode, header};
 use oauth2::{AccessToken, ExtraTokenFields, Scope, StandardTokenResponse, basic::BasicTokenType};
@@ -52,6 +52,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
     let mut refused = Refused {
         caller: Some(&caller),
         sub: None,
+        bearer: None,
         resource: Some(parsed.ask.resource.as_str()),
         tool: parsed.ask.call.tool_name(),
     };
@@ -62,6 +63,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
     let issued = match &subject {
         Ok(subject) => {
             refused.sub = subject.as_ref().map(|subject| subject.person().sub.as_str());
+            refused.bearer = subject.as_ref().and_then(Subject::bearer);
             let application = Application {
                 decision_id: request.decision_id,
                 caller: &caller,

@@ -188,6 +188,69 @@ fn can_i_answers_yes_and_no_with_reasons() {
     can_i(&[&support[..], &["--level", "L9"]].concat()).expect(2);
 }
 
+/// What a guard may bring of users' own tokens, in the example's words.
+const ACCEPTS: &str = "server: https://crm.example.com/mcp\n    accepts_bearer:\n      \
+    - { issuer: https://login.example.com/realms/acme, clients: [desk-app] }";
+
+#[test]
+fn can_i_knows_what_a_bearer_token_is_worth() {
+    let (_folder, config) = changed("server: https://crm.example.com/mcp", ACCEPTS);
+    let ask = |config: &str, more: &[&str]| {
+        let line = ["can-i", "--config", config, "--client", "crm-guard", "--server", "crm", "-o", "json"];
+        run(&[&line[..], &["--user", "alice", "--groups", "support"], more].concat())
+    };
+    let refund = r#"{"payment_id": "pay_81", "amount_cents": 4200}"#;
+    let refund = ["--bearer", "desk-app", "--tool", "refund_payment", "--arguments", refund];
+    let yes = ask(&config, &["--bearer", "desk-app", "--tool", "lookup_customer"]).expect(0).json();
+    assert_eq!(yes["policies"][0], "support-read", "{yes}");
+    let refuse = |ran: Ran| {
+        assert_eq!(ran.code, 3, "{ran:?}");
+        ran.json()
+    };
+    let no = refuse(ask(&config, &refund));
+    assert_eq!(
+        (&no["reason"], &no["policies"][0]),
+        (&"policy".into(), &"baseline-bound-tokens".into()),
+        "{no}"
+    );
+    for (config, more, reason) in [
+        (config.as_str(), &["--bearer", "other-app"][..], "authorized_party"),
+        (&config, &[], "beyond_the_clients_reach"),
+        (&example(), &["--bearer", "desk-app"], "issuer_not_trusted"),
+    ] {
+        assert_eq!(refuse(ask(config, more))["reason"], reason);
+    }
+    let platform =
+        ["can-i", "--config", &config, "--client", "support-platform", "--server", "crm", "-o", "json"];
+    let bearer = ["--user", "alice", "--bearer", "desk-app"];
+    let no = refuse(run(&[&platform[..], &bearer].concat()));
+    assert_eq!(no["reason"], "bearer_token_of_another_server");
+}
+
+#[test]
+fn who_may_bring_users_own_tokens_is_said_exactly_or_refused() {
+    let (_folder, config) = changed("server: https://crm.example.com/mcp", ACCEPTS);
+    assert!(!lint(&config).expect(0).stdout.contains("accepts_bearer"));
+    let any = ACCEPTS.replace("[desk-app]", "['*']");
+    let (_folder, config) = changed("server: https://crm.example.com/mcp", &any);
+    assert!(lint(&config).expect(0).stdout.contains("admits every client"), "accepted, with a warning");
+    for (to, part) in [
+        (ACCEPTS.replace("server: https://crm.example.com/mcp\n    ", ""), "say which (server)"),
+        (ACCEPTS.replace("/realms/acme", "/realms/other"), "no identity provider of its tenant"),
+        (ACCEPTS.replace("[desk-app]", "[]"), "with the clients whose tokens it accepts"),
+        (format!("{ACCEPTS}\n    subject_audiences: [desk-app]"), "brings no other users' tokens"),
+        (
+            "server: https://crm.example.com/mcp\n    subject_audiences: [https://crm.example.com/mcp]"
+                .to_owned(),
+            "say accepts_bearer",
+        ),
+    ] {
+        let (_folder, config) = changed("server: https://crm.example.com/mcp", &to);
+        let ran = lint(&config).expect(5);
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+}
+
 #[test]
 fn can_i_refuses_questions_about_what_is_not_there() {
     let config = example();

@@ -36,6 +36,10 @@ pub struct ToolCallClaims {
     /// Who acts for `sub`. Absent only where a client acts for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Actor>,
+    /// Where the person's own token was presented to a server as it stood, and that server's guard made the exchange:
+    /// by whom. Constant through every hop; absent where an agent exchanged for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<PresentedBy>,
     /// The transaction, constant through every hop.
     pub txn: String,
     /// `jti` of the token this one was made from.
@@ -68,6 +72,16 @@ pub struct Actor {
     /// Who acted before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
+}
+
+/// The client that presented a person's token as a bearer token (RFC 6750): as its issuer says, for nothing proves it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresentedBy {
+    /// The identity provider.
+    pub iss: String,
+    /// Whom it made the token for (`azp`, `client_id`).
+    pub client: String,
 }
 
 /// The one `authorization_details` entry, as granted.
@@ -148,6 +162,9 @@ impl ToolCallClaims {
         }
         if self.act.iter().flat_map(Actor::chain).any(str::is_empty) {
             return Err(JwsError::Claim("act", "empty sub"));
+        }
+        if self.bearer.as_ref().is_some_and(|by| by.iss.is_empty() || by.client.is_empty()) {
+            return Err(JwsError::Claim("bearer", "empty"));
         }
         let [detail] = &self.authorization_details;
         let [location] = &detail.locations;

@@ -49,6 +49,7 @@ pub(super) fn claims(
         scope: scope(wanted).to_owned(),
         cnf: Confirmation::Jkt(caller.jkt().ok_or(IssueError::Proof("proof_missing"))?.to_owned()),
         act,
+        bearer: application.subject.and_then(Subject::bearer).cloned(),
         txn,
         pjti: parent.map(|parent| parent.jti.clone()),
         authorization_details: [detail(application, wanted, verdict, policy_digest)],

@@ -9,7 +9,8 @@ use crate::{
     ask::{Ask, CallAsk},
     desk::Rules,
     error::IssueError,
-    registry::{Server, Tier, Tool, Verifier},
+    registry::{Server, ServerRecord, Tier, Tool, Verifier},
+    verify_subject::Subject,
 };
 
 /// The registered target of an ask.
@@ -41,9 +42,7 @@ pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Resul
         return Err(IssueError::Target("server_disabled"));
     }
     // Before the tool is looked up: what a server has is told to those alone who may reach it.
-    if !client.may_reach(ask.resource.as_str(), None) {
-        return Err(IssueError::Target("beyond_the_clients_reach"));
-    }
+    check_reach(application, &server.record, None)?;
     let tool = match ask.call.tool_name() {
         None => None,
         Some(name) => Some(Arc::clone(
@@ -53,9 +52,7 @@ pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Resul
                 .ok_or_else(|| details("tool_unknown", "the server has no approved tool of this name"))?,
         )),
     };
-    if !client.may_reach(ask.resource.as_str(), ask.call.tool_name()) {
-        return Err(IssueError::Target("beyond_the_clients_reach"));
-    }
+    check_reach(application, &server.record, ask.call.tool_name())?;
     if application.subject.is_none() && !client.client_credentials {
         return Err(IssueError::Request("client_credentials_not_allowed"));
     }
@@ -66,6 +63,26 @@ pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Resul
         ));
     }
     Ok(Wanted { server: Arc::clone(server), tool, level: ask.call.level() })
+}
+
+/// What the client may ask for. A guard that brings what was presented to its server asks for that server alone,
+/// whatever the client may reach otherwise: at any other the token was never presented.
+fn check_reach(
+    application: &Application<'_>,
+    record: &ServerRecord,
+    tool: Option<&str>,
+) -> Result<(), IssueError> {
+    let client = application.caller.client();
+    let is_presented = |subject: &Subject| subject.bearer().is_some() && subject.parent().is_none();
+    if application.subject.is_some_and(is_presented) {
+        let is_its_own = client.server.as_deref() == Some(record.resource.as_str())
+            && record.client_id.as_ref().is_none_or(|id| *id == client.id);
+        return if is_its_own { Ok(()) } else { Err(IssueError::Target("bearer_token_of_another_server")) };
+    }
+    match client.may_reach(&record.resource, tool) {
+        true => Ok(()),
+        false => Err(IssueError::Target("beyond_the_clients_reach")),
+    }
 }
 
 /// The level that the tier demands, and arguments that fit the pinned schema.

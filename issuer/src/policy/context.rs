@@ -111,6 +111,7 @@ enum Attribute {
     Workflow,
     ParentRequest,
     Binding,
+    BearerClient,
     Level,
     RiskScore,
     Environment,
@@ -134,7 +135,7 @@ enum Attribute {
 }
 
 impl Attribute {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 31] = [
         Self::Tenant,
         Self::Client,
         Self::Agent,
@@ -145,6 +146,7 @@ impl Attribute {
         Self::Workflow,
         Self::ParentRequest,
         Self::Binding,
+        Self::BearerClient,
         Self::Level,
         Self::RiskScore,
         Self::Environment,
@@ -183,6 +185,7 @@ impl Attribute {
             Self::Workflow => "workflow",
             Self::ParentRequest => "parent_request",
             Self::Binding => "binding",
+            Self::BearerClient => "bearer_client",
             Self::Level => "level",
             Self::RiskScore => "risk_score",
             Self::Environment => "environment",
@@ -226,6 +229,7 @@ impl Attribute {
             Self::Workflow => claimed.workflow.map(text),
             Self::ParentRequest => claimed.parent_request_id.map(text),
             Self::Binding => Some(text(facts.binding.as_str())),
+            Self::BearerClient => facts.bearer_client.map(text),
             Self::Level => Some(Expression::new_long(facts.level as i64)),
             Self::RiskScore => Some(Expression::new_long(facts.risk_score.into())),
             Self::Environment => Some(text(&facts.server.record.environment)),

@@ -27,8 +27,10 @@ pub struct Facts<'a> {
     pub action: &'a str,
     /// Binding level asked for.
     pub level: Level,
-    /// How the token will be bound to its holder.
+    /// What the person's presence at the first server rests on.
     pub binding: Binding,
+    /// Whom the issuer made a person's token for that was presented as it stood ([`Binding::Bearer`]).
+    pub bearer_client: Option<&'a str>,
     /// The call's arguments, at L3.
     pub arguments: Option<&'a Object>,
     /// L3 by `call_digest` alone: policies that read arguments deny.
@@ -47,14 +49,15 @@ pub struct Facts<'a> {
     pub now: u64,
 }
 
-/// How a token is bound to its holder.
+/// What the agent that asks has proved about the token that began this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Binding {
-    /// To a DPoP key (RFC 9449).
+    /// That it holds a DPoP key (RFC 9449), to which its token is bound.
     Dpop,
-    /// To a client certificate (RFC 8705).
+    /// That it holds a client certificate (RFC 8705).
     Mtls,
-    /// To nothing.
+    /// Nothing: it presented the person's token to the server as it stood (RFC 6750), and the server's guard exchanged
+    /// it. Whoever steals such a token can do the same.
     Bearer,
 }
 

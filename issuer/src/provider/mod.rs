@@ -22,7 +22,8 @@ pub use self::{
     verified::VerifiedUserToken,
 };
 
-use self::verified::{Asked, ReadToken};
+use self::verified::{Asked, Brought, ReadToken};
+use crate::client::AcceptedBearer;
 use async_trait::async_trait;
 use deputize_call::{
     digest::sha256,
@@ -127,8 +128,22 @@ impl Providers {
         allowed_audiences: &[String],
         now_seconds: u64,
     ) -> Result<VerifiedUserToken, UserTokenError> {
-        let asked = Asked { kind, tenant, allowed_audiences, now_seconds, applications: false };
-        self.verify_as(token, &asked).await
+        let brought = Brought::IssuedTo(allowed_audiences);
+        self.verify_as(token, &Asked { kind, tenant, brought, now_seconds, applications: false }).await
+    }
+
+    /// Verifies a user's access token that was presented to the server `resource` as it stands, and brought by that
+    /// server's guard: made for that server, for a client that it accepts.
+    pub async fn verify_presented(
+        &self,
+        token: &str,
+        tenant: &str,
+        (resource, accepted): (&str, &[AcceptedBearer]),
+        now_seconds: u64,
+    ) -> Result<VerifiedUserToken, UserTokenError> {
+        let kind = SubjectTokenType::AccessToken;
+        let brought = Brought::PresentedTo { resource, accepted };
+        self.verify_as(token, &Asked { kind, tenant, brought, now_seconds, applications: false }).await
     }
 
     /// Verifies an actor's token (RFC 8693 §2.1, `actor_token`): as [`Self::verify`], but an application's own
@@ -142,8 +157,8 @@ impl Providers {
         allowed_audiences: &[String],
         now_seconds: u64,
     ) -> Result<VerifiedUserToken, UserTokenError> {
-        let asked = Asked { kind, tenant, allowed_audiences, now_seconds, applications: true };
-        self.verify_as(token, &asked).await
+        let brought = Brought::IssuedTo(allowed_audiences);
+        self.verify_as(token, &Asked { kind, tenant, brought, now_seconds, applications: true }).await
     }
 
     async fn verify_as(&self, token: &str, asked: &Asked<'_>) -> Result<VerifiedUserToken, UserTokenError> {

@@ -3,7 +3,7 @@
 use super::{
     MayAct, PARTY_CLAIMS, Provider, SubjectTokenType, UserTokenError, delegation, describe, kind::TokenKind,
 };
-use crate::person::Person;
+use crate::{client::AcceptedBearer, person::Person};
 use deputize_call::{
     claims::{Actor, Confirmation},
     digest::sha256,
@@ -30,16 +30,26 @@ pub struct VerifiedUserToken {
     pub bound_to: Option<Confirmation>,
     /// Its audience, where it has one alone, as an actor token must.
     pub sole_audience: Option<Arc<str>>,
+    /// The client that it was made for, where it names one alone.
+    pub party: Option<Arc<str>>,
 }
 
 /// What a token must be this time.
 pub(super) struct Asked<'a> {
     pub(super) kind: SubjectTokenType,
     pub(super) tenant: &'a str,
-    pub(super) allowed_audiences: &'a [String],
+    pub(super) brought: Brought<'a>,
     pub(super) now_seconds: u64,
     /// Whether an application may stand behind it rather than a person.
     pub(super) applications: bool,
+}
+
+/// In which capacity somebody brings it: whom it must have been made for.
+pub(super) enum Brought<'a> {
+    /// It was issued to the client that brings it: `aud`, and the authorized party, are on this list.
+    IssuedTo(&'a [String]),
+    /// It was presented to a server, whose guard brings it.
+    PresentedTo { resource: &'a str, accepted: &'a [AcceptedBearer] },
 }
 
 /// The claims of one token, parsed. Holds nothing that depends on when or by whom it is presented.
@@ -81,6 +91,12 @@ impl ReadToken {
                 [alone] => Some(alone.as_str().into()),
                 _ => None,
             },
+            party: match parties.split_first() {
+                Some(((_, party), more)) if more.iter().all(|(_, other)| other == party) => {
+                    Some(party.as_str().into())
+                }
+                _ => None,
+            },
         };
         // Parsed claims take about as much again as their text, plus a fixed overhead.
         let weight = u32::try_from(2 * jws.signing_input.len() + 1024).unwrap_or(u32::MAX);
@@ -108,7 +124,33 @@ impl ReadToken {
         if self.verified.person.auth_time.is_some_and(|auth_time| auth_time > latest) {
             return Err(UserTokenError::AuthTime);
         }
-        self.check_audience(asked.allowed_audiences)
+        match asked.brought {
+            Brought::IssuedTo(allowed) => self.check_audience(allowed),
+            Brought::PresentedTo { resource, accepted } => self.check_presented(resource, accepted),
+        }
+    }
+
+    /// RFC 9068 §4 and RFC 8707 §2: made for this server, and for no other that could present it here in turn. What
+    /// belongs to the issuer itself (its userinfo endpoint) may stand beside it: the issuer could make any token.
+    fn check_presented(&self, resource: &str, accepted: &[AcceptedBearer]) -> Result<(), UserTokenError> {
+        let issuer = self.issuer();
+        let accepted = accepted.iter().find(|accepted| accepted.issuer == issuer);
+        let accepted = accepted.ok_or(UserTokenError::UnknownIssuer)?;
+        let is_issuers_own = |audience: &String| {
+            let rest = audience.strip_prefix(issuer.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let is_here = |audience: &String| audience == resource;
+        if !self.audiences.iter().any(is_here)
+            || !self.audiences.iter().all(|audience| is_here(audience) || is_issuers_own(audience))
+        {
+            return Err(UserTokenError::Audience);
+        }
+        match &self.verified.party {
+            Some(party) if accepted.admits(party) => Ok(()),
+            Some(_) => Err(UserTokenError::AuthorizedParty("not accepted here")),
+            None => Err(UserTokenError::AuthorizedParty("none, or several")),
+        }
     }
 
     fn check_audience(&self, allowed: &[String]) -> Result<(), UserTokenError> {

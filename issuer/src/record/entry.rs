@@ -3,7 +3,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{
-    claims::{Confirmation, PolicyRef},
+    claims::{Confirmation, PolicyRef, PresentedBy},
     digest::Digest,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ pub struct Entry {
     pub exp: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<PresentedBy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +157,7 @@ impl Entry {
             pjti: None,
             exp: None,
             key: None,
+            bearer: None,
             server: None,
             tool: None,
             definition: None,
@@ -224,6 +227,7 @@ pub(super) fn intent(desk: &Desk, terms: &Terms) -> Entry {
         pjti: claims.pjti.clone(),
         exp: Some(claims.exp),
         key: Some(key.clone()),
+        bearer: claims.bearer.clone(),
         server: Some(claims.aud.clone()),
         tool: detail.identifier.clone(),
         level: Some(detail.level().as_str().to_owned()),
@@ -268,6 +272,7 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         tenant: client.map(|client| client.tenant.clone()),
         client: client.map(|client| client.id.clone()),
         sub: refused.sub.map(str::to_owned),
+        bearer: refused.bearer.cloned(),
         server: refused.resource.map(bounded),
         tool: refused.tool.map(bounded),
         reason: Some(error.reason().to_owned()),

@@ -9,6 +9,7 @@
 )]
 
 mod authentication;
+mod bearer;
 mod decisions;
 mod guards;
 mod next_hops;

@@ -214,13 +214,14 @@ impl World {
         let mut refused = Refused {
             caller: Some(caller),
             sub: None,
+            bearer: None,
             resource: Some(ask.resource.as_str()),
             tool: ask.call.tool_name(),
         };
         let subject = verify_subject(&self.desk, caller, &presented).await;
         let issued = match &subject {
             Ok(subject) => {
-                refused.sub = Some(&subject.person().sub);
+                (refused.sub, refused.bearer) = (Some(subject.person().sub.as_str()), subject.bearer());
                 issue(&self.desk, &Application { decision_id, caller, subject: Some(subject), ask }).await
             }
             Err(error) => Err(error.clone()),
@@ -315,6 +316,7 @@ impl Setup {
             presents_actors: Vec::<PresentedActor>::new(),
             may_call: Vec::new(),
             server: None,
+            accepts_bearer: Vec::new(),
             client_credentials: false,
             enabled: true,
         };

@@ -27,6 +27,8 @@ pub(super) struct Question {
     level: Level,
     acr: Option<String>,
     model: Option<String>,
+    /// Who would present the person's own token.
+    bearer: Option<String>,
     policies: PolicyEngine,
 }
 
@@ -65,6 +67,7 @@ impl Question {
             level: args.level.unwrap_or(default),
             acr: args.acr.clone(),
             model: args.model.clone(),
+            bearer: args.bearer.clone(),
             policies,
         })
     }
@@ -120,13 +123,35 @@ impl Question {
                 Some(tool.ok_or_else(|| ("tool_unknown", Some(format!("it has {}", known.join(", ")))))?)
             }
         };
-        if !self.client.may_reach(&record.resource, self.tool_name.as_deref()) {
-            return Err(("beyond_the_clients_reach", None));
+        match &self.bearer {
+            Some(bearer) => self.check_presented(bearer)?,
+            None if self.client.may_reach(&record.resource, self.tool_name.as_deref()) => {}
+            None => return Err(("beyond_the_clients_reach", None)),
         }
         if self.person.is_none() && self.level > Level::L0 {
             return Err(("client_credentials_beyond_listing", None));
         }
         Ok(tool.map(Arc::as_ref))
+    }
+
+    /// Whether this client is the server's, and accepts the person's tokens from whoever presents them.
+    fn check_presented(&self, bearer: &str) -> Result<(), Refusal> {
+        let record = &self.server.record;
+        let is_its_own = self.client.server.as_deref() == Some(record.resource.as_str())
+            && record.client_id.as_ref().is_none_or(|id| *id == self.client.id);
+        if !is_its_own {
+            return Err(("bearer_token_of_another_server", None));
+        }
+        let issuer = self.person.as_ref().map(|person| person.issuer.as_str());
+        let accepted =
+            self.client.accepts_bearer.iter().find(|accepted| Some(accepted.issuer.as_str()) == issuer);
+        match accepted {
+            None => Err(("issuer_not_trusted", Some("accepts_bearer does not name it".to_owned()))),
+            Some(accepted) if accepted.admits(bearer) => Ok(()),
+            Some(accepted) => {
+                Err(("authorized_party", Some(format!("accepted are {}", accepted.clients.join(", ")))))
+            }
+        }
     }
 
     fn check_call(&self, tool: &Tool) -> Result<(), Refusal> {
@@ -175,7 +200,8 @@ impl Question {
             tool,
             action: if tool.is_some() { "tools/call" } else { "tools/list" },
             level: self.level,
-            binding: Binding::Dpop,
+            binding: if self.bearer.is_some() { Binding::Bearer } else { Binding::Dpop },
+            bearer_client: self.bearer.as_deref(),
             arguments: self.arguments.as_ref(),
             call_digest_only: self.level == Level::L3 && self.arguments.is_none(),
             constraints: None,

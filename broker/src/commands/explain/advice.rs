@@ -34,7 +34,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 43] = [
+const ADVICE: [(&[&str], &str); 44] = [
     (
         &["tool_drifted"],
         "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",
@@ -113,7 +113,11 @@ const ADVICE: [(&[&str], &str); 43] = [
     (&["issuer_not_trusted"], "add the issuer to identity_providers, spelled exactly as `iss` in the token"),
     (
         &["audience", "authorized_party"],
-        "add the token's `aud` (and `azp`) to `subject_audiences` of the client, if it may bring such tokens; `deputize doctor --token` shows both",
+        "add the token's `aud` (and `azp`) to `subject_audiences` of the client, if it may bring such tokens; of a guard that brings what was presented to its server, `aud` is that server and `azp` stands under `accepts_bearer`; `deputize doctor --token` shows both",
+    ),
+    (
+        &["bearer_token_of_another_server"],
+        "a guard exchanges users' own tokens for its own server alone: `server` of the client and `client_id` of the registry file name each other",
     ),
     (&["expired", "subject_token_expired", "too_old"], "get a fresh token of the user"),
     (
@@ -139,7 +143,7 @@ const ADVICE: [(&[&str], &str); 43] = [
     (&["subject_unknown_since_restart"], "the broker restarted since: exchange the user's token anew"),
     (
         &["subject_token_bound_to_another_key"],
-        "the user's token is bound to another key: prove possession of that one",
+        "the user's token is bound to another key: prove possession of that one; a guard cannot, so it takes no bound token as a bearer token",
     ),
     (
         &["may_act_names_another"],

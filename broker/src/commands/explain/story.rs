@@ -153,6 +153,12 @@ impl Story {
                 None => sub.to_owned(),
             }),
         );
+        facts.add_some(
+            "presented by",
+            record.bearer.as_ref().map(|by| {
+                format!("{}, says {}: a bearer token, which proves nothing of who sent it", by.client, by.iss)
+            }),
+        );
         facts.add_some("tenant", record.tenant.as_deref());
         facts.add_some("what", self.what());
         facts.add_some("level", record.level.as_deref().map(level_words));

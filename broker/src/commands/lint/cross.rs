@@ -76,6 +76,12 @@ fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings
     if let Some(server) = client.server.as_deref().filter(|server| registry.server(server).is_none()) {
         warn(format!("it is the server {server}, which is not in the registry"));
     }
+    for accepted in client.accepts_bearer.iter().filter(|accepted| accepted.admits("*")) {
+        warn(format!(
+            "accepts_bearer admits every client of {}: whoever may register there can call for its users",
+            accepted.issuer
+        ));
+    }
     let asks = !client.may_call.is_empty();
     if asks && client.server.is_none() && client.subject_audiences.is_empty() && !client.client_credentials {
         warn("subject_audiences is empty: it can bring no user's token".to_owned());

@@ -189,6 +189,7 @@ proptest! {
                 action: asked.action,
                 level: asked.level,
                 binding: Binding::Dpop,
+                bearer_client: None,
                 arguments: arguments.as_ref(),
                 call_digest_only: asked.call_digest_only,
                 constraints: asked.constrained.then_some(&constraints),

@@ -61,6 +61,7 @@ impl World {
             action: "tools/call",
             level: Level::L3,
             binding: Binding::Dpop,
+            bearer_client: None,
             arguments: self.arguments.as_ref(),
             call_digest_only: self.call_digest_only,
             constraints: self.constraints.as_ref(),

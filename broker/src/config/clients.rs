@@ -1,0 +1,143 @@
+//! Clients: their keys, and how far each may reach.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::keys::KeySet;
+use deputize_issuer::client::{AcceptedBearer, Client, PresentedActor, Reach};
+use std::{collections::HashSet, path::Path};
+
+use super::{
+    raw,
+    read::{self, ConfigError},
+    resolved::Check,
+};
+
+impl Check<'_> {
+    /// All clients.
+    pub(super) fn clients(&mut self, raw: &raw::Config) -> Vec<Client> {
+        let (mut clients, mut ids, mut actors) = (Vec::new(), HashSet::new(), HashSet::new());
+        for client in &raw.clients {
+            if client.id.starts_with("user:") || client.id.is_empty() || client.id.len() > 256 {
+                self.refuse(format!(
+                    "client {:?}: an id is 1-256 characters and does not begin with user:",
+                    client.id
+                ));
+            }
+            if !ids.insert(client.id.clone()) {
+                self.refuse(format!("client {:?} stands twice", client.id));
+            }
+            let actor = client.actor.clone().unwrap_or_else(|| client.id.clone());
+            if !actors.insert(actor.clone()) {
+                self.refuse(format!("client {:?}: another client acts as {actor:?} already", client.id));
+            }
+            if actor.starts_with("spiffe://") && spiffe::SpiffeId::new(&actor).is_err() {
+                self.refuse(format!("client {:?}: {actor:?} is not a valid SPIFFE ID", client.id));
+            }
+            clients.push(self.client(raw, client));
+        }
+        clients
+    }
+
+    fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
+        let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file)));
+        let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {
+            let digest = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            if digest.is_none() {
+                self.refuse(format!("client {:?}: secret_sha256 is 43 characters of base64url", raw.id));
+            }
+            digest
+        });
+        if secret_sha256.is_some() && !config.allow_client_secrets {
+            self.refuse(format!(
+                "client {:?}: has a bootstrap secret, which allow_client_secrets: true would have to permit",
+                raw.id
+            ));
+        }
+        if keys.is_none() && secret_sha256.is_none() {
+            self.refuse(format!("client {:?}: give jwks_file; `deputize client add` makes one", raw.id));
+        }
+        Client {
+            id: raw.id.clone(),
+            tenant: raw.tenant.clone(),
+            actor: raw.actor.clone(),
+            keys: keys.unwrap_or_default(),
+            secret_sha256,
+            subject_audiences: raw.subject_audiences.clone(),
+            presents_actors: raw
+                .presents_actors
+                .iter()
+                .map(|actor| PresentedActor {
+                    issuer: actor.issuer.clone(),
+                    subject: actor.subject.clone(),
+                    actor: actor.actor.clone(),
+                })
+                .collect(),
+            may_call: raw
+                .may_call
+                .iter()
+                .map(|reach| Reach { resource: reach.resource.clone(), tools: reach.tools.clone() })
+                .collect(),
+            server: raw.server.clone(),
+            accepts_bearer: self.accepts_bearer(config, raw),
+            client_credentials: raw.client_credentials,
+            enabled: raw.enabled,
+        }
+    }
+
+    /// INVARIANT: what is presented to a server as it stands is brought under these rules or not at all, so that policy
+    /// always sees that nothing was proved.
+    fn accepts_bearer(&mut self, config: &raw::Config, raw: &raw::Client) -> Vec<AcceptedBearer> {
+        let own = |audience: &String| raw.server.as_ref() == Some(audience);
+        if raw.subject_audiences.iter().any(own) {
+            self.refuse(format!(
+                "client {:?}: subject_audiences names its own server; say accepts_bearer for users' tokens that are \
+                 presented there",
+                raw.id
+            ));
+        }
+        if raw.accepts_bearer.is_empty() {
+            return Vec::new();
+        }
+        if raw.server.is_none() {
+            self.refuse(format!("client {:?}: accepts_bearer is for servers; say which (server)", raw.id));
+        }
+        if !raw.subject_audiences.is_empty() || !raw.presents_actors.is_empty() {
+            self.refuse(format!(
+                "client {:?}: with accepts_bearer it brings no other users' tokens: give subject_audiences and \
+                 presents_actors to another client",
+                raw.id
+            ));
+        }
+        let mut issuers = HashSet::new();
+        for accepted in &raw.accepts_bearer {
+            let is_known = |provider: &raw::IdentityProvider| {
+                provider.issuer == accepted.issuer && provider.tenant == raw.tenant
+            };
+            if !config.identity_providers.iter().any(is_known) {
+                self.refuse(format!(
+                    "client {:?}: accepts_bearer names {:?}, which is no identity provider of its tenant",
+                    raw.id, accepted.issuer
+                ));
+            }
+            if !issuers.insert(&accepted.issuer) || accepted.clients.is_empty() {
+                self.refuse(format!(
+                    "client {:?}: accepts_bearer names each issuer once, with the clients whose tokens it accepts",
+                    raw.id
+                ));
+            }
+        }
+        let accepted = raw.accepts_bearer.iter();
+        accepted
+            .map(|accepted| AcceptedBearer {
+                issuer: accepted.issuer.clone(),
+                clients: accepted.clients.clone(),
+            })
+            .collect()
+    }
+
+    fn jwks(&mut self, file: &Path) -> Option<KeySet> {
+        let keys = read::read_text(file).and_then(|text| {
+            KeySet::from_jwks(text.as_bytes()).map_err(|error| ConfigError::new(file, error.to_string()))
+        });
+        keys.map_err(|error| self.errors.push(error)).ok()
+    }
+}
