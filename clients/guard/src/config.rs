@@ -14,6 +14,11 @@ pub struct GuardConfig {
     pub public_url: String,
     /// URL of the protected resource metadata (RFC 9728 §5.1), named in every challenge.
     pub resource_metadata: String,
+    /// Identity providers whose access tokens for this server are taken as they are, from clients that know nothing of
+    /// us (RFC 6750): named in the metadata, and exchanged by a [`proxy`](crate::proxy). None by default.
+    pub accept_issuers: Vec<String>,
+    /// Scopes that such clients ask those providers for, and without which their tokens are not taken.
+    pub accept_scopes: Vec<String>,
     /// Names this process in its nonces.
     pub name: String,
     /// Grace on the times of tokens, in seconds.
@@ -40,6 +45,8 @@ impl GuardConfig {
             resource: resource.to_owned(),
             public_url: public_url.to_owned(),
             resource_metadata: resource_metadata.to_owned(),
+            accept_issuers: Vec::new(),
+            accept_scopes: Vec::new(),
             name: "guard".to_owned(),
             leeway_seconds: 5,
             proof_window_seconds: 60,

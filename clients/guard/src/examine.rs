@@ -49,8 +49,19 @@ impl Guard {
 
     /// Checks a request. Its proof is used up, its token is not.
     pub fn examine(&self, call: &IncomingCall<'_>) -> Result<Examined, Box<Refusal>> {
+        let message = self.read(call).map_err(|reason| Box::new(self.refuse(reason, call.uptime, None)))?;
+        self.examine_message(call, message)
+    }
+
+    /// The rest of [`Guard::examine`], for whoever has read the message already.
+    pub(crate) fn examine_message(
+        &self,
+        call: &IncomingCall<'_>,
+        message: Message,
+    ) -> Result<Examined, Box<Refusal>> {
         let mut needed = None;
-        self.check(call, &mut needed).map_err(|reason| Box::new(self.refuse(reason, call.uptime, needed)))
+        let checked = self.check(call, message, &mut needed);
+        checked.map_err(|reason| Box::new(self.refuse(reason, call.uptime, needed)))
     }
 
     /// Asks whether the server takes the call now, and spends the token.
@@ -105,8 +116,12 @@ impl Guard {
         Refusal::new(reason, &self.config, Some(self.proofs.nonces.make(uptime)), needed)
     }
 
-    fn check(&self, call: &IncomingCall<'_>, needed: &mut Option<Needed>) -> Result<Examined, Reason> {
-        let message = self.read(call)?;
+    fn check(
+        &self,
+        call: &IncomingCall<'_>,
+        message: Message,
+        needed: &mut Option<Needed>,
+    ) -> Result<Examined, Reason> {
         self.check_clocks(call)?;
         let snapshot = self.current_snapshot(call.now_seconds)?;
         let mut mirrored = Vec::new();
@@ -149,7 +164,7 @@ impl Guard {
     }
 
     /// Size, strict JSON, and headers that agree with it.
-    fn read(&self, call: &IncomingCall<'_>) -> Result<Message, Reason> {
+    pub(crate) fn read(&self, call: &IncomingCall<'_>) -> Result<Message, Reason> {
         if call.body.len() > self.config.max_body_bytes {
             return Err(Reason::TooLarge);
         }

@@ -76,6 +76,38 @@ pub enum Reason {
     /// The token was used as often as it may be.
     #[error("token used up")]
     UsedUp,
+    /// A person's own token that cannot be exchanged here.
+    #[error("user token: {0}")]
+    UserToken(&'static str),
+    /// A person's own token that lacks a scope which its issuer would have given.
+    #[error("user token lacks a scope")]
+    UserScope,
+    /// The broker gives no token for this call.
+    #[error("denied: {description}")]
+    Denied {
+        /// What it says.
+        description: String,
+        /// What an operator asks `explain` about.
+        decision_id: Option<String>,
+    },
+    /// A person has to decide first.
+    #[error("waiting for a person")]
+    Waiting {
+        /// Where.
+        approval_uri: Option<String>,
+        /// What an operator asks `explain` about.
+        decision_id: Option<String>,
+    },
+    /// The person has to sign in again, more strongly or more recently (RFC 9470).
+    #[error("user authentication too weak or too old")]
+    UserAuthentication {
+        /// Any of these satisfies.
+        acr_values: Vec<String>,
+        /// How old the sign-in may be, in seconds.
+        max_age_seconds: Option<u64>,
+        /// What an operator asks `explain` about.
+        decision_id: Option<String>,
+    },
     /// Over a rate.
     #[error("rate limited")]
     Limited {
@@ -104,6 +136,9 @@ pub struct Refusal {
     pub authorization_details: Option<Value>,
     /// Value of `Retry-After`.
     pub retry_after_seconds: Option<u64>,
+    /// Where the answer goes to a client that knows nothing of us: the id of its request (null where it is not known),
+    /// for an error of JSON-RPC.
+    pub rpc_id: Option<Value>,
     /// Why, in our words.
     pub reason: Reason,
 }
@@ -154,11 +189,15 @@ impl Refusal {
             dpop_nonce: nonce,
             authorization_details: None,
             retry_after_seconds: (status == 503).then_some(RETRY_AFTER_SECONDS),
+            rpc_id: None,
             reason,
         };
         match &refusal.reason {
             Reason::Arguments(error) => refusal.description = format!("{description} ({error})"),
             Reason::Constraints(error) => refusal.description = format!("{description} ({error})"),
+            Reason::Denied { description: said, .. } => {
+                refusal.description = format!("{description}: {said}")
+            }
             Reason::Limited { retry_after_seconds } => {
                 refusal.retry_after_seconds = Some(*retry_after_seconds)
             }
@@ -168,17 +207,66 @@ impl Refusal {
         if matches!(status, 401 | 403) {
             refusal.challenges = vec![challenge(error, config, needed.as_ref())];
         }
+        if refusal.reason == Reason::NoToken && !config.accept_issuers.is_empty() {
+            // First, for there are clients that read the first alone.
+            refusal.challenges.insert(0, bearer_challenge(&refusal.reason, config));
+        }
         refusal.authorization_details = needed.map(|needed| needed.details);
+        refusal
+    }
+
+    /// As a client hears it that knows OAuth and nothing of us: no proof is demanded of it, and what it is told is an
+    /// error of JSON-RPC under the id of its request.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn for_ordinary(self, config: &GuardConfig, id: Option<&Value>) -> Self {
+        let reason = match self.reason {
+            // What is wrong with the guard's own token and proof is nothing that its caller could mend.
+            Reason::Token(_)
+            | Reason::TokenRefused(_)
+            | Reason::Proof(_)
+            | Reason::NoProof
+            | Reason::ProofReplayed
+            | Reason::Nonce
+            | Reason::UsedUp => Reason::Unavailable("the guard's own token was refused"),
+            reason => reason,
+        };
+        let mut refusal = Self::new(reason, config, None, None);
+        refusal.challenges = match refusal.reason {
+            // Clients that see a challenge send the user to sign in again: only where that helps.
+            _ if refusal.status == 401 => vec![bearer_challenge(&refusal.reason, config)],
+            Reason::UserScope => vec![bearer_challenge(&refusal.reason, config)],
+            _ => Vec::new(),
+        };
+        refusal.rpc_id = Some(id.cloned().unwrap_or_default());
         refusal
     }
 
     /// The JSON body of the answer.
     pub fn body(&self) -> Value {
         let mut body = json!({ "error": self.error, "error_description": self.description });
-        if let (Some(members), Some(details)) = (body.as_object_mut(), &self.authorization_details) {
+        let Some(members) = body.as_object_mut() else { return body };
+        if let Some(details) = &self.authorization_details {
             members.insert("authorization_details".to_owned(), details.clone());
         }
-        body
+        let (decision_id, approval_uri) = match &self.reason {
+            Reason::Waiting { approval_uri, decision_id } => (decision_id, approval_uri.as_ref()),
+            Reason::Denied { decision_id, .. } | Reason::UserAuthentication { decision_id, .. } => {
+                (decision_id, None)
+            }
+            _ => (&None, None),
+        };
+        for (name, value) in [("decision_id", decision_id.as_ref()), ("approval_uri", approval_uri)] {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), json!(value));
+            }
+        }
+        match &self.rpc_id {
+            None => body,
+            Some(id) => {
+                let error = json!({ "code": REFUSED, "message": self.description, "data": body });
+                json!({ "jsonrpc": "2.0", "id": id, "error": error })
+            }
+        }
     }
 }
 
@@ -219,6 +307,25 @@ fn render(reason: &Reason) -> (u16, &'static str, &'static str) {
         }
         Reason::Revoked => (401, "invalid_token", "the token was revoked"),
         Reason::UsedUp => (401, "invalid_token", "the token was used as often as it may be: exchange anew"),
+        Reason::UserToken(_) => {
+            (401, "invalid_token", "the token is not good here: get one for this resource from its issuer")
+        }
+        Reason::UserScope => (
+            403,
+            "insufficient_scope",
+            "the token lacks a scope: ask its issuer for what the challenge names",
+        ),
+        Reason::Denied { .. } => (403, "insufficient_scope", "this call is not allowed"),
+        Reason::Waiting { .. } => (
+            403,
+            "authorization_pending",
+            "a person has to approve this call first: let them decide, then call again with the same arguments",
+        ),
+        Reason::UserAuthentication { .. } => (
+            401,
+            "insufficient_user_authentication",
+            "the user has to sign in again for this call, more strongly or more recently",
+        ),
         Reason::Limited { .. } => (429, "temporarily_unavailable", "too many calls: come back later"),
         Reason::Unavailable(_) => {
             (503, "temporarily_unavailable", "the call cannot be decided now: come back later")
@@ -240,9 +347,34 @@ fn challenge(error: &str, config: &GuardConfig, needed: Option<&Needed>) -> Stri
     challenge
 }
 
+/// RFC 6750 §3, RFC 9728 §5.1, RFC 9470 §3: for clients that present a person's own token.
+fn bearer_challenge(reason: &Reason, config: &GuardConfig) -> String {
+    let mut challenge = format!("Bearer resource_metadata=\"{}\"", quotable(&config.resource_metadata));
+    let (_, error, description) = render(reason);
+    if !error.is_empty() {
+        challenge.push_str(&format!(", error=\"{error}\", error_description=\"{description}\""));
+    }
+    if let Reason::UserAuthentication { acr_values, max_age_seconds, .. } = reason {
+        if !acr_values.is_empty() {
+            let values: Vec<String> = acr_values.iter().map(|value| quotable(value)).collect();
+            challenge.push_str(&format!(", acr_values=\"{}\"", values.join(" ")));
+        }
+        if let Some(seconds) = max_age_seconds {
+            challenge.push_str(&format!(", max_age=\"{seconds}\""));
+        }
+    }
+    if !config.accept_scopes.is_empty() {
+        let scopes: Vec<String> = config.accept_scopes.iter().map(|scope| quotable(scope)).collect();
+        challenge.push_str(&format!(", scope=\"{}\"", scopes.join(" ")));
+    }
+    challenge
+}
+
 fn quotable(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).take(MAX_QUOTED_CHARS).collect()
 }
 
+/// Outside of what JSON-RPC reserves (JSON-RPC 2.0 §5.1): the guard refused something.
+const REFUSED: i64 = 1;
 const RETRY_AFTER_SECONDS: u64 = 1;
 const MAX_QUOTED_CHARS: usize = 256;

@@ -42,6 +42,7 @@ use crate::http::{
   deputize guard --from-dev dev.json --public-url http://127.0.0.1:8080/mcp --upstream http://127.0.0.1:3001/mcp
   deputize guard --config guard.yaml --upstream http://127.0.0.1:3001/mcp --env PORT=3001 -- node server.js
   deputize guard --config guard.yaml -- npx @modelcontextprotocol/server-filesystem /srv/project
+  deputize guard --config guard.yaml --accept-issuer https://login.example.com/realms/acme      ordinary MCP clients too
 
 A server that is started for --upstream finds a secret in DEPUTIZE_GUARD_SECRET; the guard sends it with each request
 as the header Deputize-Guard. Without --upstream the program speaks over stdin and stdout.
@@ -82,6 +83,13 @@ pub struct Args {
     /// What it must not forget [default: deputize/guard/ID in the user's state folder]
     #[arg(long, value_name = "FOLDER", env = "DEPUTIZE_GUARD_STATE_DIR", hide_env = true)]
     state_dir: Option<PathBuf>,
+    /// Identity provider whose access tokens for this server are taken as they are, from MCP clients that know nothing
+    /// of Deputize; the broker's configuration has to allow it (`accepts_bearer`)
+    #[arg(long, value_name = "URL")]
+    accept_issuer: Vec<String>,
+    /// Scope that such clients are to ask it for
+    #[arg(long, value_name = "SCOPE", requires = "accept_issuer")]
+    accept_scope: Vec<String>,
     /// Secret for the server: sent to it as the header Deputize-Guard
     #[arg(long, value_name = "FILE")]
     upstream_secret_file: Option<PathBuf>,
@@ -173,7 +181,8 @@ pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc
     let link = Arc::new(Link::start(link).map_err(|error| {
         CommandError::configuration(error, "correct issuer, key or --state-dir and start again")
     })?);
-    let proxy = Proxy::new(proxy, link.redeemer(), Arc::clone(&link) as _, link.clock());
+    let settings = ProxySettings { exchanger: Some(link.exchanger()), ..proxy };
+    let proxy = Proxy::new(settings, link.redeemer(), Arc::clone(&link) as _, link.clock());
     let proxy = proxy.map_err(|error| {
         CommandError::configuration(error, "correct the server's settings and start again")
     })?;
@@ -229,7 +238,7 @@ fn greeting(settings: &Settings, address: SocketAddr) -> String {
          listening on   {scheme}://{address}{path}\n\
          broker         {issuer}, as {client}\n\
          resource       {resource}\n\
-         \n\
+         {ordinary}\n\
          Try it:  curl -i -X POST -H 'content-type: application/json' -d '{PING}' {scheme}://{address}{path}\n         \
          answers 401 and says where a token comes from.\n         \
          curl {scheme}://{address}/readyz   says whether calls are taken now.\n",
@@ -238,7 +247,16 @@ fn greeting(settings: &Settings, address: SocketAddr) -> String {
         issuer = settings.proxy.guard.issuer,
         client = settings.client_id,
         resource = settings.proxy.guard.resource,
+        ordinary = ordinary(&settings.proxy.guard.accept_issuers),
     )
+}
+
+/// Who is let in besides those who exchange for themselves; nothing if nobody is.
+fn ordinary(issuers: &[String]) -> String {
+    match issuers {
+        [] => String::new(),
+        issuers => format!("other clients  sign in at {}\n", issuers.join(", ")),
+    }
 }
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

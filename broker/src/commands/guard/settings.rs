@@ -37,6 +37,8 @@ pub(super) struct Raw {
     pub(super) resource: Option<String>,
     pub(super) issuer: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
+    pub(super) accept_issuers: Vec<String>,
+    pub(super) accept_scopes: Vec<String>,
     pub(super) client_id: Option<String>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) snapshot_keys: Option<PathBuf>,
@@ -132,6 +134,9 @@ impl Raw {
         raw.resource = args.resource.or(raw.resource);
         raw.issuer = args.issuer.or(raw.issuer);
         raw.client_id = args.client_id.or(raw.client_id);
+        if !args.accept_issuer.is_empty() {
+            (raw.accept_issuers, raw.accept_scopes) = (args.accept_issuer, args.accept_scope);
+        }
         raw.key_file = args.key_file.or(raw.key_file);
         raw.snapshot_keys = args.snapshot_keys.or(raw.snapshot_keys);
         raw.state_dir = args.state_dir.or(raw.state_dir);
@@ -163,6 +168,7 @@ impl Settings {
         let metadata = metadata_url(&public);
         let mut guard = GuardConfig::new(&identity.issuer, &resource, &public_url, &metadata);
         guard.name = format!("{}/{}", identity.client_id, std::process::id());
+        (guard.accept_issuers, guard.accept_scopes) = accepted(&raw, &identity.issuer, insecure)?;
         let limits = &raw.limits;
         guard.max_body_bytes = limits.body_kib.map_or(guard.max_body_bytes, |kib| kib.saturating_mul(1024));
         let state_dir = raw.state_dir.clone().map_or_else(|| state_dir(&identity.client_id), Ok)?;
@@ -264,6 +270,29 @@ fn secure_url(text: &str, member: &str, insecure: bool) -> Result<Url, CommandEr
         )),
         _ => Err(wrong_setting(&format!("{member}: {text:?} must begin with https://"))),
     }
+}
+
+/// Whose users' own tokens are taken, and the scopes that their clients ask for. An issuer is compared byte by byte,
+/// so it is kept as it is written.
+fn accepted(raw: &Raw, broker: &str, insecure: bool) -> Result<(Vec<String>, Vec<String>), CommandError> {
+    for issuer in &raw.accept_issuers {
+        secure_url(issuer, "accept_issuers", insecure)?;
+        if issuer == broker {
+            return Err(wrong_setting(
+                "accept_issuers: the broker's own tokens are taken in any case; name the identity provider",
+            ));
+        }
+    }
+    let is_scope = |scope: &String| {
+        !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    };
+    if !raw.accept_scopes.iter().all(is_scope) {
+        return Err(wrong_setting("accept_scopes: one scope each, without spaces (RFC 6749 §3.3)"));
+    }
+    if raw.accept_issuers.is_empty() && !raw.accept_scopes.is_empty() {
+        return Err(wrong_setting("accept_scopes: they go with accept_issuers"));
+    }
+    Ok((raw.accept_issuers.clone(), raw.accept_scopes.clone()))
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

@@ -81,6 +81,36 @@ fn a_file_says_the_same_and_the_command_line_goes_before_it() {
 }
 
 #[test]
+fn whose_own_tokens_are_taken_is_said_on_the_line_or_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = [&BROKER[..], &PUBLIC, &["--upstream", "http://127.0.0.1:3001/mcp"]].concat();
+    let accepted = |more: &[&str]| settings(folder.path(), &[&base[..], more].concat());
+    assert!(accepted(&[]).unwrap().proxy.guard.accept_issuers.is_empty(), "none unless it is said");
+    let one = ["--accept-issuer", "https://id.example.com/realms/acme"];
+    let both = [&one[..], &["--accept-issuer", "https://id.example.org/", "--accept-scope", "mcp"]].concat();
+    let guard = accepted(&both).unwrap().proxy.guard;
+    assert_eq!(guard.accept_issuers, ["https://id.example.com/realms/acme", "https://id.example.org/"]);
+    assert_eq!(guard.accept_scopes, ["mcp"]);
+
+    let file = folder.path().join("guard.yaml");
+    std::fs::write(&file, "accept_issuers: [https://id.example.com]\naccept_scopes: [a, b]\n").unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    let guard = accepted(&config).unwrap().proxy.guard;
+    assert_eq!((guard.accept_issuers.len(), guard.accept_scopes.len()), (1, 2));
+    let guard = accepted(&[&config[..], &one].concat()).unwrap().proxy.guard;
+    assert_eq!(guard.accept_scopes, [""; 0], "the line goes before the file, as a whole");
+    for (more, words) in [
+        (&["--accept-issuer", "http://id.example.com"][..], "https"),
+        (&["--accept-issuer", "https://deputize.example.com"], "identity provider"),
+        (&[&one[..], &["--accept-scope", "a b"]].concat(), "without spaces"),
+        (&["--accept-scope", "mcp"], "--accept-issuer"),
+    ] {
+        let (_, message) = accepted(more).err().unwrap_or_else(|| panic!("accepted: {more:?}"));
+        assert!(message.contains(words), "{more:?}: {message}");
+    }
+}
+
+#[test]
 fn a_program_is_given_what_is_named_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let line = [&BROKER[..], &PUBLIC, &["--env", "TOKEN=t", "--env", "PATH", "--", "server"]].concat();

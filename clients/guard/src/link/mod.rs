@@ -18,6 +18,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "proxy")]
+mod exchange;
 mod follow;
 mod memory;
 mod outbox;
@@ -107,6 +109,7 @@ pub struct Link {
 
 struct Shared {
     client: Client,
+    resource: String,
     clock: Arc<dyn Clock>,
     snapshot_keys: KeySet,
     memory: Mutex<Memory>,
@@ -135,7 +138,8 @@ impl Link {
         if let Some(pem) = settings.ca_pem {
             builder = builder.ca_pem(pem);
         }
-        let client = builder.clock(Arc::clone(&settings.clock)).build()?;
+        // What may serve again is kept by whoever has it exchanged.
+        let client = builder.clock(Arc::clone(&settings.clock)).cache_capacity(0).build()?;
         let folder = &settings.state_folder;
         let (memory, remembered) = Memory::open(folder)?;
         let lock = lock(folder)?;
@@ -143,6 +147,7 @@ impl Link {
         let (reports, received) = mpsc::channel(MAX_ON_THE_WAY);
         let shared = Arc::new(Shared {
             client,
+            resource: settings.resource,
             clock: settings.clock,
             snapshot_keys: settings.snapshot_keys,
             memory: Mutex::new(memory),

@@ -5,7 +5,7 @@ use crate::GuardConfig;
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     routing::get,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -13,7 +13,11 @@ use deputize_call::digest::sha256;
 use http::{HeaderMap, Method, Response, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use url::Url;
 
 /// Where things are.
@@ -28,17 +32,24 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn of(public: &Url, config: &GuardConfig, takes_certificates: bool) -> Self {
-        let metadata = json!({
+        // Clients that know nothing of us go to the first. Whoever exchanges for itself finds the broker last.
+        let servers: Vec<&String> = config.accept_issuers.iter().chain([&config.issuer]).collect();
+        let takes_bearer = !config.accept_issuers.is_empty();
+        let mut metadata = json!({
             "resource": config.resource,
-            "authorization_servers": [config.issuer],
-            "scopes_supported": ["mcp:list"],
+            "authorization_servers": servers,
             "bearer_methods_supported": ["header"],
             // A token is bound to a key of the client or, where it can show one, to its certificate.
-            "dpop_bound_access_tokens_required": !takes_certificates,
+            "dpop_bound_access_tokens_required": !takes_certificates && !takes_bearer,
             "tls_client_certificate_bound_access_tokens": takes_certificates,
             "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
             "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
         });
+        let scopes = if takes_bearer { config.accept_scopes.clone() } else { vec!["mcp:list".to_owned()] };
+        // MCP, scope selection: without the member clients ask for no scope; with an empty one, for an empty one.
+        if let (false, Some(members)) = (scopes.is_empty(), metadata.as_object_mut()) {
+            members.insert("scopes_supported".to_owned(), json!(scopes));
+        }
         Self { path: public.path().to_owned(), origin: public.origin().ascii_serialization(), metadata }
     }
 }
@@ -63,7 +74,8 @@ async fn endpoint(State(proxy): State<Arc<Proxy>>, request: Request) -> Response
             tracing::info!(reason = %refusal.reason, status = refusal.status, request_id, "call refused");
         }
         let mut response = trouble.response();
-        if !response.headers().contains_key("dpop-nonce") {
+        let is_ordinary = matches!(&trouble, Trouble::Refused(refusal) if refusal.rpc_id.is_some());
+        if !is_ordinary && !response.headers().contains_key("dpop-nonce") {
             reply::set(&mut response, "dpop-nonce", &nonces.guard.next_nonce(uptime));
         }
         response
@@ -75,8 +87,12 @@ async fn endpoint(State(proxy): State<Arc<Proxy>>, request: Request) -> Response
 async fn serve(proxy: Arc<Proxy>, request: Request, request_id: String) -> Result<Response<Body>, Trouble> {
     let (mut parts, body) = request.into_parts();
     check_origin(&proxy, &parts.headers)?;
-    let sender =
-        Sender { headers: parts.headers, certificate: parts.extensions.remove::<ClientCertificate>() };
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let sender = Sender {
+        headers: parts.headers,
+        certificate: parts.extensions.remove::<ClientCertificate>(),
+        source: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+    };
     match parts.method {
         Method::POST => {
             let body = read(body, proxy.max_body_bytes).await?;
@@ -94,6 +110,8 @@ async fn serve(proxy: Arc<Proxy>, request: Request, request_id: String) -> Resul
 pub(super) struct Sender {
     pub(super) headers: HeaderMap,
     certificate: Option<ClientCertificate>,
+    /// Where it comes from.
+    pub(super) source: IpAddr,
 }
 
 impl Sender {

@@ -1,6 +1,7 @@
 //! How much one caller may: a rate for each person and tool, and a number of requests at once for each caller.
 
 use super::{
+    buckets::Buckets,
     failure::Failure,
     session::{Caller, Owner},
     settings::Limits,
@@ -11,17 +12,11 @@ use std::{
     time::Duration,
 };
 
-/// Counts what callers do. Bounded: when there are more of them than can be counted, new ones wait.
+/// Counts what callers do.
 pub(super) struct Meter {
-    limits: Limits,
-    buckets: Mutex<HashMap<(String, String), Bucket>>,
+    concurrent: usize,
+    buckets: Mutex<Buckets<(String, String)>>,
     under_way: Arc<Mutex<HashMap<Caller, usize>>>,
-}
-
-/// Calls that may come at once now, and when that was reckoned.
-struct Bucket {
-    tokens: f64,
-    at: Duration,
 }
 
 /// A request under way; dropped when it is done.
@@ -32,34 +27,15 @@ pub(super) struct UnderWay {
 
 impl Meter {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, buckets: Mutex::default(), under_way: Arc::default() }
+        let buckets = Mutex::new(Buckets::new(limits.calls_per_minute, limits.burst, MAX_BUCKETS));
+        Self { concurrent: limits.concurrent, buckets, under_way: Arc::default() }
     }
 
     /// Counts one request of `person` for `what` (a tool, or a method).
     pub(super) fn count(&self, person: &str, what: &str, uptime: Duration) -> Result<(), Failure> {
-        let per_second = f64::from(self.limits.calls_per_minute) / 60.0;
-        let burst = f64::from(self.limits.burst.max(1));
-        let refilled = |bucket: &Bucket| {
-            (bucket.tokens + uptime.saturating_sub(bucket.at).as_secs_f64() * per_second).min(burst)
-        };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_BUCKETS {
-            // Who has all his calls again is as good as never seen.
-            buckets.retain(|_, bucket| refilled(bucket) < burst);
-        }
-        let key = (person.to_owned(), what.to_owned());
-        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
-            return Err(Failure::Limited { retry_after_seconds: 1 });
-        }
-        let bucket = buckets.entry(key).or_insert(Bucket { tokens: burst, at: uptime });
-        let tokens = refilled(bucket);
-        if tokens < 1.0 {
-            let wait = if per_second > 0.0 { (1.0 - tokens) / per_second } else { 60.0 };
-            let retry_after_seconds = Duration::from_secs_f64(wait.min(3600.0)).as_secs() + 1;
-            return Err(Failure::Limited { retry_after_seconds });
-        }
-        *bucket = Bucket { tokens: tokens - 1.0, at: uptime };
-        Ok(())
+        let taken = buckets.take((person.to_owned(), what.to_owned()), uptime);
+        taken.map_err(|retry_after_seconds| Failure::Limited { retry_after_seconds })
     }
 
     /// One more request of this caller, until what is given back is dropped.
@@ -67,7 +43,7 @@ impl Meter {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let caller = owner.caller();
         let count = under_way.entry(caller.clone()).or_default();
-        if *count >= self.limits.concurrent {
+        if *count >= self.concurrent {
             return Err(Failure::Limited { retry_after_seconds: 1 });
         }
         *count += 1;

@@ -4,6 +4,7 @@
 //! comes from it goes through [`screen::Screen`].
 
 mod breaker;
+mod buckets;
 mod events;
 mod failure;
 mod front;
@@ -12,6 +13,7 @@ mod launched;
 pub mod layer;
 mod legible;
 mod limits;
+mod ordinary;
 mod passage;
 mod process;
 mod relay;
@@ -30,6 +32,7 @@ mod versions;
 mod watch;
 
 pub use front::ClientCertificate;
+pub use ordinary::{Exchanger, Minted};
 pub use report::{NoReports, Reports};
 pub use settings::{
     HttpUpstream, Limits, Program, ProxySettings, SettingsError, StdioUpstream, UpstreamKind,
@@ -61,6 +64,8 @@ pub struct Proxy {
     max_stream_bytes: usize,
     max_body_bytes: usize,
     front: front::Places,
+    /// Where persons' own tokens are taken.
+    ordinary: Option<ordinary::Ordinary>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
@@ -92,6 +97,11 @@ impl Proxy {
         let breaker = Arc::new(Breaker::new(Arc::clone(&clock), Arc::clone(&watch)));
         let front = front::Places::of(&public, &settings.guard, settings.takes_certificates);
         let max_body_bytes = settings.guard.max_body_bytes;
+        let ordinary = match (settings.guard.accept_issuers.is_empty(), settings.exchanger) {
+            (true, _) => None,
+            (false, Some(exchanger)) => Some(ordinary::Ordinary::new(exchanger)),
+            (false, None) => return Err(SettingsError::NoExchanger),
+        };
         let guard = Guard::new(settings.guard, redeemer, Arc::clone(&breaker) as _, clock.now_seconds());
         Ok(Arc::new(Self {
             guard: Arc::new(guard.map_err(|_| SettingsError::NoRandomness)?),
@@ -107,6 +117,7 @@ impl Proxy {
             max_stream_bytes: settings.max_stream_bytes,
             max_body_bytes,
             front,
+            ordinary,
             stop: tokio::sync::watch::Sender::new(false),
         }))
     }

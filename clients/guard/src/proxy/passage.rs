@@ -5,6 +5,7 @@ use super::{
     failure::Failure,
     front::Sender,
     legible::make_legible,
+    ordinary::Heard,
     relay::{ABANDONED, Ended, EventBody, RESUMABLE, Relay},
     reply::{self, Trouble},
     screen::{Asked, Passed, Screen},
@@ -60,8 +61,24 @@ pub(super) async fn post(
         uptime: proxy.clock.uptime(),
         now_seconds: proxy.clock.now_seconds(),
     };
-    let examined = proxy.guard.examine(&call)?;
-    let manner = versions::manner(&call, &examined.message)?;
+    let Heard { examined, ordinary } = proxy.hear(&call, sender.source).await?;
+    let guard = Arc::clone(&proxy.guard);
+    let served = serve(proxy, &call, examined, request_id).await;
+    // Whoever presented a person's own token is told in words that he knows.
+    served.map_err(|trouble| match &ordinary {
+        Some(id) => trouble.for_ordinary(&guard.config, Some(id)),
+        None => trouble,
+    })
+}
+
+/// Serves what was examined.
+async fn serve(
+    proxy: Arc<Proxy>,
+    call: &IncomingCall<'_>,
+    examined: Examined,
+    request_id: String,
+) -> Result<Response<Body>, Trouble> {
+    let manner = versions::manner(call, &examined.message)?;
     if let Manner::Modern(version) = &manner {
         let era = proxy.watch.era().ok_or(Failure::Unreachable)?;
         if let Some(answer) = versions::in_place_of(&era, version, &examined.message)? {
@@ -72,7 +89,7 @@ pub(super) async fn post(
             return Ok(reply::empty(202));
         }
     }
-    let trace = trace(&call, &manner, request_id);
+    let trace = trace(call, &manner, request_id);
     let (verified, passage) = prepare(proxy, examined, &manner, trace).await?;
     passage.go(verified).await
 }

@@ -1,7 +1,7 @@
 //! Answers of the front.
 
 use super::failure::Failure;
-use crate::Refusal;
+use crate::{GuardConfig, Refusal};
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
@@ -36,6 +36,14 @@ impl From<Failure> for Trouble {
 }
 
 impl Trouble {
+    /// As a client hears it that knows nothing of us.
+    pub(super) fn for_ordinary(self, config: &GuardConfig, id: Option<&Value>) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(Box::new(refusal.for_ordinary(config, id))),
+            other => other,
+        }
+    }
+
     /// HTTP status of the answer.
     pub(super) fn status(&self) -> u16 {
         match self {
@@ -63,8 +71,8 @@ impl Trouble {
 
 fn refused(refusal: &Refusal) -> Response<Body> {
     let mut response = json(refusal.status, &refusal.body());
-    for challenge in &refusal.challenges {
-        set(&mut response, "www-authenticate", challenge);
+    for challenge in refusal.challenges.iter().filter_map(|each| HeaderValue::from_str(each).ok()) {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }
     if let Some(nonce) = &refusal.dpop_nonce {
         set(&mut response, "dpop-nonce", nonce);

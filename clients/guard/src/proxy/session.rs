@@ -3,7 +3,7 @@
 //! The ids are the guard's own. To anyone but its owner a session does not exist.
 
 use super::{failure::Failure, server::Channel};
-use deputize_call::claims::{Actor, Confirmation, ToolCallClaims};
+use deputize_call::claims::{Actor, Confirmation, PresentedBy, ToolCallClaims};
 use deputize_client::Clock;
 use serde_json::Value;
 use std::{
@@ -15,12 +15,15 @@ use std::{
     time::Duration,
 };
 
-/// Who a session belongs to: this person, through these actors, with this key.
+/// Who a session belongs to: this person, through these actors, with this key. Where a person's own token was
+/// presented, the key is the guard's: what is left is the person and the client that its issuer made it for, so that
+/// whoever holds any such token of theirs goes on with the session, if he knows its id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     person: String,
     client: String,
     actors: Vec<String>,
+    bearer: Option<PresentedBy>,
     key: String,
 }
 
@@ -30,6 +33,7 @@ pub(super) struct Caller {
     person: String,
     client: String,
     actors: Vec<String>,
+    bearer: Option<PresentedBy>,
 }
 
 /// One session.
@@ -78,19 +82,21 @@ impl Owner {
             person: claims.sub.clone(),
             client: claims.client_id.clone(),
             actors: claims.act.iter().flat_map(Actor::chain).map(str::to_owned).collect(),
+            bearer: claims.bearer.clone(),
             key: key.clone(),
         }
     }
 
     /// Who that is, whatever key he has.
     pub(super) fn caller(&self) -> Caller {
-        Caller { person: self.person.clone(), client: self.client.clone(), actors: self.actors.clone() }
+        let Self { person, client, actors, bearer, .. } = self.clone();
+        Caller { person, client, actors, bearer }
     }
 
     #[cfg(test)]
     pub(super) fn named(person: &str) -> Self {
         let [client, key] = ["platform", "key"].map(str::to_owned);
-        Self { person: person.to_owned(), client, actors: Vec::new(), key }
+        Self { person: person.to_owned(), client, actors: Vec::new(), bearer: None, key }
     }
 }
 
@@ -278,6 +284,10 @@ mod tests {
             Owner { key: "another".into(), ..alice.clone() },
             Owner { actors: vec!["agent".into()], ..alice.clone() },
             Owner { client: "another".into(), ..alice.clone() },
+            Owner {
+                bearer: Some(PresentedBy { iss: "https://id.example".into(), client: "app".into() }),
+                ..alice.clone()
+            },
         ];
         for stranger in strangers {
             assert_eq!(sessions.find(&session.id, &stranger).err(), Some(Failure::UnknownSession));

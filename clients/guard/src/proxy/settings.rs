@@ -1,7 +1,8 @@
 //! What a proxy is told by its operator.
 
+use super::ordinary::Exchanger;
 use crate::GuardConfig;
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -26,6 +27,8 @@ pub struct ProxySettings {
     pub session_idle: Duration,
     /// How many sessions there may be.
     pub max_sessions: usize,
+    /// Who exchanges persons' own tokens, where the guard accepts any (`guard.accept_issuers`).
+    pub exchanger: Option<Arc<dyn Exchanger>>,
 }
 
 /// The kinds of server that a proxy can stand before.
@@ -103,6 +106,9 @@ pub enum SettingsError {
     /// Certificates or keys for the server cannot be read.
     #[error("certificates for the server: {0}")]
     Certificates(String),
+    /// Persons' own tokens are to be accepted, and nobody could exchange them.
+    #[error("accept_issuers: nobody could exchange their tokens; set `exchanger`")]
+    NoExchanger,
     /// The system has no randomness.
     #[error("no randomness")]
     NoRandomness,
@@ -121,6 +127,7 @@ impl ProxySettings {
             relist_every: Duration::from_secs(30),
             session_idle: Duration::from_secs(1800),
             max_sessions: 10_000,
+            exchanger: None,
         }
     }
 }

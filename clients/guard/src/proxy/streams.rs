@@ -4,6 +4,7 @@ use super::{
     Proxy,
     failure::Failure,
     front::Sender,
+    ordinary::HeardStream,
     passage::{fields, trace},
     relay::EventBody,
     reply::{self, Trouble},
@@ -11,11 +12,11 @@ use super::{
     session::{Owner, Session},
     versions::Manner,
 };
-use crate::{IncomingCall, VerifiedStream};
+use crate::IncomingCall;
 use axum::body::Body;
 use deputize_client::sse::is_cursor;
 use http::Response;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// Serves one GET: the server's messages in a session, or a broken stream of it from a cursor on.
 pub(super) async fn get(
@@ -25,7 +26,7 @@ pub(super) async fn get(
 ) -> Result<Response<Body>, Trouble> {
     let fields = fields(&sender.headers)?;
     let call = proxy.bare_call("GET", &fields, &sender);
-    let (stream, session) = owned(&proxy, &call).await?;
+    let (HeardStream { stream, remaining }, session) = owned(&proxy, &call, sender.source).await?;
     let cursor = call.single("last-event-id").map_err(|_| Failure::MalformedHeader)?;
     // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
     if cursor.is_some_and(|cursor| !is_cursor(cursor) || !session.knows_cursor(cursor)) {
@@ -48,7 +49,9 @@ pub(super) async fn get(
         asked: None,
         session: Some(Arc::clone(&session)),
     };
-    let relay = proxy.relay(screen, Arc::clone(&session.channel), trace);
+    let mut relay = proxy.relay(screen, Arc::clone(&session.channel), trace);
+    // Who has no key but a token listens no longer than that is good; with its successor he comes back.
+    relay.lasts = remaining.map_or(relay.lasts, |remaining| relay.lasts.min(remaining));
     let (client, body) = EventBody::channel();
     tokio::spawn(async move {
         let _held = under_way;
@@ -63,7 +66,7 @@ pub(super) async fn get(
 pub(super) async fn delete(proxy: Arc<Proxy>, sender: Sender) -> Result<Response<Body>, Trouble> {
     let fields = fields(&sender.headers)?;
     let call = proxy.bare_call("DELETE", &fields, &sender);
-    let (stream, session) = owned(&proxy, &call).await?;
+    let (HeardStream { stream, .. }, session) = owned(&proxy, &call, sender.source).await?;
     proxy.sessions.forget(&session.id);
     session.channel.end().await;
     let mut response = reply::empty(204);
@@ -72,13 +75,17 @@ pub(super) async fn delete(proxy: Arc<Proxy>, sender: Sender) -> Result<Response
 }
 
 /// The caller, and the session that he names, which is his.
-async fn owned(proxy: &Proxy, call: &IncomingCall<'_>) -> Result<(VerifiedStream, Arc<Session>), Trouble> {
-    let stream = proxy.guard.verify_stream(call).await?;
+async fn owned(
+    proxy: &Proxy,
+    call: &IncomingCall<'_>,
+    source: IpAddr,
+) -> Result<(HeardStream, Arc<Session>), Trouble> {
+    let heard = proxy.hear_stream(call, source).await?;
     let id = call.single("mcp-session-id").map_err(|_| Failure::MalformedHeader)?;
     // Without a session there is nothing to listen to: none that is bound to its caller.
     let id = id.ok_or(Failure::NoStream)?;
-    let session = proxy.sessions.find(id, &Owner::of(stream.claims()))?;
-    Ok((stream, session))
+    let session = proxy.sessions.find(id, &Owner::of(heard.stream.claims()))?;
+    Ok((heard, session))
 }
 
 impl Proxy {

@@ -4,6 +4,7 @@ mod bench;
 mod calls;
 #[cfg(feature = "tower")]
 mod layers;
+mod ordinary;
 mod programs;
 mod sessions;
 
