@@ -3,9 +3,9 @@
 import * as jose from 'jose'
 import * as oauth from 'oauth4webapi'
 import Provider from 'oidc-provider'
-import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
+import { signIn } from './browser.mjs'
 
 const [certificate, privateKey, user] = process.argv.slice(2)
 const server = createServer({ cert: readFileSync(certificate), key: readFileSync(privateKey) })
@@ -26,20 +26,6 @@ const provider = new Provider(issuer, {
 server.on('request', provider.callback())
 console.log(JSON.stringify({ issuer }))
 
-// A browser, as far as this flow needs one.
-const jar = new Map()
-const browse = async (url, form) => {
-  const response = await fetch(url, {
-    method: form ? 'POST' : 'GET', redirect: 'manual', body: form && new URLSearchParams(form),
-    headers: { cookie: [...jar].map(([name, value]) => `${name}=${value}`).join('; ') },
-  })
-  for (const cookie of response.headers.getSetCookie()) {
-    const [name, value] = cookie.split(';')[0].split(/=(.*)/s)
-    jar.set(name, value)
-  }
-  return response
-}
-
 const discovered = await oauth.discoveryRequest(new URL(issuer))
 const as = await oauth.processDiscoveryResponse(new URL(issuer), discovered)
 const client = { client_id: 'desk-app' }
@@ -49,15 +35,7 @@ next.search = new URLSearchParams({
   client_id: client.client_id, redirect_uri: callback, response_type: 'code', scope: 'openid',
   code_challenge: await oauth.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256',
 })
-for (let step = 0; !next.href.startsWith(callback); step += 1) {
-  assert(step < 20, `signing in leads nowhere: ${next}`)
-  let response = await browse(next)
-  if (response.status === 200) {
-    const prompt = /name="prompt" value="(\w+)"/.exec(await response.text())[1]
-    response = await browse(next, prompt === 'login' ? { prompt, login: user, password: 'any' } : { prompt })
-  }
-  next = new URL(response.headers.get('location'), next)
-}
+next = await signIn(next, callback, user)
 const code = oauth.validateAuthResponse(as, client, next)
 const response = await oauth.authorizationCodeGrantRequest(as, client, oauth.None(), code, callback, verifier)
 const tokens = await oauth.processAuthorizationCodeResponse(as, client, response, { requireIdToken: true })

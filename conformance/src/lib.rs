@@ -18,6 +18,7 @@ pub mod impostor;
 pub mod live_guard;
 pub mod measure;
 pub mod node;
+pub mod ordinary;
 pub mod process;
 pub mod trust;
 pub mod weak_rsa;

@@ -349,7 +349,10 @@ impl World {
                     "may_call": [{ "resource": CRM, "tools": ["find_customer"] }],
                 })),
                 client("crm", "acme", json!({ "server": CRM, "may_call": [{ "resource": LEDGER }] })),
-                client("ledger", "acme", json!({ "server": LEDGER, "may_call": [{ "resource": "*" }] })),
+                client("ledger", "acme", json!({
+                    "server": LEDGER, "may_call": [{ "resource": "*" }],
+                    "accepts_bearer": [{ "issuer": self.identity.issuer("a"), "clients": ["desk-app"] }],
+                })),
                 client("retired", "acme", json!({ "enabled": false, "may_call": [{ "resource": "*" }] })),
                 client("globex-desk", "globex", json!({
                     "subject_audiences": ["desk-app"], "may_call": [{ "resource": "*" }],

@@ -21,6 +21,8 @@ cases![exchange:
     actor_beside_a_delegated_token,
     token_of_another_client, authorized_party_of_another_client, server_brings_another_servers_token,
     bound_token_without_its_key, svid_as_subject, cloud_token_as_subject,
+    presented_where_none_is_accepted, presented_and_asked_for_elsewhere, presented_by_a_client_not_accepted,
+    presented_though_bound, presented_though_an_id_token, presented_though_for_others_too,
     details_not_json, details_an_object, details_two_entries, details_of_unknown_type, details_with_unknown_member,
     unknown_tool, tool_of_another_server, tool_retired, tool_out_of_the_clients_reach, arguments_miss_the_schema,
     arguments_unknown, arguments_of_40_kib, digest_of_other_arguments, duplicate_argument, integer_beyond_doubles,
@@ -358,6 +360,67 @@ async fn bound_token_without_its_key(lab: &Lab) -> Vec<Response> {
         answers.push(lab.send(&exchange).await);
     }
     answers
+}
+
+async fn presented_where_none_is_accepted(lab: &Lab) -> Vec<Response> {
+    let token = lab.world.issuer_keys["a"].token("at+jwt", &presented(lab, CRM, &json!({})));
+    let mut exchange = lab.for_client("crm", &Key::es256()).await;
+    exchange.set("subject_token", &token).set("subject_token_type", ACCESS_TOKEN);
+    vec![lab.send(&exchange).await]
+}
+
+async fn presented_and_asked_for_elsewhere(lab: &Lab) -> Vec<Response> {
+    let mut exchange = bringing(lab, "at+jwt", &json!({})).await;
+    exchange.tool(CRM, "find_customer");
+    vec![lab.send(&exchange).await]
+}
+
+async fn presented_by_a_client_not_accepted(lab: &Lab) -> Vec<Response> {
+    let mut answers = Vec::new();
+    for changes in
+        [json!({ "client_id": "other-app" }), json!({ "client_id": null }), json!({ "azp": "other-app" })]
+    {
+        answers.push(lab.send(&bringing(lab, "at+jwt", &changes).await).await);
+    }
+    answers
+}
+
+async fn presented_though_bound(lab: &Lab) -> Vec<Response> {
+    let bound = json!({ "cnf": { "jkt": Key::es256().thumbprint() } });
+    vec![lab.send(&bringing(lab, "at+jwt", &bound).await).await]
+}
+
+async fn presented_though_an_id_token(lab: &Lab) -> Vec<Response> {
+    let marked = json!({ "nonce": "n", "client_id": null, "scope": null, "azp": "desk-app" });
+    vec![lab.send(&bringing(lab, "JWT", &marked).await).await]
+}
+
+async fn presented_though_for_others_too(lab: &Lab) -> Vec<Response> {
+    vec![lab.send(&bringing(lab, "at+jwt", &json!({ "aud": [LEDGER, CRM] })).await).await]
+}
+
+/// The claims of a person's own token for a server, as an MCP client got it, with `changes` (`null` leaves one out).
+fn presented(lab: &Lab, resource: &str, changes: &Value) -> Value {
+    let mut claims = lab.world.user_claims_of("a", "alice", resource);
+    (claims["client_id"], claims["scope"]) = (json!("desk-app"), json!("mcp"));
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+            value => claims[name] = value.clone(),
+        }
+    }
+    claims
+}
+
+/// The ledger's guard brings what was presented to the ledger.
+async fn bringing(lab: &Lab, typ: &str, changes: &Value) -> Exchange {
+    let token = lab.world.issuer_keys["a"].token(typ, &presented(lab, LEDGER, changes));
+    let mut exchange = lab.for_client("ledger", &Key::es256()).await;
+    exchange
+        .set("subject_token", &token)
+        .set("subject_token_type", ACCESS_TOKEN)
+        .tool(LEDGER, "list_entries");
+    exchange
 }
 
 /// A token that says it comes from this issuer of ours, signed by somebody.
