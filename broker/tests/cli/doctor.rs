@@ -55,6 +55,15 @@ fn each_fault_is_found_and_named() {
     let other = environment.config_with("  claims:\n", "  claims:\n    stable: employee_number\n");
     fails(doctor(&other, &token), 1, &["✖ person", "claims.stable", "employee_number"]);
 
+    let server = environment.ready["servers"][0]["resource"].as_str().unwrap();
+    let guard = environment.ready["servers"][0]["client"]["client_id"].as_str().unwrap();
+    let accepts =
+        format!("server: {server}\n  accepts_bearer:\n  - issuer: {issuer}\n    clients: [desk-app]");
+    let accepting = environment.config_with(&format!("server: {server}"), &accepts);
+    let line = ["doctor", "--token", "-", "--config", &accepting, "--client", guard];
+    // Signed in for another client, and no access token either: the guard brings nothing of the kind.
+    fails(run_with_input(&line, &token), 1, &[&format!("✖ client {guard}"), "not an access token"]);
+
     let unreachable = environment.config_with(&format!("issuer: {issuer}"), "issuer: http://127.0.0.1:1");
     fails(doctor(&unreachable, &forged("http://127.0.0.1:1", far)), 6, &["? keys", "openid-configuration"]);
 }

@@ -5,7 +5,7 @@ use deputize_call::{
     jws::{self, EmbeddedKey, JwsError, UnverifiedJws},
 };
 use deputize_issuer::{
-    client::Client,
+    client::{AcceptedBearer, Client},
     provider::{Provider, ProviderKeys, Providers, SubjectTokenType, UserTokenError, VerifiedUserToken},
 };
 use serde_json::Value;
@@ -223,13 +223,22 @@ impl Patient<'_> {
         for client in
             self.resolved.clients.iter().filter(|client| self.client.is_none_or(|id| client.id == id))
         {
-            // Guards and clients of other tenants bring no users' tokens.
-            if self.client.is_none() && client.subject_audiences.is_empty() {
+            // Most guards bring no users' tokens.
+            let brings_any = !client.subject_audiences.is_empty() || !client.accepts_bearer.is_empty();
+            if self.client.is_none() && !brings_any {
                 continue;
             }
             asked += 1;
             let what = format!("client {}", client.id);
-            match self.verify(&client.tenant, &client.subject_audiences).await {
+            let verified = match (&client.server, client.accepts_bearer.as_slice()) {
+                (Some(server), accepted @ [_, ..]) => self.verify_presented(client, (server, accepted)).await,
+                _ => self.verify(&client.tenant, &client.subject_audiences).await,
+            };
+            match verified {
+                Ok(token) if token.bound_to.is_some() && !client.accepts_bearer.is_empty() => {
+                    let next = what_to_do("subject_token_bound_to_another_key");
+                    refusals.push(Check::bad(&what, "the token is bound to a key (cnf)", next));
+                }
                 Ok(_) => checks.push(Check::good(&what, "may bring this token")),
                 Err(UserTokenError::KeysUnavailable(_)) => {
                     checks.push(Check::unknown(
@@ -256,23 +265,44 @@ impl Patient<'_> {
 
     fn refused(&self, what: &str, client: &Client, error: &UserTokenError) -> Check {
         let claims = jws::parse(self.token, EmbeddedKey::Refused).map(|jws| jws.claims).unwrap_or_default();
-        let next = match error {
-            UserTokenError::Audience | UserTokenError::AuthorizedParty(_) => format!(
+        let next = match (error, &client.server) {
+            (UserTokenError::Audience, Some(server)) if !client.accepts_bearer.is_empty() => {
+                format!("let the identity provider make it for {server} alone (RFC 8707, `resource`)")
+            }
+            (UserTokenError::AuthorizedParty(_) | UserTokenError::UnknownIssuer, _)
+                if !client.accepts_bearer.is_empty() =>
+            {
+                format!(
+                    "name its issuer, and its client ({}), under accepts_bearer of {}",
+                    parties(&claims).join(", "),
+                    client.id
+                )
+            }
+            (UserTokenError::Audience | UserTokenError::AuthorizedParty(_), _) => format!(
                 "add what the token names ({}) to subject_audiences of {}, which are now: {}",
                 parties(&claims).join(", "),
                 client.id,
                 client.subject_audiences.join(", ")
             ),
-            UserTokenError::Tenant => {
+            (UserTokenError::Tenant, _) => {
                 format!("the client is of tenant {}: give issuer and client the same one", client.tenant)
             }
-            _ => what_to_do(error.reason()).to_owned(),
+            (error, _) => what_to_do(error.reason()).to_owned(),
         };
         Check::bad(what, error.to_string(), next)
     }
 
     async fn verify(&self, tenant: &str, audiences: &[String]) -> Result<VerifiedUserToken, UserTokenError> {
         self.providers.verify(self.token, SubjectTokenType::Jwt, tenant, audiences, self.now).await
+    }
+
+    /// As the guard of a server would bring it, to which it was presented.
+    async fn verify_presented(
+        &self,
+        client: &Client,
+        to: (&str, &[AcceptedBearer]),
+    ) -> Result<VerifiedUserToken, UserTokenError> {
+        self.providers.verify_presented(self.token, &client.tenant, to, self.now).await
     }
 }
 
