@@ -11,6 +11,7 @@ use deputize_call::jws::{EmbeddedKey, parse};
 use deputize_conformance::{
     live_guard::{LiveGuard, ask, call, free_port, messages},
     node::node,
+    process::run,
     wire::{Endpoint, Request},
 };
 use serde_json::{Value, json};
@@ -113,6 +114,13 @@ async fn a_server_that_dies_is_started_again_and_one_whose_guard_is_killed_ends(
     assert!(second != first && !runs(first));
     guarded.process.kill();
     gone(second).await;
+}
+
+#[test]
+fn the_keeper_of_such_a_server_ends_nobody_elses_processes() {
+    // This test's own group would go with it.
+    let (succeeded, _, complaint) = run(&["keep", "--", "true"]);
+    assert!(!succeeded && complaint.contains("for `deputize guard` alone"), "{complaint}");
 }
 
 #[tokio::test]

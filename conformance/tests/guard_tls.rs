@@ -1,9 +1,5 @@
 //! TLS on both sides of `deputize guard`: certificates that clients show it, and the one that it shows its server.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     forge::Key,

@@ -124,7 +124,7 @@ async fn start_in(
     let mut guards = Vec::new();
     for (server, place) in servers.into_iter().zip(places) {
         let Some((upstream, listener)) = place else { continue };
-        let guarded = Guarded::start(server, upstream, &broker, &files.folder)?;
+        let guarded = Guarded::start(server, upstream, &broker, &files.folder).await?;
         doors.open(listener, guarded.router(), guarded::PATIENCE);
         doors.tasks.spawn(guarded.run());
         guards.push(guarded);

@@ -20,13 +20,14 @@ use crate::{
 /// A guard that stands before a server.
 pub(crate) struct Guarded {
     id: String,
-    link: Arc<Link>,
+    /// Dropped, it ends.
+    _link: Arc<Link>,
     proxy: Arc<Proxy>,
 }
 
 impl Guarded {
     /// Stands before the server of this record, with the key of its client. It answers where its resource URI says.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         (record, private_key): (&ServerRecord, SigningKey),
         upstream: HttpUpstream,
         broker: &Running,
@@ -53,7 +54,9 @@ impl Guarded {
         };
         let proxy = ProxySettings::new(config, UpstreamKind::Http(upstream));
         let (link, proxy) = guard::stand(link, proxy).map_err(|error| cannot(error.message))?;
-        Ok(Self { id: record.id.clone(), link, proxy })
+        // The broker is in this process: the guard knows what was approved before it looks at the server.
+        link.ready().await;
+        Ok(Self { id: record.id.clone(), _link: link, proxy })
     }
 
     /// The server's id in the registry.
@@ -73,7 +76,6 @@ impl Guarded {
 
     /// Waits until it takes calls.
     pub(crate) async fn ready(&self) {
-        self.link.ready().await;
         self.proxy.looked().await;
     }
 

@@ -7,7 +7,7 @@ use super::{
     server::{Answer, Channel, Messages, Outgoing, Trace},
     versions::{LEGACY, MODERN},
 };
-use crate::{Drift, Event, EventKind};
+use crate::{Drift, Event, EventKind, ObservedTools};
 use deputize_call::{digest::tool_digest, json::Object};
 use serde_json::{Value, json};
 use std::{
@@ -81,12 +81,14 @@ pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
             Ok(tools) => {
                 failures = 0;
                 proxy.breaker.looks_well();
-                note(&proxy, &mut seen, &tools);
-                if proxy.guard.has_snapshot(proxy.clock.now_seconds()) {
+                let is_known = proxy.guard.has_snapshot(proxy.clock.now_seconds());
+                let observed = proxy.guard.observe_tools(&tools);
+                if is_known {
+                    note(&proxy, &mut seen, &observed, &tools);
                     proxy.watch.looked.send_replace(true);
                     proxy.relist_every
                 } else {
-                    // What was approved is not known yet, so nothing could be held against it.
+                    // What was approved is not known yet, so nothing can be held against it.
                     proxy.relist_every.min(FIRST_RETRY)
                 }
             }
@@ -294,8 +296,7 @@ async fn end(own: Option<Own>) {
 }
 
 /// Holds the list against what was approved, and tells what is new about it.
-fn note(proxy: &Arc<Proxy>, seen: &mut Seen, tools: &[Object]) {
-    let observed = proxy.guard.observe_tools(tools);
+fn note(proxy: &Arc<Proxy>, seen: &mut Seen, observed: &ObservedTools, tools: &[Object]) {
     let digests: BTreeSet<String> =
         tools.iter().filter_map(|tool| tool_digest(tool).ok()).map(|digest| digest.to_string()).collect();
     if seen.digests.as_ref() != Some(&digests) {
