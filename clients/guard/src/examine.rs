@@ -183,7 +183,7 @@ impl Guard {
         call: &IncomingCall<'a>,
         snapshot: &Arc<Snapshot>,
     ) -> Result<possession::Possessed<'a>, Reason> {
-        let possessed = possession::verify(call, &self.config, snapshot.keys(), &self.proofs)?;
+        let possessed = possession::verify(call, &self.config, snapshot, &self.proofs)?;
         if possessed.claims.tenant != snapshot.tenant() {
             return Err(Reason::TokenRefused("of another tenant"));
         }

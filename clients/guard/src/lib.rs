@@ -12,6 +12,7 @@ mod event;
 mod examine;
 mod guard;
 mod headers;
+mod known;
 #[cfg(feature = "link")]
 pub mod link;
 mod listing;

@@ -1,10 +1,10 @@
 //! Who sends the request: a token for this server, and the proof that its sender holds the token's key.
 
-use crate::{config::GuardConfig, headers::IncomingCall, refusal::Reason};
+use crate::{config::GuardConfig, headers::IncomingCall, refusal::Reason, snapshot::Snapshot};
 use deputize_call::{
     claims::{Confirmation, ToolCallClaims},
     dpop,
-    keys::KeySet,
+    jws::JwsError,
     nonce::{Nonce, NonceMaker},
     once::{Once, OnceSet},
     token,
@@ -26,7 +26,7 @@ pub(crate) struct Proofs {
 pub(crate) fn verify<'a>(
     call: &IncomingCall<'a>,
     config: &GuardConfig,
-    keys: &KeySet,
+    snapshot: &Snapshot,
     proofs: &Proofs,
 ) -> Result<Possessed<'a>, Reason> {
     let header = call.single("authorization")?.ok_or(Reason::NoToken)?;
@@ -37,7 +37,7 @@ pub(crate) fn verify<'a>(
         now_seconds: call.now_seconds,
         leeway_seconds: config.leeway_seconds,
     };
-    let claims = token::verify(token, keys, &expected).map_err(Reason::Token)?.into_claims();
+    let claims = verified(token, snapshot, &expected).map_err(Reason::Token)?;
     match &claims.cnf {
         Confirmation::Jkt(jkt) => {
             // RFC 9449 §7.1: a bound token is never accepted as a bearer token.
@@ -57,6 +57,34 @@ pub(crate) fn verify<'a>(
         }
     }
     Ok(Possessed { token, claims })
+}
+
+/// The claims of a token that holds now. One that comes again is held against time again; its signature, its issuer and
+/// its audience are what they were.
+fn verified(
+    token: &str,
+    snapshot: &Snapshot,
+    expected: &token::Expected<'_>,
+) -> Result<ToolCallClaims, JwsError> {
+    if let Some(claims) = snapshot.known().find(token) {
+        check_times(&claims, expected)?;
+        return Ok(claims);
+    }
+    let claims = token::verify(token, snapshot.keys(), expected)?.into_claims();
+    snapshot.known().remember(token, &claims);
+    Ok(claims)
+}
+
+fn check_times(claims: &ToolCallClaims, expected: &token::Expected<'_>) -> Result<(), JwsError> {
+    // RFC 7519 §4.1.4: now must be *before* `exp`.
+    if expected.now_seconds >= claims.exp.saturating_add(expected.leeway_seconds) {
+        return Err(JwsError::Claim("exp", "expired"));
+    }
+    // The clock may have been set back since.
+    if claims.nbf.max(claims.iat) > expected.now_seconds.saturating_add(expected.leeway_seconds) {
+        return Err(JwsError::Claim("nbf", "not yet valid"));
+    }
+    Ok(())
 }
 
 impl Proofs {

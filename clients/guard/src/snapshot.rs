@@ -1,6 +1,6 @@
 //! What a guard knows of its server: the approved tools and the broker's keys, as a signed snapshot.
 
-use crate::revocation::Revocation;
+use crate::{known::KnownTokens, revocation::Revocation};
 use deputize_call::{
     digest::{Digest, sha256, tool_digest},
     json::{self, Object},
@@ -76,6 +76,7 @@ pub struct Snapshot {
     document: SnapshotDocument,
     keys: KeySet,
     tools: BTreeMap<String, PinnedTool>,
+    known: KnownTokens,
 }
 
 /// A tool as calls are held against it.
@@ -203,7 +204,7 @@ impl Snapshot {
             }
             tools.insert(name, tool);
         }
-        Ok(Self { document, keys, tools })
+        Ok(Self { document, keys, tools, known: KnownTokens::default() })
     }
 
     /// Its version.
@@ -235,6 +236,11 @@ impl Snapshot {
 
     pub(crate) fn expires_at(&self) -> u64 {
         self.document.expires_at
+    }
+
+    /// Tokens that were verified with [`Snapshot::keys`].
+    pub(crate) fn known(&self) -> &KnownTokens {
+        &self.known
     }
 
     pub(crate) fn revocations(&self) -> &[Revocation] {

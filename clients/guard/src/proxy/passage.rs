@@ -212,11 +212,10 @@ impl Passage {
             Ok(Answer::Accepted) => return Err(self.failed(Failure::Broken("no answer")).await.into()),
             Ok(Answer::One(message)) => match self.screen().pass(message) {
                 Ok(Passed::Last(message, class)) => {
-                    let message = Value::Object(message);
-                    let text = message.to_string();
+                    let text = Value::Object(message).to_string();
                     self.proxy.breaker.answered(&self.claims);
                     self.finished(Ended { class: Ok(class), bytes: text.len() });
-                    reply::json(200, &message)
+                    reply::json_text(200, text)
                 }
                 Ok(_) => return Err(self.failed(Failure::Broken("no response")).await.into()),
                 Err(failure) => return Err(self.failed(failure).await.into()),

@@ -85,8 +85,13 @@ fn refused(refusal: &Refusal) -> Response<Body> {
 
 /// An answer of JSON. No cache keeps what was said to one caller.
 pub(super) fn json(status: u16, body: &Value) -> Response<Body> {
+    json_text(status, body.to_string())
+}
+
+/// The same of JSON that is written already.
+pub(super) fn json_text(status: u16, text: String) -> Response<Body> {
     let mut response = empty(status);
-    *response.body_mut() = Body::from(body.to_string());
+    *response.body_mut() = Body::from(text);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -55,6 +55,34 @@ fn a_token_of_this_broker_for_this_server_within_its_time() {
 }
 
 #[test]
+fn a_token_that_comes_again_is_held_against_everything_but_its_signature() {
+    let mut f = Fixture::new();
+    let token = f.sign(&f.claims(l1("lookup")));
+    for _ in 0..3 {
+        assert!(f.send(&f.request(&token, body())).is_ok());
+    }
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { 'B' } else { 'A' };
+    let spoiled = format!("{head}.{first}{}", &signature[1..]);
+    invalid_token(f.send(&f.request(&spoiled, body())));
+    let stranger = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
+    let mut request = f.request(&token, body());
+    request.replace("DPoP", &f.proof_by(&stranger, &token, |_| {}));
+    invalid_proof(f.send(&request));
+    assert_eq!(f.send(&f.request(&token, call("transfer", json!({})))).unwrap_err().status, 403);
+    // Its key is no longer among the broker's.
+    let other = deputize_call::keys::KeySet::new(vec![stranger.public().clone()]).to_jwks();
+    let rotated = f.snapshot(|document| (document.version, document.jwks) = (2, other));
+    f.guard.install(rotated, f.uptime).unwrap();
+    invalid_token(f.send(&f.request(&token, body())));
+    f.guard.install(f.snapshot(|document| document.version = 3), f.uptime).unwrap();
+    assert!(f.send(&f.request(&token, body())).is_ok());
+    f.pass(Duration::from_secs(66));
+    f.guard.hear_revocations(f.uptime);
+    invalid_token(f.send(&f.request(&token, body())));
+}
+
+#[test]
 fn another_signer_or_kind_of_token_is_refused() {
     let f = Fixture::new();
     let claims = f.claims(l1("lookup"));
