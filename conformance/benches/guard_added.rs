@@ -105,7 +105,7 @@ fn report(pairs: &[Pair]) {
     let ratios = [("L1", of(|pair| pair.ratio(&pair.l1))), ("L3", of(|pair| pair.ratio(&pair.l3)))];
     println!("\nguard_added  added CPU / 2V, medians of {} pairs  (goal at most {GOAL})", good.len());
     for (name, ratio) in ratios {
-        let bar = "#".repeat((ratio.unwrap_or_default() * 12.0) as usize);
+        let bar = "#".repeat((ratio.unwrap_or_default().min(4.0) * 12.0) as usize);
         println!("{name} {:>5.2} |{bar:<48}| 4.0", ratio.unwrap_or(f64::NAN));
     }
     let [(_, l1), (_, l3)] = ratios;

@@ -102,7 +102,7 @@ impl Pair {
 fn report(pairs: &[Pair]) {
     let good: Vec<&Pair> = pairs.iter().filter(|pair| !pair.is_void()).collect();
     let ratio = median(good.iter().map(|pair| pair.ratio()).collect());
-    let bar = "#".repeat((ratio.unwrap_or_default() * 16.0) as usize);
+    let bar = "#".repeat((ratio.unwrap_or_default().min(3.0) * 16.0) as usize);
     println!(
         "\nl3_call  CPU of the whole call / 5V+S, median of {} pairs: {ratio:?}  (goal at most {GOAL})\n|{bar:<48}| 3.0",
         good.len()
