@@ -69,6 +69,11 @@ impl IllServer {
             json!({ "name": "ill", "description": "Misbehaves.", "inputSchema": ill }),
         ]
     }
+
+    /// Its prompts: `greet`, and `vault`.
+    pub fn prompts() -> [Value; 2] {
+        ["greet", "vault"].map(|name| json!({ "name": name, "description": "A prompt." }))
+    }
 }
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, runs: Arc<AtomicUsize>) {
@@ -76,11 +81,19 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, runs: Arc<Atomic
     while let Some(message) = read(&mut stream, &mut buffered).await {
         let result = |result: Value| json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
         let answer = match (message["method"].as_str().unwrap_or_default(), &message["params"]) {
-            ("initialize", _) => {
-                result(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
-                "serverInfo": { "name": "ill", "version": "1" } }))
-            }
+            ("initialize", _) => result(
+                json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {}, "prompts": {}, "resources": {} },
+                "serverInfo": { "name": "ill", "version": "1" } }),
+            ),
             ("tools/list", _) => result(json!({ "tools": IllServer::definitions() })),
+            ("prompts/list", _) => result(json!({ "prompts": IllServer::prompts() })),
+            ("resources/list", _) => {
+                let uris =
+                    ["demo://docs/a", "demo://vault/a", "file:///etc/passwd", "demo://docs/../vault/a"];
+                result(json!({ "resources": uris.map(|uri| json!({ "uri": uri, "name": uri })) }))
+            }
+            ("prompts/get", _) => result(json!({ "messages": [] })),
+            ("resources/read", _) => result(json!({ "contents": [] })),
             ("tools/call", params) if params["name"] == "echo" => {
                 runs.fetch_add(1, Ordering::SeqCst);
                 result(json!({ "content": [], "structuredContent": params["arguments"] }))

@@ -86,6 +86,8 @@ impl Impostor {
             manifest_digest: Digest::from_bytes(sha256(b"manifest")),
             jwks: json!({ "keys": [self.token_key.jwk()] }),
             tools: tools.iter().map(low).collect(),
+            prompts: Vec::new(),
+            resources: Vec::new(),
             revocations: Vec::new(),
         }
     }

@@ -5,8 +5,8 @@ use crate::{
     process::Process,
     wire::{Connection, Endpoint, Request, Response},
 };
-use deputize_call::{digest::tool_digest, json::Object, sign::SigningKey};
-use deputize_client::{Client, Detail, ExchangeRequest, ToolToken};
+use deputize_call::{action::Action, digest::tool_digest, json::Object, sign::SigningKey};
+use deputize_client::{Client, Detail, ExchangeError, ExchangeRequest, ToolToken};
 use serde_json::{Value, json};
 use std::{io, net::TcpListener};
 use tempfile::TempDir;
@@ -37,11 +37,20 @@ impl LiveGuard {
     /// Registers a server with these definitions (of the lowest tier, all of them reading), and starts a guard before
     /// it with these arguments.
     pub async fn start(definitions: &[Value], arguments: &[&str]) -> Self {
+        Self::start_with(definitions, &json!({}), arguments).await
+    }
+
+    /// As [`LiveGuard::start`], with more members in the server's record: prompts, resources.
+    pub async fn start_with(definitions: &[Value], more: &Value, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let url = format!("http://127.0.0.1:{}/mcp", free_port());
         let endpoint = Endpoint::new(&Url::parse(&url).unwrap(), None);
-        std::fs::write(path("record.json"), record(&url, definitions).to_string()).unwrap();
+        let mut record = record(&url, definitions);
+        for (member, value) in more.as_object().unwrap() {
+            record[member] = value.clone();
+        }
+        std::fs::write(path("record.json"), record.to_string()).unwrap();
         let dev = Dev::start_with(&["--register", &path("record.json")]).await;
         let ready = dev.ready_file().to_str().unwrap().to_owned();
         let (listen, state, announced) = (endpoint.authority.clone(), path("state"), path("guard.json"));
@@ -91,6 +100,22 @@ impl LiveGuard {
         let request =
             ExchangeRequest::new(resource, self.dev.text(&format!("/user_tokens/{user}"))).detail(detail);
         self.client.exchange(&request).await.unwrap()
+    }
+
+    /// A token of this user for one prompt or resource; `arguments` bind it to one use.
+    pub async fn material(
+        &self,
+        user: &str,
+        (action, name): (Action, &str),
+        arguments: Option<&Value>,
+    ) -> Result<ToolToken, ExchangeError> {
+        let (name, user) = (name.to_owned(), self.dev.text(&format!("/user_tokens/{user}")));
+        let detail = match arguments.cloned() {
+            None => Detail::Tool { name },
+            Some(arguments) => Detail::Call { name, arguments, input_responses: None, request_state: None },
+        };
+        let request = ExchangeRequest::new(&self.url, user).action(action).detail(detail);
+        self.client.exchange(&request).await
     }
 
     /// A good request with a fresh nonce, for the caller to spoil.
@@ -166,6 +191,16 @@ pub fn call(name: &str, arguments: &Value) -> Value {
 /// A request without parameters.
 pub fn ask(method: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": {} })
+}
+
+/// A prompt, as the agent asks for it.
+pub fn prompt(name: &str, arguments: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": { "name": name, "arguments": arguments } })
+}
+
+/// A resource, as the agent asks for it.
+pub fn read(uri: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": { "uri": uri } })
 }
 
 /// The messages of an answer, whether it is one or a stream of events.

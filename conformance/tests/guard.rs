@@ -6,10 +6,14 @@
     reason = "a test that meets something unexpected should stop there"
 )]
 
+use deputize_call::{
+    action::Action::{CallTool, GetPrompt, ReadResource},
+    digest::{prompt_digest, tool_digest},
+};
 use deputize_client::{Detail, ExchangeError, ExchangeRequest};
 use deputize_conformance::{
     ill_server::IllServer,
-    live_guard::{GuardRequest, LiveGuard, ask, call, free_port, messages},
+    live_guard::{GuardRequest, LiveGuard, ask, call, free_port, messages, prompt, read},
     node::node,
     wire::{Endpoint, Request},
 };
@@ -123,6 +127,160 @@ async fn streams_and_questions_of_server_everything_go_through() {
 }
 
 #[tokio::test]
+async fn prompts_and_resources_of_server_everything_are_had_as_they_were_approved() {
+    let everything = Everything::start().await;
+    let prompts = everything.prompts().await;
+    let approved = |name: &str, tier: &str| {
+        let definition = prompts.iter().find(|prompt| prompt["name"] == name).unwrap();
+        let digest = prompt_digest(definition.as_object().unwrap()).unwrap();
+        json!({ "tier": tier, "prompt_digest": digest, "definition": definition })
+    };
+    let more = json!({
+        "prompts": [approved("simple-prompt", "low"), approved("args-prompt", "medium")],
+        "resources": [
+            { "uri": TEXTS, "name": "Texts", "tier": "low" },
+            { "uri": "demo://resource/static/document/*", "tier": "medium" },
+        ],
+    });
+    let guarded = LiveGuard::start_with(&[], &more, &["--upstream", &everything.url]).await;
+    let session = begin_offering(&guarded, &["prompts", "resources", "tools"]).await;
+    let here = [("mcp-session-id", session.as_str())];
+    let look = async |who: &str, method: &str, member: &str, name: &str| -> Vec<String> {
+        // Each has a session of his own; lists need none.
+        let session: &[(&str, &str)] = if who == "alice" { &here } else { &[] };
+        let token = guarded.token(who, &guarded.url, Detail::Listing).await;
+        let answer = guarded.say(&token, session, &ask(method)).await;
+        let listed = messages(&answer).pop().unwrap();
+        let listed = listed["result"][member].as_array().unwrap_or_else(|| panic!("{listed}")).clone();
+        listed.iter().map(|each| each[name].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(look("alice", "tools/list", "tools", "name").await, Vec::<String>::new());
+    assert_eq!(look("alice", "prompts/list", "prompts", "name").await, ["simple-prompt", "args-prompt"]);
+    let templates = look("alice", "resources/templates/list", "resourceTemplates", "uriTemplate").await;
+    assert_eq!(templates, ["demo://resource/dynamic/text/{resourceId}"], "and no blobs");
+    let resources = look("alice", "resources/list", "resources", "uri").await;
+    assert!(!resources.is_empty());
+    assert!(resources.iter().all(|uri| uri.starts_with("demo://resource/static/document/")), "{resources:?}");
+
+    // Prompts: L1, L3, and the neighbours that are refused.
+    let simple = guarded.material("alice", (GetPrompt, "simple-prompt"), None).await.unwrap();
+    let said = guarded.say(&simple, &here, &prompt("simple-prompt", &json!({}))).await;
+    assert!(
+        messages(&said).pop().unwrap()["result"]["messages"][0]["content"]["text"].is_string(),
+        "{said:?}"
+    );
+    let bonn = json!({ "city": "Bonn" });
+    let once = guarded.material("alice", (GetPrompt, "args-prompt"), Some(&bonn)).await.unwrap();
+    let kiel = guarded.say(&once, &here, &prompt("args-prompt", &json!({ "city": "Kiel" }))).await;
+    assert_eq!((kiel.status, kiel.error_code().as_deref()), (403, Some("insufficient_scope")));
+    let said = guarded.say(&once, &here, &prompt("args-prompt", &bonn)).await;
+    assert!(messages(&said).pop().unwrap().to_string().contains("Bonn"), "{said:?}");
+    assert_eq!(guarded.say(&once, &here, &prompt("args-prompt", &bonn)).await.status, 401, "once");
+    assert_eq!(
+        guarded.say(&simple, &here, &prompt("args-prompt", &bonn)).await.status,
+        403,
+        "another prompt"
+    );
+    assert_eq!(
+        guarded.say(&simple, &here, &call("simple-prompt", &json!({}))).await.status,
+        403,
+        "as a tool"
+    );
+    for refused in [
+        guarded.material("alice", (GetPrompt, "completable-prompt"), Some(&json!({}))).await,
+        guarded.material("alice", (GetPrompt, "args-prompt"), Some(&json!({ "city": 1 }))).await,
+        guarded.material("alice", (CallTool, "simple-prompt"), None).await,
+    ] {
+        assert!(matches!(refused, Err(ExchangeError::InvalidAuthorizationDetails(_))), "{refused:?}");
+    }
+
+    // Resources: what the prefix names, and nothing that leads out of it.
+    let one = "demo://resource/dynamic/text/1";
+    let token = guarded.material("alice", (ReadResource, one), None).await.unwrap();
+    for _ in 0..2 {
+        let said = guarded.say(&token, &here, &read(one)).await;
+        assert_eq!(messages(&said).pop().unwrap()["result"]["contents"][0]["uri"], one, "{said:?}");
+    }
+    let document = resources[0].as_str();
+    let once = guarded.material("alice", (ReadResource, document), Some(&json!({}))).await.unwrap();
+    let said = guarded.say(&once, &here, &read(document)).await;
+    assert!(messages(&said).pop().unwrap()["result"]["contents"][0]["text"].is_string(), "{said:?}");
+    assert_eq!(guarded.say(&once, &here, &read(document)).await.status, 401, "once");
+    for other in [
+        "demo://resource/dynamic/text/2",
+        "demo://resource/dynamic/text/./1",
+        "demo://resource/dynamic/text/%31",
+        "demo://resource/dynamic/blob/1",
+        "DEMO://resource/dynamic/text/1",
+        "file:///etc/passwd",
+    ] {
+        let refused = guarded.say(&token, &here, &read(other)).await;
+        assert_eq!(
+            (refused.status, refused.error_code().as_deref()),
+            (403, Some("insufficient_scope")),
+            "{other}"
+        );
+    }
+    for outside in [
+        "file:///etc/passwd",
+        "demo://resource/dynamic/text/../blob/1",
+        "demo://resource/dynamic/text/%2e%2e/blob/1",
+        "demo://resource/dynamic/text/",
+        "demo://resource/dynamic/blob/1",
+        "demo://user@resource/dynamic/text/1",
+    ] {
+        let refused = guarded.material("alice", (ReadResource, outside), Some(&json!({}))).await;
+        assert!(
+            matches!(refused, Err(ExchangeError::InvalidAuthorizationDetails(_))),
+            "{outside}: {refused:?}"
+        );
+    }
+    for method in ["resources/subscribe", "completion/complete"] {
+        let mut message = ask(method);
+        message["params"] = json!({ "uri": one });
+        assert_eq!(guarded.say(&guarded.look().await, &here, &message).await.status, 403, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn each_caller_sees_what_he_may_use_and_nothing_else() {
+    let everything = Everything::start().await;
+    let tools: Vec<Value> = everything
+        .tools()
+        .await
+        .into_iter()
+        .map(|definition| {
+            let (tier, effect, data_class) = match definition["name"].as_str().unwrap() {
+                "echo" => ("low", "read", "internal"),
+                "get-sum" => ("low", "write", "internal"),
+                _ => ("low", "read", "restricted"),
+            };
+            let tool_digest = tool_digest(definition.as_object().unwrap()).unwrap();
+            json!({ "tier": tier, "effect": effect, "data_class": data_class, "tool_digest": tool_digest,
+                "definition": definition })
+        })
+        .collect();
+    let all = tools.len();
+    let guarded =
+        LiveGuard::start_with(&[], &json!({ "tools": tools }), &["--upstream", &everything.url]).await;
+    let mut seen = Vec::new();
+    for who in ["alice", "bob", "carol"] {
+        let token = guarded.token(who, &guarded.url, Detail::Listing).await;
+        let mut begin = ask("initialize");
+        begin["params"] = json!({ "protocolVersion": "2025-06-18", "capabilities": { "elicitation": {} },
+            "clientInfo": { "name": "agent", "version": "1" } });
+        let begun = guarded.say(&token, &[], &begin).await;
+        let here = [("mcp-session-id", begun.header("mcp-session-id").unwrap())];
+        let listed = messages(&guarded.say(&token, &here, &ask("tools/list")).await).pop().unwrap();
+        let names = listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}")).clone();
+        seen.push(names.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+    }
+    assert_eq!(seen[0], ["echo", "get-sum"], "support reads up to confidential, and writes what is small");
+    assert_eq!(seen[1], ["echo"], "an analyst writes nothing");
+    assert_eq!(seen[2].len(), all, "an administrator may all");
+}
+
+#[tokio::test]
 async fn server_filesystem_runs_behind_a_guard_and_ends_with_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("note.txt"), "a note").unwrap();
@@ -167,6 +325,11 @@ async fn server_filesystem_runs_behind_a_guard_and_ends_with_it() {
 
 /// Begins a session; its id.
 async fn begin(guarded: &LiveGuard) -> String {
+    begin_offering(guarded, &["tools"]).await
+}
+
+/// As [`begin`], where these capabilities are offered.
+async fn begin_offering(guarded: &LiveGuard, expected: &[&str]) -> String {
     let mut begin = ask("initialize");
     begin["params"] = json!({ "protocolVersion": "2025-06-18", "capabilities": { "elicitation": {}, "sampling": {} },
         "clientInfo": { "name": "agent", "version": "1" } });
@@ -174,8 +337,10 @@ async fn begin(guarded: &LiveGuard) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     let session = answer.header("mcp-session-id").unwrap().to_owned();
     let result = messages(&answer).pop().unwrap();
-    let offered: Vec<&String> = result["result"]["capabilities"].as_object().unwrap().keys().collect();
-    assert_eq!(offered, ["tools"], "only what goes through is offered");
+    let mut offered: Vec<&String> = result["result"]["capabilities"].as_object().unwrap().keys().collect();
+    offered.sort_unstable();
+    assert_eq!(offered, expected, "only what goes through is offered");
+    assert!(result["result"]["capabilities"]["resources"].get("subscribe").is_none());
     let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     let answer = guarded.say(&guarded.look().await, &[("mcp-session-id", &session)], &ready).await;
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -234,8 +399,17 @@ impl Everything {
         panic!("server-everything does not listen");
     }
 
-    /// What it lists to a client that can answer questions and sample, as an operator would look at it.
+    /// The tools that it lists to a client that can answer questions, as an operator would look at it.
     async fn tools(&self) -> Vec<Value> {
+        self.list("tools").await
+    }
+
+    /// Likewise its prompts.
+    async fn prompts(&self) -> Vec<Value> {
+        self.list("prompts").await
+    }
+
+    async fn list(&self, what: &str) -> Vec<Value> {
         let endpoint = Endpoint::new(&Url::parse(&self.url).unwrap(), None);
         let mut session = None;
         let mut say = async |message: Value| {
@@ -253,8 +427,8 @@ impl Everything {
             "clientInfo": { "name": "operator", "version": "1" } });
         say(begin).await;
         say(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
-        let listed = say(ask("tools/list")).await;
-        listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}")).clone()
+        let listed = say(ask(&format!("{what}/list"))).await;
+        listed["result"][what].as_array().unwrap_or_else(|| panic!("{listed}")).clone()
     }
 }
 
@@ -302,3 +476,5 @@ fn package(file: &str) -> PathBuf {
     assert!(path.exists(), "npm packages are missing: run ./test, which installs them");
     path
 }
+
+const TEXTS: &str = "demo://resource/dynamic/text/*";

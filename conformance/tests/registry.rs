@@ -43,6 +43,12 @@ fn the_reference_server_is_imported_alike_over_http_and_stdio() {
     let tools =
         |id: &str| folder.run(&["show", id, "-o", "json"]).expect(0).json()["record"]["tools"].clone();
     assert_eq!(tools("http"), tools("stdio"));
+    let record = folder.run(&["show", "http", "-o", "json"]).expect(0).json()["record"].clone();
+    assert!(record["prompts"].as_array().unwrap().len() > 2, "{record}");
+    assert!(
+        record["resources"].as_array().unwrap().iter().all(|entry| entry["tier"] == "medium"),
+        "{record}"
+    );
 
     // Neither differs from the live server, by either way.
     folder.run(&["diff", "stdio", "--url", &url]).expect(0);

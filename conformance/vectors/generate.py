@@ -19,6 +19,11 @@ from tables import (
     CONSTRAINTS,
     MALFORMED_CONSTRAINTS,
     MANIFESTS,
+    MANIFESTS_WITH_MORE,
+    OFFERS,
+    PROMPTS,
+    RESOURCE_ENTRIES,
+    RESOURCES,
     STRICT_JSON,
     TOOLS,
 )
@@ -103,7 +108,61 @@ def manifests():
         result = {"canonical": canonical(form), "digest": digest("mcp-manifest/1", form)}
         cases.append({"case": name, "id": manifest_id, "version": version, "tools": tool_digests, **result})
     assert cases[0]["digest"] == cases[1]["digest"], "order does not matter"
-    write("manifest-digest.json", "manifest_digest; `tools` are sorted as text before they are digested.", cases=cases)
+    for name, manifest_id, version, *seeds in MANIFESTS_WITH_MORE:
+        digests = [[b64url(hashlib.sha256(seed.encode()).digest()) for seed in some] for some in seeds]
+        tools, prompts, resources = digests
+        form = {"id": manifest_id, "version": version, "tools": sorted(tools)}
+        form |= {"prompts": sorted(prompts)} if prompts else {}
+        form |= {"resources": sorted(resources)} if resources else {}
+        result = {"canonical": canonical(form), "digest": digest("mcp-manifest/1", form)}
+        parts = {"tools": tools, "prompts": prompts, "resources": resources}
+        cases.append({"case": name, "id": manifest_id, "version": version, **parts, **result})
+    write(
+        "manifest-digest.json",
+        "manifest_digest; `tools`, `prompts` and `resources` are sorted as text before they are digested. The latter two "
+        "are left out of the form where there are none.",
+        cases=cases,
+    )
+
+
+def reads():
+    def pinned(text, members):
+        definition = parse_strict(text.encode())
+        return {name: definition[name] for name in members if name in definition}
+
+    prompts = [
+        (name, text, pinned(text, ["name", "title", "description", "arguments"]), "mcp-prompt/1") for name, text in PROMPTS
+    ]
+    resources = [
+        (name, text, pinned(text, ["uri", "name", "title", "description"]), "mcp-resource/1") for name, text in RESOURCES
+    ]
+    cases = [
+        [
+            {"case": name, "definition": text, "canonical": canonical(form), "digest": digest(prefix, form)}
+            for name, text, form, prefix in kind
+        ]
+        for kind in (prompts, resources)
+    ]
+    offers = []
+    for name, tools, prompts, resources, shown in OFFERS:
+        form = {"tools": sorted(tools), "prompts": sorted(prompts), "resources": sorted(resources)}
+        ordered = [*form["tools"], *form["prompts"], *form["resources"]]
+        bits = bytearray((len(ordered) + 7) // 8)
+        for number, offer in enumerate(ordered):
+            bits[number // 8] |= (offer in shown) << number % 8
+        said = {"of": digest("mcp-offers/1", form), "bits": b64url(bytes(bits).rstrip(b"\0"))}
+        parts = {"tools": tools, "prompts": prompts, "resources": resources}
+        offers.append({"case": name, **parts, "visible": shown, "shown": said})
+    write(
+        "reads.json",
+        "Digests of prompts and of resources' entries; what an L0 token says of what lists show (`shown`: offers sorted by "
+        "their bytes, tools first, then prompts, then resources; one bit each, the first the lowest of the first byte; zero "
+        "bytes at the end left out); which URIs a registry entry names.",
+        prompts=cases[0],
+        resources=cases[1],
+        offers=offers,
+        entries=[{"entry": entry, "named": named, "others": others} for entry, named, others in RESOURCE_ENTRIES],
+    )
 
 
 def constraints():
@@ -145,6 +204,7 @@ if __name__ == "__main__":
     calls()
     tools()
     manifests()
+    reads()
     constraints()
     write(
         "dpop.json",

@@ -332,6 +332,37 @@ look("another type of detail", token(granted(type="payment")), "shape")
 look("an unknown member of the detail", token(granted(x=1)), "shape")
 look("another location", token(granted(locations=["https://mail.example.com/mcp"])), "shape")
 look("two locations", token(granted(locations=[SERVER, SERVER])), "shape")
+PROMPT = granted(
+    actions=["prompts/get"], identifier="weather", tool_digest=None, prompt_digest=SOME_DIGEST, call_digest=None, max_uses=None,
+)
+RESOURCE = granted(actions=["resources/read"], identifier="demo://docs/a.md", tool_digest=None)
+
+
+def regranted(claims, **changes):
+    claims = copy.deepcopy(claims)
+    detail = claims["authorization_details"][0] | changes
+    claims["authorization_details"] = [{name: value for name, value in detail.items() if value is not None}]
+    return claims
+
+
+SHOWN = {"of": SOME_DIGEST, "bits": "AQ"}
+look("a prompt", token(PROMPT))
+look("one reading of a resource", token(RESOURCE))
+look("lists that show something", token(regranted(L0, shown=SHOWN)))
+look("lists that show nothing", token(regranted(L0, shown=SHOWN | {"bits": ""})))
+look("a prompt that is not pinned", token(regranted(PROMPT, prompt_digest=None)), "shape")
+look("a prompt pinned as a tool", token(regranted(PROMPT, prompt_digest=None, tool_digest=SOME_DIGEST)), "shape")
+look("a prompt pinned as both", token(regranted(PROMPT, tool_digest=SOME_DIGEST)), "shape")
+look("a tool pinned as a prompt", token(granted(tool_digest=None, prompt_digest=SOME_DIGEST)), "shape")
+look("a resource pinned as a tool", token(regranted(RESOURCE, tool_digest=SOME_DIGEST)), "shape")
+look("lists and a tool's digest", token(regranted(L0, tool_digest=SOME_DIGEST)), "shape")
+look("lists and a prompt's digest", token(regranted(L0, prompt_digest=SOME_DIGEST)), "shape")
+look("lists beside a call", token(granted(shown=SHOWN)), "shape")
+for bits in ("AQA", "AR", "A", "*", "AQ==", 1):
+    look(f"lists of {bits!r}", token(regranted(L0, shown=SHOWN | {"bits": bits})), "shape")
+look("lists of more than there can be", token(regranted(L0, shown=SHOWN | {"bits": b64url(b"\1" * 513)})), "shape")
+look("lists of nothing in particular", token(regranted(L0, shown={"bits": "AQ"})), "shape")
+look("lists with more", token(regranted(L0, shown=SHOWN | {"x": 1})), "shape")
 look("no action", token(granted(actions=[])), "shape")
 look("two actions on one tool", token(granted(actions=["tools/call", "prompts/get"])), "shape")
 look("one call of no tool", token(granted(identifier=None)), "shape")

@@ -208,6 +208,56 @@ MANIFESTS = [
     ("digests that begin with a letter, a digit, - and _", "crm", "1", [f"tool {n}" for n in range(40)]),
 ]
 
+# (name, id, version, seeds of tools, of prompts, of resources): members without any are left out.
+MANIFESTS_WITH_MORE = [
+    ("prompts", "crm", "1", ["one"], ["p2", "p1"], []),
+    ("resources", "crm", "1", ["one"], [], ["r1"]),
+    ("prompts and resources, no tools", "crm", "1", [], ["p1"], ["r2", "r1"]),
+]
+
+# (name, definition): what a prompt's digest covers.
+PROMPTS = [
+    ("all members", '{"name":"weather","title":"Weather","description":"Tells it.","arguments":[{"name":"city","required":true}]}'),
+    ("what is not covered", '{"name":"weather","title":"Weather","description":"Tells it.","arguments":[{"name":"city","required":true}],"icons":[],"_meta":{"x":1}}'),
+    ("another description", '{"name":"weather","title":"Weather","description":"Tells it!","arguments":[{"name":"city","required":true}]}'),
+    ("an argument more", '{"name":"weather","title":"Weather","description":"Tells it.","arguments":[{"name":"city","required":true},{"name":"mood"}]}'),
+    ("the name alone", '{"name":"weather"}'),
+    ("no arguments are not an empty list", '{"name":"weather","arguments":[]}'),
+    ("absent is not null", '{"name":"weather","title":null}'),
+]
+
+# (name, entry): what a resource's digest covers.
+RESOURCES = [
+    ("the URI alone", '{"uri":"demo://docs/a.md"}'),
+    ("a prefix", '{"uri":"demo://docs/*"}'),
+    ("all members", '{"uri":"demo://docs/a.md","name":"A","title":"Document A","description":"Read it."}'),
+    ("what is not covered", '{"uri":"demo://docs/a.md","name":"A","title":"Document A","description":"Read it.","mimeType":"text/plain"}'),
+]
+
+# (name, tools, prompts, resources, those that are shown)
+OFFERS = [
+    ("nothing is offered", [], [], [], []),
+    ("nothing is shown", ["a", "b"], ["p"], ["demo://x"], []),
+    ("the first alone", ["b", "a"], [], [], ["a"]),
+    ("the last alone", ["a", "b"], ["p"], ["demo://x", "demo://y/*"], ["demo://y/*"]),
+    ("all", ["a", "b"], ["p"], ["demo://x"], ["a", "b", "p", "demo://x"]),
+    ("sorted by bytes", ["b", "B", "a_", "a-", "a.b", "a/b", "a"], [], [], ["B", "a-"]),
+    ("a large server", [f"tool_{n}" for n in range(300)], ["p"], [], [f"tool_{n}" for n in range(0, 300, 7)]),
+]
+
+# (entry, URIs that it names, URIs that it does not name)
+RESOURCE_ENTRIES = [
+    ("demo://docs/a.md", ["demo://docs/a.md"],
+     ["demo://docs/a.md/", "demo://docs/A.md", "DEMO://docs/a.md", "demo://docs/./a.md", "demo://docs/b/../a.md", "demo://docs/%61.md", "demo://docs/a.md?", "demo://docs/a.md#", ""]),
+    ("file:///srv/project/*",
+     ["file:///srv/project/a", "file:///srv/project/a/b.txt", "file:///srv/project/.env", "file:///srv/project/a/", "file:///srv/project/*"],
+     ["file:///srv/project/", "file:///srv/project", "file:///srv/projects/a", "file:///etc/passwd", "file:///srv/project/../x",
+      "file:///srv/project/a/../../x", "file:///srv/project/..", "file:///srv/project/a..b", "file:///srv/project/./a", "file:///srv/project/..;/a",
+      "file:///srv/project//etc", "file:///srv/project/%2e%2e/x", "file:///srv/project/%2E./x", "file:///srv/project/a%2fb", "file:///srv/project/a\\b",
+      "file:///srv/project/a?b", "file:///srv/project/a#b", "file:///srv/project/a b", "file:///srv/project/\u00e9", "FILE:///srv/project/a",
+      "http://srv/project/a", "file://user@host/srv/project/a", "file://host/srv/project/a"]),
+]
+
 # (name, constraints, arguments admitted, arguments refused)
 CONSTRAINTS = [
     ("enum", '{"/a":{"enum":["x","y"]}}',

@@ -1,10 +1,12 @@
 //! What is wanted, parsed: strings stop here.
 
 use deputize_call::{
+    action::Action,
     constraints::Constraints,
     digest::Digest,
     json::{self, Object},
     level::Level,
+    resource,
 };
 use serde_json::Value;
 
@@ -32,15 +34,15 @@ pub struct Ask {
 pub enum CallAsk {
     /// L0: list and discover.
     Listing,
-    /// L1: one tool.
+    /// L1: one tool, prompt or resource.
     Tool {
-        /// Its name.
-        name: String,
+        /// Which.
+        target: Target,
     },
-    /// L2: one tool within constraints.
+    /// L2: one tool or prompt within constraints.
     Constrained {
-        /// Its name.
-        name: String,
+        /// Which.
+        target: Target,
         /// What each argument may be.
         constraints: Constraints,
         /// How many calls.
@@ -50,11 +52,20 @@ pub enum CallAsk {
     Call(Box<ExactCall>),
 }
 
+/// What is to be acted on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The method.
+    pub action: Action,
+    /// Name of the tool or prompt; URI of the resource, verbatim.
+    pub name: String,
+}
+
 /// One exact call.
 #[derive(Debug, Clone)]
 pub struct ExactCall {
-    /// Tool name.
-    pub name: String,
+    /// Of what.
+    pub target: Target,
     /// Arguments, where the client shows them.
     pub arguments: Option<Object>,
     /// Digest of the call; agrees with `arguments` if both are given.
@@ -95,12 +106,12 @@ impl CallAsk {
         }
     }
 
-    /// The tool, but for listing.
-    pub fn tool_name(&self) -> Option<&str> {
+    /// What is to be acted on, but for listing.
+    pub fn target(&self) -> Option<&Target> {
         match self {
             Self::Listing => None,
-            Self::Tool { name } | Self::Constrained { name, .. } => Some(name),
-            Self::Call(call) => Some(&call.name),
+            Self::Tool { target } | Self::Constrained { target, .. } => Some(target),
+            Self::Call(call) => Some(&call.target),
         }
     }
 
@@ -129,6 +140,7 @@ impl CallAsk {
 /// The entry as sent, each member of the right type.
 #[derive(Default)]
 struct DetailEntry {
+    action: Option<Action>,
     identifier: Option<String>,
     arguments: Option<Object>,
     call_digest: Option<Digest>,
@@ -156,14 +168,9 @@ impl DetailEntry {
                     }
                 }
                 ("actions", Value::Array(actions)) => {
-                    if actions.as_slice() != [Value::String("tools/call".to_owned())] {
-                        return Err(details(
-                            "authorization_details_actions",
-                            "actions must be [\"tools/call\"]",
-                        ));
-                    }
+                    read.action = Some(action(&actions)?);
                 }
-                ("identifier", Value::String(name)) if (1..=128).contains(&name.len()) => {
+                ("identifier", Value::String(name)) if (1..=MAX_NAME_BYTES).contains(&name.len()) => {
                     read.identifier = Some(name)
                 }
                 ("arguments", Value::Object(arguments)) => {
@@ -216,9 +223,7 @@ impl DetailEntry {
 
     fn into_call(self) -> Result<CallAsk, IssueError> {
         let steered = self.input_responses.is_some() || self.request_state.is_some();
-        let Some(name) = self.identifier else {
-            return Err(details("authorization_details_identifier", "identifier must name the tool"));
-        };
+        let target = target(self.action, self.identifier)?;
         if self.constraints.is_some() && (self.arguments.is_some() || self.call_digest.is_some()) {
             return Err(details(
                 "authorization_details_levels_mixed",
@@ -229,7 +234,7 @@ impl DetailEntry {
             if steered {
                 return Err(details("authorization_details_levels_mixed", "inputResponses need arguments"));
             }
-            return Ok(CallAsk::Constrained { name, constraints, max_uses: self.max_uses });
+            return Ok(CallAsk::Constrained { target, constraints, max_uses: self.max_uses });
         }
         let exact = self.arguments.is_some() || self.call_digest.is_some();
         if self.max_uses.is_some_and(|uses| !exact || uses != 1) {
@@ -242,13 +247,13 @@ impl DetailEntry {
             if steered {
                 return Err(details("authorization_details_levels_mixed", "inputResponses need arguments"));
             }
-            return Ok(CallAsk::Tool { name });
+            return Ok(CallAsk::Tool { target });
         }
         let computed = match &self.arguments {
             Some(arguments) => {
                 let input = deputize_call::digest::CallInput {
-                    method: "tools/call",
-                    name: &name,
+                    method: target.action.as_str(),
+                    name: &target.name,
                     arguments,
                     input_responses: self.input_responses.as_ref(),
                     request_state: self.request_state.as_ref(),
@@ -266,7 +271,7 @@ impl DetailEntry {
             (Some(digest), _) | (None, Some(digest)) => digest,
             (None, None) => return Err(IssueError::Internal("exact_call_without_digest")),
         };
-        Ok(CallAsk::Call(Box::new(ExactCall { name, arguments: self.arguments, call_digest })))
+        Ok(CallAsk::Call(Box::new(ExactCall { target, arguments: self.arguments, call_digest })))
     }
 }
 
@@ -291,7 +296,7 @@ impl ScopeSet {
         let mut scopes = Vec::new();
         for scope in text.split(' ') {
             let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-            if scope.is_empty() || scope.len() > 256 || !scope.bytes().all(allowed) {
+            if scope.is_empty() || scope.len() > MAX_SCOPE_BYTES || !scope.bytes().all(allowed) {
                 return Err(IssueError::Scope("scope_malformed"));
             }
             if scopes.len() == MAX_SCOPES {
@@ -307,11 +312,42 @@ impl ScopeSet {
     }
 }
 
+/// `actions`: one method that acts.
+fn action(actions: &[Value]) -> Result<Action, IssueError> {
+    let one = match actions {
+        [Value::String(method)] => Action::from_method(method),
+        _ => None,
+    };
+    one.ok_or_else(|| {
+        let one_of = "actions must be [\"tools/call\"], [\"prompts/get\"] or [\"resources/read\"]";
+        details("authorization_details_actions", one_of)
+    })
+}
+
+/// A URI is taken as it stands: what could be read in two ways is refused, not mended.
+fn target(action: Option<Action>, identifier: Option<String>) -> Result<Target, IssueError> {
+    let refuse = |detail| Err(details("authorization_details_identifier", detail));
+    let action = action.unwrap_or(Action::CallTool);
+    match identifier {
+        None => refuse("identifier must name the tool, prompt or resource"),
+        Some(uri) if action == Action::ReadResource => match resource::check_uri(&uri) {
+            Ok(()) => Ok(Target { action, name: uri }),
+            Err(problem) => refuse(&format!("the resource's URI {problem}")),
+        },
+        Some(name) if name.len() > MAX_TOOL_NAME_BYTES => refuse("no tool or prompt has a name this long"),
+        Some(name) => Ok(Target { action, name }),
+    }
+}
+
 fn details(reason: &'static str, detail: &str) -> IssueError {
     IssueError::AuthorizationDetails { reason, detail: detail.to_owned() }
 }
 
 /// The most scope tokens in one request.
 pub const MAX_SCOPES: usize = 16;
+/// That of a resource names its URI.
+const MAX_SCOPE_BYTES: usize = 64 + resource::MAX_URI_BYTES;
+const MAX_NAME_BYTES: usize = resource::MAX_URI_BYTES;
+const MAX_TOOL_NAME_BYTES: usize = 128;
 /// The longest `authorization_details`.
 pub const MAX_DETAILS_BYTES: usize = 48 * 1024;

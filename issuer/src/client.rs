@@ -3,8 +3,10 @@
 mod decoy;
 
 use deputize_call::{
+    action::Action,
     jws::UnverifiedJws,
     keys::{KeySet, PublicKey},
+    resource,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -58,13 +60,18 @@ pub struct AcceptedBearer {
     pub clients: Vec<String>,
 }
 
-/// How far a client may reach.
+/// How far a client may reach. Without any of the three lists, to everything that the server has; with one of them, to
+/// what is listed and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
     /// Resource URI, or `*` for every server of the tenant.
     pub resource: String,
-    /// Tools of it; `None` for all.
+    /// Tools of it.
     pub tools: Option<Vec<String>>,
+    /// Prompts of it.
+    pub prompts: Option<Vec<String>>,
+    /// Resources of it, each a URI or, with `/*` at its end, everything below.
+    pub resources: Option<Vec<String>>,
 }
 
 /// All clients, by id and by actor.
@@ -86,15 +93,31 @@ impl Client {
     pub fn actor(&self) -> &str {
         self.actor.as_deref().unwrap_or(&self.id)
     }
-    /// Whether its configuration lets it ask for this server, and tool.
-    pub fn may_reach(&self, resource: &str, tool: Option<&str>) -> bool {
+    /// Whether its configuration lets it ask for this server, and for what of it.
+    pub fn may_reach(&self, resource: &str, target: Option<(Action, &str)>) -> bool {
         self.may_call.iter().any(|reach| {
             (reach.resource == "*" || reach.resource == resource)
-                && match (&reach.tools, tool) {
-                    (None, _) | (Some(_), None) => true,
-                    (Some(tools), Some(tool)) => tools.iter().any(|name| name == tool),
-                }
+                && target.is_none_or(|(action, name)| reach.lists(action, name))
         })
+    }
+}
+
+impl Reach {
+    fn lists(&self, action: Action, name: &str) -> bool {
+        let list = match action {
+            Action::CallTool => &self.tools,
+            Action::GetPrompt => &self.prompts,
+            Action::ReadResource => &self.resources,
+        };
+        let names_it = |listed: &String| match action {
+            Action::CallTool | Action::GetPrompt => listed == name,
+            // As an entry of the registry, a prefix is within reach where it is listed itself.
+            Action::ReadResource => listed == name || resource::names(listed, name),
+        };
+        match list {
+            Some(listed) => listed.iter().any(names_it),
+            None => self.tools.is_none() && self.prompts.is_none() && self.resources.is_none(),
+        }
     }
 }
 
@@ -216,6 +239,36 @@ mod tests {
             let token = jws::parse(&token, EmbeddedKey::Refused).unwrap();
             assert!(matches!(Key::of(Some(&known), &token), Key::Decoy(Some(_))), "{bytes}");
             assert!(matches!(Key::of(None, &token), Key::Decoy(Some(_))), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_list_reaches_to_what_it_lists() {
+        use Action::{CallTool, GetPrompt, ReadResource};
+        let list = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let reaching = |tools, prompts, resources| Client {
+            may_call: vec![Reach { resource: "https://crm.example/".to_owned(), tools, prompts, resources }],
+            ..client("c", Vec::new())
+        };
+        let reaches =
+            |client: &Client, action, name| client.may_reach("https://crm.example/", Some((action, name)));
+        let all = reaching(None, None, None);
+        assert!(Action::ALL.into_iter().all(|action| reaches(&all, action, "demo://a")));
+        assert!(!all.may_reach("https://bank.example/", Some((CallTool, "a"))));
+        let tools = reaching(list(&["a"]), None, None);
+        assert!(reaches(&tools, CallTool, "a") && !reaches(&tools, CallTool, "b"));
+        assert!(!reaches(&tools, GetPrompt, "a") && !reaches(&tools, ReadResource, "demo://a"));
+        let reads = reaching(None, list(&["p"]), list(&["demo://docs/*", "demo://a"]));
+        assert!(reaches(&reads, GetPrompt, "p") && !reaches(&reads, CallTool, "p"));
+        for (uri, is_within) in [
+            ("demo://a", true),
+            ("demo://docs/x", true),
+            ("demo://docs/*", true),
+            ("demo://docs/../a", false),
+            ("demo://b", false),
+            ("demo://docs/", false),
+        ] {
+            assert_eq!(reaches(&reads, ReadResource, uri), is_within, "{uri}");
         }
     }
 

@@ -5,8 +5,9 @@
 
 mod claims;
 mod target;
+mod visible;
 
-pub(crate) use target::Wanted;
+pub(crate) use target::{Pinned, Wanted};
 
 use deputize_call::{claims::ToolCallClaims, json::Object, level::Level};
 use std::sync::Arc;
@@ -110,7 +111,8 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
     if let Some(requirement) = requirement(&wanted, &verdict) {
         return Ok(Decision::Wait(Wait { requirement }));
     }
-    let claims = claims(desk, application, &wanted, &verdict, rules.policies.digest())?;
+    let shown = visible::shown(desk, &rules, application, &wanted)?;
+    let claims = claims(desk, application, &wanted, (&verdict, rules.policies.digest()), shown)?;
     check_not_revoked(desk, &claims)?;
     remember_lineage(desk, application, &wanted, &claims)?;
     Ok(Decision::Grant(Grant {
@@ -187,25 +189,49 @@ fn ask_policy(
     wanted: &Wanted,
     risk: &Risk,
 ) -> Result<Verdict, IssueError> {
-    let ask = application.ask;
-    let client = application.caller.client();
-    let chain: Vec<String> = match application.subject {
-        Some(subject) => subject.act().chain().map(str::to_owned).collect(),
-        None => vec![client.actor().to_owned()],
-    };
+    let chain = chain(application);
     let Some((acting, predecessors)) = chain.split_first() else {
         return Err(IssueError::Internal("empty_actor_chain"));
     };
+    let mut facts = facts(desk, application, wanted, risk, (acting, predecessors));
+    let mut verdict = allowed(rules.policies.evaluate(&facts))?;
+    for predecessor in predecessors {
+        hop::check_predecessor(rules, predecessor, application, wanted)?;
+        facts.actor = predecessor;
+        // What a policy demands for one agent of the chain is demanded of the whole.
+        verdict.requires.extend(allowed(rules.policies.evaluate(&facts))?.requires);
+    }
+    Ok(verdict)
+}
+
+/// Who acts, from the agent that acts now back to the first.
+fn chain(application: &Application<'_>) -> Vec<String> {
+    match application.subject {
+        Some(subject) => subject.act().chain().map(str::to_owned).collect(),
+        None => vec![application.caller.client().actor().to_owned()],
+    }
+}
+
+/// What policy is asked about.
+fn facts<'f>(
+    desk: &Desk,
+    application: &Application<'f>,
+    wanted: &'f Wanted,
+    risk: &Risk,
+    (actor, actor_chain): (&'f str, &'f [String]),
+) -> Facts<'f> {
+    let ask = application.ask;
+    let client = application.caller.client();
     let bearer = application.subject.and_then(Subject::bearer);
-    let mut facts = Facts {
+    Facts {
         tenant: &client.tenant,
         person: application.subject.map(|subject| subject.person().as_ref()),
         client_id: &client.id,
-        actor: acting,
-        actor_chain: predecessors,
+        actor,
+        actor_chain,
         server: &wanted.server,
         tool: wanted.tool.as_deref(),
-        action: if wanted.tool.is_some() { "tools/call" } else { "tools/list" },
+        action: wanted.tool.as_ref().map_or("tools/list", |tool| tool.action.as_str()),
         level: wanted.level,
         binding: if bearer.is_some() { Binding::Bearer } else { Binding::Dpop },
         bearer_client: bearer.map(|by| by.client.as_str()),
@@ -225,15 +251,7 @@ fn ask_policy(
         approval: None,
         data_classes_read: &[],
         now: desk.clock.now_seconds(),
-    };
-    let mut verdict = allowed(rules.policies.evaluate(&facts))?;
-    for predecessor in predecessors {
-        hop::check_predecessor(rules, predecessor, application, wanted)?;
-        facts.actor = predecessor;
-        // What a policy demands for one agent of the chain is demanded of the whole.
-        verdict.requires.extend(allowed(rules.policies.evaluate(&facts))?.requires);
     }
-    Ok(verdict)
 }
 
 /// A definition that changed behind its approval is not what policy and people have judged (S-18).

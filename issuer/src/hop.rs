@@ -1,9 +1,9 @@
 //! Next hops: what a token of ours may become. Rights only shrink.
 
-use deputize_call::{claims::GrantedDetail, level::Level};
+use deputize_call::{action::Action, claims::GrantedDetail, level::Level};
 
 use crate::{
-    decide::{Application, Wanted},
+    decide::{Application, Pinned, Wanted},
     desk::Rules,
     error::IssueError,
     verify_subject::{Bearer, Parent, Subject},
@@ -20,22 +20,16 @@ pub(crate) fn check_ceiling(
     match parent.bearer {
         Bearer::Audience => {
             downstream(rules, parent, wanted)?;
-            within_the_clients_reach(rules, parent, application, wanted)
+            within_the_clients_reach(rules, parent, wanted)
         }
-        Bearer::Holder => narrower(granted(parent), application, wanted),
+        Bearer::Holder => narrower(granted(parent), wanted),
     }
 }
 
 /// The client that got the token must reach the target too: one that presented an actor's token is not in the chain.
-fn within_the_clients_reach(
-    rules: &Rules,
-    parent: &Parent,
-    application: &Application<'_>,
-    wanted: &Wanted,
-) -> Result<(), IssueError> {
-    let (resource, tool) = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
+fn within_the_clients_reach(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), IssueError> {
     match rules.clients.enabled(&parent.claims.client_id) {
-        Some(client) if client.may_reach(resource, tool) => Ok(()),
+        Some(client) if client.may_reach(&wanted.server.record.resource, wanted.reach()) => Ok(()),
         Some(_) | None => Err(IssueError::Target("beyond_a_predecessors_reach")),
     }
 }
@@ -48,6 +42,7 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
         .registry
         .server(&parent.claims.aud)
         .filter(|server| server.record.enabled)
+        .filter(|_| from.actions == [Action::CallTool.as_str()])
         .zip(from.identifier.as_deref())
         .and_then(|(server, tool)| server.tool(tool))
         .filter(|tool| tool.record.enabled)
@@ -55,7 +50,9 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
     if Some(calling.tool_digest) != from.tool_digest {
         return Err(IssueError::Target("calling_tool_changed"));
     }
-    let asked = (wanted.server.record.resource.as_str(), wanted.tool.as_ref().map(|tool| tool.name.as_str()));
+    // Records list tools as next hops: nothing else is one.
+    let tool = wanted.tool.as_ref().filter(|tool| tool.action == Action::CallTool);
+    let asked = (wanted.server.record.resource.as_str(), tool.map(|tool| tool.name.as_str()));
     let listed = calling
         .record
         .downstream
@@ -69,10 +66,11 @@ fn downstream(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), Iss
 }
 
 /// A holder may only narrow, and only a token whose uses are not counted: a counted one would be multiplied.
-fn narrower(from: &GrantedDetail, application: &Application<'_>, wanted: &Wanted) -> Result<(), IssueError> {
+fn narrower(from: &GrantedDetail, wanted: &Wanted) -> Result<(), IssueError> {
     let same_target = from.locations.first().map(String::as_str)
         == Some(wanted.server.record.resource.as_str())
-        && from.identifier.as_deref() == application.ask.call.tool_name();
+        && from.identifier.as_deref() == wanted.tool.as_ref().map(|tool| tool.name.as_str())
+        && wanted.tool.as_ref().is_none_or(|tool| from.actions == [tool.action.as_str()]);
     if !same_target {
         return Err(IssueError::Target("holder_asks_for_another_target"));
     }
@@ -88,8 +86,8 @@ fn narrower(from: &GrantedDetail, application: &Application<'_>, wanted: &Wanted
             detail: "a next hop can only narrow".to_owned(),
         });
     }
-    let pinned = wanted.tool.as_ref().map(|tool| tool.tool_digest);
-    if from.tool_digest != pinned {
+    let pinned = wanted.tool.as_ref().map_or(Pinned::default(), |tool| Pinned::of(tool));
+    if (from.tool_digest, from.prompt_digest) != (pinned.tool, pinned.prompt) {
         return Err(IssueError::Target("tool_changed"));
     }
     Ok(())
@@ -102,13 +100,12 @@ pub(crate) fn check_predecessor(
     application: &Application<'_>,
     wanted: &Wanted,
 ) -> Result<(), IssueError> {
-    let reach = (wanted.server.record.resource.as_str(), application.ask.call.tool_name());
     match rules.clients.acting_as(predecessor) {
         Some(client) if !client.enabled => Err(IssueError::Target("predecessor_disabled")),
         Some(client) if client.tenant != application.caller.client().tenant => {
             Err(IssueError::Target("predecessor_of_another_tenant"))
         }
-        Some(client) if !client.may_reach(reach.0, reach.1) => {
+        Some(client) if !client.may_reach(&wanted.server.record.resource, wanted.reach()) => {
             Err(IssueError::Target("beyond_a_predecessors_reach"))
         }
         // An actor that an identity provider named is no client of ours: policy alone speaks about it.

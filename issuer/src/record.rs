@@ -15,6 +15,7 @@ use deputize_call::claims::PresentedBy;
 use uuid::Uuid;
 
 use crate::{
+    ask::Target,
     authenticate::{Caller, SpentId},
     client::Client,
     decide::{Grant, Terms},
@@ -98,8 +99,8 @@ pub struct Refused<'a> {
     pub bearer: Option<&'a PresentedBy>,
     /// For which server.
     pub resource: Option<&'a str>,
-    /// For which tool.
-    pub tool: Option<&'a str>,
+    /// For which tool, prompt or resource.
+    pub target: Option<&'a Target>,
 }
 
 /// Records a refusal to an authenticated client: on its own within the client's quota, else counted. The assertion

@@ -1,6 +1,6 @@
 //! What happens to a token after it was minted: used up, revoked, asked about.
 
-use deputize_call::{claims::ToolCallClaims, level::Level, once::Once, token};
+use deputize_call::{action::Action, claims::ToolCallClaims, level::Level, once::Once, token};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -213,17 +213,18 @@ fn unrevoked_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
     (!desk.is_revoked(&claims)).then_some(claims)
 }
 
-/// Whether the client that got a token, and the server and tool that it is for, have not been disabled since; and
+/// Whether the client that got a token, and the server and tool (or prompt, or resource) that it is for, have not been disabled since; and
 /// the tool has not drifted.
 fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
     let rules = desk.rules.load();
     let [detail] = &claims.authorization_details;
     let target =
         rules.registry.server(&claims.aud).filter(|server| server.record.enabled).is_some_and(|server| {
+            let action = detail.actions.first().and_then(|action| Action::from_method(action));
             detail.identifier.as_deref().is_none_or(|name| {
-                server
-                    .tool(name)
-                    .is_some_and(|tool| tool.record.enabled && !desk.drifts.has_drifted(server, tool))
+                action
+                    .and_then(|action| server.offer(action, name))
+                    .is_some_and(|tool| tool.record.enabled && !desk.drifts.has_drifted(server, &tool))
             })
         });
     target && rules.clients.enabled(&claims.client_id).is_some()

@@ -1,6 +1,6 @@
 //! `deputize exchange`: swaps a user's token for a tool-call token at a running broker.
 
-use deputize_call::constraints::Constraints;
+use deputize_call::{action::Action, constraints::Constraints};
 use deputize_client::{Client, Detail, ErrorDetails, ExchangeError, ExchangeRequest, TokenType, ToolToken};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::{
       --arguments '{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}' < user.jwt
   deputize exchange --ready-file dev.json --tool refund_payment          what `deputize dev` wrote; user alice
 
-Without --tool the token is good for listing (L0); with it alone for the tool (L1); with --constraints for arguments
+Without --tool, --prompt or --read the token is good for listing (L0); with it alone for that (L1); with --constraints for arguments
 within them (L2); with --arguments for that one call (L3).
 Prints the token; everything about it with -o json. Exit code 3: denied, 4: a person has to decide, 6: unreachable.")]
 pub struct Args {
@@ -45,14 +45,20 @@ pub struct Args {
     /// Resource URI of the MCP server
     #[arg(long, value_name = "URI", required_unless_present = "ready_file")]
     resource: Option<String>,
-    /// The tool
-    #[arg(long)]
+    /// The tool to call
+    #[arg(long, value_name = "NAME", group = "target")]
     tool: Option<String>,
+    /// The prompt to get
+    #[arg(long, value_name = "NAME", group = "target")]
+    prompt: Option<String>,
+    /// The resource to read
+    #[arg(long, value_name = "URI", group = "target")]
+    read: Option<String>,
     /// The exact arguments: L3
-    #[arg(long, value_name = "JSON|@FILE", requires = "tool", conflicts_with = "constraints")]
+    #[arg(long, value_name = "JSON|@FILE", requires = "target", conflicts_with = "constraints")]
     arguments: Option<String>,
     /// What each argument may be: L2
-    #[arg(long, value_name = "JSON|@FILE", requires = "tool")]
+    #[arg(long, value_name = "JSON|@FILE", requires = "target")]
     constraints: Option<String>,
     /// Come back for a call that had to wait for a person
     #[arg(long, value_name = "ID")]
@@ -127,8 +133,9 @@ fn request(args: &Args, ready: Option<&Ready>) -> Result<ExchangeRequest, Comman
         Kind::AccessToken => TokenType::AccessToken,
         Kind::IdToken => TokenType::IdToken,
     };
+    let (action, detail) = detail(args, ready)?;
     let mut request =
-        ExchangeRequest::new(resource, &subject).subject_token_type(kind).detail(detail(args, ready)?);
+        ExchangeRequest::new(resource, &subject).subject_token_type(kind).action(action).detail(detail);
     if let Some(id) = &args.approval_id {
         request = request.approval(id, None);
     }
@@ -138,8 +145,14 @@ fn request(args: &Args, ready: Option<&Ready>) -> Result<ExchangeRequest, Comman
     Ok(request)
 }
 
-fn detail(args: &Args, ready: Option<&Ready>) -> Result<Detail, CommandError> {
-    let Some(name) = args.tool.clone() else { return Ok(Detail::Listing) };
+fn detail(args: &Args, ready: Option<&Ready>) -> Result<(Action, Detail), CommandError> {
+    let given = [
+        (Action::CallTool, &args.tool),
+        (Action::GetPrompt, &args.prompt),
+        (Action::ReadResource, &args.read),
+    ];
+    let found = given.into_iter().find_map(|(action, name)| Some((action, name.clone()?)));
+    let Some((action, name)) = found else { return Ok((Action::CallTool, Detail::Listing)) };
     if let Some(text) = &args.constraints {
         let constraints: Constraints = serde_json::from_value(Value::Object(input::object(text, "--constraints")?))
             .map_err(|error| {
@@ -148,18 +161,19 @@ fn detail(args: &Args, ready: Option<&Ready>) -> Result<Detail, CommandError> {
                     "map JSON Pointers to enum, minimum/maximum or prefix: {\"/payment_id\": {\"enum\": [\"pay_81\"]}}",
                 )
             })?;
-        return Ok(Detail::Constrained { name, constraints });
+        return Ok((action, Detail::Constrained { name, constraints }));
     }
     let arguments = match (&args.arguments, ready) {
         (Some(text), _) => Some(Value::Object(input::object(text, "--arguments")?)),
         // In development the registry's example will do.
-        (None, Some(ready)) => ready.example_arguments(&name),
-        (None, None) => None,
+        (None, Some(ready)) if action == Action::CallTool => ready.example_arguments(&name),
+        (None, _) => None,
     };
-    Ok(match arguments {
+    let detail = match arguments {
         Some(arguments) => Detail::Call { name, arguments, input_responses: None, request_state: None },
         None => Detail::Tool { name },
-    })
+    };
+    Ok((action, detail))
 }
 
 fn show(args: &Args, token: &ToolToken, output: Output) -> Result<(), CommandError> {

@@ -74,7 +74,12 @@ impl Check<'_> {
             may_call: raw
                 .may_call
                 .iter()
-                .map(|reach| Reach { resource: reach.resource.clone(), tools: reach.tools.clone() })
+                .map(|reach| Reach {
+                    resource: reach.resource.clone(),
+                    tools: reach.tools.clone(),
+                    prompts: reach.prompts.clone(),
+                    resources: reach.resources.clone(),
+                })
                 .collect(),
             server: raw.server.clone(),
             accepts_bearer: self.accepts_bearer(config, raw),

@@ -245,9 +245,15 @@ pub struct AcceptedBearer {
 pub struct Reach {
     /// Resource URI, or `*` for every server of the tenant.
     pub resource: String,
-    /// Tools; all by default.
+    /// Tools. Without any of these three lists, everything that the server has; with one of them, what is listed alone.
     #[serde(default)]
     pub tools: Option<Vec<String>>,
+    /// Prompts.
+    #[serde(default)]
+    pub prompts: Option<Vec<String>>,
+    /// Resources: each a URI or, with `/*` at its end, everything below.
+    #[serde(default)]
+    pub resources: Option<Vec<String>>,
 }
 
 /// Bounds.

@@ -3,7 +3,10 @@
 //! A guard names the call that it speaks of. That goes on record as such where a token for its own server bears it out:
 //! no guard writes into the transactions of others.
 
-use deputize_call::digest::{Digest, sha256};
+use deputize_call::{
+    action::Action,
+    digest::{Digest, sha256},
+};
 use deputize_guard::{EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
 use deputize_issuer::{
     authenticate::Caller,
@@ -149,7 +152,12 @@ impl Guards {
         event: &EventRecord,
     ) -> Result<(), IssueError> {
         // Of another server's tool, or of one that nobody approved, a guard has nothing to say.
-        let Some(tool) = event.tool.as_deref().and_then(|name| server.tool(name)) else { return Ok(()) };
+        let tool = event.tool.as_deref().and_then(|name| match event.action.unwrap_or(Action::CallTool) {
+            Action::CallTool => server.tool(name),
+            Action::GetPrompt => server.prompt(name),
+            Action::ReadResource => None,
+        });
+        let Some(tool) = tool else { return Ok(()) };
         let seen_against = event.detail.as_ref().and_then(|detail| detail.get("approved"));
         let earlier = seen_against.and_then(|digest| serde_json::from_value::<Digest>(digest.clone()).ok());
         // It waited while another definition was approved.
@@ -236,6 +244,7 @@ fn entry(now_ms: u64, report: &Report) -> Entry {
         txn,
         jti,
         tool: event.tool.clone(),
+        action: event.action.filter(|action| *action != Action::CallTool),
         seen: Some(Seen {
             id: report.id,
             event: event.kind.as_str().to_owned(),

@@ -123,9 +123,8 @@ impl Guards {
     pub async fn rules_changed(&self) {
         let rules = self.desk.rules.load_full();
         for drifted in self.desk.drifts.all() {
-            let approved =
-                rules.registry.server(&drifted.server).and_then(|server| server.tool(&drifted.tool));
-            if approved.is_none_or(|tool| tool.tool_digest != drifted.approved)
+            let server = rules.registry.server(&drifted.server);
+            if server.is_none_or(|server| !server.approves(&drifted.tool, drifted.approved))
                 && !self.lift_outdated(drifted).await
             {
                 // It stands for a definition that nobody can ask for: only its place in the store is left over.

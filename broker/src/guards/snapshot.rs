@@ -1,8 +1,14 @@
-//! What a guard is told of its server: the tools that may be called now, our keys, what is revoked.
+//! What a guard is told of its server: what may be called, got and read now, our keys, what is revoked.
 
 use bytes::Bytes;
-use deputize_guard::{Revocation, SignedSnapshot, SnapshotDocument, ToolDocument};
-use deputize_issuer::{error::IssueError, registry::Server, revocation::Revoked};
+use deputize_guard::{
+    PromptDocument, ResourceDocument, Revocation, SignedSnapshot, SnapshotDocument, ToolDocument,
+};
+use deputize_issuer::{
+    error::IssueError,
+    registry::{Server, Tool},
+    revocation::Revoked,
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Guards;
@@ -88,7 +94,8 @@ impl Guards {
         revocations: Vec<Revocation>,
     ) -> SnapshotDocument {
         let record = &server.record;
-        let enabled = server.tools().filter(|tool| tool.record.enabled);
+        let enabled = |tool: &&Arc<Tool>| tool.record.enabled;
+        let tier = |tool: &Tool| tool.record.tier.as_str().to_owned();
         SnapshotDocument {
             version,
             issued_at: now,
@@ -99,12 +106,34 @@ impl Guards {
             tenant: record.tenant.clone(),
             manifest_digest: server.manifest_digest,
             jwks: self.desk.keys.ring().published.to_jwks(),
-            tools: enabled
+            tools: server
+                .tools()
+                .filter(enabled)
                 .map(|tool| ToolDocument {
                     definition: tool.record.definition.clone(),
                     tool_digest: tool.tool_digest,
                     least_level: tool.least_level,
-                    tier: tool.record.tier.as_str().to_owned(),
+                    tier: tier(tool),
+                })
+                .collect(),
+            prompts: server
+                .prompts()
+                .filter(enabled)
+                .map(|prompt| PromptDocument {
+                    definition: prompt.record.definition.clone(),
+                    prompt_digest: prompt.tool_digest,
+                    least_level: prompt.least_level,
+                    tier: tier(prompt),
+                })
+                .collect(),
+            // Those that are switched off too: they take what they name out of wider entries.
+            resources: server
+                .resources()
+                .map(|resource| ResourceDocument {
+                    shown: resource.record.definition.clone(),
+                    least_level: resource.least_level,
+                    tier: tier(resource),
+                    enabled: resource.record.enabled,
                 })
                 .collect(),
             revocations,

@@ -54,7 +54,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
         sub: None,
         bearer: None,
         resource: Some(parsed.ask.resource.as_str()),
-        tool: parsed.ask.call.tool_name(),
+        target: parsed.ask.call.target(),
     };
     let subject = match &parsed.subject {
         None => Ok(None),

@@ -1,21 +1,28 @@
 //! How a tool differs from what was approved (S-18), for who has to review it.
 
 use deputize_call::{
-    digest::{Digest, tool_digest},
+    action::Action,
+    digest::{Digest, PINNED_PROMPT_MEMBERS, PINNED_TOOL_MEMBERS},
     json::Object,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use crate::event::{Event, EventKind, MAX_DETAIL_BYTES};
+use crate::{
+    event::{Event, EventKind, MAX_DETAIL_BYTES},
+    guard::digest_of,
+};
 
-/// A tool whose live definition is not the approved one.
+/// A tool or prompt whose live definition is not the approved one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
-    /// The tool.
+    /// Its name.
     #[serde(skip)]
     pub tool: String,
+    /// What it is.
+    #[serde(skip, default = "a_tool")]
+    pub action: Action,
     /// Digest of the approved definition.
     pub approved: Digest,
     /// Digest of the live one; absent where it cannot be digested.
@@ -43,17 +50,25 @@ pub struct Change {
 
 impl Drift {
     /// The difference, or `None` if there is none. Only members that the digest pins are compared.
-    pub(crate) fn between(approved: &Object, approved_digest: Digest, live: &Object) -> Option<Self> {
-        let live_digest = tool_digest(live).ok();
+    pub(crate) fn between(
+        action: Action,
+        (approved, approved_digest): (&Object, Digest),
+        live: &Object,
+    ) -> Option<Self> {
+        let live_digest = digest_of(action, live).ok();
         if live_digest == Some(approved_digest) {
             return None;
         }
         let mut changes = Vec::new();
-        for name in PINNED {
-            compare(&format!("/{name}"), approved.get(name), live.get(name), &mut changes);
+        let pinned: &[&str] = match action {
+            Action::GetPrompt => &PINNED_PROMPT_MEMBERS,
+            Action::CallTool | Action::ReadResource => &PINNED_TOOL_MEMBERS,
+        };
+        for name in pinned {
+            compare(&format!("/{name}"), approved.get(*name), live.get(*name), &mut changes);
         }
         let tool = approved.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut drift = Self { tool, approved: approved_digest, live: live_digest, changes, more: 0 };
+        let mut drift = Self { tool, action, approved: approved_digest, live: live_digest, changes, more: 0 };
         // Where it is in the way of the digest alone (too deep, a number out of range) no change may be found.
         while serde_json::to_string(&drift).map_or(0, |text| text.len()) > MAX_DETAIL_BYTES {
             drift.changes.pop()?;
@@ -65,7 +80,7 @@ impl Drift {
     /// As the event that stops the tool's issuance.
     pub fn into_event(self) -> Event {
         let detail = serde_json::to_value(&self).ok();
-        Event { tool: Some(self.tool), detail, ..Event::new(EventKind::Drifted) }
+        Event { detail, ..Event::new(EventKind::Drifted).about(self.action, &self.tool) }
     }
 }
 
@@ -98,18 +113,21 @@ fn excerpt(value: &Value) -> Value {
     Value::String(text.chars().take(MAX_TEXT_CHARS).chain("…".chars()).collect())
 }
 
+fn a_tool() -> Action {
+    Action::CallTool
+}
+
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// What `tool_digest` pins.
-const PINNED: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
 const MAX_CHANGES: usize = 100;
 const MAX_TEXT_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use deputize_call::digest::tool_digest;
     use serde_json::json;
 
     fn definition() -> Value {
@@ -120,7 +138,8 @@ mod tests {
     fn drift(live: &Value) -> Option<Drift> {
         let approved = definition();
         let approved = approved.as_object().unwrap();
-        Drift::between(approved, tool_digest(approved).unwrap(), live.as_object().unwrap())
+        let digest = tool_digest(approved).unwrap();
+        Drift::between(Action::CallTool, (approved, digest), live.as_object().unwrap())
     }
 
     #[test]

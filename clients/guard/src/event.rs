@@ -1,5 +1,6 @@
 //! What a guard saw, as it tells the broker (S-50).
 
+use deputize_call::action::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,8 +15,10 @@ pub struct Event {
     pub jti: Option<String>,
     /// The token's place in the broker's log, by which it is found there however long ago it was made.
     pub index: Option<u64>,
-    /// The tool that it is about.
+    /// The tool, prompt or resource that it is about.
     pub tool: Option<String>,
+    /// What was done with it, or of which list it is, where that is not [`Action::CallTool`].
+    pub action: Option<Action>,
     /// A class of what happened, in a word: of a result `ok`, `tool_error`, `sensitive`; of a failure its cause.
     pub class: Option<String>,
     /// Size of the result, in bytes.
@@ -64,6 +67,9 @@ pub struct EventRecord {
     /// As [`Event::tool`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
+    /// As [`Event::action`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// As [`Event::class`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
@@ -76,9 +82,26 @@ pub struct EventRecord {
 }
 
 impl Event {
+    /// As of a tool, prompt or resource.
+    #[must_use]
+    pub fn about(self, action: Action, name: &str) -> Self {
+        let action = Some(action).filter(|action| *action != Action::CallTool);
+        Self { tool: Some(name.to_owned()), action, ..self }
+    }
+
     /// An event of this kind; set what else is known of it.
     pub fn new(kind: EventKind) -> Self {
-        Self { kind, txn: None, jti: None, index: None, tool: None, class: None, bytes: None, detail: None }
+        Self {
+            kind,
+            txn: None,
+            jti: None,
+            index: None,
+            tool: None,
+            action: None,
+            class: None,
+            bytes: None,
+            detail: None,
+        }
     }
 
     /// As the broker takes it: texts cut to what it accepts, a detail that is too long left out.
@@ -93,6 +116,7 @@ impl Event {
             jti: cut(self.jti),
             index: self.index,
             tool: cut(self.tool),
+            action: self.action,
             class: cut(self.class),
             bytes: self.bytes,
             detail: self.detail.filter(fits),

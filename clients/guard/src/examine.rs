@@ -12,15 +12,15 @@ use crate::{
     outside::{Admission, Redeemed},
     possession,
     refusal::{Needed, Reason, Refusal},
-    snapshot::{PinnedTool, Snapshot},
+    snapshot::{Pinned, Snapshot},
     verified::{Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream},
 };
 use deputize_call::{
+    action::Action,
     claims::{GrantedDetail, ToolCallClaims},
     digest::Digest,
     level::Level,
 };
-use serde_json::Value;
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
@@ -73,10 +73,18 @@ impl Guard {
         let Examined { claims, token, call_digest, mirrored, .. } = examined;
         let (method, kind, body) = examined.message.into_parts();
         Ok(match (kind, call_digest) {
-            (Kind::Call(Call { name: tool, arguments, .. }), Some(call_digest)) => {
-                let call =
-                    VerifiedCall { claims, token, tool, arguments, call_digest, mirrored, body, next_nonce };
-                Verified::Call(call)
+            (Kind::Call(Call { action, name, arguments, .. }), Some(call_digest)) => {
+                Verified::Call(VerifiedCall {
+                    claims,
+                    token,
+                    action,
+                    name,
+                    arguments,
+                    call_digest,
+                    mirrored,
+                    body,
+                    next_nonce,
+                })
             }
             (Kind::Response(id), _) => Verified::Response(VerifiedResponse { claims, id, body, next_nonce }),
             // INVARIANT: `check` gives each call its digest; without one nothing runs.
@@ -126,7 +134,8 @@ impl Guard {
         let snapshot = self.current_snapshot(call.now_seconds)?;
         let mut mirrored = Vec::new();
         if let Kind::Call(asked) = message.kind() {
-            let tool = snapshot.tool(&asked.name);
+            // Only arguments of tools are mirrored (MCP 2026-07-28, custom headers).
+            let tool = snapshot.tool(&asked.name).filter(|_| asked.action == Action::CallTool);
             let input_schema = tool.and_then(|tool| tool.definition.get("inputSchema"));
             mirrored::check(call, input_schema, &asked.arguments)?;
             mirrored = mirrored::headers(input_schema, &asked.arguments);
@@ -137,11 +146,12 @@ impl Guard {
             Kind::Listing | Kind::Response(_) => {
                 *needed = Some(Needed::for_listing());
                 self.check_listing(call, &claims)?;
+                check_lists(message.method(), &claims, &snapshot)?;
                 None
             }
             Kind::Call(asked) => {
                 let call_digest = self.check_granted(asked, &claims, &snapshot, needed)?;
-                self.check_revocation(&claims, Some(&asked.name), call.uptime)?;
+                self.check_revocation(&claims, asked.tool(), call.uptime)?;
                 Some(call_digest)
             }
         };
@@ -208,24 +218,28 @@ impl Guard {
         needed: &mut Option<Needed>,
     ) -> Result<Digest, Reason> {
         let [detail] = &claims.authorization_details;
-        let tool = snapshot.tool(&asked.name).ok_or(Reason::Tool("not approved"))?;
-        let least = tool.least_level.max(detail.level());
-        let arguments = Value::Object(asked.arguments.clone());
-        *needed = Some(Needed::for_call(&self.config, &asked.name, least, arguments));
+        let tool = snapshot.pinned(asked.action, &asked.name).ok_or(Reason::Tool("not approved"))?;
+        *needed = Some(Needed::for_call(&self.config, asked, tool.least_level.max(detail.level())));
         check_target(asked, detail, tool)?;
-        self.check_live(&asked.name, tool)?;
+        self.check_live(asked, tool)?;
         tool.schema.validate(&asked.arguments).map_err(Reason::Arguments)?;
         let call_digest = asked.digest()?;
         check_binding(asked, detail, call_digest)?;
         Ok(call_digest)
     }
 
-    /// The definition that the server gives now is the one that was approved (S-18).
-    fn check_live(&self, name: &str, tool: &PinnedTool) -> Result<(), Reason> {
+    /// The definition that the server gives now is the one that was approved (S-18). A resource has none: what stands
+    /// behind its URI may change.
+    fn check_live(&self, asked: &Call, tool: &Pinned) -> Result<(), Reason> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        match live.get(name) {
-            _ if live.is_empty() => Err(Reason::Unavailable("the server's tools were not observed yet")),
-            Some(digest) if *digest == tool.tool_digest => Ok(()),
+        let listed = match asked.action {
+            Action::CallTool => live.tools.as_ref().filter(|tools| !tools.is_empty()),
+            Action::GetPrompt => live.prompts.as_ref(),
+            Action::ReadResource => return Ok(()),
+        };
+        let listed = listed.ok_or(Reason::Unavailable("the server's lists were not observed yet"))?;
+        match listed.get(&asked.name) {
+            Some(digest) if *digest == tool.digest => Ok(()),
             Some(_) => Err(Reason::Tool("the live definition is not the approved one")),
             None => Err(Reason::Tool("the server no longer lists it")),
         }
@@ -248,7 +262,7 @@ impl Guard {
         }?;
         // Since the request was looked at, time has passed: what was pushed meanwhile still counts.
         let tool = match examined.message.kind() {
-            Kind::Call(asked) => Some(asked.name.as_str()),
+            Kind::Call(asked) => asked.tool(),
             Kind::Listing | Kind::Response(_) => None,
         };
         self.check_revocation(claims, tool, examined.uptime)
@@ -293,18 +307,34 @@ impl std::fmt::Debug for Examined {
     }
 }
 
-/// Method, name, level and definition are those of the grant.
-fn check_target(asked: &Call, detail: &GrantedDetail, tool: &PinnedTool) -> Result<(), Reason> {
-    if detail.actions != ["tools/call"] {
-        return Err(Reason::Scope("the token is not for calling tools"));
+/// What a token says of lists is about what is offered now; else it has to be made anew.
+fn check_lists(method: &str, claims: &ToolCallClaims, snapshot: &Snapshot) -> Result<(), Reason> {
+    let [detail] = &claims.authorization_details;
+    let is_of_others = detail.shown.as_ref().is_some_and(|shown| shown.of != snapshot.offers().digest());
+    if is_of_others && LISTS.contains(&method) {
+        return Err(Reason::TokenRefused("it says what lists showed of another state of the registry"));
     }
+    Ok(())
+}
+
+/// Method, name, level and definition are those of the grant.
+fn check_target(asked: &Call, detail: &GrantedDetail, tool: &Pinned) -> Result<(), Reason> {
+    if detail.actions != [asked.action.as_str()] {
+        return Err(Reason::Scope("the token is for another method"));
+    }
+    // A URI is compared as it stands.
     if detail.identifier.as_deref() != Some(asked.name.as_str()) {
-        return Err(Reason::Scope("the token is for another tool"));
+        return Err(Reason::Scope("the token is for another tool, prompt or resource"));
     }
     if detail.level() < tool.least_level {
         return Err(Reason::Scope("the tool needs a tighter binding"));
     }
-    if detail.tool_digest != Some(tool.tool_digest) {
+    let (tool_digest, prompt_digest) = match asked.action {
+        Action::CallTool => (Some(tool.digest), None),
+        Action::GetPrompt => (None, Some(tool.digest)),
+        Action::ReadResource => (None, None),
+    };
+    if (detail.tool_digest, detail.prompt_digest) != (tool_digest, prompt_digest) {
         return Err(Reason::Tool("the token is for another definition"));
     }
     Ok(())
@@ -323,3 +353,6 @@ fn check_binding(asked: &Call, detail: &GrantedDetail, call_digest: Digest) -> R
         (None, None) => Ok(()),
     }
 }
+
+/// The methods whose answers are filtered by what the token says of lists.
+const LISTS: [&str; 4] = ["tools/list", "prompts/list", "resources/list", "resources/templates/list"];

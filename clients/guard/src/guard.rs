@@ -12,8 +12,9 @@ use crate::{
     uses::Uses,
 };
 use deputize_call::{
-    digest::{Digest, tool_digest},
-    json::Object,
+    action::Action,
+    digest::{Digest, prompt_digest, tool_digest},
+    json::{JsonError, Object},
     jws::JwsError,
     nonce::NonceMaker,
     once::OnceSet,
@@ -34,9 +35,16 @@ pub struct Guard {
     pub(crate) uses: Uses,
     pub(crate) revocations: RwLock<Revocations>,
     pub(crate) snapshot: RwLock<Option<Arc<Snapshot>>>,
-    pub(crate) live: RwLock<BTreeMap<String, Digest>>,
+    pub(crate) live: RwLock<Live>,
     pub(crate) clocks: ClockWatch,
     pub(crate) started_seconds: u64,
+}
+
+/// What the server lists now, by name; nothing where it was not looked at yet.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) tools: Option<BTreeMap<String, Digest>>,
+    pub(crate) prompts: Option<BTreeMap<String, Digest>>,
 }
 
 impl Guard {
@@ -119,33 +127,51 @@ impl Guard {
     /// Takes note of the definitions that the server's `tools/list` gives now. Calls of a tool whose live definition
     /// is not the approved one are refused; a name that stands twice counts as changed.
     pub fn observe_tools(&self, definitions: &[Object]) -> ObservedTools {
+        self.observe(Action::CallTool, definitions)
+    }
+
+    /// As [`Guard::observe_tools`], for what `prompts/list` gives: prompts are refused like tools until they were seen.
+    pub fn observe_prompts(&self, definitions: &[Object]) -> ObservedTools {
+        self.observe(Action::GetPrompt, definitions)
+    }
+
+    fn observe(&self, action: Action, definitions: &[Object]) -> ObservedTools {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut live: BTreeMap<String, Option<Digest>> = BTreeMap::new();
         for definition in definitions.iter().take(MAX_LIVE_TOOLS) {
             let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
-            let digest = if live.contains_key(name) { None } else { tool_digest(definition).ok() };
+            let digest = if live.contains_key(name) { None } else { digest_of(action, definition).ok() };
             live.insert(name.to_owned(), digest);
         }
         let mut observed = ObservedTools::default();
         for (name, digest) in &live {
-            let pinned = snapshot.as_ref().and_then(|snapshot| snapshot.tool(name));
+            let pinned = snapshot.as_ref().and_then(|snapshot| snapshot.pinned(action, name));
             match pinned {
                 None => observed.unknown.push(name.clone()),
-                Some(tool) if *digest == Some(tool.tool_digest) => observed.approved.push(name.clone()),
+                Some(tool) if *digest == Some(tool.digest) => observed.approved.push(name.clone()),
                 Some(_) => observed.drifted.push(name.clone()),
             }
         }
-        let live = live.into_iter().filter_map(|(name, digest)| Some((name, digest?))).collect();
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        let listed = live.into_iter().filter_map(|(name, digest)| Some((name, digest?))).collect();
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        match action {
+            Action::GetPrompt => live.prompts = Some(listed),
+            Action::CallTool | Action::ReadResource => live.tools = Some(listed),
+        }
         observed
     }
 
-    /// How a live definition differs from the approved one; `None` for a tool that was never approved, and for one that
-    /// is as it was.
+    /// How a live definition of a tool differs from the approved one; `None` for a tool that was never approved, and for
+    /// one that is as it was.
     pub fn drift(&self, live: &Object) -> Option<Drift> {
+        self.drift_of(Action::CallTool, live)
+    }
+
+    /// As [`Guard::drift`], for a prompt too.
+    pub fn drift_of(&self, action: Action, live: &Object) -> Option<Drift> {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let pinned = snapshot.tool(live.get("name").and_then(Value::as_str)?)?;
-        Drift::between(&pinned.definition, pinned.tool_digest, live)
+        let pinned = snapshot.pinned(action, live.get("name").and_then(Value::as_str)?)?;
+        Drift::between(action, (&pinned.definition, pinned.digest), live)
     }
 
     /// Whether calls can be decided now: snapshot, revocations and the server's tools are known and fresh.
@@ -153,7 +179,10 @@ impl Guard {
         let revocations = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = revocations.is_fresh(uptime, self.config.max_revocation_age);
-        is_fresh && !live.is_empty() && self.current_snapshot(now_seconds).is_ok()
+        let Ok(snapshot) = self.current_snapshot(now_seconds) else { return false };
+        // Tools that were approved and are all gone are no list that could be gone by.
+        let is_seen = |tools: &BTreeMap<_, _>| !tools.is_empty() || !snapshot.has(Action::CallTool);
+        is_fresh && live.tools.as_ref().is_some_and(is_seen)
     }
 
     /// A nonce for the next proof of whoever asked (RFC 9449 §8.2).
@@ -173,6 +202,14 @@ impl Guard {
             return Err(Reason::Unavailable("snapshot expired"));
         }
         Ok(snapshot)
+    }
+}
+
+/// Digest of a tool's or prompt's definition.
+pub(crate) fn digest_of(action: Action, definition: &Object) -> Result<Digest, JsonError> {
+    match action {
+        Action::GetPrompt => prompt_digest(definition),
+        Action::CallTool | Action::ReadResource => tool_digest(definition),
     }
 }
 

@@ -36,12 +36,13 @@ pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
 pub use examine::Examined;
 pub use guard::Guard;
 pub use headers::IncomingCall;
-pub use listing::VisibleTools;
+pub use listing::Visible;
 pub use message::{CALL_META, LISTING_METHODS};
 pub use outside::{Admission, Redeemed, Redeemer, Upstream};
 pub use refusal::{Reason, Refusal};
 pub use revocation::Revocation;
 pub use snapshot::{
-    ObservedTools, SNAPSHOT_TYP, SignedSnapshot, Snapshot, SnapshotDocument, SnapshotError, ToolDocument,
+    ObservedTools, PromptDocument, ResourceDocument, SNAPSHOT_TYP, SignedSnapshot, Snapshot,
+    SnapshotDocument, SnapshotError, ToolDocument,
 };
 pub use verified::{Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream};

@@ -2,13 +2,22 @@
 
 use crate::refusal::Reason;
 use deputize_call::{
+    action::Action,
     digest::{CallInput, Digest, call_digest},
     json::{self, MAX_DEPTH, Object},
 };
 use serde_json::{Map, Value};
 
 /// What an L0 token admits, besides notifications: discovery and listing.
-pub const LISTING_METHODS: [&str; 4] = ["initialize", "ping", "server/discover", "tools/list"];
+pub const LISTING_METHODS: [&str; 7] = [
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+];
 
 /// A message as it was strictly read.
 #[derive(Debug)]
@@ -21,7 +30,7 @@ pub(crate) struct Message {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// `tools/call`.
+    /// `tools/call`, `prompts/get`, `resources/read`.
     Call(Call),
     /// Discovery, listing, a notification.
     Listing,
@@ -29,9 +38,11 @@ pub(crate) enum Kind {
     Response(Value),
 }
 
-/// The parts of a `tools/call`.
+/// The parts of a request that acts.
 #[derive(Debug)]
 pub(crate) struct Call {
+    pub(crate) action: Action,
+    /// Name of the tool or prompt; URI of the resource, verbatim.
     pub(crate) name: String,
     pub(crate) arguments: Object,
     pub(crate) input_responses: Option<Value>,
@@ -40,7 +51,7 @@ pub(crate) struct Call {
 
 impl Message {
     /// Reads a body (JSON-RPC 2.0 §4, §5). Batches, unknown members, and requests in the guise of notifications or of
-    /// responses are refused; so is every method that is neither a call of a tool nor on the list of an L0 token.
+    /// responses are refused; so is every method that neither acts nor is on the list of an L0 token.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Reason> {
         let whole = match json::parse_value(body, MAX_DEPTH + ENVELOPE_LEVELS) {
             Ok(Value::Object(whole)) => whole,
@@ -95,13 +106,15 @@ impl Message {
             _ if is_notification != method.starts_with("notifications/") => {
                 return Err(Reason::Message("notifications, and they alone, have no id"));
             }
-            "tools/call" => Kind::Call(Call::parse(params)?),
             // It goes on in a header, and is counted and logged.
             notification if is_notification && !is_name(notification) => {
                 return Err(Reason::Message("method has a name that no notification has"));
             }
             listing if is_notification || LISTING_METHODS.contains(&listing) => Kind::Listing,
-            _ => return Err(Reason::UnknownMethod),
+            method => match Action::from_method(method) {
+                Some(action) => Kind::Call(Call::parse(action, params)?),
+                None => return Err(Reason::UnknownMethod),
+            },
         };
         withdraw_sampling(&mut whole);
         drop_call_meta(whole.get_mut("params"));
@@ -131,13 +144,21 @@ impl Message {
 }
 
 impl Call {
-    fn parse(params: &Object) -> Result<Self, Reason> {
+    fn parse(action: Action, params: &Object) -> Result<Self, Reason> {
         // INVARIANT: of these, only `_meta` is outside of the call's digest.
-        if !only(params, &["name", "arguments", "_meta", "inputResponses", "requestState"]) {
-            return Err(Reason::Message("params of tools/call has an unknown member"));
+        let steering_and_meta = ["_meta", "inputResponses", "requestState"];
+        let (named_by, members) = match action {
+            Action::CallTool | Action::GetPrompt => ("name", &["name", "arguments"][..]),
+            Action::ReadResource => ("uri", &["uri"][..]),
+        };
+        if !params
+            .keys()
+            .all(|key| members.contains(&key.as_str()) || steering_and_meta.contains(&key.as_str()))
+        {
+            return Err(Reason::Message("params has a member that this method does not take"));
         }
-        let Some(name) = params.get("name").and_then(Value::as_str) else {
-            return Err(Reason::Message("params.name must be a string"));
+        let Some(name) = params.get(named_by).and_then(Value::as_str) else {
+            return Err(Reason::Message("params.name (params.uri of a resource) must be a string"));
         };
         let arguments = match params.get("arguments") {
             None => Object::new(),
@@ -149,11 +170,17 @@ impl Call {
         }
         json::check_depth(&arguments).map_err(Reason::Json)?;
         Ok(Self {
+            action,
             name: name.to_owned(),
             arguments,
             input_responses: params.get("inputResponses").cloned(),
             request_state: params.get("requestState").cloned(),
         })
+    }
+
+    /// The tool that is called, if it is one.
+    pub(crate) fn tool(&self) -> Option<&str> {
+        (self.action == Action::CallTool).then_some(self.name.as_str())
     }
 
     /// Whether this is a retry of a multi-round-trip call, which its responses steer.
@@ -163,7 +190,7 @@ impl Call {
 
     pub(crate) fn digest(&self) -> Result<Digest, Reason> {
         call_digest(&CallInput {
-            method: "tools/call",
+            method: self.action.as_str(),
             name: &self.name,
             arguments: &self.arguments,
             input_responses: self.input_responses.as_ref(),

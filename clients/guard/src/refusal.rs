@@ -1,6 +1,6 @@
 //! Why a request is refused, and how that is said: the only place with HTTP statuses and OAuth error codes.
 
-use crate::config::GuardConfig;
+use crate::{config::GuardConfig, message::Call};
 use deputize_call::{
     constraints::ConstraintError, json::JsonError, jws::JwsError, level::Level, schema::SchemaError,
 };
@@ -151,20 +151,20 @@ pub(crate) struct Needed {
 }
 
 impl Needed {
-    /// What a call of `name` would need.
-    pub(crate) fn for_call(config: &GuardConfig, name: &str, level: Level, arguments: Value) -> Self {
+    /// What this call would need.
+    pub(crate) fn for_call(config: &GuardConfig, call: &Call, level: Level) -> Self {
         let mut detail = json!({
             "type": deputize_call::claims::DETAIL_TYPE,
             "locations": [config.resource],
-            "actions": ["tools/call"],
-            "identifier": name,
+            "actions": [call.action.as_str()],
+            "identifier": call.name,
         });
         if level == Level::L3
             && let Some(members) = detail.as_object_mut()
         {
-            members.insert("arguments".to_owned(), arguments);
+            members.insert("arguments".to_owned(), Value::Object(call.arguments.clone()));
         }
-        Self { scope: name.to_owned(), details: Value::Array(vec![detail]) }
+        Self { scope: call.action.scope(&call.name), details: Value::Array(vec![detail]) }
     }
 
     /// Listing needs a token without `authorization_details`.

@@ -91,10 +91,14 @@ impl Revocations {
         !self.overflowed && self.heard.is_some_and(|heard| uptime.saturating_sub(heard) <= max_age)
     }
 
-    /// Whether a tool is switched off.
+    /// Whether a tool is switched off by itself.
     pub(crate) fn has_tool(&self, name: &str) -> bool {
+        self.standing.contains(&Revocation::Tool { name: name.to_owned() })
+    }
+
+    /// Whether the whole server is switched off.
+    pub(crate) fn has_everything(&self) -> bool {
         self.standing.contains(&Revocation::Everything)
-            || self.standing.contains(&Revocation::Tool { name: name.to_owned() })
     }
 
     /// Whether a token is still good.

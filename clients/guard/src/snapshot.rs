@@ -1,12 +1,17 @@
-//! What a guard knows of its server: the approved tools and the broker's keys, as a signed snapshot.
+//! What a guard knows of its server: what was approved of it and the broker's keys, as a signed snapshot.
+
+mod pin;
 
 use crate::{known::KnownTokens, revocation::Revocation};
 use deputize_call::{
-    digest::{Digest, sha256, tool_digest},
+    action::Action,
+    digest::{Digest, sha256},
     json::{self, Object},
     jws::{self, EmbeddedKey, string_claim},
     keys::KeySet,
     level::Level,
+    offers::Offers,
+    resource,
     schema::PinnedSchema,
     sign::SigningKey,
 };
@@ -51,6 +56,13 @@ pub struct SnapshotDocument {
     pub jwks: Value,
     /// The tools that may be called now.
     pub tools: Vec<ToolDocument>,
+    /// The prompts that may be got now.
+    // Left out where there are none: guards from before there were any refuse unknown members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptDocument>,
+    /// The resources that may be read now, and those which no prefix may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceDocument>,
     /// What is revoked.
     #[serde(default)]
     pub revocations: Vec<Revocation>,
@@ -70,25 +82,59 @@ pub struct ToolDocument {
     pub tier: String,
 }
 
+/// One approved prompt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptDocument {
+    /// Its definition as approved.
+    pub definition: Object,
+    /// Digest of that definition.
+    pub prompt_digest: Digest,
+    /// The least level of its tokens.
+    pub least_level: Level,
+    /// Its risk tier, by name.
+    pub tier: String,
+}
+
+/// One approved resource, or all below a prefix.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceDocument {
+    /// What is shown of it: `uri` (with `/*` at its end for everything below), `name`, `title`, `description`.
+    pub shown: Object,
+    /// The least level of its tokens.
+    pub least_level: Level,
+    /// Its risk tier, by name.
+    pub tier: String,
+    /// Not where it is switched off: then it takes what it names out of a wider entry.
+    pub enabled: bool,
+}
+
 /// A snapshot whose every tool was checked and compiled.
 #[derive(Debug)]
 pub struct Snapshot {
     document: SnapshotDocument,
     keys: KeySet,
-    tools: BTreeMap<String, PinnedTool>,
+    tools: BTreeMap<String, Pinned>,
+    prompts: BTreeMap<String, Pinned>,
+    /// By their entries.
+    resources: BTreeMap<String, Pinned>,
+    offers: Offers,
     known: KnownTokens,
 }
 
-/// A tool as calls are held against it.
+/// A tool, prompt or resource as calls are held against it.
 #[derive(Debug)]
-pub(crate) struct PinnedTool {
+pub(crate) struct Pinned {
+    /// Its definition as approved; of a resource, what is shown of it.
     pub(crate) definition: Object,
-    pub(crate) tool_digest: Digest,
+    pub(crate) digest: Digest,
     pub(crate) schema: PinnedSchema,
     pub(crate) least_level: Level,
+    pub(crate) enabled: bool,
 }
 
-/// What a server's live `tools/list` is, compared with what was approved.
+/// What a server's live `tools/list` or `prompts/list` is, compared with what was approved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedTools {
     /// Tools that are exactly what was approved: the only ones to be listed.
@@ -193,18 +239,21 @@ impl Snapshot {
         let jwks = document.jwks.to_string();
         let keys = KeySet::from_jwks(jwks.as_bytes())
             .map_err(|error| SnapshotError::Malformed(format!("jwks: {error}")))?;
-        if document.tools.len() > MAX_TOOLS {
-            return Err(SnapshotError::Malformed("more than 500 tools".to_owned()));
+        if [document.tools.len(), document.prompts.len(), document.resources.len()].iter().max()
+            > Some(&MAX_TOOLS)
+        {
+            return Err(SnapshotError::Malformed("more than 500 tools, prompts or resources".to_owned()));
         }
-        let mut tools = BTreeMap::new();
-        for tool in std::mem::take(&mut document.tools) {
-            let (name, tool) = pin(tool)?;
-            if tools.contains_key(&name) {
-                return Err(SnapshotError::Tool { name, problem: "stands twice".to_owned() });
-            }
-            tools.insert(name, tool);
-        }
-        Ok(Self { document, keys, tools, known: KnownTokens::default() })
+        let tools = pin::tools(std::mem::take(&mut document.tools))?;
+        let prompts = pin::prompts(std::mem::take(&mut document.prompts))?;
+        let resources = pin::resources(std::mem::take(&mut document.resources))?;
+        let kinds =
+            [(Action::CallTool, &tools), (Action::GetPrompt, &prompts), (Action::ReadResource, &resources)];
+        let enabled = kinds.into_iter().flat_map(|(action, all)| {
+            all.iter().filter(|(_, pinned)| pinned.enabled).map(move |(name, _)| (action, name.as_str()))
+        });
+        let offers = Offers::new(enabled).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+        Ok(Self { document, keys, tools, prompts, resources, offers, known: KnownTokens::default() })
     }
 
     /// Its version.
@@ -251,31 +300,43 @@ impl Snapshot {
         &self.keys
     }
 
-    pub(crate) fn tool(&self, name: &str) -> Option<&PinnedTool> {
+    pub(crate) fn tool(&self, name: &str) -> Option<&Pinned> {
         self.tools.get(name)
     }
-}
 
-fn pin(tool: ToolDocument) -> Result<(String, PinnedTool), SnapshotError> {
-    let name = tool.definition.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let broken = |problem: String| SnapshotError::Tool { name: name.clone(), problem };
-    if name.is_empty() || tool.least_level == Level::L0 {
-        return Err(broken("a tool needs a name and a level above L0".to_owned()));
+    pub(crate) fn prompt(&self, name: &str) -> Option<&Pinned> {
+        self.prompts.get(name)
     }
-    let digest = tool_digest(&tool.definition).map_err(|error| broken(error.to_string()))?;
-    if digest != tool.tool_digest {
-        return Err(broken("its definition is not the one of its digest".to_owned()));
+
+    /// The entry that names this resource, and what it says: the most exact one decides.
+    pub(crate) fn entry_of(&self, uri: &str) -> Option<(&str, &Pinned)> {
+        resource::find(&self.resources, uri).filter(|(_, pinned)| pinned.enabled)
     }
-    let schema =
-        tool.definition.get("inputSchema").ok_or_else(|| broken("it has no inputSchema".to_owned()))?;
-    let schema = PinnedSchema::compile(schema).map_err(|error| broken(error.to_string()))?;
-    let pinned = PinnedTool {
-        tool_digest: digest,
-        schema,
-        least_level: tool.least_level,
-        definition: tool.definition,
-    };
-    Ok((name, pinned))
+
+    /// Entries of resources that are switched on.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = (&str, &Pinned)> {
+        let enabled = self.resources.iter().filter(|(_, pinned)| pinned.enabled);
+        enabled.map(|(entry, pinned)| (entry.as_str(), pinned))
+    }
+
+    /// What this action acts on, if it is approved.
+    pub(crate) fn pinned(&self, action: Action, name: &str) -> Option<&Pinned> {
+        match action {
+            Action::CallTool => self.tool(name),
+            Action::GetPrompt => self.prompt(name),
+            Action::ReadResource => self.entry_of(name).map(|(_, pinned)| pinned),
+        }
+    }
+
+    /// Whether there is anything of this kind.
+    pub(crate) fn has(&self, action: Action) -> bool {
+        self.offers.iter().any(|(offered, _)| offered == action)
+    }
+
+    /// Everything that can be asked for, counted.
+    pub(crate) fn offers(&self) -> &Offers {
+        &self.offers
+    }
 }
 
 const CLOCK_SKEW_SECONDS: u64 = 60;

@@ -1,12 +1,12 @@
 //! What a guard lets through. Private fields, no constructor outside of the guard: there is no other way to the server.
 
-use deputize_call::{claims::ToolCallClaims, digest::Digest, json::Object, level::Level};
+use deputize_call::{action::Action, claims::ToolCallClaims, digest::Digest, json::Object, level::Level};
 use serde_json::Value;
 
 /// A request that passed every check.
 #[derive(Debug)]
 pub enum Verified {
-    /// One call of one tool.
+    /// One call of one tool; or one prompt, or one resource, to be given.
     Call(VerifiedCall),
     /// Discovery, listing, a notification.
     Listing(VerifiedListing),
@@ -19,7 +19,8 @@ pub enum Verified {
 pub struct VerifiedCall {
     pub(crate) claims: ToolCallClaims,
     pub(crate) token: String,
-    pub(crate) tool: String,
+    pub(crate) action: Action,
+    pub(crate) name: String,
     pub(crate) arguments: Object,
     pub(crate) call_digest: Digest,
     pub(crate) mirrored: Vec<(String, String)>,
@@ -59,9 +60,13 @@ impl VerifiedCall {
         let [detail] = &self.claims.authorization_details;
         detail.level()
     }
-    /// Name of the tool.
-    pub fn tool(&self) -> &str {
-        &self.tool
+    /// What is done: which method this is.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+    /// Name of the tool or prompt; URI of the resource, verbatim.
+    pub fn name(&self) -> &str {
+        &self.name
     }
     /// The arguments that were verified.
     pub fn arguments(&self) -> &Object {
@@ -81,8 +86,8 @@ impl VerifiedCall {
     pub fn forwarded_headers(&self) -> [(&'static str, &str); 4] {
         [
             ("Content-Type", "application/json"),
-            ("Mcp-Method", "tools/call"),
-            ("Mcp-Name", &self.tool),
+            ("Mcp-Method", self.action.as_str()),
+            ("Mcp-Name", &self.name),
             ("Deputize-Call", &self.token),
         ]
     }
@@ -154,7 +159,8 @@ impl std::fmt::Debug for VerifiedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VerifiedCall")
             .field("jti", &self.claims.jti)
-            .field("tool", &self.tool)
+            .field("method", &self.action.as_str())
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }

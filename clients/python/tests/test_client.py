@@ -87,6 +87,14 @@ async def test_each_level_asks_for_what_it_is(detail: Detail | None, level: list
     assert sorted(set(asked) - {"type", "locations", "actions"}) == level
 
 
+@pytest.mark.parametrize("action", ["prompts/get", "resources/read"])
+async def test_prompts_and_resources_are_asked_for_as_what_they_are(action: Any) -> None:
+    broker = Broker()
+    await broker.client().exchange(asking(Call("refund"), action=action))
+    asked = json.loads(broker.forms[0]["authorization_details"])[0]
+    assert (asked["actions"], asked["identifier"], asked["arguments"]) == ([action], "refund", {})
+
+
 async def test_a_client_asks_for_itself_without_a_subject() -> None:
     broker = Broker()
     await broker.client().exchange(ExchangeRequest(resource=RESOURCE))

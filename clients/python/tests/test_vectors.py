@@ -9,12 +9,22 @@ from typing import Any
 
 import pytest
 
+from deputize.call import resource
 from deputize.call.access_token import ExpectedToken, verify_token
 from deputize.call.constraints import ConstraintRefused, Constraints
-from deputize.call.digest import ABSENT, call_digest, canonicalize, manifest_digest, tool_digest
+from deputize.call.digest import (
+    ABSENT,
+    call_digest,
+    canonicalize,
+    manifest_digest,
+    prompt_digest,
+    resource_digest,
+    tool_digest,
+)
 from deputize.call.dpop import Expected, VerifiedProof, parse_proof
 from deputize.call.jws import JwsRefused
 from deputize.call.keys import KeySet
+from deputize.call.offers import ACTIONS, Offers, Shown
 from deputize.call.strict_json import JsonRefused, parse_object, parse_value
 
 VECTORS = Path(__file__).parents[3] / "conformance" / "vectors"
@@ -73,7 +83,41 @@ def test_tool_digests(case: Any) -> None:
 
 @pytest.mark.parametrize("case", cases("manifest-digest.json"))
 def test_manifest_digests(case: Any) -> None:
-    assert manifest_digest(case["id"], case["version"], case["tools"]) == case["digest"]
+    more = [case.get(kind, []) for kind in ("prompts", "resources")]
+    assert manifest_digest(case["id"], case["version"], case["tools"], *more) == case["digest"]
+
+
+@pytest.mark.parametrize("case", cases("reads.json", "prompts"))
+def test_prompt_digests(case: Any) -> None:
+    assert prompt_digest(parse_object(case["definition"].encode())) == case["digest"]
+
+
+@pytest.mark.parametrize("case", cases("reads.json", "resources"))
+def test_resource_digests(case: Any) -> None:
+    assert resource_digest(parse_object(case["definition"].encode())) == case["digest"]
+
+
+@pytest.mark.parametrize("case", cases("reads.json", "offers"))
+def test_what_lists_show(case: Any) -> None:
+    kinds = [case["tools"], case["prompts"], case["resources"]]
+    offers, shown = Offers(*kinds), Shown(**case["shown"])
+    assert offers.digest == case["shown"]["of"]
+    for action, names in zip(ACTIONS, kinds, strict=True):
+        for name in names:
+            assert offers.is_shown(shown, action, name) == (name in case["visible"]), name
+            assert not offers.is_shown(None, action, name)
+            assert not Offers([*case["tools"], "one more"]).is_shown(shown, action, name)
+
+
+@pytest.mark.parametrize("case", cases("reads.json", "entries"))
+def test_entries_of_resources(case: Any) -> None:
+    entry = case["entry"]
+    for uri in case["named"]:
+        assert resource.names(entry, uri), uri
+        assert resource.find({entry}, uri) == entry, uri
+    for uri in case["others"]:
+        assert not resource.names(entry, uri), uri
+        assert resource.find({entry}, uri) is None, uri
 
 
 def admits(constraints: str, arguments: str) -> bool:

@@ -1,7 +1,7 @@
 //! What a client asks for.
 
 use crate::error::ExchangeError;
-use deputize_call::{claims::DETAIL_TYPE, constraints::Constraints, digest::Digest};
+use deputize_call::{action::Action, claims::DETAIL_TYPE, constraints::Constraints, digest::Digest};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
@@ -22,9 +22,9 @@ pub enum TokenType {
 pub enum Detail {
     /// L0: discovery and listing.
     Listing,
-    /// L1: one tool.
+    /// L1: one tool, prompt or resource.
     Tool {
-        /// Its name.
+        /// Its name, or its URI.
         name: String,
     },
     /// L2: one tool, every argument constrained.
@@ -60,6 +60,7 @@ pub struct ExchangeRequest {
     resource: String,
     subject: Option<(Zeroizing<String>, TokenType)>,
     actor: Option<(Zeroizing<String>, TokenType)>,
+    action: Action,
     detail: Detail,
     scope: Option<String>,
     approval_id: Option<String>,
@@ -75,6 +76,7 @@ impl ExchangeRequest {
             resource: resource.to_owned(),
             subject: Some((Zeroizing::new(subject_token.to_owned()), TokenType::Jwt)),
             actor: None,
+            action: Action::CallTool,
             detail: Detail::Listing,
             scope: None,
             approval_id: None,
@@ -110,6 +112,25 @@ impl ExchangeRequest {
     pub fn detail(mut self, detail: Detail) -> Self {
         self.detail = detail;
         self
+    }
+
+    /// What is done with what the detail names: a tool is called, unless this says otherwise.
+    #[must_use]
+    pub fn action(mut self, action: Action) -> Self {
+        self.action = action;
+        self
+    }
+
+    /// L3: this prompt, with exactly these arguments.
+    #[must_use]
+    pub fn prompt(self, name: &str, arguments: Value) -> Self {
+        self.call(name, arguments).action(Action::GetPrompt)
+    }
+
+    /// L3: one reading of this resource, whose URI is compared as it stands.
+    #[must_use]
+    pub fn read(self, uri: &str) -> Self {
+        self.call(uri, json!({})).action(Action::ReadResource)
     }
 
     /// L3: this call of `name`, with exactly these arguments.
@@ -205,7 +226,7 @@ impl ExchangeRequest {
             form.append_pair("actor_token_type", kind.as_str());
         }
         form.append_pair("resource", &self.resource);
-        if let Some(detail) = self.detail.to_json(&self.resource)? {
+        if let Some(detail) = self.detail.to_json(self.action, &self.resource)? {
             form.append_pair("authorization_details", &Value::Array(vec![detail]).to_string());
         }
         let optional = [
@@ -232,7 +253,7 @@ impl std::fmt::Debug for ExchangeRequest {
 }
 
 impl Detail {
-    fn to_json(&self, resource: &str) -> Result<Option<Value>, ExchangeError> {
+    fn to_json(&self, action: Action, resource: &str) -> Result<Option<Value>, ExchangeError> {
         let mut members = Map::new();
         let name = match self {
             Self::Listing => return Ok(None),
@@ -260,7 +281,7 @@ impl Detail {
         };
         members.insert("type".to_owned(), json!(DETAIL_TYPE));
         members.insert("locations".to_owned(), json!([resource]));
-        members.insert("actions".to_owned(), json!(["tools/call"]));
+        members.insert("actions".to_owned(), json!([action.as_str()]));
         members.insert("identifier".to_owned(), json!(name));
         Ok(Some(Value::Object(members)))
     }

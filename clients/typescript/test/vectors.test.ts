@@ -5,11 +5,13 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { canonicalize } from "../src/call/canonical.js";
 import { checkConstraints, readConstraints } from "../src/call/constraints.js";
-import { callDigest, manifestDigest, toolDigest } from "../src/call/digest.js";
+import { callDigest, manifestDigest, promptDigest, resourceDigest, toolDigest } from "../src/call/digest.js";
 import { parseProof, verifyProof } from "../src/call/dpop.js";
 import { JsonError, type JsonObject, parseObject, parseValue } from "../src/call/json.js";
 import { JwsError } from "../src/call/jws.js";
 import { KeySet } from "../src/call/keys.js";
+import { ACTIONS, Offers, readBits } from "../src/call/offers.js";
+import { find, names } from "../src/call/resource.js";
 import { verifyToken } from "../src/call/token.js";
 
 type Vectors = any;
@@ -76,7 +78,36 @@ test("tool and manifest digests", async () => {
     assert.equal(await toolDigest(parseObject(each.definition)), each.digest, each.case);
   }
   for (const each of read("manifest-digest.json").cases) {
-    assert.equal(await manifestDigest(each.id, each.version, each.tools), each.digest, each.case);
+    assert.equal(await manifestDigest(each.id, each.version, each.tools, each.prompts, each.resources), each.digest, each.case);
+  }
+});
+
+test("prompts, resources, and what lists show", async () => {
+  const { prompts, resources, offers, entries } = read("reads.json");
+  for (const each of prompts) {
+    assert.equal(await promptDigest(parseObject(each.definition)), each.digest, each.case);
+  }
+  for (const each of resources) {
+    assert.equal(await resourceDigest(parseObject(each.definition)), each.digest, each.case);
+  }
+  for (const each of offers) {
+    const kinds = [each.tools, each.prompts, each.resources];
+    const counted = await Offers.of(each.tools, each.prompts, each.resources);
+    const others = await Offers.of([...each.tools, "one more"]);
+    const bits = readBits(each.shown.bits);
+    assert.ok(bits !== undefined && counted.digest === each.shown.of, each.case);
+    const shown = { of: each.shown.of, bits };
+    for (const [at, action] of ACTIONS.entries()) {
+      for (const name of kinds[at]) {
+        assert.equal(counted.isShown(shown, action, name), each.visible.includes(name), `${each.case}: ${name}`);
+        assert.equal(counted.isShown(undefined, action, name), false);
+        assert.equal(others.isShown(shown, action, name), false);
+      }
+    }
+  }
+  for (const { entry, named, others } of entries) {
+    for (const uri of named) assert.ok(names(entry, uri) && find(new Set([entry]), uri) === entry, uri);
+    for (const uri of others) assert.ok(!names(entry, uri) && find(new Set([entry]), uri) === undefined, uri);
   }
 });
 

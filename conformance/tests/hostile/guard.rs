@@ -1,10 +1,11 @@
 //! What a guard refuses (H-30, H-31, H-33), and what becomes of a server that misbehaves behind it (H-34).
 
 use crate::Answers;
+use deputize_call::{action::Action, digest::prompt_digest};
 use deputize_client::Detail;
 use deputize_conformance::{
     ill_server::IllServer,
-    live_guard::{GuardRequest, LiveGuard, ask, call},
+    live_guard::{GuardRequest, LiveGuard, ask, call, prompt as get, read},
     wire::Response,
 };
 use serde_json::{Value, json};
@@ -58,6 +59,7 @@ guard_cases![
     compressed,
     chunk_extension,
     listing_with_a_calls_token,
+    list_without_rights,
     resource_outside,
     prompt,
     sampling_in_a_result,
@@ -78,7 +80,7 @@ impl GuardLab {
         std::fs::write(&file, "limits: { answer_seconds: 5, calls_per_minute: 6000, burst: 1000 }\n")
             .unwrap();
         let arguments = ["--upstream", &server.url, "--config", file.to_str().unwrap()];
-        let guarded = LiveGuard::start(&IllServer::definitions(), &arguments).await;
+        let guarded = LiveGuard::start_with(&IllServer::definitions(), &material(), &arguments).await;
         Self { guarded, server, accepted: AtomicUsize::new(0), _settings: settings }
     }
 
@@ -132,6 +134,23 @@ impl GuardLab {
         let token = self.guarded.call("ill", &arguments).await;
         vec![self.guarded.say(&token, &[], &call("ill", &arguments)).await]
     }
+}
+
+/// Prompts and resources of the server: what alice may have, and what nobody of her role may.
+fn material() -> Value {
+    let [greet, vault] = IllServer::prompts().map(|definition| {
+        let digest = prompt_digest(definition.as_object().unwrap()).unwrap();
+        json!({ "tier": "low", "prompt_digest": digest, "definition": definition })
+    });
+    let mut secret = vault;
+    secret["data_class"] = json!("restricted");
+    json!({
+        "prompts": [greet, secret],
+        "resources": [
+            { "uri": "demo://docs/*", "tier": "low" },
+            { "uri": "demo://vault/*", "tier": "low", "data_class": "restricted" },
+        ],
+    })
 }
 
 fn refund() -> Value {
@@ -299,26 +318,66 @@ async fn listing_with_a_calls_token(lab: &GuardLab) -> Vec<Response> {
     answers
 }
 
+/// A list shows nothing that its caller has no right to, and a token that looks does not have it either.
+async fn list_without_rights(lab: &GuardLab) -> Vec<Response> {
+    for (method, member, expected) in [
+        ("prompts/list", "prompts", json!(["greet"])),
+        ("resources/list", "resources", json!(["demo://docs/a"])),
+        ("tools/list", "tools", json!(["echo", "ill"])),
+    ] {
+        let answer = lab.looking(&ask(method)).await;
+        let listed = answer.json()["result"][member].clone();
+        let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|each| &each["name"]).collect();
+        assert_eq!(json!(names), expected, "{method}: {listed}");
+        assert!(!answer.json().to_string().contains("vault"));
+    }
+    vec![lab.looking(&get("vault", &json!({}))).await, lab.looking(&read("demo://vault/a")).await]
+}
+
 async fn resource_outside(lab: &GuardLab) -> Vec<Response> {
     let mut answers = Vec::new();
-    for uri in ["file:///etc/passwd", "file:///srv/../etc/passwd", "http://169.254.169.254/", "echo"] {
-        let mut message = ask("resources/read");
-        message["params"] = json!({ "uri": uri });
+    let token = lab.guarded.material("alice", (Action::ReadResource, "demo://docs/a"), None).await.unwrap();
+    for uri in [
+        "file:///etc/passwd",
+        "file:///srv/../etc/passwd",
+        "http://169.254.169.254/",
+        "demo://docs/../etc/passwd",
+        "demo://docs/%2e%2e/etc/passwd",
+        "demo://docs/..;/etc/passwd",
+        "demo://docs\\..\\etc",
+        "demo://user@docs/a",
+        "demo://docs/./a",
+        "DEMO://docs/a",
+        "demo://docs/b",
+        "echo",
+    ] {
+        let message = read(uri);
         answers.push(lab.looking(&message).await);
         answers.push(lab.guarded.say(&lab.guarded.tool("echo").await, &[], &message).await);
+        answers.push(lab.guarded.say(&token, &[], &message).await);
     }
     answers
 }
 
 async fn prompt(lab: &GuardLab) -> Vec<Response> {
     let mut answers = Vec::new();
-    for method in
-        ["prompts/get", "prompts/list", "completion/complete", "sampling/createMessage", "tasks/result"]
-    {
+    for method in [
+        "prompts/get",
+        "completion/complete",
+        "resources/subscribe",
+        "sampling/createMessage",
+        "tasks/result",
+    ] {
         let mut message = ask(method);
-        message["params"] = json!({ "name": "echo" });
+        message["params"] = json!({ "name": "greet" });
         answers.push(lab.looking(&message).await);
     }
+    let guarded = &lab.guarded;
+    let greet = guarded.material("alice", (Action::GetPrompt, "greet"), None).await.unwrap();
+    for message in [get("echo", &json!({})), call("greet", &json!({})), read("demo://docs/a")] {
+        answers.push(guarded.say(&greet, &[], &message).await);
+    }
+    answers.push(guarded.say(&guarded.tool("echo").await, &[], &get("greet", &json!({}))).await);
     answers
 }
 

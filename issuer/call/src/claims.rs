@@ -1,6 +1,8 @@
 //! The claims of a tool-call token (RFC 9068 `at+jwt`, with `act`, `cnf`, `authorization_details`).
 
-use crate::{constraints::Constraints, digest::Digest, jws::JwsError, level::Level};
+use crate::{
+    action::Action, constraints::Constraints, digest::Digest, jws::JwsError, level::Level, offers::Shown,
+};
 use serde::{Deserialize, Serialize};
 
 /// `typ` of a tool-call token (RFC 9068 §2.1).
@@ -29,7 +31,7 @@ pub struct ToolCallClaims {
     pub exp: u64,
     /// Unique id of the token.
     pub jti: String,
-    /// Names the tool; `mcp:list` at L0.
+    /// Names the tool, prompt or resource; `mcp:list` at L0.
     pub scope: String,
     /// The key that the bearer must prove.
     pub cnf: Confirmation,
@@ -98,9 +100,12 @@ pub struct GrantedDetail {
     /// Tool, prompt or resource; absent at L0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
-    /// The approved definition of the tool; absent at L0.
+    /// The approved definition of the tool; absent at L0, and for prompts and resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_digest: Option<Digest>,
+    /// The approved definition of the prompt; for prompts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_digest: Option<Digest>,
     /// The approved manifest of the server.
     pub manifest_digest: Digest,
     /// L3: the one call.
@@ -112,6 +117,9 @@ pub struct GrantedDetail {
     /// How many calls; 1 at L3, absent at L0 and L1 where none is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_uses: Option<u32>,
+    /// L0: what lists show. A token without it shows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Shown>,
     /// What allowed it.
     pub policy: PolicyRef,
 }
@@ -195,16 +203,23 @@ impl GrantedDetail {
         }
         let level = self.level();
         if level == Level::L0 {
-            return match &self.tool_digest {
-                None => Ok(()),
-                Some(_) => Err(bad_detail("a tool's digest without the tool")),
-            };
+            if self.tool_digest.is_some() || self.prompt_digest.is_some() {
+                return Err(bad_detail("a tool's digest without the tool"));
+            }
+            let is_sound = self.shown.as_ref().is_none_or(Shown::is_well_formed);
+            return if is_sound { Ok(()) } else { Err(bad_detail("malformed lists")) };
+        }
+        if self.shown.is_some() {
+            return Err(bad_detail("lists, and something to do"));
         }
         if self.identifier.as_deref().is_none_or(str::is_empty) || self.actions.len() != 1 {
             return Err(bad_detail("not exactly one action on one identifier"));
         }
-        if self.tool_digest.is_none() && self.actions.iter().any(|action| action == "tools/call") {
-            return Err(bad_detail("a tool that is not pinned"));
+        let action = self.actions.first().and_then(|action| Action::from_method(action));
+        if self.tool_digest.is_some() != (action == Some(Action::CallTool))
+            || self.prompt_digest.is_some() != (action == Some(Action::GetPrompt))
+        {
+            return Err(bad_detail("a tool or prompt that is not pinned, or pinned as another"));
         }
         match (level, self.max_uses) {
             (Level::L2, None) | (Level::L1 | Level::L2, Some(0)) => {

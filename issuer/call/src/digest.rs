@@ -1,4 +1,4 @@
-//! The digests that pin what runs: `call_digest`, `tool_digest`, `manifest_digest`.
+//! The digests that pin what runs: `call_digest`, `tool_digest`, `prompt_digest`, `resource_digest`, `manifest_digest`.
 //! Each is base64url(SHA-256(prefix ‖ 0x00 ‖ JCS(object))).
 
 use crate::json::{self, JsonError, MAX_DEPTH, Object};
@@ -9,6 +9,12 @@ use serde_json::Value;
 /// The members of a tool's definition that its digest covers: what a model and a caller go by.
 pub const PINNED_TOOL_MEMBERS: [&str; 6] =
     ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
+
+/// The members of a prompt's definition that its digest covers.
+pub const PINNED_PROMPT_MEMBERS: [&str; 4] = ["name", "title", "description", "arguments"];
+
+/// The members of a resource's entry that its digest covers: what it names, and what is shown of it.
+pub const PINNED_RESOURCE_MEMBERS: [&str; 4] = ["uri", "name", "title", "description"];
 
 /// A SHA-256 digest, shown and serialized as unpadded base64url (43 characters).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,25 +54,56 @@ pub fn call_digest(input: &CallInput<'_>) -> Result<Digest, JsonError> {
     )
 }
 
+/// What is digested of a server's manifest.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manifest<'a> {
+    /// Id of the server.
+    pub id: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// Digests of its tools, in any order.
+    pub tools: &'a [Digest],
+    /// Digests of its prompts, in any order.
+    pub prompts: &'a [Digest],
+    /// Digests of its resources' entries, in any order.
+    pub resources: &'a [Digest],
+}
+
 /// The digest of a tool's definition, prefix `mcp-tool/1`, over exactly the members present among `name`,
 /// `title`, `description`, `inputSchema`, `outputSchema`, `annotations`. Absent is not `null`.
 pub fn tool_digest(definition: &Object) -> Result<Digest, JsonError> {
-    let mut form = std::collections::BTreeMap::new();
-    for name in PINNED_TOOL_MEMBERS {
-        if let Some(member) = definition.get(name) {
-            json::check_value(member, MAX_DEPTH - 1)?;
-            form.insert(name, member);
-        }
-    }
-    digest_canonical("mcp-tool/1", &form)
+    digest_members("mcp-tool/1", &PINNED_TOOL_MEMBERS, definition)
 }
 
-/// The digest of a manifest, prefix `mcp-manifest/1`, over `{ "id", "version", "tools": [digests, sorted bytewise] }`.
-/// What is sorted is the digests' base64url text, as it stands in the array.
-pub fn manifest_digest(id: &str, version: &str, tools: &[Digest]) -> Result<Digest, JsonError> {
-    let mut tools: Vec<String> = tools.iter().map(Digest::to_string).collect();
-    tools.sort_unstable();
-    digest_canonical("mcp-manifest/1", &ManifestForm { id, tools, version })
+/// The digest of a prompt's definition, prefix `mcp-prompt/1`, over exactly the members present among `name`,
+/// `title`, `description`, `arguments`.
+pub fn prompt_digest(definition: &Object) -> Result<Digest, JsonError> {
+    digest_members("mcp-prompt/1", &PINNED_PROMPT_MEMBERS, definition)
+}
+
+/// The digest of a resource's entry, prefix `mcp-resource/1`, over exactly the members present among `uri`, `name`,
+/// `title`, `description`.
+pub fn resource_digest(entry: &Object) -> Result<Digest, JsonError> {
+    digest_members("mcp-resource/1", &PINNED_RESOURCE_MEMBERS, entry)
+}
+
+/// The digest of a manifest, prefix `mcp-manifest/1`, over `{ "id", "version", "tools": [digests, sorted bytewise] }`
+/// and, only where there are any, `"prompts"` and `"resources"` likewise. What is sorted is the digests' base64url
+/// text, as it stands in the array.
+pub fn manifest_digest(manifest: &Manifest<'_>) -> Result<Digest, JsonError> {
+    let sorted = |digests: &[Digest]| {
+        let mut texts: Vec<String> = digests.iter().map(Digest::to_string).collect();
+        texts.sort_unstable();
+        texts
+    };
+    let form = ManifestForm {
+        id: manifest.id,
+        prompts: sorted(manifest.prompts),
+        resources: sorted(manifest.resources),
+        tools: sorted(manifest.tools),
+        version: manifest.version,
+    };
+    digest_canonical("mcp-manifest/1", &form)
 }
 
 impl Digest {
@@ -140,11 +177,26 @@ struct CallForm<'a> {
 #[derive(Serialize)]
 struct ManifestForm<'a> {
     id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prompts: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resources: Vec<String>,
     tools: Vec<String>,
     version: &'a str,
 }
 
-fn digest_canonical<T: Serialize>(prefix: &str, form: &T) -> Result<Digest, JsonError> {
+fn digest_members(prefix: &str, members: &[&str], of: &Object) -> Result<Digest, JsonError> {
+    let mut form = std::collections::BTreeMap::new();
+    for name in members {
+        if let Some(member) = of.get(*name) {
+            json::check_value(member, MAX_DEPTH - 1)?;
+            form.insert(*name, member);
+        }
+    }
+    digest_canonical(prefix, &form)
+}
+
+pub(crate) fn digest_canonical<T: Serialize>(prefix: &str, form: &T) -> Result<Digest, JsonError> {
     let canonical =
         serde_json_canonicalizer::to_vec(form).map_err(|error| JsonError::Syntax(error.to_string()))?;
     Ok(Digest(sha256_of(&[prefix.as_bytes(), &[0], &canonical])))

@@ -2,6 +2,7 @@
 //! tokens and DPoP proofs. This is all that a verifier in front of an MCP server needs; the broker and every
 //! client build on the same code. No I/O, no clock, no policy: time and keys are parameters.
 
+pub mod action;
 pub mod claims;
 pub mod constraints;
 pub mod digest;
@@ -11,7 +12,10 @@ pub mod jws;
 pub mod keys;
 pub mod level;
 pub mod nonce;
+pub mod offers;
 pub mod once;
+pub mod prompt;
+pub mod resource;
 pub mod schema;
 pub mod sign;
 pub mod token;

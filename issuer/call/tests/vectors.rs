@@ -5,13 +5,17 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deputize_call::{
+    action::Action,
     constraints::Constraints,
-    digest::{CallInput, Digest, call_digest, manifest_digest, tool_digest},
+    digest::{
+        self, CallInput, Digest, call_digest, manifest_digest, prompt_digest, resource_digest, tool_digest,
+    },
     dpop,
     json::{self, JsonError, Object},
     jws::JwsError,
     keys::KeySet,
-    token,
+    offers::{Offers, Shown},
+    resource, token,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -135,11 +139,85 @@ fn tool_and_manifest_digests() {
         id: String,
         version: String,
         tools: Vec<Digest>,
+        #[serde(default)]
+        prompts: Vec<Digest>,
+        #[serde(default)]
+        resources: Vec<Digest>,
         digest: Digest,
     }
-    for Manifest { case, id, version, tools, digest } in read::<Cases<Manifest>>("manifest-digest.json").cases
-    {
-        assert_eq!(manifest_digest(&id, &version, &tools), Ok(digest), "{case}");
+    for case in read::<Cases<Manifest>>("manifest-digest.json").cases {
+        let manifest = digest::Manifest {
+            id: &case.id,
+            version: &case.version,
+            tools: &case.tools,
+            prompts: &case.prompts,
+            resources: &case.resources,
+        };
+        assert_eq!(manifest_digest(&manifest), Ok(case.digest), "{}", case.case);
+    }
+}
+
+#[test]
+fn prompts_resources_and_what_lists_show() {
+    #[derive(Deserialize)]
+    struct File {
+        prompts: Vec<Pinned>,
+        resources: Vec<Pinned>,
+        offers: Vec<Offered>,
+        entries: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Pinned {
+        case: String,
+        definition: String,
+        digest: Digest,
+    }
+    #[derive(Deserialize)]
+    struct Offered {
+        case: String,
+        tools: Vec<String>,
+        prompts: Vec<String>,
+        resources: Vec<String>,
+        visible: Vec<String>,
+        shown: Shown,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        entry: String,
+        named: Vec<String>,
+        others: Vec<String>,
+    }
+    let file = read::<File>("reads.json");
+    let parsed = |definition: &str| json::parse_object(definition.as_bytes()).unwrap();
+    for Pinned { case, definition, digest } in &file.prompts {
+        assert_eq!(prompt_digest(&parsed(definition)), Ok(*digest), "{case}");
+    }
+    for Pinned { case, definition, digest } in &file.resources {
+        assert_eq!(resource_digest(&parsed(definition)), Ok(*digest), "{case}");
+    }
+    for offered in &file.offers {
+        let of = |action, names: &'static [String]| names.iter().map(move |name| (action, name.as_str()));
+        let [tools, prompts, resources] =
+            [&offered.tools, &offered.prompts, &offered.resources].map(|names| &*names.clone().leak());
+        let all = of(Action::CallTool, tools)
+            .chain(of(Action::GetPrompt, prompts))
+            .chain(of(Action::ReadResource, resources));
+        let offers = Offers::new(all.clone()).unwrap();
+        let is_visible = |name: &str| offered.visible.iter().any(|visible| visible == name);
+        assert_eq!(offers.show(|_, name| is_visible(name)), offered.shown, "{}", offered.case);
+        for (action, name) in all {
+            let is_shown = offers.is_shown(&offered.shown, action, name);
+            assert_eq!(is_shown, is_visible(name), "{}: {name}", offered.case);
+        }
+    }
+    for Entry { entry, named, others } in &file.entries {
+        let entries = std::collections::BTreeMap::from([(entry.clone(), ())]);
+        for (uris, expected) in [(named, true), (others, false)] {
+            for uri in uris {
+                assert_eq!(resource::names(entry, uri), expected, "{entry} {uri}");
+                assert_eq!(resource::find(&entries, uri).is_some(), expected, "{entry} {uri}");
+            }
+        }
     }
 }
 

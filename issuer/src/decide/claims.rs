@@ -1,10 +1,13 @@
 //! What the token will say.
 
-use deputize_call::claims::{Confirmation, DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims};
+use deputize_call::{
+    claims::{Confirmation, DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims},
+    offers::Shown,
+};
 
 use super::{
     Application, DEFAULT_MAX_USES, LISTING_ACTIONS,
-    target::{Wanted, scope},
+    target::{Pinned, Wanted, scope},
 };
 use crate::{
     ask::CallAsk, clock, desk::Desk, error::IssueError, policy::Verdict, transaction::Beginner,
@@ -16,8 +19,8 @@ pub(super) fn claims(
     desk: &Desk,
     application: &Application<'_>,
     wanted: &Wanted,
-    verdict: &Verdict,
-    policy_digest: &str,
+    (verdict, policy_digest): (&Verdict, &str),
+    shown: Option<Shown>,
 ) -> Result<ToolCallClaims, IssueError> {
     let (caller, ask) = (application.caller, application.ask);
     let client = caller.client();
@@ -46,13 +49,16 @@ pub(super) fn claims(
         nbf: now,
         exp,
         jti: clock::new_id(desk.clock.as_ref())?.to_string(),
-        scope: scope(wanted).to_owned(),
+        scope: scope(wanted),
         cnf: Confirmation::Jkt(caller.jkt().ok_or(IssueError::Proof("proof_missing"))?.to_owned()),
         act,
         bearer: application.subject.and_then(Subject::bearer).cloned(),
         txn,
         pjti: parent.map(|parent| parent.jti.clone()),
-        authorization_details: [detail(application, wanted, verdict, policy_digest)],
+        authorization_details: [GrantedDetail {
+            shown,
+            ..detail(application, wanted, verdict, policy_digest)
+        }],
         log: LogPlace { origin: desk.audit.origin().to_owned(), index: 0 },
     })
 }
@@ -72,19 +78,22 @@ fn detail(
         }
         CallAsk::Call(call) => (Some(call.call_digest), None, Some(1)),
     };
+    let pinned = wanted.tool.as_ref().map_or(Pinned::default(), |tool| Pinned::of(tool));
     GrantedDetail {
         detail_type: DETAIL_TYPE.to_owned(),
         locations: [wanted.server.record.resource.clone()],
-        actions: match wanted.tool {
-            Some(_) => vec!["tools/call".to_owned()],
+        actions: match &wanted.tool {
+            Some(tool) => vec![tool.action.as_str().to_owned()],
             None => LISTING_ACTIONS.iter().map(|&action| action.to_owned()).collect(),
         },
         identifier: wanted.tool.as_ref().map(|tool| tool.name.clone()),
-        tool_digest: wanted.tool.as_ref().map(|tool| tool.tool_digest),
+        tool_digest: pinned.tool,
+        prompt_digest: pinned.prompt,
         manifest_digest: wanted.server.manifest_digest,
         call_digest,
         constraints,
         max_uses,
+        shown: None,
         policy: PolicyRef {
             digest: policy_digest.to_owned(),
             // Each of them would have allowed it alone; the token has room for some.

@@ -1,12 +1,12 @@
 //! What is asked for: whether it is there, within reach, and of the form that its tier demands.
 
-use deputize_call::{constraints::Constraints, json::Object, level::Level};
+use deputize_call::{action::Action, constraints::Constraints, digest::Digest, json::Object, level::Level};
 use serde_json::Value;
 use std::sync::Arc;
 
 use super::{Application, DEFAULT_MAX_USES, LISTING_SCOPE};
 use crate::{
-    ask::{Ask, CallAsk},
+    ask::{Ask, CallAsk, Target},
     desk::Rules,
     error::IssueError,
     registry::{Server, ServerRecord, Tier, Tool, Verifier},
@@ -21,7 +21,30 @@ pub(crate) struct Wanted {
     pub(crate) level: Level,
 }
 
+/// What of a tool or prompt a token says, so that it is good for that definition alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    pub(crate) tool: Option<Digest>,
+    pub(crate) prompt: Option<Digest>,
+}
+
+impl Pinned {
+    pub(crate) fn of(tool: &Tool) -> Self {
+        match tool.action {
+            Action::CallTool => Self { tool: Some(tool.tool_digest), prompt: None },
+            Action::GetPrompt => Self { tool: None, prompt: Some(tool.tool_digest) },
+            // Its URI says all of it: what is behind it may change.
+            Action::ReadResource => Self::default(),
+        }
+    }
+}
+
 impl Wanted {
+    /// What a client must reach.
+    pub(crate) fn reach(&self) -> Option<(Action, &str)> {
+        self.tool.as_ref().map(|tool| (tool.action, tool.name.as_str()))
+    }
+
     pub(super) fn arguments<'a>(&self, ask: &'a Ask) -> Option<&'a Object> {
         match &ask.call {
             CallAsk::Call(call) => call.arguments.as_ref(),
@@ -43,16 +66,9 @@ pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Resul
     }
     // Before the tool is looked up: what a server has is told to those alone who may reach it.
     check_reach(application, &server.record, None)?;
-    let tool = match ask.call.tool_name() {
-        None => None,
-        Some(name) => Some(Arc::clone(
-            server
-                .tool(name)
-                .filter(|tool| tool.record.enabled)
-                .ok_or_else(|| details("tool_unknown", "the server has no approved tool of this name"))?,
-        )),
-    };
-    check_reach(application, &server.record, ask.call.tool_name())?;
+    let tool = ask.call.target().map(|target| find_tool(server, target)).transpose()?;
+    let wanted = Wanted { server: Arc::clone(server), tool, level: ask.call.level() };
+    check_reach(application, &server.record, wanted.reach())?;
     if application.subject.is_none() && !client.client_credentials {
         return Err(IssueError::Request("client_credentials_not_allowed"));
     }
@@ -62,15 +78,27 @@ pub(super) fn find_target(rules: &Rules, application: &Application<'_>) -> Resul
             "a client's own token is good for listing alone",
         ));
     }
-    Ok(Wanted { server: Arc::clone(server), tool, level: ask.call.level() })
+    Ok(wanted)
+}
+
+/// The tool, prompt or resource, as it is approved. URIs are compared as they stand.
+fn find_tool(server: &Server, target: &Target) -> Result<Arc<Tool>, IssueError> {
+    let found = server.offer(target.action, &target.name).filter(|tool| tool.record.enabled);
+    found.ok_or_else(|| match target.action {
+        Action::CallTool => details("tool_unknown", "the server has no approved tool of this name"),
+        Action::GetPrompt => details("prompt_unknown", "the server has no approved prompt of this name"),
+        Action::ReadResource => {
+            details("resource_unknown", "the server has no approved resource of this URI")
+        }
+    })
 }
 
 /// What the client may ask for. A guard that brings what was presented to its server asks for that server alone,
 /// whatever the client may reach otherwise: at any other the token was never presented.
-fn check_reach(
+pub(super) fn check_reach(
     application: &Application<'_>,
     record: &ServerRecord,
-    tool: Option<&str>,
+    target: Option<(Action, &str)>,
 ) -> Result<(), IssueError> {
     let client = application.caller.client();
     let is_presented = |subject: &Subject| subject.bearer().is_some() && subject.parent().is_none();
@@ -79,7 +107,7 @@ fn check_reach(
             && record.client_id.as_ref().is_none_or(|id| *id == client.id);
         return if is_its_own { Ok(()) } else { Err(IssueError::Target("bearer_token_of_another_server")) };
     }
-    match client.may_reach(&record.resource, tool) {
+    match client.may_reach(&record.resource, target) {
         true => Ok(()),
         false => Err(IssueError::Target("beyond_the_clients_reach")),
     }
@@ -124,9 +152,9 @@ pub(super) fn check_call(wanted: &Wanted, ask: &Ask) -> Result<(), IssueError> {
 /// An argument without a constraint is refused at the guard: a token that leaves a required one open could never be
 /// used, and one that constrains what the tool does not have is a mistake. Both are said now.
 fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(), IssueError> {
-    let schema = tool.record.definition.get("inputSchema");
+    let schema = tool.input_schema();
     let names = |member: &str| -> Vec<&str> {
-        match schema.and_then(|schema| schema.get(member)) {
+        match schema.as_ref().and_then(|schema| schema.get(member)) {
             Some(Value::Object(properties)) => properties.keys().map(String::as_str).collect(),
             Some(Value::Array(required)) => required.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
@@ -159,7 +187,7 @@ fn check_constraints_cover(tool: &Tool, constraints: &Constraints) -> Result<(),
 pub(super) fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> {
     let granted = scope(wanted);
     match &ask.scope {
-        Some(asked) if asked.iter().any(|scope| scope != granted) => {
+        Some(asked) if asked.iter().any(|scope| *scope != *granted) => {
             Err(IssueError::Scope("scope_beyond_the_tool"))
         }
         Some(_) | None => Ok(()),
@@ -167,8 +195,8 @@ pub(super) fn check_scope(ask: &Ask, wanted: &Wanted) -> Result<(), IssueError> 
 }
 
 /// The one scope that a grant for this target has.
-pub(super) fn scope(wanted: &Wanted) -> &str {
-    wanted.tool.as_ref().map_or(LISTING_SCOPE, |tool| &tool.name)
+pub(super) fn scope(wanted: &Wanted) -> String {
+    wanted.tool.as_ref().map_or_else(|| LISTING_SCOPE.to_owned(), |tool| tool.scope())
 }
 
 fn details(reason: &'static str, detail: &str) -> IssueError {

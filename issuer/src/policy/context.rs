@@ -5,45 +5,11 @@ use super::{
     arguments::{Arguments, Bounds, Rows},
     entities::Vocabulary,
     facts::Facts,
+    reads::Reads,
 };
 use cedar_policy::{Context, Entity, EntityUid, RestrictedExpression as Expression};
-use std::collections::{BTreeSet, HashSet};
-
-/// The attributes that a set of policies may read: a superset, found in their text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Reads(u32);
-
-impl Reads {
-    /// Everything.
-    pub(super) const ALL: Self = Self(u32::MAX);
-
-    /// What a policy of this text may read. An attribute can be named as an identifier or as a string literal; an
-    /// escape could hide a name, and `context` as a whole reaches all of them.
-    pub(super) fn of_policy(text: &str) -> Self {
-        let whole = text.split("context").skip(1).any(|after| {
-            let after = after.trim_start();
-            !(after.starts_with(['.', '[']) || after.starts_with("has "))
-        });
-        if whole || text.contains('\\') {
-            return Self::ALL;
-        }
-        // Cedar's identifiers are ASCII; a string literal that names an attribute is among the words too.
-        let words: HashSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
-        Attribute::ALL
-            .into_iter()
-            .filter(|attribute| words.contains(attribute.name()))
-            .fold(Self::default(), |reads, attribute| Self(reads.0 | attribute.bit()))
-    }
-
-    /// What either may read.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    fn contain(self, attribute: Attribute) -> bool {
-        self.0 & attribute.bit() != 0
-    }
-}
+use deputize_call::level::Level;
+use std::collections::BTreeSet;
 
 /// Makes the context record.
 pub(super) fn build(
@@ -59,6 +25,21 @@ pub(super) fn build(
         {
             pairs.push((attribute.name().to_owned(), value));
         }
+    }
+    Context::from_pairs(pairs).map_err(Refusal::internal)
+}
+
+/// The context of a question that is asked before any call: what is known then, and the level where only one is
+/// possible.
+pub(super) fn known(facts: &Facts<'_>, level: Option<Level>) -> Result<Context, Refusal> {
+    let mut pairs = Vec::with_capacity(Attribute::ALL.len());
+    for attribute in Attribute::ALL.into_iter().filter(|attribute| attribute.is_known_before_a_call()) {
+        if let Some(value) = attribute.value_but_tables(facts)? {
+            pairs.push((attribute.name().to_owned(), value));
+        }
+    }
+    if let Some(level) = level {
+        pairs.push((Attribute::Level.name().to_owned(), Expression::new_long(level as i64)));
     }
     Context::from_pairs(pairs).map_err(Refusal::internal)
 }
@@ -100,7 +81,7 @@ pub(super) fn tables(
 
 /// The attributes of `context`, as the schema has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attribute {
+pub(super) enum Attribute {
     Tenant,
     Client,
     Agent,
@@ -135,7 +116,7 @@ enum Attribute {
 }
 
 impl Attribute {
-    const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 31] = [
         Self::Tenant,
         Self::Client,
         Self::Agent,
@@ -169,11 +150,11 @@ impl Attribute {
         Self::Prefixes,
     ];
 
-    fn bit(self) -> u32 {
+    pub(super) fn bit(self) -> u32 {
         1 << (self as u32)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
             Self::Client => "client",
@@ -209,6 +190,29 @@ impl Attribute {
         }
     }
 
+    /// Whether it is the same for every call of this person and agent now.
+    pub(super) fn is_known_before_a_call(self) -> bool {
+        matches!(
+            self,
+            Self::Tenant
+                | Self::Client
+                | Self::Agent
+                | Self::AgentChain
+                | Self::DelegationDepth
+                | Self::Binding
+                | Self::BearerClient
+                | Self::Environment
+                | Self::Time
+                | Self::DataRead
+                | Self::DataReadRank
+        )
+    }
+
+    /// Whether the schema has it optional.
+    pub(super) fn may_be_absent(self) -> bool {
+        matches!(self, Self::Host | Self::Model | Self::Workflow | Self::ParentRequest | Self::Approval)
+    }
+
     /// The attribute's value. `None` where it is optional and absent, and for the arguments where there are none to
     /// show: reading them is then an error, and so a denial.
     fn value(
@@ -217,6 +221,21 @@ impl Attribute {
         arguments: Option<&Arguments>,
         vocabulary: &Vocabulary,
     ) -> Result<Option<Expression>, Refusal> {
+        Ok(match self {
+            Self::Nulls => arguments.map(|arguments| texts(&arguments.nulls)),
+            Self::Names => arguments.map(|arguments| texts(&arguments.names)),
+            Self::Text | Self::Number | Self::Decimal | Self::Flag | Self::Texts | Self::Numbers => {
+                arguments.and_then(|_| self.table(vocabulary)).cloned().map(Expression::new_entity_uid)
+            }
+            Self::Minimum | Self::Maximum | Self::OneOf | Self::Prefixes => {
+                self.table(vocabulary).cloned().map(Expression::new_entity_uid)
+            }
+            _ => self.value_but_tables(facts)?,
+        })
+    }
+
+    /// The value of an attribute that is no table of arguments or constraints.
+    fn value_but_tables(self, facts: &Facts<'_>) -> Result<Option<Expression>, Refusal> {
         let claimed = &facts.claimed;
         Ok(match self {
             Self::Tenant => Some(text(facts.tenant)),
@@ -244,14 +263,7 @@ impl Attribute {
             Self::HasArguments => {
                 Some(Expression::new_bool(facts.arguments.is_some() || facts.call_digest_only))
             }
-            Self::Nulls => arguments.map(|arguments| texts(&arguments.nulls)),
-            Self::Names => arguments.map(|arguments| texts(&arguments.names)),
-            Self::Text | Self::Number | Self::Decimal | Self::Flag | Self::Texts | Self::Numbers => {
-                arguments.and_then(|_| self.table(vocabulary)).cloned().map(Expression::new_entity_uid)
-            }
-            Self::Minimum | Self::Maximum | Self::OneOf | Self::Prefixes => {
-                self.table(vocabulary).cloned().map(Expression::new_entity_uid)
-            }
+            _ => None,
         })
     }
 
@@ -362,21 +374,5 @@ mod tests {
         let declared =
             call.split("};").next().unwrap().lines().filter(|line| line.trim_end().ends_with(',')).count();
         assert_eq!(declared, Attribute::ALL.len());
-    }
-
-    #[test]
-    fn reads_are_a_superset() {
-        for (text, attribute, reads) in [
-            ("permit(principal, action, resource) when { context.level == 3 };", Attribute::Level, true),
-            ("permit(principal, action, resource) when { context.level == 3 };", Attribute::Text, false),
-            ("… when { context.texts.hasTag(\"x\") };", Attribute::Text, false),
-            ("… when { context[\"host\"] == \"x\" };", Attribute::Host, true),
-            ("… when { context has host };", Attribute::Host, true),
-            ("… when { context[\"\\u{68}ost\"] == \"x\" };", Attribute::Host, true),
-            ("… when { (if true then context else context).host == \"x\" };", Attribute::Host, true),
-            ("… when { {\"a\": context}.a == {\"a\": context}.a };", Attribute::Host, true),
-        ] {
-            assert_eq!(Reads::of_policy(text).contain(attribute), reads, "{text}");
-        }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     registry::{Server, Tool, Verifier},
 };
 use cedar_policy::{Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression, Schema};
+use deputize_call::action::Action;
 use std::collections::HashMap;
 
 /// The schema's names, parsed once.
@@ -17,7 +18,9 @@ pub(super) struct Vocabulary {
     tenant: EntityTypeName,
     server: EntityTypeName,
     tool: EntityTypeName,
-    actions: HashMap<String, Action>,
+    prompt: EntityTypeName,
+    resource: EntityTypeName,
+    actions: HashMap<String, Applies>,
     pub(super) tables: Tables,
 }
 
@@ -39,7 +42,8 @@ pub(super) struct Tables {
     claim_texts: EntityUid,
 }
 
-struct Action {
+/// An action of the schema, and what it applies to.
+struct Applies {
     uid: EntityUid,
     principals: Vec<EntityTypeName>,
     resources: Vec<EntityTypeName>,
@@ -80,7 +84,7 @@ impl Vocabulary {
         let actions = schema.actions().map(|uid| {
             let principals = schema.principals_for_action(uid).into_iter().flatten().cloned().collect();
             let resources = schema.resources_for_action(uid).into_iter().flatten().cloned().collect();
-            (uid.id().unescaped().to_owned(), Action { uid: uid.clone(), principals, resources })
+            (uid.id().unescaped().to_owned(), Applies { uid: uid.clone(), principals, resources })
         });
         Ok(Self {
             user: name("User")?,
@@ -90,6 +94,8 @@ impl Vocabulary {
             tenant: name("Tenant")?,
             server: name("Server")?,
             tool: name("Tool")?,
+            prompt: name("Prompt")?,
+            resource: name("Resource")?,
             actions: actions.collect(),
             tables,
         })
@@ -201,8 +207,13 @@ impl Vocabulary {
         tool: &Tool,
         server_place: Place,
     ) -> Result<(Place, Entity), Refusal> {
+        let kind = match tool.action {
+            Action::CallTool => &self.tool,
+            Action::GetPrompt => &self.prompt,
+            Action::ReadResource => &self.resource,
+        };
         // The server's id holds no '#', so that no two tools have one id.
-        let id = format!("{}#{}", server.record.id, tool.name);
+        let id = |name: &str| uid(kind, &format!("{}#{name}", server.record.id));
         let data_class = tool.record.data_class.unwrap_or(server.record.data_class);
         let attributes = [
             pair("name", text(&tool.name)),
@@ -217,7 +228,11 @@ impl Vocabulary {
         ];
         let mut ancestors = server_place.ancestors;
         ancestors.push(server_place.uid);
-        let place = Place { uid: uid(&self.tool, &id), ancestors };
+        if tool.entry != tool.name {
+            // What a prefix names is in what stands for the prefix.
+            ancestors.push(id(&tool.entry));
+        }
+        let place = Place { uid: id(&tool.name), ancestors };
         let entity = entity(&place, attributes)?;
         Ok((place, entity))
     }

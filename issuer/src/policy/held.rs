@@ -136,6 +136,7 @@ struct MadeOfServer {
 
 struct MadeOfTool {
     name: String,
+    entry: String,
     tier: Tier,
     effect: Effect,
     data_class: Option<DataClass>,
@@ -161,6 +162,7 @@ impl MadeOf {
             },
             tool: facts.tool.map(|tool| MadeOfTool {
                 name: tool.name.clone(),
+                entry: tool.entry.clone(),
                 tier: tool.record.tier,
                 effect: tool.record.effect,
                 data_class: tool.record.data_class,
@@ -200,6 +202,7 @@ impl MadeOfServer {
 impl MadeOfTool {
     fn is(&self, tool: &Tool) -> bool {
         self.name == tool.name
+            && self.entry == tool.entry
             && self.tier == tool.record.tier
             && self.effect == tool.record.effect
             && self.data_class == tool.record.data_class

@@ -3,9 +3,10 @@
 //! A policy's scope is decided by the principal, action and resource alone and cannot fail. So the policies whose
 //! scope does not cover a request say nothing about it, and leaving them out changes no answer.
 
-use super::{Refusal, context::Reads, entities::Place, load::Loaded};
+use super::{Refusal, entities::Place, load::Loaded, reads::Reads};
 use cedar_policy::{
-    ActionConstraint, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint,
+    ResourceConstraint,
 };
 use moka::sync::Cache;
 use std::{collections::HashMap, sync::Arc};
@@ -24,6 +25,10 @@ pub(super) struct Slice {
     pub(super) policies: PolicySet,
     /// What of the context they may read.
     pub(super) reads: Reads,
+    /// Those of them that can be asked before it is known what is called: they answer, or fail for want of an answer.
+    pub(super) closed: PolicySet,
+    /// Whether one of the others permits.
+    pub(super) has_open_permit: bool,
 }
 
 struct Entry {
@@ -91,10 +96,20 @@ impl Index {
 
 impl Slice {
     fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Self, Refusal> {
-        let mut slice = Self { policies: PolicySet::new(), reads: Reads::default() };
+        let mut slice = Self {
+            policies: PolicySet::new(),
+            reads: Reads::default(),
+            closed: PolicySet::new(),
+            has_open_permit: false,
+        };
         for entry in entries {
             slice.policies.add(entry.policy.clone()).map_err(Refusal::internal)?;
             slice.reads = slice.reads.and(entry.reads);
+            if entry.reads.are_answered_or_fail() {
+                slice.closed.add(entry.policy.clone()).map_err(Refusal::internal)?;
+            } else {
+                slice.has_open_permit |= entry.policy.effect() == Effect::Permit;
+            }
         }
         Ok(slice)
     }

@@ -1,6 +1,6 @@
 //! Reading policy files: parsed and strictly checked as a whole, with every problem shown where it stands.
 
-use super::{context::Reads, facts::Requirement};
+use super::{facts::Requirement, reads::Reads};
 use cedar_policy::{Effect, ParseErrors, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use deputize_call::digest::{Digest, sha256};
 use miette::Diagnostic;

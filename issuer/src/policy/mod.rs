@@ -10,17 +10,19 @@ mod facts;
 mod held;
 mod index;
 mod load;
+mod reads;
+mod survey;
 
 pub use facts::{ApprovalFacts, Binding, Claimed, Facts, Requirement, Verdict};
 pub use load::{PolicyError, PolicyFile};
 
 use arguments::{Arguments, Bounds};
 use cedar_policy::{AuthorizationError, Authorizer, Decision, EvaluationError, PolicySet, Request, Response};
-use context::Reads;
 use entities::Vocabulary;
 use held::{Held, HeldCache};
 use index::Index;
 use load::Loaded;
+use reads::Reads;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The policies in force. Immutable: a reload makes a new one.
@@ -83,14 +85,20 @@ impl PolicyEngine {
 
     /// What can be held from one request to the next: entities, and the policies whose scope covers them.
     fn prepare(&self, facts: &Facts<'_>) -> Result<Arc<Held>, Refusal> {
-        let same_tenant = facts.person.is_none_or(|person| person.tenant == facts.tenant)
-            && facts.server.record.tenant == facts.tenant;
-        if !same_tenant {
-            return Err(Refusal::new("person, client and server are not of one tenant"));
-        }
+        Self::check_tenants(facts)?;
         self.held.get_or_make(facts, &self.vocabulary, |principal, action, resource| {
             self.index.slice(principal, action, resource)
         })
+    }
+
+    fn check_tenants(facts: &Facts<'_>) -> Result<(), Refusal> {
+        let same_tenant = facts.person.is_none_or(|person| person.tenant == facts.tenant)
+            && facts.server.record.tenant == facts.tenant;
+        if same_tenant {
+            Ok(())
+        } else {
+            Err(Refusal::new("person, client and server are not of one tenant"))
+        }
     }
 
     fn ask(

@@ -3,6 +3,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{
+    action::Action,
     claims::{Confirmation, PolicyRef, PresentedBy},
     digest::Digest,
 };
@@ -61,6 +62,8 @@ pub struct Entry {
     pub tool: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +164,7 @@ impl Entry {
             server: None,
             tool: None,
             definition: None,
+            action: None,
             level: None,
             tier: None,
             call: None,
@@ -230,6 +234,7 @@ pub(super) fn intent(desk: &Desk, terms: &Terms) -> Entry {
         bearer: claims.bearer.clone(),
         server: Some(claims.aud.clone()),
         tool: detail.identifier.clone(),
+        action: detail.actions.first().and_then(|action| Action::from_method(action)).filter(is_not_a_call),
         level: Some(detail.level().as_str().to_owned()),
         tier: terms.tier.map(|tier| tier.as_str().to_owned()),
         call: detail.call_digest.map(|digest| pseudonyms.name("call", digest.as_bytes())),
@@ -274,7 +279,8 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         sub: refused.sub.map(str::to_owned),
         bearer: refused.bearer.cloned(),
         server: refused.resource.map(bounded),
-        tool: refused.tool.map(bounded),
+        tool: refused.target.map(|target| bounded(&target.name)),
+        action: refused.target.map(|target| target.action).filter(is_not_a_call),
         reason: Some(error.reason().to_owned()),
         detail: internal_detail(error).as_deref().map(bounded),
         ..Entry::new(Kind::Denial, desk.clock.now_ms()).spent(refused.caller.and_then(Caller::spent))
@@ -326,6 +332,11 @@ fn claimed(claimed: &Claimed) -> BTreeMap<String, String> {
     .into_iter()
     .filter_map(|(name, value)| value.as_ref().map(|value| (name.to_owned(), bounded(value))))
     .collect()
+}
+
+/// Entries say what is done where it is no call of a tool.
+fn is_not_a_call(action: &Action) -> bool {
+    *action != Action::CallTool
 }
 
 /// Text that the other side chose, cut to what a record has room for.

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{Entry, Kind};
 use crate::{authenticate::Caller, desk::Desk, drift::Drifted, error::IssueError, log::Class};
 
-/// What a guard saw. The call that it belongs to stands beside it, in `txn`, `jti` and `tool` of the entry, where it is
-/// one of a token for the guard's own server.
+/// What a guard saw. The call that it belongs to stands beside it, in `txn`, `jti`, `tool` and `action` of the entry,
+/// where it is one of a token for the guard's own server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// The guard's id of it.
@@ -42,7 +42,7 @@ pub struct Named {
     pub jti: Option<String>,
 }
 
-/// Records what a guard saw: entries of kind [`Kind::Guard`] with `seen`, `txn`, `jti` and `tool` set, to which the
+/// Records what a guard saw: entries of kind [`Kind::Guard`] with `seen`, `txn`, `jti`, `tool` and `action` set, to which the
 /// guard and its server are added. They give way before decisions do when space runs out. All are durable before the
 /// answer; on an error some may be.
 ///

@@ -33,7 +33,7 @@ pub struct Approval {
     /// Ids of findings of the scan that were looked at and accepted.
     #[serde(default)]
     pub accepted_findings: Vec<String>,
-    /// Digest of the manifest: id, version and the digests of all tools.
+    /// Digest of the manifest: id, version and the digests of all tools, prompts and resources.
     pub manifest_digest: Digest,
     /// The record as approved, with definitions, tiers, levels and next hops.
     pub record: ServerRecord,
@@ -144,8 +144,8 @@ impl SignedApproval {
 }
 
 impl Approval {
-    /// Whether a record is what was approved. It may be narrower in one way: servers and tools may be disabled without
-    /// a new approval, so that an emergency needs no approver.
+    /// Whether a record is what was approved. It may be narrower in one way: servers, tools, prompts and resources may
+    /// be disabled without a new approval, so that an emergency needs no approver.
     ///
     /// # Errors
     /// [`ApprovalError::Differs`], [`ApprovalError::OtherServer`].
@@ -156,6 +156,12 @@ impl Approval {
         let mut approved = self.record.clone();
         approved.enabled &= record.enabled;
         for (approved, now) in approved.tools.iter_mut().zip(&record.tools) {
+            approved.enabled &= now.enabled;
+        }
+        for (approved, now) in approved.prompts.iter_mut().zip(&record.prompts) {
+            approved.enabled &= now.enabled;
+        }
+        for (approved, now) in approved.resources.iter_mut().zip(&record.resources) {
             approved.enabled &= now.enabled;
         }
         let (was, is) = (members(&approved)?, members(record)?);
@@ -213,10 +219,8 @@ fn seal_one(
 
 /// The tool or the member that differs first, for the message.
 fn first_difference(approved: &ServerRecord, record: &ServerRecord, was: &Value, is: &Value) -> String {
-    let name = |tool: &super::ToolRecord| {
-        tool.definition.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let names = |record: &ServerRecord| record.tools.iter().map(name).collect::<Vec<_>>();
+    let names =
+        |record: &ServerRecord| record.tools.iter().map(|tool| tool.name().to_owned()).collect::<Vec<_>>();
     let (old, new) = (names(approved), names(record));
     if let Some(added) = new.iter().find(|name| !old.contains(name)) {
         return format!("the tool {added:?}, which is new,");

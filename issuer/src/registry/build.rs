@@ -1,14 +1,14 @@
 //! From files to the registry: every rule is checked, every broken one reported.
 
 use super::{
-    Downstream, Package, Registry, RegistryError, Server, ServerRecord, Tier, Tool, ToolRecord, Verifier,
+    Downstream, Package, Registry, RegistryError, Server, ServerRecord, Tool,
+    pin::{pin_prompts, pin_resources, pin_tools},
     resource::{check_resource, comparison_key},
 };
 use deputize_call::{
-    digest::{Digest, manifest_digest, sha256, tool_digest},
+    digest::{Digest, Manifest, manifest_digest, sha256},
     json::canonicalize,
-    level::Level,
-    schema::PinnedSchema,
+    offers::Offers,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,8 +35,15 @@ pub(super) fn build(records: Vec<ServerRecord>) -> Result<Registry, Vec<Registry
         }
         check_server(&record, &mut problems);
         let tools = pin_tools(&record, &mut problems);
-        if let Some(manifest_digest) = pin_manifest(&record, &tools, &mut problems) {
-            servers.insert(record.resource.clone(), Arc::new(Server { record, manifest_digest, tools }));
+        let prompts = pin_prompts(&record, &mut problems);
+        let resources = pin_resources(&record, &mut problems);
+        let offered = || [&tools, &prompts, &resources].into_iter().flat_map(BTreeMap::values);
+        let enabled = offered().filter(|tool| tool.record.enabled);
+        let offers = Offers::new(enabled.map(|tool| (tool.action, tool.name.as_str())));
+        let manifest_digest = pin_manifest(&record, [&tools, &prompts, &resources], &mut problems);
+        if let (Some(manifest_digest), Ok(offers)) = (manifest_digest, offers) {
+            let server = Server { manifest_digest, tools, prompts, resources, offers, record };
+            servers.insert(server.record.resource.clone(), Arc::new(server));
         }
     }
     for server in servers.values() {
@@ -86,8 +93,14 @@ fn check_server(record: &ServerRecord, problems: &mut Problems) {
     if record.last_review.as_deref().is_some_and(|day| !is_day(day)) {
         problem("last_review must be a day, YYYY-MM-DD".into());
     }
-    if record.tools.len() > MAX_TOOLS {
-        problem(format!("has more than {MAX_TOOLS} tools"));
+    for (count, most, what) in [
+        (record.tools.len(), MAX_TOOLS, "tools"),
+        (record.prompts.len(), MAX_PROMPTS, "prompts"),
+        (record.resources.len(), MAX_RESOURCES, "resources"),
+    ] {
+        if count > most {
+            problem(format!("has more than {most} {what}"));
+        }
     }
 }
 
@@ -108,107 +121,30 @@ fn check_package(package: &Package, problem: &mut impl FnMut(String)) {
     }
 }
 
-/// The tools whose definition, digest and schema hold, by name.
-fn pin_tools(server: &ServerRecord, problems: &mut Problems) -> BTreeMap<String, Arc<Tool>> {
-    let mut tools = BTreeMap::new();
-    for record in server.tools.iter().take(MAX_TOOLS) {
-        let name = record.definition.get("name").and_then(|name| name.as_str()).unwrap_or_default();
-        let mut of_tool = ToolProblems { server: &server.id, tool: name, problems };
-        if !matches(name, 1..=128, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-')) {
-            of_tool.add("definition.name must be 1–128 letters, digits, `_`, `.`, `/` and `-`");
-        }
-        let least_level = check_controls(server, record, &mut of_tool);
-        let tool_digest = pin_definition(record, &mut of_tool);
-        let schema = pin_schema(record, &mut of_tool);
-        if tools.contains_key(name) {
-            of_tool.add("this name is taken: each tool of a server needs its own");
-        }
-        if let (Some(tool_digest), Some(schema)) = (tool_digest, schema) {
-            let record = record.clone();
-            let tool = Tool { name: name.to_owned(), record, tool_digest, least_level, schema };
-            tools.insert(name.to_owned(), Arc::new(tool));
-        }
-    }
-    tools
-}
-
-/// Checks what the tier demands (S-15), and returns the least level.
-fn check_controls(server: &ServerRecord, record: &ToolRecord, problems: &mut ToolProblems<'_>) -> Level {
-    let least = record.tier.least_level();
-    let level = record.level.unwrap_or(least);
-    let tier = record.tier.as_str();
-    if level < least {
-        problems.add(format!("level {level} is below {least}, the least that tier {tier} demands"));
-    }
-    if record.tier >= Tier::High && server.verifier == Verifier::Rfc9068 {
-        problems.add(format!(
-            "tier {tier} needs `verifier: guard`: a plain RFC 9068 verifier cannot see the call"
-        ));
-    } else if level == Level::L3 && server.verifier == Verifier::Rfc9068 {
-        problems
-            .add("level L3 needs `verifier: guard`: only a guard compares the call and redeems its token");
-    }
-    if record.lifetime_seconds.is_some_and(|seconds| !LIFETIME_SECONDS.contains(&seconds)) {
-        problems.add("lifetime_seconds must be 30–120");
-    }
-    if record.max_uses.is_some_and(|uses| !MAX_USES.contains(&uses)) {
-        problems.add("max_uses must be 1–1000");
-    }
-    if level == Level::L3 && record.max_uses.is_some_and(|uses| uses != 1) {
-        problems.add("max_uses is 1 at level L3: a token for one call is good for one call");
-    }
-    let acr_is_sound = |acr: &String| matches(acr, 1..=256, |c| c.is_ascii_graphic());
-    if record.acr_values.len() > MAX_ACR_VALUES || !record.acr_values.iter().all(acr_is_sound) {
-        problems.add("acr_values must be at most 20 values of printable ASCII without spaces");
-    }
-    level.max(least)
-}
-
-fn pin_definition(record: &ToolRecord, problems: &mut ToolProblems<'_>) -> Option<Digest> {
-    let Ok(digest) = tool_digest(&record.definition) else {
-        problems
-            .add("the definition cannot be digested: it is nested too deeply or a number is out of range");
-        return None;
-    };
-    if digest != record.tool_digest {
-        problems.add(format!(
-            "tool_digest is {}, but the definition's digest is {digest}: a changed definition needs a new approval",
-            record.tool_digest
-        ));
-    }
-    Some(digest)
-}
-
-fn pin_schema(record: &ToolRecord, problems: &mut ToolProblems<'_>) -> Option<PinnedSchema> {
-    let Some(schema) = record.definition.get("inputSchema") else {
-        problems.add("the definition has no inputSchema");
-        return None;
-    };
-    let schema =
-        PinnedSchema::compile(schema).map_err(|error| problems.add(format!("inputSchema{error}"))).ok()?;
-    if let Some(example) = &record.example_arguments
-        && let Err(error) = schema.validate(example)
-    {
-        problems.add(format!("example_arguments{error}"));
-    }
-    Some(schema)
-}
-
 fn pin_manifest(
     record: &ServerRecord,
-    tools: &BTreeMap<String, Arc<Tool>>,
+    [tools, prompts, resources]: [&BTreeMap<String, Arc<Tool>>; 3],
     problems: &mut Problems,
 ) -> Option<Digest> {
-    let digests: Vec<Digest> = tools.values().map(|tool| tool.tool_digest).collect();
-    let Ok(digest) = manifest_digest(&record.id, &record.version, &digests) else {
+    let digests = |pinned: &BTreeMap<String, Arc<Tool>>| -> Vec<Digest> {
+        pinned.values().map(|tool| tool.tool_digest).collect()
+    };
+    let manifest = Manifest {
+        id: &record.id,
+        version: &record.version,
+        tools: &digests(tools),
+        prompts: &digests(prompts),
+        resources: &digests(resources),
+    };
+    let Ok(digest) = manifest_digest(&manifest) else {
         problems.server(&record.id, "the manifest cannot be digested");
         return None;
     };
-    if let Some(approved) = record.manifest_digest
-        && approved != digest
-        // A tool that could not be pinned is reported by itself; the manifest differs only because of it.
-        && tools.len() == record.tools.len()
-    {
+    // What could not be pinned is reported by itself; the manifest differs only because of it.
+    let all_are_pinned = tools.len() == record.tools.len()
+        && prompts.len() == record.prompts.len()
+        && resources.len() == record.resources.len();
+    if let Some(approved) = record.manifest_digest.filter(|approved| *approved != digest && all_are_pinned) {
         problems.server(
             &record.id,
             format!("manifest_digest is {approved}, but the manifest's digest is {digest}: a changed manifest needs a new approval"),
@@ -268,7 +204,7 @@ fn registry_digest(records: &[ServerRecord]) -> Option<Digest> {
     Some(Digest::from_bytes(sha256(&text)))
 }
 
-fn matches(text: &str, length: RangeInclusive<usize>, admits: impl Fn(char) -> bool) -> bool {
+pub(super) fn matches(text: &str, length: RangeInclusive<usize>, admits: impl Fn(char) -> bool) -> bool {
     length.contains(&text.len()) && text.chars().all(admits)
 }
 
@@ -290,7 +226,7 @@ fn is_day(text: &str) -> bool {
 }
 
 #[derive(Default)]
-struct Problems(Vec<RegistryError>);
+pub(super) struct Problems(Vec<RegistryError>);
 
 impl Problems {
     fn server(&mut self, server: &str, problem: impl Into<String>) {
@@ -298,22 +234,22 @@ impl Problems {
     }
 }
 
-struct ToolProblems<'p> {
-    server: &'p str,
-    tool: &'p str,
-    problems: &'p mut Problems,
+/// What is wrong with one tool, prompt or resource.
+pub(super) struct ToolProblems<'p> {
+    pub(super) server: &'p str,
+    pub(super) tool: &'p str,
+    pub(super) problems: &'p mut Problems,
 }
 
 impl ToolProblems<'_> {
-    fn add(&mut self, problem: impl Into<String>) {
+    pub(super) fn add(&mut self, problem: impl Into<String>) {
         let (server, tool) = (self.server.to_owned(), Some(self.tool.to_owned()));
         self.problems.0.push(RegistryError { server, tool, problem: problem.into() });
     }
 }
 
 const MAX_SERVERS: usize = 10_000;
-const MAX_TOOLS: usize = 500;
+pub(super) const MAX_TOOLS: usize = 500;
+pub(super) const MAX_PROMPTS: usize = 200;
+pub(super) const MAX_RESOURCES: usize = 500;
 const MAX_DOWNSTREAM: usize = 100;
-const MAX_ACR_VALUES: usize = 20;
-const LIFETIME_SECONDS: RangeInclusive<u64> = 30..=120;
-const MAX_USES: RangeInclusive<u32> = 1..=1000;

@@ -7,7 +7,11 @@ mod words;
 
 pub use words::Piece;
 
-use deputize_call::{digest::PINNED_TOOL_MEMBERS, json::Object};
+use deputize_call::{
+    action::Action,
+    digest::{PINNED_PROMPT_MEMBERS, PINNED_RESOURCE_MEMBERS, PINNED_TOOL_MEMBERS},
+    json::Object,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +30,7 @@ pub struct ManifestDiff {
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The tool; of a renamed one the new name.
+    /// The tool, `prompt NAME` or `resource URI`; of a renamed one the new name.
     pub tool: String,
     /// What happened.
     pub kind: ChangeKind,
@@ -40,11 +44,11 @@ pub struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// A tool is new.
+    /// A tool, prompt or resource is new.
     ToolAdded,
-    /// A tool is gone.
+    /// A tool, prompt or resource is gone.
     ToolRemoved,
-    /// A tool has another name and is the same otherwise.
+    /// A tool or prompt has another name and is the same otherwise.
     ToolRenamed,
     /// Something stands where nothing stood.
     Added,
@@ -57,22 +61,36 @@ pub enum ChangeKind {
 /// Compares two lists of definitions as `tools/list` gives them, by name; their order does not count, and neither do
 /// members that no tool digest covers.
 pub fn diff(before: &[&Object], after: &[&Object]) -> ManifestDiff {
-    let (old, new) = (by_name(before), by_name(after));
-    let mut found = Found::default();
+    diff_of(Action::CallTool, before, after)
+}
+
+/// Compares definitions of prompts as `prompts/list` gives them, or entries of resources as the registry shows them.
+pub fn diff_of(action: Action, before: &[&Object], after: &[&Object]) -> ManifestDiff {
+    let (key, pinned): (_, &[&str]) = match action {
+        Action::CallTool => ("name", &PINNED_TOOL_MEMBERS),
+        Action::GetPrompt => ("name", &PINNED_PROMPT_MEMBERS),
+        Action::ReadResource => ("uri", &PINNED_RESOURCE_MEMBERS),
+    };
+    let (old, new) = (by(key, before), by(key, after));
+    let mut found = Found { action: Some(action), ..Found::default() };
     let (mut gone, mut come) = (Vec::new(), Vec::new());
     for name in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let nothing = Vec::new();
         let (was, is) = (old.get(name).unwrap_or(&nothing), new.get(name).unwrap_or(&nothing));
         for at in 0..was.len().max(is.len()) {
             match (was.get(at), is.get(at)) {
-                (Some(was), Some(is)) => compare_tools(name, was, is, &mut found),
+                (Some(was), Some(is)) => {
+                    for member in pinned {
+                        compare(name, &format!("/{member}"), (was.get(*member), is.get(*member)), &mut found);
+                    }
+                }
                 (Some(was), None) => gone.push((name, *was)),
                 (None, Some(is)) => come.push((name, *is)),
                 (None, None) => {}
             }
         }
     }
-    pair_renamed(gone, come, &mut found);
+    pair_renamed((key, pinned), gone, come, &mut found);
     found.diff.changes.sort_by(|one, other| (&one.tool, &one.pointer).cmp(&(&other.tool, &other.pointer)));
     found.diff
 }
@@ -85,6 +103,12 @@ pub fn diff_documents(name: &str, before: &Value, after: &Value) -> ManifestDiff
 }
 
 impl ManifestDiff {
+    /// With what changed elsewhere.
+    pub fn extend(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+        self.omitted += other.omitted;
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.omitted == 0
@@ -105,29 +129,30 @@ impl ManifestDiff {
 }
 
 /// Names should be unique; where they are not, each definition counts.
-fn by_name<'d>(definitions: &[&'d Object]) -> BTreeMap<&'d str, Vec<&'d Object>> {
+fn by<'d>(key: &str, definitions: &[&'d Object]) -> BTreeMap<&'d str, Vec<&'d Object>> {
     let mut map: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
     for definition in definitions {
-        let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
+        let name = definition.get(key).and_then(Value::as_str).unwrap_or_default();
         map.entry(name).or_default().push(definition);
     }
     map
 }
 
-fn compare_tools(name: &str, was: &Object, is: &Object, found: &mut Found) {
-    for member in PINNED_TOOL_MEMBERS {
-        compare(name, &format!("/{member}"), (was.get(member), is.get(member)), found);
-    }
-}
-
 /// A tool that is gone and one that is new are the same under another name if nothing else differs.
-fn pair_renamed(gone: Vec<(&&str, &Object)>, mut come: Vec<(&&str, &Object)>, found: &mut Found) {
+fn pair_renamed(
+    (key, pinned): (&str, &[&str]),
+    gone: Vec<(&&str, &Object)>,
+    mut come: Vec<(&&str, &Object)>,
+    found: &mut Found,
+) {
     let same_but_for_its_name = |was: &Object, is: &Object| {
-        let others = PINNED_TOOL_MEMBERS.iter().filter(|member| **member != "name");
+        // A resource has nothing but its URI that would tell it from another.
+        let others = pinned.iter().filter(|member| **member != key);
         others.into_iter().all(|member| same(was.get(*member), is.get(*member)))
     };
     for (old_name, was) in gone {
-        if let Some(at) = come.iter().position(|(_, is)| same_but_for_its_name(was, is)) {
+        let renamed = come.iter().position(|(_, is)| key == "name" && same_but_for_its_name(was, is));
+        if let Some(at) = renamed {
             let (new_name, _) = come.swap_remove(at);
             let words = vec![Piece::Removed(shortened(old_name)), Piece::Added(shortened(new_name))];
             found.add(new_name, ChangeKind::ToolRenamed, "/name", words);
@@ -215,7 +240,8 @@ fn text(value: &Value) -> String {
 /// What a tool says of itself.
 fn described(definition: &Object) -> String {
     let says = |member| definition.get(member).and_then(Value::as_str);
-    shortened(says("description").or(says("title")).unwrap_or("(no description)"))
+    let said = says("description").or(says("title")).or(says("uri"));
+    shortened(said.unwrap_or("(no description)"))
 }
 
 /// RFC 6901 §3.
@@ -226,6 +252,8 @@ pub(super) fn escaped(token: &str) -> String {
 #[derive(Default)]
 struct Found {
     diff: ManifestDiff,
+    /// What kind of thing is compared.
+    action: Option<Action>,
 }
 
 impl Found {
@@ -234,7 +262,11 @@ impl Found {
             self.diff.omitted += 1;
             return;
         }
-        let (tool, pointer) = (shortened(tool), shortened(pointer));
+        let tool = match self.action {
+            Some(action @ (Action::GetPrompt | Action::ReadResource)) => format!("{} {tool}", action.noun()),
+            Some(Action::CallTool) | None => tool.to_owned(),
+        };
+        let (tool, pointer) = (shortened(&tool), shortened(pointer));
         self.diff.changes.push(Change { tool, kind, pointer, words });
     }
 }

@@ -4,6 +4,8 @@
 pub mod approval;
 mod build;
 pub mod diff;
+mod material;
+mod pin;
 pub mod propose;
 pub mod publisher;
 mod record;
@@ -13,12 +15,15 @@ pub mod scan;
 #[cfg(test)]
 mod tests;
 
+pub use material::{PromptRecord, ResourceRecord};
 pub use record::{
     DataClass, Downstream, Effect, Package, Publisher, ServerRecord, Tier, ToolRecord, Verifier,
 };
 pub use resource::{check_resource, is_cloud_audience};
 
-use deputize_call::{digest::Digest, level::Level, schema::PinnedSchema};
+use deputize_call::{
+    action::Action, digest::Digest, level::Level, offers::Offers, resource::find, schema::PinnedSchema,
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 use approval::Seal;
@@ -41,21 +46,29 @@ pub struct Server {
     /// Digest of its approved manifest.
     pub manifest_digest: Digest,
     tools: BTreeMap<String, Arc<Tool>>,
+    prompts: BTreeMap<String, Arc<Tool>>,
+    /// By their entries.
+    resources: BTreeMap<String, Arc<Tool>>,
+    offers: Offers,
 }
 
-/// One approved tool of a server.
-#[derive(Debug)]
+/// One approved tool of a server; or a prompt or a resource, which are granted as tools are.
+#[derive(Debug, Clone)]
 pub struct Tool {
-    /// Name in `tools/call`.
+    /// What is done with it.
+    pub action: Action,
+    /// Name in `tools/call` or `prompts/get`; of a resource, its URI.
     pub name: String,
-    /// What its record says.
+    /// What the registry calls it: its name, or the entry (`…/*`) that names this resource.
+    pub entry: String,
+    /// What its record says; of a prompt or resource, its controls in a tool's words.
     pub record: ToolRecord,
     /// Digest of its approved definition.
     pub tool_digest: Digest,
     /// The least level of its tokens: the record's, never below the tier's.
     pub least_level: Level,
-    /// Its compiled input schema.
-    pub schema: PinnedSchema,
+    /// Its compiled input schema; a prompt's is made of its list of arguments, a resource takes none.
+    pub schema: Arc<PinnedSchema>,
 }
 
 /// What is wrong with a registry file.
@@ -112,5 +125,60 @@ impl Server {
     /// All approved tools, by name.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.tools.values()
+    }
+    /// The approved prompt of this name.
+    pub fn prompt(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.prompts.get(name)
+    }
+    /// All approved prompts, by name.
+    pub fn prompts(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.prompts.values()
+    }
+    /// The resource with this URI, if an approved entry names it: the most exact one decides.
+    pub fn resource(&self, uri: &str) -> Option<Arc<Tool>> {
+        let (_, found) = find(&self.resources, uri)?;
+        if found.name == uri {
+            return Some(Arc::clone(found));
+        }
+        Some(Arc::new(Tool { name: uri.to_owned(), ..Tool::clone(found) }))
+    }
+    /// All approved entries of resources.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.resources.values()
+    }
+    /// What this action acts on, if it is approved.
+    pub fn offer(&self, action: Action, name: &str) -> Option<Arc<Tool>> {
+        match action {
+            Action::CallTool => self.tool(name).cloned(),
+            Action::GetPrompt => self.prompt(name).cloned(),
+            Action::ReadResource => self.resource(name),
+        }
+    }
+    /// Everything that is approved: tools, prompts, entries of resources.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.tools().chain(self.prompts()).chain(self.resources())
+    }
+    /// What of it can be asked for now, counted.
+    pub fn offers(&self) -> &Offers {
+        &self.offers
+    }
+    /// Whether this definition of a tool or prompt of this name is the approved one.
+    pub fn approves(&self, name: &str, digest: Digest) -> bool {
+        [self.tool(name), self.prompt(name)].into_iter().flatten().any(|tool| tool.tool_digest == digest)
+    }
+}
+
+impl Tool {
+    /// The input schema; of a prompt, what its list of arguments says.
+    pub fn input_schema(&self) -> Option<serde_json::Value> {
+        match self.action {
+            Action::CallTool => self.record.definition.get("inputSchema").cloned(),
+            Action::GetPrompt => deputize_call::prompt::arguments_schema(&self.record.definition).ok(),
+            Action::ReadResource => None,
+        }
+    }
+    /// The scope of its tokens.
+    pub fn scope(&self) -> String {
+        self.action.scope(&self.name)
     }
 }

@@ -2,7 +2,7 @@
 //! the digest of its manifest. It says whose definitions these are; whether to trust them stays the operator's choice.
 
 use deputize_call::{
-    digest::{Digest, manifest_digest, tool_digest},
+    digest::{Digest, Manifest, manifest_digest, tool_digest},
     json::Object,
     jws::{self, EmbeddedKey, JwsError, string_claim},
     keys::KeySet,
@@ -96,7 +96,9 @@ pub fn verify(
 fn manifest(name: &str, version: &str, tools: &[&Object]) -> Result<Digest, PublisherError> {
     let digests: Result<Vec<Digest>, _> = tools.iter().map(|tool| tool_digest(tool)).collect();
     let digests = digests.map_err(|_| PublisherError::Undigestible)?;
-    manifest_digest(name, version, &digests).map_err(|_| PublisherError::Undigestible)
+    // Publishers sign tools; what they say of prompts and resources is for the operator's approval alone.
+    let manifest = Manifest { id: name, version, tools: &digests, ..Manifest::default() };
+    manifest_digest(&manifest).map_err(|_| PublisherError::Undigestible)
 }
 
 #[derive(Serialize)]

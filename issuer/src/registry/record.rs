@@ -1,8 +1,14 @@
 //! What a registry file says of a server and its tools. One file a server, YAML or JSON.
 
-use deputize_call::{digest::Digest, json::Object, level::Level};
+use deputize_call::{
+    digest::{Digest, Manifest, manifest_digest},
+    json::{JsonError, Object},
+    level::Level,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{PromptRecord, ResourceRecord};
 
 /// One MCP server (S-13, S-14).
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +65,13 @@ pub struct ServerRecord {
     pub manifest_digest: Option<Digest>,
     /// Its approved tools.
     pub tools: Vec<ToolRecord>,
+    /// Its approved resources.
+    // Left out where there are none, as in what was signed before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceRecord>,
+    /// Its approved prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PromptRecord>,
 }
 
 /// One approved tool.
@@ -148,7 +161,7 @@ pub struct Publisher {
 /// The names of the binding levels, for the schema of records.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "stands for `Level`, whose crate knows nothing of schemas of records")]
-enum LevelName {
+pub(super) enum LevelName {
     L0,
     L1,
     L2,
@@ -199,6 +212,30 @@ pub enum Verifier {
     Rfc9068,
 }
 
+impl ServerRecord {
+    /// Digest of its manifest, by the digests that it states.
+    ///
+    /// # Errors
+    /// [`JsonError`] if it has none.
+    pub fn digest_of_manifest(&self) -> Result<Digest, JsonError> {
+        let resources: Result<Vec<Digest>, _> = self.resources.iter().map(ResourceRecord::digest).collect();
+        manifest_digest(&Manifest {
+            id: &self.id,
+            version: &self.version,
+            tools: &self.tools.iter().map(|tool| tool.tool_digest).collect::<Vec<_>>(),
+            prompts: &self.prompts.iter().map(|prompt| prompt.prompt_digest).collect::<Vec<_>>(),
+            resources: &resources?,
+        })
+    }
+}
+
+impl ToolRecord {
+    /// Its name, as its definition has it.
+    pub fn name(&self) -> &str {
+        self.definition.get("name").and_then(|name| name.as_str()).unwrap_or_default()
+    }
+}
+
 impl Tier {
     /// The least binding level that a tier demands : low L1, medium L2, high and critical L3.
     pub fn least_level(self) -> Level {
@@ -242,6 +279,6 @@ impl Effect {
     }
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }

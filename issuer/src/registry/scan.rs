@@ -22,7 +22,7 @@ pub struct Finding {
     pub id: String,
     /// How bad it is if it is meant as it looks.
     pub severity: Severity,
-    /// The tool; empty for the server itself.
+    /// The tool, `prompt NAME` or `resource URI`; empty for the server itself.
     pub tool: String,
     /// Where in the definition: a JSON Pointer.
     pub pointer: String,
@@ -49,7 +49,7 @@ pub enum Severity {
 }
 
 /// What is looked at.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Subject<'s> {
     /// The server's id in the registry.
     pub server: &'s str,
@@ -57,6 +57,10 @@ pub struct Subject<'s> {
     pub instructions: Option<&'s str>,
     /// Its tools' definitions.
     pub tools: &'s [&'s Object],
+    /// Its prompts' definitions.
+    pub prompts: &'s [&'s Object],
+    /// What is shown of its resources: `uri`, `name`, `title`, `description`.
+    pub resources: &'s [&'s Object],
 }
 
 /// Another server, whose tools this one must not pass for nor speak about.
@@ -68,7 +72,7 @@ pub struct Neighbour<'s> {
     pub tools: Vec<&'s str>,
 }
 
-/// Looks at a server's instructions and at every text of its tools' definitions, names of members included.
+/// Looks at a server's instructions and at every text of its tools, prompts and resources, names of members included.
 pub fn scan(subject: &Subject<'_>, neighbours: &[Neighbour<'_>]) -> Vec<Finding> {
     let mut findings = Findings::default();
     let own: Vec<&str> = subject.tools.iter().map(|tool| name_of(tool)).collect();
@@ -83,6 +87,15 @@ pub fn scan(subject: &Subject<'_>, neighbours: &[Neighbour<'_>]) -> Vec<Finding>
         names::check(name, &own, &foreign, &mut findings);
         let mut places = Places { tool: name, foreign: &foreign, findings: &mut findings };
         for (member, value) in *definition {
+            places.walk(&format!("/{}", escaped(member)), value, 0);
+        }
+    }
+    let prompts = subject.prompts.iter().map(|prompt| (format!("prompt {}", name_of(prompt)), *prompt));
+    let uri = |resource: &Object| resource.get("uri").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let resources = subject.resources.iter().map(|it| (format!("resource {}", uri(it)), *it));
+    for (place, texts) in prompts.chain(resources) {
+        let mut places = Places { tool: &place, foreign: &foreign, findings: &mut findings };
+        for (member, value) in texts {
             places.walk(&format!("/{}", escaped(member)), value, 0);
         }
     }

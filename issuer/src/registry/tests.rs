@@ -1,5 +1,5 @@
 use super::*;
-use deputize_call::digest::{manifest_digest, tool_digest};
+use deputize_call::digest::{Manifest, manifest_digest, prompt_digest, tool_digest};
 use serde_json::{Value, json};
 
 const CRM: &str = "https://crm.example.com/mcp";
@@ -167,7 +167,8 @@ fn the_manifest_digest_is_checked_where_given() {
         .iter()
         .map(|tool| serde_json::from_value(tool["tool_digest"].clone()).unwrap())
         .collect();
-    let right = manifest_digest("crm", "1", &digests).unwrap();
+    let manifest = Manifest { id: "crm", version: "1", tools: &digests, ..Manifest::default() };
+    let right = manifest_digest(&manifest).unwrap();
     let registry = build(vec![set(crm(), "/manifest_digest", json!(right))]).unwrap();
     assert_eq!(registry.server(CRM).unwrap().manifest_digest, right);
     let other_version = set(set(crm(), "/manifest_digest", json!(right)), "/version", json!("2"));
@@ -309,4 +310,98 @@ fn packages_are_pinned() {
     for wrong in ["abc", &digest.to_uppercase(), &digest.replace('b', "g")] {
         assert!(only_problem(with(json!("1"), json!(wrong))).problem.contains("sha256"), "{wrong}");
     }
+}
+
+fn prompt(name: &str, tier: &str, arguments: Value) -> Value {
+    let definition = json!({ "name": name, "description": "d", "arguments": arguments });
+    let digest = prompt_digest(definition.as_object().unwrap()).unwrap();
+    json!({ "tier": tier, "prompt_digest": digest, "definition": definition })
+}
+
+fn offering(prompts: Value, resources: Value) -> Vec<Value> {
+    vec![set(set(crm(), "/prompts", prompts), "/resources", resources)]
+}
+
+#[test]
+fn prompts_and_resources_are_pinned_as_tools_are() {
+    let takes_city = json!([{ "name": "city", "required": true }]);
+    let prompts = json!([prompt("greet", "medium", json!([])), prompt("weather", "medium", takes_city)]);
+    let resources = json!([
+        { "uri": "demo://docs/a.md", "tier": "high" },
+        { "uri": "demo://docs/*", "tier": "low" },
+        { "uri": "demo://docs/secret/*", "tier": "low", "enabled": false },
+        { "uri": "demo://other", "tier": "medium", "name": "Other" },
+    ]);
+    let registry = build(offering(prompts, resources)).unwrap();
+    let server = registry.server(CRM).unwrap();
+    let level = |action, name| server.offer(action, name).map(|offer| offer.least_level);
+    assert_eq!(level(Action::GetPrompt, "weather"), Some(Level::L2));
+    assert_eq!(level(Action::GetPrompt, "greet"), Some(Level::L3), "no arguments to constrain");
+    assert_eq!(level(Action::CallTool, "greet"), None, "a prompt is no tool");
+    assert_eq!(level(Action::GetPrompt, "refund"), None);
+    assert_eq!(level(Action::ReadResource, "demo://docs/a.md"), Some(Level::L3));
+    assert_eq!(level(Action::ReadResource, "demo://docs/b.md"), Some(Level::L1));
+    assert_eq!(level(Action::ReadResource, "demo://other"), Some(Level::L3));
+    for unknown in ["demo://docs/", "demo://docs/../other", "demo://otherwise", "refund", "demo://other/x"] {
+        assert_eq!(level(Action::ReadResource, unknown), None, "{unknown}");
+    }
+    let below = server.offer(Action::ReadResource, "demo://docs/b.md").unwrap();
+    assert_eq!((below.name.as_str(), below.entry.as_str()), ("demo://docs/b.md", "demo://docs/*"));
+    assert_eq!(below.scope(), "mcp:resource:demo://docs/b.md");
+    let hidden = server.offer(Action::ReadResource, "demo://docs/secret/x").unwrap();
+    assert!(!hidden.record.enabled, "the most exact entry decides, and it is switched off");
+    let weather = server.prompt("weather").unwrap();
+    assert!(weather.schema.validate(json!({ "city": "Bonn" }).as_object().unwrap()).is_ok());
+    assert!(weather.schema.validate(json!({}).as_object().unwrap()).is_err());
+    let counted: Vec<_> = server.offers().iter().map(|(_, name)| name.to_owned()).collect();
+    let expected =
+        ["read_contact", "refund", "greet", "weather", "demo://docs/*", "demo://docs/a.md", "demo://other"];
+    assert_eq!(counted, expected, "what is switched off is not offered");
+}
+
+#[test]
+fn a_server_without_any_has_the_manifest_that_it_had() {
+    let plain = build(vec![crm()]).unwrap();
+    let more = build(offering(json!([prompt("greet", "low", json!([]))]), json!([]))).unwrap();
+    let of = |registry: &Registry| registry.server(CRM).unwrap().manifest_digest;
+    let digests: Vec<Digest> = plain.server(CRM).unwrap().tools().map(|tool| tool.tool_digest).collect();
+    let manifest = Manifest { id: "crm", version: "1", tools: &digests, ..Manifest::default() };
+    assert_eq!(of(&plain), manifest_digest(&manifest).unwrap());
+    assert_ne!(of(&plain), of(&more));
+    let resource = json!([{ "uri": "demo://docs/a.md", "tier": "low" }]);
+    let named = json!([{ "uri": "demo://docs/a.md", "tier": "low", "description": "Read me." }]);
+    assert_ne!(
+        of(&build(offering(json!([]), resource)).unwrap()),
+        of(&build(offering(json!([]), named)).unwrap()),
+        "what is shown is pinned"
+    );
+}
+
+#[test]
+fn a_prompt_or_resource_that_cannot_be_pinned_is_refused() {
+    for (name, arguments, expected) in [
+        ("a b", json!([]), "definition.name must"),
+        ("", json!([]), "definition.name must"),
+        ("p", json!([{ "name": "x" }, { "name": "x" }]), "two arguments of one name"),
+        ("p", json!("x"), "no list"),
+    ] {
+        let problem = only_problem(offering(json!([prompt(name, "low", arguments)]), json!([])));
+        assert!(problem.problem.contains(expected), "{problem}");
+    }
+    let changed = set(prompt("p", "low", json!([])), "/definition/description", json!("changed"));
+    assert!(only_problem(offering(json!([changed]), json!([]))).problem.contains("new approval"));
+    let twice = json!([prompt("p", "low", json!([])), prompt("p", "low", json!([]))]);
+    assert!(only_problem(offering(twice, json!([]))).problem.contains("name is taken"));
+    for uri in
+        ["", "/etc/passwd", "file:///*", "demo://a/../b", "demo://a/%2e%2e/b", "demo://u@h/a", "demo://a b"]
+    {
+        let problem = only_problem(offering(json!([]), json!([{ "uri": uri, "tier": "low" }])));
+        assert!(problem.problem.starts_with("uri "), "{uri}: {problem}");
+    }
+    let twice = json!([{ "uri": "demo://a", "tier": "low" }, { "uri": "demo://a", "tier": "high" }]);
+    assert!(only_problem(offering(json!([]), twice)).problem.contains("URI is taken"));
+    let below = json!([{ "uri": "demo://a", "tier": "high", "level": "L1" }]);
+    assert!(only_problem(offering(json!([]), below)).problem.contains("is below"));
+    let hidden = json!([{ "uri": "demo://a", "tier": "low", "name": "a\u{1b}[2J" }]);
+    assert!(only_problem(offering(json!([]), hidden)).problem.contains("control characters"));
 }

@@ -42,6 +42,7 @@ async fn each_level_gives_what_was_asked_and_no_more() {
         if level == Level::L0 {
             assert_eq!(detail.actions, LISTING_ACTIONS);
             assert_eq!((&detail.identifier, detail.tool_digest), (&None, None));
+            assert!(detail.shown.is_some());
         } else {
             assert_eq!(detail.actions, ["tools/call"]);
             assert!(detail.tool_digest.is_some());
@@ -260,7 +261,7 @@ async fn a_client_reaches_what_it_was_given() {
     let tools = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
     let world = World::with(|setup| {
         setup.find_client("platform").may_call =
-            vec![Reach { resource: CRM.to_owned(), tools: tools(&["read_contact"]) }];
+            vec![Reach { tools: tools(&["read_contact"]), ..reach(CRM) }];
     });
     world.for_alice(&read_contact()).await.unwrap();
     world.for_alice(&listing()).await.expect("whoever may call something may see what there is");

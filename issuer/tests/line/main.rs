@@ -13,6 +13,7 @@ mod bearer;
 mod decisions;
 mod guards;
 mod next_hops;
+mod reads;
 mod records;
 mod subjects;
 mod world;

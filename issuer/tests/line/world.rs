@@ -216,7 +216,7 @@ impl World {
             sub: None,
             bearer: None,
             resource: Some(ask.resource.as_str()),
-            tool: ask.call.tool_name(),
+            target: ask.call.target(),
         };
         let subject = verify_subject(&self.desk, caller, &presented).await;
         let issued = match &subject {
@@ -391,7 +391,7 @@ impl Setup {
 }
 
 pub(crate) fn reach(resource: &str) -> Reach {
-    Reach { resource: resource.to_owned(), tools: None }
+    Reach { resource: resource.to_owned(), tools: None, prompts: None, resources: None }
 }
 
 /// An ask for a server, with `authorization_details` as a client writes them; `Null` leaves them out.

@@ -1,6 +1,6 @@
 //! One question to the rules, and the checks of a decision in their order.
 
-use deputize_call::{json::Object, level::Level};
+use deputize_call::{action::Action, json::Object, level::Level};
 use deputize_issuer::{
     client::Client,
     clock::{Clock as _, SystemClock},
@@ -123,9 +123,10 @@ impl Question {
                 Some(tool.ok_or_else(|| ("tool_unknown", Some(format!("it has {}", known.join(", ")))))?)
             }
         };
+        let target = self.tool_name.as_deref().map(|name| (Action::CallTool, name));
         match &self.bearer {
             Some(bearer) => self.check_presented(bearer)?,
-            None if self.client.may_reach(&record.resource, self.tool_name.as_deref()) => {}
+            None if self.client.may_reach(&record.resource, target) => {}
             None => return Err(("beyond_the_clients_reach", None)),
         }
         if self.person.is_none() && self.level > Level::L0 {

@@ -1,5 +1,6 @@
 //! What should agree between the parts of a configuration. None of it stops a broker; all of it is probably a mistake.
 
+use deputize_call::resource;
 use deputize_issuer::{
     client::Client,
     registry::{Registry, Server, ServerRecord, Verifier},
@@ -69,6 +70,19 @@ fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings
             Some(server) => {
                 for tool in reach.tools.iter().flatten().filter(|tool| server.tool(tool).is_none()) {
                     warn(format!("may_call names the tool {tool:?}, which {} does not have", reach.resource));
+                }
+                for name in reach.prompts.iter().flatten().filter(|name| server.prompt(name).is_none()) {
+                    warn(format!(
+                        "may_call names the prompt {name:?}, which {} does not have",
+                        reach.resource
+                    ));
+                }
+                let is_unknown = |uri: &&String| {
+                    server.resource(uri).is_none()
+                        && !server.resources().any(|entry| resource::names(uri, &entry.name))
+                };
+                for uri in reach.resources.iter().flatten().filter(is_unknown) {
+                    warn(format!("may_call names {uri:?}, and no resource of {} is such", reach.resource));
                 }
             }
         }

@@ -1,15 +1,12 @@
 //! `deputize registry approve`: shows what is approved, asks, and signs it.
 
-use deputize_call::{
-    digest::{Digest, manifest_digest},
-    sign::SigningKey,
-};
+use deputize_call::{digest::Digest, level::Level, sign::SigningKey};
 use deputize_issuer::{
     clock::{Clock as _, SystemClock},
     registry::{
-        ServerRecord,
+        ServerRecord, Tier,
         approval::{Approval, SignedApproval},
-        diff::{ManifestDiff, diff},
+        diff::ManifestDiff,
         scan::Finding,
     },
 };
@@ -23,7 +20,7 @@ use std::{
 };
 
 use super::{
-    import::{definitions, look, to_do},
+    import::{changes, look, to_do},
     place::{self, PlaceArgs},
     record_text::with_approval,
     report::{self, Paint},
@@ -105,8 +102,8 @@ pub fn run(args: Args, output: Output) -> CommandResult {
     confirm(&args, &record, &shown)?;
 
     let text = approved_text(&file)?;
-    let digests: Vec<Digest> = record.tools.iter().map(|tool| tool.tool_digest).collect();
-    let manifest_digest = manifest_digest(&record.id, &record.version, &digests)
+    let manifest_digest = record
+        .digest_of_manifest()
         .map_err(|error| CommandError::failure(error, "correct the record's version"))?;
     let now_ms = SystemClock::start().now_ms();
     let approval = Approval {
@@ -212,12 +209,14 @@ fn overview(
         let _ =
             writeln!(text, "  {:8} {level}  {:5}  {}", tool.tier.as_str(), tool.effect.as_str(), clean(name));
     }
-    let changes: Option<ManifestDiff> =
-        previous.map(|previous| diff(&definitions(&previous.record), &definitions(record)));
-    match &changes {
+    for (noun, tier, level, name) in prompts_and_resources(record) {
+        let _ = writeln!(text, "  {:8} {level}  {noun:8}  {}", tier.as_str(), clean(&name));
+    }
+    let changed: Option<ManifestDiff> = previous.map(|previous| changes(&previous.record, record));
+    match &changed {
         None => text.push_str("it was never approved before\n"),
         Some(changes) if changes.is_empty() => {
-            text.push_str("its tools are those that were approved before\n")
+            text.push_str("its tools, prompts and resources are those that were approved before\n")
         }
         Some(changes) => {
             text.push_str("changed since it was approved:\n");
@@ -226,6 +225,21 @@ fn overview(
     }
     text.push_str(&report::findings(findings, accepted, paint));
     text
+}
+
+/// What is approved beside tools: what it is, tier, level, and name or URI.
+pub fn prompts_and_resources(record: &ServerRecord) -> Vec<(&'static str, Tier, Level, String)> {
+    let level =
+        |tier: Tier, level: Option<Level>| level.unwrap_or(tier.least_level()).max(tier.least_level());
+    let prompts = record
+        .prompts
+        .iter()
+        .map(|prompt| ("prompt", prompt.tier, level(prompt.tier, prompt.level), prompt.name().to_owned()));
+    let resources = record
+        .resources
+        .iter()
+        .map(|entry| ("resource", entry.tier, level(entry.tier, entry.level), entry.uri.clone()));
+    prompts.chain(resources).collect()
 }
 
 fn confirm(args: &Args, record: &ServerRecord, shown: &str) -> Result<(), CommandError> {

@@ -1,17 +1,18 @@
 //! `deputize registry diff`: what changed between a record and what is there now, or what was approved.
 
+use deputize_call::{action::Action, json::Object, resource};
 use deputize_issuer::registry::{
     ServerRecord,
     diff::{ManifestDiff, diff, diff_documents},
-    scan::Finding,
+    scan::{Finding, Subject, scan},
 };
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
 
 use super::{
-    import::{definitions, look},
-    offer::SourceArgs,
+    import::{between, changes, definitions, look},
+    offer::{Offer, SourceArgs},
     place::{self, PlaceArgs},
     report::{self, Paint},
 };
@@ -20,7 +21,7 @@ use crate::commands::{
     output::Output,
 };
 
-/// Shows word by word what changed in a server's tools: against the live server, a file, or what was approved.
+/// Shows word by word what changed in a server's tools, prompts and resources: against the live server, a file, or what was approved.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize registry diff crm --url https://crm.example.com/mcp     the record and the live server
@@ -43,7 +44,7 @@ struct Compared {
     before: String,
     after: String,
     different: bool,
-    /// In definitions of tools.
+    /// In definitions of tools and prompts, and in what is shown of resources.
     tools: ManifestDiff,
     /// In the rest of the record.
     record: ManifestDiff,
@@ -61,18 +62,8 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     let approval = place::approval(&registry, &record.id)?;
     let compared = if args.source.is_given() {
         let offer = args.source.gather().await?;
-        let now: Vec<_> = offer.listing.tools.iter().collect();
-        let mut offered = record.clone();
-        offered.tools.clear();
-        let findings = {
-            let subject = deputize_issuer::registry::scan::Subject {
-                server: &record.id,
-                instructions: offer.listing.instructions.as_deref(),
-                tools: &now,
-            };
-            deputize_issuer::registry::scan::scan(&subject, &place::neighbours(&others, &record.id))
-        };
-        let tools = diff(&definitions(&record), &now);
+        let findings = scan_offer(&record, &offer, &others);
+        let tools = against_offer(&record, &offer);
         let record = ManifestDiff::default();
         Compared {
             before: file.display().to_string(),
@@ -89,7 +80,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
                 "compare it with the live server (--url, or -- COMMAND) or with a file (--tools)",
             ));
         };
-        let tools = diff(&definitions(&approval.record), &definitions(&record));
+        let tools = changes(&approval.record, &record);
         let rest =
             diff_documents("record", &without_definitions(&approval.record), &without_definitions(&record));
         Compared {
@@ -120,21 +111,84 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     Ok(if compared.different { Exit::Failure } else { Exit::Ok })
 }
 
+/// What is different in what a server offers now. Of a server that lists no prompts or resources at all, nothing is
+/// said of them: a saved answer to `tools/list` is only about tools. What a record names by a prefix is not new.
+fn against_offer(record: &ServerRecord, offer: &Offer) -> ManifestDiff {
+    let listing = &offer.listing;
+    // A file may be a saved answer to `prompts/list` alone; a live server says all of it.
+    let is_live = !listing.protocol.is_empty();
+    let is_of_others_alone =
+        listing.tools.is_empty() && !(listing.prompts.is_empty() && listing.resources.is_empty());
+    let mut tools = ManifestDiff::default();
+    if is_live || !is_of_others_alone {
+        tools = diff(&definitions(record), &listing.tools.iter().collect::<Vec<_>>());
+    }
+    if listing.offers.prompts || !listing.prompts.is_empty() {
+        let before: Vec<Object> = record.prompts.iter().map(|prompt| prompt.definition.clone()).collect();
+        tools.extend(between(Action::GetPrompt, &before, &listing.prompts));
+    }
+    if listing.offers.resources || !listing.resources.is_empty() {
+        let uri =
+            |resource: &Object| resource.get("uri").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let exact = record.resources.iter().filter(|entry| resource::prefix_of(&entry.uri).is_none());
+        let is_new_or_exact = |listed: &&Object| {
+            // What no entry could name is for nobody to read, and needs no word; another record may have prefixes.
+            let could_be_named = resource::check_entry(&uri(listed)).is_ok();
+            could_be_named
+                && resource::prefix_of(&uri(listed)).is_none()
+                && !record.resources.iter().any(|entry| {
+                    resource::prefix_of(&entry.uri).is_some() && resource::names(&entry.uri, &uri(listed))
+                })
+        };
+        // What the server says of a resource beside its URI is not shown to anybody, and counts for nothing.
+        let alone = |uri: String| Object::from_iter([("uri".to_owned(), Value::String(uri))]);
+        let before: Vec<Object> = exact.map(|entry| alone(entry.uri.clone())).collect();
+        let after: Vec<Object> =
+            listing.resources.iter().filter(is_new_or_exact).map(|it| alone(uri(it))).collect();
+        tools.extend(between(Action::ReadResource, &before, &after));
+    }
+    tools
+}
+
+fn scan_offer(record: &ServerRecord, offer: &Offer, others: &[ServerRecord]) -> Vec<Finding> {
+    let listing = &offer.listing;
+    let subject = Subject {
+        server: &record.id,
+        instructions: listing.instructions.as_deref(),
+        tools: &listing.tools.iter().collect::<Vec<_>>(),
+        prompts: &listing.prompts.iter().collect::<Vec<_>>(),
+        resources: &listing.resources.iter().collect::<Vec<_>>(),
+    };
+    scan(&subject, &place::neighbours(others, &record.id))
+}
+
 /// A record, its tools by name, without what the diff of definitions shows already.
 fn without_definitions(record: &ServerRecord) -> Value {
     let mut value = serde_json::to_value(record).unwrap_or_default();
-    let mut by_name = serde_json::Map::new();
-    for tool in &record.tools {
-        let mut choices = serde_json::to_value(tool).unwrap_or_default();
+    let choices = |record: Value| {
+        let mut choices = record;
         if let Value::Object(choices) = &mut choices {
-            choices.remove("definition");
-            choices.remove("tool_digest");
+            for shown_already in
+                ["definition", "tool_digest", "prompt_digest", "name", "title", "description"]
+            {
+                choices.remove(shown_already);
+            }
         }
-        let name = tool.definition.get("name").and_then(Value::as_str).unwrap_or_default();
-        by_name.insert(name.to_owned(), choices);
-    }
+        choices
+    };
+    let json = |record: Result<Value, serde_json::Error>| choices(record.unwrap_or_default());
+    let tools = record.tools.iter().map(|tool| (tool.name().to_owned(), json(serde_json::to_value(tool))));
+    let prompts = record.prompts.iter().map(|it| (it.name().to_owned(), json(serde_json::to_value(it))));
+    let resources = record.resources.iter().map(|it| (it.uri.clone(), json(serde_json::to_value(it))));
+    let by_name = [
+        ("tools", tools.collect::<serde_json::Map<_, _>>()),
+        ("prompts", prompts.collect()),
+        ("resources", resources.collect()),
+    ];
     if let Value::Object(members) = &mut value {
-        members.insert("tools".to_owned(), Value::Object(by_name));
+        for (kind, records) in by_name {
+            members.insert(kind.to_owned(), Value::Object(records));
+        }
         // That it is waiting for an approval is no change of what it says.
         members.remove("approved");
         members.retain(|_, member| !member.is_null());

@@ -1,8 +1,16 @@
 //! A record out of what a source offers, what an operator wishes, and what an earlier record said. Nothing is asked
 //! and nothing written here.
 
-use deputize_call::{digest::tool_digest, json::Object};
-use deputize_issuer::registry::{DataClass, Publisher, ServerRecord, ToolRecord, Verifier, propose, review};
+use deputize_call::{
+    digest::{prompt_digest, tool_digest},
+    json::Object,
+    prompt::arguments_schema,
+    resource,
+};
+use deputize_issuer::registry::{
+    DataClass, PromptRecord, Publisher, ResourceRecord, ServerRecord, Tier, ToolRecord, Verifier, propose,
+    review,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -95,7 +103,9 @@ pub fn draft(
             Err(problem) => left_out.push(LeftOut { name: name.chars().take(128).collect(), problem }),
         }
     }
-    let record = ServerRecord { tools, ..server(wishes, offer, before, publisher)? };
+    let prompts = prompts(offer, before, &mut left_out);
+    let resources = resources(offer, before, &mut left_out);
+    let record = ServerRecord { tools, prompts, resources, ..server(wishes, offer, before, publisher)? };
     Ok(Draft { record, tools: notes, left_out })
 }
 
@@ -171,7 +181,90 @@ fn server(
         last_review: None,
         manifest_digest: None,
         tools: Vec::new(),
+        resources: Vec::new(),
+        prompts: Vec::new(),
     })
+}
+
+/// The prompts that can be registered; nobody has reviewed a new one, so medium is the least that is proposed.
+fn prompts(offer: &Offer, before: Option<&ServerRecord>, left_out: &mut Vec<LeftOut>) -> Vec<PromptRecord> {
+    let (mut prompts, mut names) = (Vec::new(), BTreeSet::new());
+    for definition in &offer.listing.prompts {
+        let name = name_of(definition);
+        let kept = before.and_then(|record| record.prompts.iter().find(|prompt| prompt.name() == name));
+        let pinned = check_name(name, names.insert(name.to_owned()), "prompt").and_then(|()| {
+            arguments_schema(definition).map_err(|problem| format!("its definition {problem}"))?;
+            prompt_digest(definition).map_err(|error| format!("its definition cannot be digested ({error})"))
+        });
+        match (pinned, kept) {
+            (Err(problem), _) => {
+                let name = format!("prompt {}", name.chars().take(128).collect::<String>());
+                left_out.push(LeftOut { name, problem });
+            }
+            (Ok(prompt_digest), Some(kept)) => {
+                let definition = definition.clone();
+                prompts.push(PromptRecord { prompt_digest, definition, ..kept.clone() });
+            }
+            (Ok(prompt_digest), None) => prompts.push(PromptRecord {
+                tier: Tier::Medium,
+                level: None,
+                data_class: None,
+                lifetime_seconds: None,
+                max_uses: None,
+                acr_values: Vec::new(),
+                max_age_seconds: None,
+                enabled: true,
+                prompt_digest,
+                definition: definition.clone(),
+            }),
+        }
+    }
+    prompts
+}
+
+/// The resources that are listed now, one by one; entries of an earlier record, prefixes among them, stay as they are.
+fn resources(
+    offer: &Offer,
+    before: Option<&ServerRecord>,
+    left_out: &mut Vec<LeftOut>,
+) -> Vec<ResourceRecord> {
+    let mut resources: Vec<ResourceRecord> =
+        before.map(|record| record.resources.clone()).unwrap_or_default();
+    for listed in &offer.listing.resources {
+        let text = |name: &str| listed.get(name).and_then(Value::as_str).map(str::to_owned);
+        let uri = text("uri").unwrap_or_default();
+        if resources.iter().any(|known| resource::names(&known.uri, &uri)) {
+            continue;
+        }
+        if let Err(problem) = resource::check_entry(&uri) {
+            let name = format!("resource {}", uri.chars().take(128).collect::<String>());
+            left_out.push(LeftOut { name, problem: format!("its URI {problem}") });
+            continue;
+        }
+        resources.push(ResourceRecord {
+            name: text("name").filter(|name| *name != uri),
+            title: text("title"),
+            description: text("description"),
+            uri,
+            tier: Tier::Medium,
+            level: None,
+            data_class: None,
+            lifetime_seconds: None,
+            max_uses: None,
+            acr_values: Vec::new(),
+            max_age_seconds: None,
+            enabled: true,
+        });
+    }
+    resources
+}
+
+fn check_name(name: &str, is_first_of_its_name: bool, what: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
+    if !(1..=128).contains(&name.len()) || !name.chars().all(plain) {
+        return Err("its name must be 1–128 ASCII letters, digits, `_`, `.`, `/` and `-`".to_owned());
+    }
+    if is_first_of_its_name { Ok(()) } else { Err(format!("another {what} of this server has its name")) }
 }
 
 fn register(
@@ -180,13 +273,7 @@ fn register(
     is_first_of_its_name: bool,
 ) -> Result<(ToolRecord, ToolNote), String> {
     let name = name_of(definition);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
-    if !(1..=128).contains(&name.len()) || !name.chars().all(plain) {
-        return Err("its name must be 1–128 ASCII letters, digits, `_`, `.`, `/` and `-`".to_owned());
-    }
-    if !is_first_of_its_name {
-        return Err("another tool of this server has its name".to_owned());
-    }
+    check_name(name, is_first_of_its_name, "tool")?;
     let remarks = review::review_schema(definition);
     if let Some(refused) = remarks.iter().find(|remark| remark.refused) {
         return Err(format!("inputSchema{}: {}; {}", refused.pointer, refused.problem, refused.advice));

@@ -1,11 +1,11 @@
 //! `deputize registry import`: writes a record of a server, not approved.
 
-use deputize_call::{json::Object, keys::KeySet};
+use deputize_call::{action::Action, json::Object, keys::KeySet};
 use deputize_issuer::{
     clock::{Clock as _, SystemClock},
     registry::{
-        Publisher, Registry, ServerRecord,
-        diff::{ManifestDiff, diff},
+        Publisher, Registry, ResourceRecord, ServerRecord,
+        diff::{ManifestDiff, diff, diff_of},
         publisher,
         scan::{Finding, Subject, scan},
     },
@@ -66,6 +66,9 @@ struct Imported {
     protocol: String,
     publisher: Option<Publisher>,
     tools: Vec<ToolNote>,
+    /// How many prompts, and how many entries of resources, it has.
+    prompts: usize,
+    resources: usize,
     left_out: Vec<LeftOut>,
     /// Against the record that was there.
     changes: Option<ManifestDiff>,
@@ -108,13 +111,15 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     }
     let imported = Imported {
         to_do: to_do(&draft.record, &others),
-        changes: before.as_ref().map(|before| diff(&definitions(before), &definitions(&draft.record))),
+        changes: before.as_ref().map(|before| changes(before, &draft.record)),
         id: draft.record.id.clone(),
         file,
         source: offer.source,
         protocol: offer.listing.protocol,
         publisher: draft.record.publisher,
         tools: draft.tools,
+        prompts: draft.record.prompts.len(),
+        resources: draft.record.resources.len(),
         left_out: draft.left_out,
         findings,
     };
@@ -125,12 +130,36 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
 /// Scans a record against the other servers.
 pub fn look(record: &ServerRecord, instructions: Option<&str>, others: &[ServerRecord]) -> Vec<Finding> {
     let tools = definitions(record);
-    scan(&Subject { server: &record.id, instructions, tools: &tools }, &place::neighbours(others, &record.id))
+    let prompts: Vec<&Object> = record.prompts.iter().map(|prompt| &prompt.definition).collect();
+    let shown: Vec<Object> = record.resources.iter().map(ResourceRecord::shown).collect();
+    let resources: Vec<&Object> = shown.iter().collect();
+    let subject =
+        Subject { server: &record.id, instructions, tools: &tools, prompts: &prompts, resources: &resources };
+    scan(&subject, &place::neighbours(others, &record.id))
 }
 
 /// The definitions of a record's tools.
 pub fn definitions(record: &ServerRecord) -> Vec<&Object> {
     record.tools.iter().map(|tool| &tool.definition).collect()
+}
+
+/// What changed between two records: in tools, then in prompts, then in resources.
+pub fn changes(before: &ServerRecord, after: &ServerRecord) -> ManifestDiff {
+    let prompts = |record: &ServerRecord| -> Vec<Object> {
+        record.prompts.iter().map(|prompt| prompt.definition.clone()).collect()
+    };
+    let resources = |record: &ServerRecord| -> Vec<Object> {
+        record.resources.iter().map(ResourceRecord::shown).collect()
+    };
+    let mut all = diff(&definitions(before), &definitions(after));
+    all.extend(between(Action::GetPrompt, &prompts(before), &prompts(after)));
+    all.extend(between(Action::ReadResource, &resources(before), &resources(after)));
+    all
+}
+
+/// What changed between two lists of prompts or resources.
+pub fn between(action: Action, before: &[Object], after: &[Object]) -> ManifestDiff {
+    diff_of(action, &before.iter().collect::<Vec<_>>(), &after.iter().collect::<Vec<_>>())
 }
 
 /// What stands in the way of an approval: what the registry would refuse, and what only an operator can say.
@@ -254,7 +283,14 @@ impl Imported {
             text.push_str(&report::changes(changes, paint));
         }
         text.push_str(&report::findings(&self.findings, &BTreeSet::new(), paint));
-        let _ = writeln!(text, "✔ {} written, not approved: tools {}", self.file.display(), self.tools.len());
+        let _ = writeln!(
+            text,
+            "✔ {} written, not approved: tools {}, prompts {}, resources {}",
+            self.file.display(),
+            self.tools.len(),
+            self.prompts,
+            self.resources
+        );
         for to_do in &self.to_do {
             let _ = writeln!(text, "  to do: {}", clean(to_do));
         }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    approve::prompts_and_resources,
     import::{look, to_do},
     place::{self, PlaceArgs},
     report::{self, Paint},
@@ -40,6 +41,8 @@ struct Line {
     approval: String,
     enabled: bool,
     tools: usize,
+    prompts: usize,
+    resources: usize,
     highest_tier: Option<&'static str>,
     resource: String,
 }
@@ -107,7 +110,12 @@ fn line(registry: &RegistryFolder, record: &ServerRecord) -> Line {
         approval: approval_state(registry, record),
         enabled: record.enabled,
         tools: record.tools.len(),
-        highest_tier: record.tools.iter().map(|tool| tool.tier).max().map(Tier::as_str),
+        prompts: record.prompts.len(),
+        resources: record.resources.len(),
+        highest_tier: {
+            let others = prompts_and_resources(record).into_iter().map(|(_, tier, ..)| tier);
+            record.tools.iter().map(|tool| tool.tier).chain(others).max().map(Tier::as_str)
+        },
         resource: record.resource.clone(),
     }
 }
@@ -156,6 +164,9 @@ impl Shown {
             let level = tool.level.unwrap_or(least).max(least);
             let digest = tool.tool_digest.to_string();
             columns.row(&[name, tool.tier.as_str(), level.as_str(), tool.effect.as_str(), &digest]);
+        }
+        for (noun, tier, level, name) in prompts_and_resources(record) {
+            columns.row(&[&format!("{noun} {name}"), tier.as_str(), level.as_str(), "read", ""]);
         }
         let accepted = report::accepted(&self.accepted_findings);
         let to_do: String = self.to_do.iter().map(|to_do| format!("  to do: {}\n", clean(to_do))).collect();

@@ -1,4 +1,4 @@
-//! Asks a live MCP server for its tools, in the protocol versions 2026-07-28, 2025-11-25 and 2025-06-18. Definitions
+//! Asks a live MCP server for its tools, prompts and resources, in the protocol versions 2026-07-28, 2025-11-25 and 2025-06-18. Definitions
 //! are kept as they came, member for member: their digests depend on it. The server is not trusted: everything that
 //! it says is bounded in size and time.
 
@@ -26,8 +26,23 @@ pub struct Listing {
     pub instructions: Option<String>,
     /// The definitions of its tools.
     pub tools: Vec<Object>,
-    /// A publisher's signature over them, where it carries one.
+    /// The definitions of its prompts.
+    pub prompts: Vec<Object>,
+    /// Its resources, as it lists them.
+    pub resources: Vec<Object>,
+    /// A publisher's signature over its tools, where it carries one.
     pub signature: Option<String>,
+    /// What it says that it has beside tools.
+    pub offers: Beside,
+}
+
+/// What a server says that it has beside tools (MCP, "Capabilities").
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside {
+    /// Prompts.
+    pub prompts: bool,
+    /// Resources.
+    pub resources: bool,
 }
 
 /// Why a server's tools cannot be had; says what to do.
@@ -96,31 +111,44 @@ pub async fn list(mut way: Way) -> Result<Listing, LiveError> {
 async fn converse(way: &mut Way) -> Result<Listing, LiveError> {
     let mut listing = Listing::default();
     let era = begin(way, &mut listing).await?;
-    let mut cursor: Option<Value> = None;
+    listing.tools = all(way, &era, "tools", &mut listing).await?;
+    if listing.offers.prompts {
+        listing.prompts = all(way, &era, "prompts", &mut listing).await?;
+    }
+    if listing.offers.resources {
+        listing.resources = all(way, &era, "resources", &mut listing).await?;
+    }
+    Ok(listing)
+}
+
+/// Every page of a list: `tools`, `prompts` or `resources`.
+async fn all(way: &mut Way, era: &Era, what: &str, listing: &mut Listing) -> Result<Vec<Object>, LiveError> {
+    let (mut found, mut cursor): (Vec<Object>, Option<Value>) = (Vec::new(), None);
+    let method = format!("{what}/list");
     for _ in 0..MAX_PAGES {
         let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
-        let mut page = result(way.ask(&era, "tools/list", params).await?, "tools/list")?;
-        note_signature(&page, &mut listing);
-        let Some(Value::Array(tools)) = page.remove("tools") else {
-            return Err(LiveError::Protocol("a page without tools".to_owned()));
+        let mut page = result(way.ask(era, &method, params).await?, &method)?;
+        note_signature(&page, listing);
+        let Some(Value::Array(items)) = page.remove(what) else {
+            return Err(LiveError::Protocol(format!("a page without {what}")));
         };
-        for tool in tools {
-            let Value::Object(tool) = tool else {
-                return Err(LiveError::Protocol("a tool that is no object".to_owned()));
+        for item in items {
+            let Value::Object(item) = item else {
+                return Err(LiveError::Protocol(format!("one of its {what} is no object")));
             };
-            listing.tools.push(tool);
+            found.push(item);
         }
-        if listing.tools.len() > MAX_TOOLS {
-            return Err(LiveError::TooMuch("more than 500 tools"));
+        if found.len() > MAX_LISTED {
+            return Err(LiveError::TooMuch("more than 500 tools, prompts or resources"));
         }
         // An empty string is a cursor too (MCP, "Pagination").
         match page.remove("nextCursor") {
-            None | Some(Value::Null) => return Ok(listing),
+            None | Some(Value::Null) => return Ok(found),
             next if next == cursor => return Err(LiveError::Protocol("the same page again".to_owned())),
             next => cursor = next,
         }
     }
-    Err(LiveError::TooMuch("more than 100 pages of tools"))
+    Err(LiveError::TooMuch("more than 100 pages of a list"))
 }
 
 /// Finds out which protocol the server speaks: first without a handshake, then with one.
@@ -187,6 +215,9 @@ fn describe(said: &Object, listing: &mut Listing) {
     let info = said.get("_meta").and_then(|meta| meta.get(SERVER_INFO));
     let text = |name: &str| info.and_then(|info| info.get(name)).and_then(Value::as_str).map(str::to_owned);
     (listing.name, listing.version) = (text("name"), text("version"));
+    let has =
+        |name: &str| said.get("capabilities").and_then(|all| all.get(name)).is_some_and(Value::is_object);
+    listing.offers = Beside { prompts: has("prompts"), resources: has("resources") };
     listing.instructions = said.get("instructions").and_then(Value::as_str).map(str::to_owned);
     note_signature(said, listing);
 }
@@ -275,7 +306,7 @@ const UNSUPPORTED_VERSION: i64 = -32022;
 const HEADER_MISMATCH: i64 = -32020;
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 const MAX_PAGES: usize = 100;
-const MAX_TOOLS: usize = 500;
+const MAX_LISTED: usize = 500;
 const WHOLE: Duration = Duration::from_secs(120);
 /// The largest message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;

@@ -20,7 +20,7 @@ pub struct SourceArgs {
     /// A live server: its MCP endpoint (Streamable HTTP)
     #[arg(long, value_name = "URL", conflicts_with_all = ["tools", "command"])]
     url: Option<Url>,
-    /// A file: a saved answer to `tools/list`, a list of definitions, or another record
+    /// A file: a saved answer to `tools/list` (or `prompts/list`, `resources/list`), a list of definitions, or a record
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     tools: Option<PathBuf>,
     /// The `server.json` of an MCP registry: name, version, packages, remotes
@@ -112,14 +112,16 @@ fn from_file(file: &Path) -> Result<Listing, CommandError> {
     };
     let document = document.get("result").cloned().unwrap_or(document);
     let signature = meta(&document);
-    let tools = match document {
-        Value::Array(tools) => Some(tools),
-        Value::Object(mut members) => match members.remove("tools") {
-            Some(Value::Array(tools)) => Some(tools),
-            _ => None,
-        },
+    let mut members = match document {
+        Value::Array(tools) => Object::from_iter([("tools".to_owned(), Value::Array(tools))]),
+        Value::Object(members) => members,
+        _ => Object::new(),
+    };
+    let mut take = |name: &str| match members.remove(name) {
+        Some(Value::Array(items)) => Some(items),
         _ => None,
     };
+    let (tools, prompts, resources) = (take("tools"), take("prompts"), take("resources"));
     let definition = |tool: Value| -> Option<Object> {
         let Value::Object(mut tool) = tool else { return None };
         match tool.remove("definition") {
@@ -128,10 +130,15 @@ fn from_file(file: &Path) -> Result<Listing, CommandError> {
             None => Some(tool),
         }
     };
-    let tools = tools.ok_or_else(|| wrong(&"there are no tools in it"))?;
-    let tools: Option<Vec<Object>> = tools.into_iter().map(definition).collect();
-    let tools = tools.ok_or_else(|| wrong(&"a tool in it is no object"))?;
-    Ok(Listing { tools, signature, ..Listing::default() })
+    if tools.is_none() && prompts.is_none() && resources.is_none() {
+        return Err(wrong(&"there are no tools in it"));
+    }
+    let all = |items: Option<Vec<Value>>| -> Result<Vec<Object>, CommandError> {
+        let items: Option<Vec<Object>> = items.unwrap_or_default().into_iter().map(definition).collect();
+        items.ok_or_else(|| wrong(&"something in it is no object"))
+    };
+    let (tools, prompts, resources) = (all(tools)?, all(prompts)?, all(resources)?);
+    Ok(Listing { tools, prompts, resources, signature, ..Listing::default() })
 }
 
 fn failed(error: &LiveError) -> CommandError {

@@ -1,7 +1,7 @@
 //! A record as a file for people: YAML with comments, in a fixed order. Nothing that a server chose is written raw:
 //! what cannot be seen stands as an escape.
 
-use deputize_issuer::registry::ServerRecord;
+use deputize_issuer::registry::{ServerRecord, ToolRecord};
 use schemars::schema_for;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -39,20 +39,33 @@ pub fn record_text(record: &ServerRecord, notes: &Notes) -> Result<String, Comma
     }
     if record.tools.is_empty() {
         text.push_str("tools: []\n");
-        return Ok(text);
+    } else {
+        text.push_str("tools:\n");
     }
-    text.push_str("tools:\n");
     for tool in &record.tools {
-        let name = tool.definition.get("name").and_then(Value::as_str).unwrap_or_default();
         text.push('\n');
-        for line in notes.tools.get(name).into_iter().flatten() {
+        for line in notes.tools.get(tool.name()).into_iter().flatten() {
             comment(line, 2, &mut text);
         }
-        let tool = serde_json::to_value(tool)
-            .map_err(|error| CommandError::failure(error, "report this: a record serializes"))?;
-        write_tool(&tool, &mut text);
+        write_item(&as_json(tool)?, &TOOL_FIELDS, &mut text);
+    }
+    for (list, count) in [("prompts", record.prompts.len()), ("resources", record.resources.len())] {
+        if count > 0 {
+            let _ = write!(text, "\n{list}:");
+            text.push('\n');
+        }
+        let items = value.get(list).and_then(Value::as_array);
+        for item in items.into_iter().flatten() {
+            text.push('\n');
+            write_item(item, &MATERIAL_FIELDS, &mut text);
+        }
     }
     Ok(text)
+}
+
+fn as_json(tool: &ToolRecord) -> Result<Value, CommandError> {
+    serde_json::to_value(tool)
+        .map_err(|error| CommandError::failure(error, "report this: a record serializes"))
 }
 
 /// The JSON Schema of a record, as it is committed.
@@ -92,11 +105,11 @@ fn field(name: &str, member: &Value, hint: &str, text: &mut String) {
     }
 }
 
-fn write_tool(tool: &Value, text: &mut String) {
+fn write_item(item: &Value, fields: &[&str], text: &mut String) {
     let mut first = true;
-    for name in TOOL_FIELDS {
-        let Some(member) = tool.get(name).filter(|member| is_worth_a_line(member)) else { continue };
-        if name == "enabled" && *member == Value::Bool(true) {
+    for name in fields {
+        let Some(member) = item.get(*name).filter(|member| is_worth_a_line(member)) else { continue };
+        if *name == "enabled" && *member == Value::Bool(true) {
             continue;
         }
         text.push_str(if first { "  - " } else { "    " });
@@ -233,9 +246,26 @@ const TOOL_FIELDS: [&str; 13] = [
     "definition",
     "example_arguments",
 ];
+/// Of prompts and resources.
+const MATERIAL_FIELDS: [&str; 14] = [
+    "uri",
+    "name",
+    "title",
+    "description",
+    "tier",
+    "level",
+    "data_class",
+    "lifetime_seconds",
+    "max_uses",
+    "acr_values",
+    "max_age_seconds",
+    "enabled",
+    "prompt_digest",
+    "definition",
+];
 /// First those that people look for.
-const DEFINITION_FIELDS: [&str; 6] =
-    ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
+const DEFINITION_FIELDS: [&str; 7] =
+    ["name", "title", "description", "arguments", "inputSchema", "outputSchema", "annotations"];
 const WORDS_WITH_A_MEANING: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
 
 #[cfg(test)]
@@ -253,7 +283,11 @@ mod tests {
             "tenant": "acme", "version": "1.0", "owner": "yes", "purpose": "a # b: c", "environment": "production",
             "data_class": "internal", "verifier": "guard", "tools": [{ "tier": "high", "effect": "write",
                 "tool_digest": digest, "definition": definition, "downstream": [
-                    { "server": "https://b.example/", "tool": "x", "level": "L3" }] }] }))
+                    { "server": "https://b.example/", "tool": "x", "level": "L3" }] }],
+            "prompts": [{ "tier": "low", "prompt_digest": digest, "enabled": false, "definition": {
+                "name": "p", "description": description, "arguments": [{ "name": "a", "required": true }] } }],
+            "resources": [{ "uri": "demo://docs/*", "name": description, "tier": "medium" },
+                { "uri": "demo://a", "tier": "low", "level": "L3" }] }))
         .unwrap()
     }
 

@@ -63,10 +63,15 @@ pub fn findings(found: &[Finding], accepted: &BTreeSet<String>, paint: Paint) ->
 pub fn changes(diff: &ManifestDiff, paint: Paint) -> String {
     let mut text = String::new();
     for change in &diff.changes {
+        // No name of a tool has a blank: `prompt NAME`, `resource URI`.
+        let is_tool = !change.tool.contains(' ');
         let what = match change.kind {
-            ChangeKind::ToolAdded => "tool added",
-            ChangeKind::ToolRemoved => "tool removed",
-            ChangeKind::ToolRenamed => "tool renamed",
+            ChangeKind::ToolAdded if is_tool => "tool added",
+            ChangeKind::ToolRemoved if is_tool => "tool removed",
+            ChangeKind::ToolRenamed if is_tool => "tool renamed",
+            ChangeKind::ToolRenamed => "renamed",
+            ChangeKind::ToolAdded => "added",
+            ChangeKind::ToolRemoved => "removed",
             ChangeKind::Added => "added",
             ChangeKind::Removed => "removed",
             ChangeKind::Changed => "changed",

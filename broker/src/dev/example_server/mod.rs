@@ -127,6 +127,8 @@ fn record(id: &str, resource: &str, client_id: &str, purpose: &str, data_class: 
         last_review: None,
         manifest_digest: None,
         tools: Vec::new(),
+        resources: Vec::new(),
+        prompts: Vec::new(),
     }
 }
 

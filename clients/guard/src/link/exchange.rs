@@ -3,6 +3,7 @@
 use super::{Link, Shared};
 use crate::proxy::{Exchanger, Minted};
 use async_trait::async_trait;
+use deputize_call::action::Action;
 use deputize_client::{Detail, ExchangeError, ExchangeRequest, TokenType};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -18,9 +19,13 @@ impl Link {
 
 #[async_trait]
 impl Exchanger for Shared {
-    async fn exchange(&self, token: &str, asked: Detail) -> Result<Minted, ExchangeError> {
+    async fn exchange(
+        &self,
+        token: &str,
+        (action, asked): (Action, Detail),
+    ) -> Result<Minted, ExchangeError> {
         let request = ExchangeRequest::new(&self.resource, token);
-        let request = request.subject_token_type(TokenType::AccessToken).detail(asked);
+        let request = request.subject_token_type(TokenType::AccessToken).action(action).detail(asked);
         let granted = self.client.exchange(&request).await?;
         let max_uses = granted.authorization_details().pointer("/0/max_uses").and_then(Value::as_u64);
         Ok(Minted {

@@ -30,7 +30,8 @@ use tower::{Layer, Service};
 
 /// Puts a [`Guard`] before a service.
 ///
-/// Tell the guard of the server's tools with [`Guard::observe_tools`]: calls are refused until then.
+/// Tell the guard of the server's tools with [`Guard::observe_tools`], and of its prompts with
+/// [`Guard::observe_prompts`]: calls are refused until then.
 #[derive(Clone)]
 pub struct GuardLayer {
     guard: Arc<Guard>,
@@ -152,8 +153,8 @@ impl Gate {
     }
 
     fn call(&self, parts: &mut Parts, call: VerifiedCall) -> PassedOn {
-        set(&mut parts.headers, "mcp-method", "tools/call");
-        set(&mut parts.headers, "mcp-name", &mirrored::encode(call.tool()));
+        set(&mut parts.headers, "mcp-method", call.action().as_str());
+        set(&mut parts.headers, "mcp-name", &mirrored::encode(call.name()));
         for (name, value) in call.mirrored_headers() {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 parts.headers.insert(name, value);

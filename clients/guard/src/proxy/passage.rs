@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Event, EventKind, Examined, IncomingCall, Verified, message::Kind};
 use axum::body::Body;
-use deputize_call::{claims::ToolCallClaims, level::Level};
+use deputize_call::{action::Action, claims::ToolCallClaims, level::Level};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use serde_json::Value;
 use std::sync::Arc;
@@ -40,9 +40,15 @@ struct Passage {
     place: Place,
     claims: ToolCallClaims,
     asked: Option<Asked>,
-    tool: Option<String>,
+    acts_on: Option<ActsOn>,
     trace: Trace,
     held: Held,
+}
+
+/// What a call acts on.
+struct ActsOn {
+    action: Action,
+    name: String,
 }
 
 /// Serves one POST.
@@ -103,8 +109,8 @@ async fn prepare(
 ) -> Result<(Verified, Passage), Trouble> {
     let owner = Owner::of(&examined.claims);
     let method = examined.message.method().to_owned();
-    let tool = match examined.message.kind() {
-        Kind::Call(asked) => Some(asked.name.clone()),
+    let acts_on = match examined.message.kind() {
+        Kind::Call(asked) => Some(ActsOn { action: asked.action, name: asked.name.clone() }),
         Kind::Listing | Kind::Response(_) => None,
     };
     let found = match manner {
@@ -117,7 +123,12 @@ async fn prepare(
     };
     // All notifications together: what they are called is the client's to choose.
     let is_notification = method.starts_with("notifications/");
-    let what = tool.as_deref().unwrap_or(if is_notification { "notifications" } else { &method });
+    let what = match &acts_on {
+        Some(ActsOn { action: Action::CallTool, name }) => name,
+        // Prompts together, and resources: below a prefix there is no end of URIs.
+        None if is_notification => "notifications",
+        Some(_) | None => &method,
+    };
     proxy.meter.count(&examined.claims.sub, what, proxy.clock.uptime())?;
     let under_way = proxy.meter.enter(&owner)?;
     // Before the token is spent: where no room is, nothing is lost.
@@ -132,7 +143,7 @@ async fn prepare(
     let asked = id.filter(|_| !is_response).map(|id| Asked { id, method });
     let claims = examined.claims.clone();
     let [detail] = &claims.authorization_details;
-    let is_fixed = tool.is_some() && detail.level() >= Level::L2;
+    let is_fixed = acts_on.is_some() && detail.level() >= Level::L2;
     let fixed = match (&place.session, &asked) {
         (Some(session), Some(asked)) => {
             session.note_requested(&asked.id, &asked.method)?;
@@ -150,7 +161,7 @@ async fn prepare(
         }
     };
     let held = Held { _under_way: under_way, fixed };
-    let mut passage = Passage { proxy, place, claims, asked, tool, trace, held };
+    let mut passage = Passage { proxy, place, claims, asked, acts_on, trace, held };
     if passage.place.begins {
         let channel = Arc::clone(&passage.place.channel);
         let session = passage.proxy.sessions.begin(owner, channel)?;
@@ -275,7 +286,8 @@ impl Passage {
     }
 
     async fn failed(&self, failure: Failure) -> Failure {
-        tracing::warn!(%failure, tool = self.tool, request_id = self.trace.request_id, "request not served");
+        let name = self.acts_on.as_ref().map(|it| it.name.as_str());
+        tracing::warn!(%failure, name, request_id = self.trace.request_id, "request not served");
         self.proxy.breaker.failed(&self.claims, failure);
         if let (Failure::UnknownSession, Some(session)) = (failure, &self.place.session) {
             // The server forgot it: so does the guard.
@@ -297,7 +309,7 @@ impl Passage {
     fn report_listing(&self, method: &str) {
         let kind = match method {
             "initialize" => EventKind::Connected,
-            "tools/list" | "server/discover" => EventKind::Discovered,
+            "tools/list" | "prompts/list" | "resources/list" | "server/discover" => EventKind::Discovered,
             _ => return,
         };
         self.proxy.reports.report(self.event(kind));
@@ -312,7 +324,7 @@ impl Passage {
         if let Some(fixed) = self.held.fixed.as_ref().filter(|_| is_open) {
             fixed.leave();
         }
-        if self.tool.is_none() {
+        if self.acts_on.is_none() {
             return;
         }
         let (kind, class) = match ended.class {
@@ -325,8 +337,11 @@ impl Passage {
 
     fn event(&self, kind: EventKind) -> Event {
         let (txn, jti) = (Some(self.claims.txn.clone()), Some(self.claims.jti.clone()));
-        let index = Some(self.claims.log.index);
-        Event { txn, jti, index, tool: self.tool.clone(), ..Event::new(kind) }
+        let event = Event { txn, jti, index: Some(self.claims.log.index), ..Event::new(kind) };
+        match &self.acts_on {
+            Some(ActsOn { action, name }) => event.about(*action, name),
+            None => event,
+        }
     }
 }
 

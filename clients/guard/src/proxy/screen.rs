@@ -6,8 +6,8 @@ use super::{
     session::Session,
     watch::Watch,
 };
-use crate::{Guard, message::is_id};
-use deputize_call::{claims::ToolCallClaims, json::Object};
+use crate::{Guard, message::is_id, refusal::Reason};
+use deputize_call::{action::Action, claims::ToolCallClaims, json::Object};
 use deputize_client::Clock;
 use serde_json::Value;
 use std::sync::Arc;
@@ -87,10 +87,12 @@ impl Screen {
     }
 
     fn notification(&self, message: Object, method: &str) -> Passed {
-        if method == LIST_CHANGED {
+        if LISTS_CHANGED.contains(&method) {
             self.watch.look_again();
         }
-        if method.starts_with("notifications/") { Passed::On(message) } else { Passed::Held }
+        // Nobody subscribes to resources through a guard: what is said of them was not asked for.
+        let is_passed = method.starts_with("notifications/") && method != RESOURCE_UPDATED;
+        if is_passed { Passed::On(message) } else { Passed::Held }
     }
 
     fn response(&self, mut message: Object, id: &Value) -> Result<Passed, Failure> {
@@ -119,16 +121,21 @@ impl Screen {
     /// Reduces a result to what the caller may have.
     fn result(&self, method: &str, result: &mut Object) -> Result<&'static str, Failure> {
         match method {
-            "tools/list" => self.tools(result)?,
+            "tools/list" => self.list(Action::CallTool, "tools", result)?,
+            "prompts/list" => self.list(Action::GetPrompt, "prompts", result)?,
+            "resources/list" => self.resources("resources", result, Guard::visible_resources)?,
+            "resources/templates/list" => {
+                self.resources("resourceTemplates", result, Guard::visible_templates)?;
+            }
             "initialize" => {
-                trim_capabilities(result);
+                self.trim_capabilities(result);
                 let version = result.get("protocolVersion").and_then(Value::as_str);
                 let version = version.ok_or(Failure::Broken("no protocolVersion"))?;
                 if let Some(session) = &self.session {
                     session.channel.settle_version(version);
                 }
             }
-            "server/discover" => trim_capabilities(result),
+            "server/discover" => self.trim_capabilities(result),
             _ => {}
         }
         if method != "tools/list" {
@@ -148,30 +155,54 @@ impl Screen {
         Ok(if is_error { "tool_error" } else { "result" })
     }
 
-    fn tools(&self, result: &mut Object) -> Result<(), Failure> {
-        let Some(Value::Array(answered)) = result.get("tools") else {
-            return Err(Failure::Broken("a list of tools without tools"));
+    fn list(&self, action: Action, member: &str, result: &mut Object) -> Result<(), Failure> {
+        let Some(Value::Array(answered)) = result.get(member) else {
+            return Err(Failure::Broken("a list without its list"));
         };
-        let visible = self.guard.visible_tools(&self.claims, answered, self.clock.now_seconds());
+        let visible = self.guard.visible(action, &self.claims, answered, self.clock.now_seconds());
         let visible = visible.map_err(|_| Failure::Unreachable)?;
         if visible.drifted {
             self.watch.look_again();
         }
-        result.insert("tools".to_owned(), Value::Array(visible.tools));
+        result.insert(member.to_owned(), Value::Array(visible.definitions));
         Ok(())
+    }
+
+    fn resources(&self, member: &str, result: &mut Object, filter: Filter) -> Result<(), Failure> {
+        let Some(Value::Array(answered)) = result.get(member) else {
+            return Err(Failure::Broken("a list without its list"));
+        };
+        let visible = filter(&self.guard, &self.claims, answered, self.clock.now_seconds());
+        result.insert(member.to_owned(), Value::Array(visible.map_err(|_| Failure::Unreachable)?));
+        Ok(())
+    }
+
+    /// What is not let through is not offered: prompts and resources where none are approved, subscriptions, completion,
+    /// tasks, logging.
+    fn trim_capabilities(&self, result: &mut Object) {
+        let Some(Value::Object(capabilities)) = result.get_mut("capabilities") else { return };
+        let snapshot = self.guard.current_snapshot(self.clock.now_seconds());
+        let has = |action| snapshot.as_ref().is_ok_and(|snapshot| snapshot.has(action));
+        capabilities.retain(|name, _| match name.as_str() {
+            "tools" => true,
+            "prompts" => has(Action::GetPrompt),
+            "resources" => has(Action::ReadResource),
+            _ => false,
+        });
+        if let Some(Value::Object(resources)) = capabilities.get_mut("resources") {
+            resources.remove("subscribe");
+        }
     }
 }
 
-/// A guard lets tools through and nothing else, so nothing else is offered.
-fn trim_capabilities(result: &mut Object) {
-    if let Some(Value::Object(capabilities)) = result.get_mut("capabilities") {
-        capabilities.retain(|name, _| name == "tools");
-    }
-}
+/// Reduces a list of resources or templates to what a caller may see.
+type Filter = fn(&Guard, &ToolCallClaims, &[Value], u64) -> Result<Vec<Value>, Reason>;
 
 /// The request that would borrow the client's model.
 const SAMPLING: &str = "sampling/createMessage";
 /// What a server may ask of a client, in a session.
 const PASSED_REQUESTS: [&str; 3] = ["ping", "elicitation/create", "roots/list"];
-/// The server's tools changed.
-pub(super) const LIST_CHANGED: &str = "notifications/tools/list_changed";
+/// The server's tools or prompts changed.
+pub(super) const LISTS_CHANGED: [&str; 2] =
+    ["notifications/tools/list_changed", "notifications/prompts/list_changed"];
+const RESOURCE_UPDATED: &str = "notifications/resources/updated";

@@ -34,13 +34,13 @@ pub(crate) struct Trace {
 
 impl Outgoing {
     pub(super) fn call(call: VerifiedCall, id: Option<Value>, trace: &Trace) -> Self {
+        let method = call.action().as_str().to_owned();
         let headers = vec![
-            ("mcp-method", "tools/call".to_owned()),
-            ("mcp-name", mirrored::encode(call.tool()).into_owned()),
+            ("mcp-method", method.clone()),
+            ("mcp-name", mirrored::encode(call.name()).into_owned()),
             (CALL_HEADER, call.token),
         ];
-        Self { body: call.body, headers, mirrored: call.mirrored, method: "tools/call".to_owned(), id }
-            .traced(trace)
+        Self { body: call.body, headers, mirrored: call.mirrored, method, id }.traced(trace)
     }
 
     pub(super) fn listing(listing: VerifiedListing, id: Option<Value>, trace: &Trace) -> Self {

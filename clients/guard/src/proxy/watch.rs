@@ -3,12 +3,12 @@
 use super::{
     Proxy,
     failure::{Failure, METHOD_NOT_FOUND, rpc_error},
-    screen::LIST_CHANGED,
+    screen::LISTS_CHANGED,
     server::{Answer, Channel, Messages, Outgoing, Trace},
     versions::{LEGACY, MODERN},
 };
-use crate::{Drift, Event, EventKind, ObservedTools};
-use deputize_call::{digest::tool_digest, json::Object};
+use crate::{Drift, Event, EventKind, ObservedTools, guard::digest_of};
+use deputize_call::{action::Action, json::Object};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -44,11 +44,19 @@ pub(super) struct Era {
 struct Own {
     channel: Arc<dyn Channel>,
     modern: bool,
+    /// Whether the server says that it has prompts.
+    has_prompts: bool,
     next_id: u64,
     listening: Option<JoinHandle<()>>,
 }
 
-/// What was seen at the last look.
+/// What the server lists.
+struct Listed {
+    tools: Vec<Object>,
+    prompts: Vec<Object>,
+}
+
+/// What was seen of one list at the last look.
 #[derive(Default)]
 struct Seen {
     digests: Option<BTreeSet<String>>,
@@ -75,16 +83,19 @@ impl Watch {
 
 /// Looks at the server's tools at once, whenever it says that they changed, and now and then; until `stop`.
 pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
-    let (mut own, mut seen, mut failures) = (None, Seen::default(), 0_u32);
+    let (mut own, mut failures) = (None, 0_u32);
+    let (mut tools, mut prompts) = (Seen::default(), Seen::default());
     loop {
         let wait = match look(&proxy, &mut own).await {
-            Ok(tools) => {
+            Ok(listed) => {
                 failures = 0;
                 proxy.breaker.looks_well();
                 let is_known = proxy.guard.has_snapshot(proxy.clock.now_seconds());
-                let observed = proxy.guard.observe_tools(&tools);
+                let (of_tools, of_prompts) =
+                    (proxy.guard.observe_tools(&listed.tools), proxy.guard.observe_prompts(&listed.prompts));
                 if is_known {
-                    note(&proxy, &mut seen, &observed, &tools);
+                    note(&proxy, (Action::CallTool, &mut tools), &of_tools, &listed.tools);
+                    note(&proxy, (Action::GetPrompt, &mut prompts), &of_prompts, &listed.prompts);
                     proxy.watch.looked.send_replace(true);
                     proxy.relist_every
                 } else {
@@ -109,38 +120,26 @@ pub(super) async fn run(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
     end(own).await;
 }
 
-async fn look(proxy: &Arc<Proxy>, own: &mut Option<Own>) -> Result<Vec<Object>, Failure> {
+async fn look(proxy: &Arc<Proxy>, own: &mut Option<Own>) -> Result<Listed, Failure> {
     if own.is_none() {
         *own = Some(connect(proxy).await?);
     }
     let own = own.as_mut().ok_or(Failure::Unreachable)?;
-    let mut tools = Vec::new();
-    let mut cursor = None;
-    for _ in 0..MAX_PAGES {
-        let params = cursor.map_or_else(|| json!({}), |cursor: Value| json!({ "cursor": cursor }));
-        let mut result = own.ask(proxy, "tools/list", params).await?;
-        let Some(Value::Array(page)) = result.remove("tools") else {
-            return Err(Failure::Broken("a list of tools without tools"));
-        };
-        tools.extend(page.into_iter().filter_map(|tool| match tool {
-            Value::Object(tool) => Some(tool),
-            _ => None,
-        }));
-        match result.remove("nextCursor") {
-            Some(next @ Value::String(_)) => cursor = Some(next),
-            _ => return Ok(tools),
-        }
-    }
-    Err(Failure::TooLarge)
+    let tools = own.list(proxy, "tools").await?;
+    let prompts = if own.has_prompts { own.list(proxy, "prompts").await? } else { Vec::new() };
+    Ok(Listed { tools, prompts })
 }
 
 /// Asks as the newest version would; whoever does not understand that is asked as the older ones would.
 async fn connect(proxy: &Arc<Proxy>) -> Result<Own, Failure> {
     let channel = proxy.server.open().await?;
-    let mut own = Own { channel, modern: true, next_id: 0, listening: None };
+    let mut own = Own { channel, modern: true, has_prompts: false, next_id: 0, listening: None };
     let probe = tokio::time::timeout(PROBE_TIMEOUT, own.ask(proxy, "server/discover", json!({}))).await;
     let era = match probe {
-        Ok(Ok(result)) if discovered(&result).is_some() => discovered(&result),
+        Ok(Ok(result)) if discovered(&result).is_some() => {
+            own.has_prompts = says_prompts(&result);
+            discovered(&result)
+        }
         Ok(Err(failure @ (Failure::Unreachable | Failure::GuardRefused))) => return Err(failure),
         _ => None,
     };
@@ -155,6 +154,13 @@ async fn connect(proxy: &Arc<Proxy>) -> Result<Own, Failure> {
     tracing::info!(versions = ?era.versions, "server found");
     *proxy.watch.era.write().unwrap_or_else(PoisonError::into_inner) = Some(era);
     Ok(own)
+}
+
+fn says_prompts(result: &Object) -> bool {
+    result
+        .get("capabilities")
+        .and_then(|capabilities| capabilities.get("prompts"))
+        .is_some_and(Value::is_object)
 }
 
 fn discovered(result: &Object) -> Option<Era> {
@@ -176,6 +182,7 @@ impl Own {
         let version = result.get("protocolVersion").and_then(Value::as_str);
         let version = version.ok_or(Failure::Broken("no protocolVersion"))?.to_owned();
         self.channel.settle_version(&version);
+        self.has_prompts = says_prompts(&result);
         let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         self.channel.send(Outgoing::own(&ready, &trace(proxy, None))).await?;
         // Who speaks one version is held to speak the older ones: what it makes of them is its own to say.
@@ -189,7 +196,10 @@ impl Own {
     fn listen(&mut self, proxy: &Arc<Proxy>) {
         let (channel, proxy) = (Arc::clone(&self.channel), Arc::clone(proxy));
         let subscription = self.modern.then(|| {
-            self.request("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }))
+            self.request(
+                "subscriptions/listen",
+                json!({ "notifications": { "toolsListChanged": true, "promptsListChanged": true } }),
+            )
         });
         self.listening = Some(tokio::spawn(async move {
             while let Some(mut messages) = open_stream(&proxy, &channel, subscription.as_ref()).await {
@@ -205,6 +215,28 @@ impl Own {
                 proxy.watch.look_again();
             }
         }));
+    }
+
+    /// All pages of a list of definitions: `tools` or `prompts`.
+    async fn list(&mut self, proxy: &Arc<Proxy>, what: &str) -> Result<Vec<Object>, Failure> {
+        let mut definitions = Vec::new();
+        let mut cursor = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.map_or_else(|| json!({}), |cursor: Value| json!({ "cursor": cursor }));
+            let mut result = self.ask(proxy, &format!("{what}/list"), params).await?;
+            let Some(Value::Array(page)) = result.remove(what) else {
+                return Err(Failure::Broken("a list without its list"));
+            };
+            definitions.extend(page.into_iter().filter_map(|definition| match definition {
+                Value::Object(definition) => Some(definition),
+                _ => None,
+            }));
+            match result.remove("nextCursor") {
+                Some(next @ Value::String(_)) => cursor = Some(next),
+                _ => return Ok(definitions),
+            }
+        }
+        Err(Failure::TooLarge)
     }
 
     /// A request of the guard's own. In the stateless version it says itself who asks, and how.
@@ -275,7 +307,7 @@ async fn open_stream(
 }
 
 fn is_list_changed(message: &Object) -> bool {
-    message.get("method").and_then(Value::as_str) == Some(LIST_CHANGED)
+    message.get("method").and_then(Value::as_str).is_some_and(|method| LISTS_CHANGED.contains(&method))
 }
 
 /// The guard has no roots and fills in no forms.
@@ -295,27 +327,41 @@ async fn end(own: Option<Own>) {
     own.channel.end().await;
 }
 
-/// Holds the list against what was approved, and tells what is new about it.
-fn note(proxy: &Arc<Proxy>, seen: &mut Seen, observed: &ObservedTools, tools: &[Object]) {
-    let digests: BTreeSet<String> =
-        tools.iter().filter_map(|tool| tool_digest(tool).ok()).map(|digest| digest.to_string()).collect();
-    if seen.digests.as_ref() != Some(&digests) {
+/// Holds a list against what was approved, and tells what is new about it.
+fn note(
+    proxy: &Arc<Proxy>,
+    (action, seen): (Action, &mut Seen),
+    observed: &ObservedTools,
+    definitions: &[Object],
+) {
+    let digest = |definition| digest_of(action, definition).ok().map(|digest| digest.to_string());
+    let digests: BTreeSet<String> = definitions.iter().filter_map(digest).collect();
+    let of = Some(action).filter(|action| *action != Action::CallTool);
+    // A server without prompts needs no word about them.
+    let is_news = seen.digests.as_ref() != Some(&digests) && (of.is_none() || !digests.is_empty());
+    if is_news {
         let counts = json!({
             "approved": observed.approved.len(), "drifted": observed.drifted.len(), "unknown": observed.unknown.len(),
         });
         tracing::info!(
+            what = action.noun(),
             approved = observed.approved.len(),
             drifted = observed.drifted.len(),
             unknown = observed.unknown.len(),
-            "server's tools listed"
+            "server's list read"
         );
-        let listed = Event { detail: Some(counts), ..Event::new(EventKind::ListChanged) };
+        let listed = Event { action: of, detail: Some(counts), ..Event::new(EventKind::ListChanged) };
         proxy.reports.report(listed);
         seen.digests = Some(digests);
     }
-    let drifted: Vec<Drift> = tools.iter().filter_map(|tool| proxy.guard.drift(tool)).collect();
+    let drifted: Vec<Drift> =
+        definitions.iter().filter_map(|definition| proxy.guard.drift_of(action, definition)).collect();
     for drift in drifted.iter().filter(|drift| !seen.drifted.contains(drift)) {
-        tracing::warn!(tool = drift.tool, "tool is no longer what was approved: its calls are refused");
+        tracing::warn!(
+            what = action.noun(),
+            name = drift.tool,
+            "no longer what was approved: its calls are refused"
+        );
         proxy.reports.report(drift.clone().into_event());
     }
     seen.drifted = drifted;

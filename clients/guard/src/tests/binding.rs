@@ -27,7 +27,7 @@ fn l3_admits_the_one_call_and_nothing_beside_it() {
     let f = Fixture::new();
     let granted = || l3("refund", &refund());
     let call_once = verified(f.with_grant(granted(), call("refund", refund())));
-    assert_eq!((call_once.tool(), call_once.level().as_str()), ("refund", "L3"));
+    assert_eq!((call_once.name(), call_once.level().as_str()), ("refund", "L3"));
     assert_eq!(Value::Object(call_once.arguments().clone()), refund());
     for other in [
         json!({ "payment_id": "pay_82", "amount_cents": 4200, "lines": [{ "sku": "a", "n": 1 }] }),

@@ -169,8 +169,17 @@ fn servers_are_not_told_of_the_clients_model() {
 #[test]
 fn unknown_methods_have_no_token() {
     let f = Fixture::new();
-    for method in ["resources/read", "prompts/get", "sampling/createMessage", "tools/Call", "", "tools/call "]
-    {
+    for method in [
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "completion/complete",
+        "logging/setLevel",
+        "tasks/result",
+        "sampling/createMessage",
+        "tools/Call",
+        "",
+        "tools/call ",
+    ] {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": { "name": "lookup" } });
         for grant in [l0(), l1("lookup")] {
             assert_eq!(f.with_grant(grant, body.clone()).unwrap_err().status, 403, "{method}");

@@ -3,13 +3,15 @@
 use crate::*;
 use async_trait::async_trait;
 use deputize_call::{
+    action::Action,
     claims::*,
     constraints::Constraints,
-    digest::{CallInput, Digest, call_digest, sha256, tool_digest},
+    digest::{CallInput, Digest, call_digest, prompt_digest, sha256, tool_digest},
     dpop::{self, NewProof},
     json::Object,
     keys::KeySet,
     level::Level,
+    offers::Offers,
     sign::{SigningAlgorithm, SigningKey},
 };
 use serde_json::{Value, json};
@@ -89,6 +91,7 @@ impl Fixture {
         let fixture = Self { guard, broker, agent, outside, uptime: Duration::from_secs(1000), now: NOW };
         fixture.guard.install(fixture.snapshot(|_| {}), fixture.uptime).unwrap();
         fixture.observe(&definitions());
+        fixture.observe_prompts(&prompts());
         fixture
     }
 
@@ -96,6 +99,12 @@ impl Fixture {
         let definitions: Vec<Object> =
             definitions.iter().map(|each| each.as_object().unwrap().clone()).collect();
         self.guard.observe_tools(&definitions)
+    }
+
+    pub(crate) fn observe_prompts(&self, definitions: &[Value]) -> ObservedTools {
+        let definitions: Vec<Object> =
+            definitions.iter().map(|each| each.as_object().unwrap().clone()).collect();
+        self.guard.observe_prompts(&definitions)
     }
 
     pub(crate) fn document(&self) -> SnapshotDocument {
@@ -121,6 +130,16 @@ impl Fixture {
             manifest_digest: Digest::from_bytes(sha256(b"manifest")),
             jwks: KeySet::new(vec![self.broker.public().clone()]).to_jwks(),
             tools: tools.collect(),
+            prompts: prompts()
+                .into_iter()
+                .zip([Level::L1, Level::L2])
+                .map(|(definition, least_level)| {
+                    let definition = definition.as_object().unwrap().clone();
+                    let prompt_digest = prompt_digest(&definition).unwrap();
+                    PromptDocument { definition, prompt_digest, least_level, tier: "low".into() }
+                })
+                .collect(),
+            resources: resources(),
             revocations: Vec::new(),
         }
     }
@@ -252,6 +271,45 @@ pub(crate) fn definitions() -> Vec<Value> {
         .to_vec()
 }
 
+/// `greet` (L1), and `lookup` (L2), which has the name of a tool.
+pub(crate) fn prompts() -> Vec<Value> {
+    vec![
+        json!({ "name": "greet", "description": "Greets." }),
+        json!({ "name": "lookup", "description": "Looks up.", "arguments": [{ "name": "city", "required": true }] }),
+    ]
+}
+
+/// All below `demo://docs/` (L1) but for `secret` (L3), and for `old/`, which is switched off.
+pub(crate) fn resources() -> Vec<ResourceDocument> {
+    let entry = |uri: &str, least_level, enabled| ResourceDocument {
+        shown: json!({ "uri": uri, "name": "Docs" }).as_object().unwrap().clone(),
+        least_level,
+        tier: "low".into(),
+        enabled,
+    };
+    vec![
+        entry("demo://docs/*", Level::L1, true),
+        entry("demo://docs/secret", Level::L3, true),
+        entry("demo://docs/old/*", Level::L1, false),
+    ]
+}
+
+/// What is offered, and of it what is to be shown.
+pub(crate) fn shown(is_shown: impl FnMut(Action, &str) -> bool) -> Value {
+    let name = |definition: Value| definition["name"].as_str().unwrap().to_owned();
+    let tools: Vec<String> = definitions().into_iter().map(name).collect();
+    let prompts: Vec<String> = prompts().into_iter().map(name).collect();
+    let entries: Vec<String> = resources()
+        .into_iter()
+        .filter(|entry| entry.enabled)
+        .map(|entry| entry.shown["uri"].as_str().unwrap().to_owned())
+        .collect();
+    let kinds = [(Action::CallTool, &tools), (Action::GetPrompt, &prompts), (Action::ReadResource, &entries)];
+    let all =
+        kinds.into_iter().flat_map(|(action, names)| names.iter().map(move |name| (action, name.as_str())));
+    json!(Offers::new(all).unwrap().show(is_shown))
+}
+
 pub(crate) fn digest_of(name: &str) -> Digest {
     let definition = definitions().into_iter().find(|definition| definition["name"] == name).unwrap();
     tool_digest(definition.as_object().unwrap()).unwrap()
@@ -266,15 +324,47 @@ pub(crate) fn list() -> Value {
 }
 
 pub(crate) fn l0() -> Value {
+    let mut detail = plain();
+    detail["shown"] = shown(|_, _| true);
+    detail
+}
+
+/// An L0 grant that says nothing of lists.
+pub(crate) fn plain() -> Value {
     json!({ "type": DETAIL_TYPE, "locations": [RESOURCE], "actions": ["tools/list"],
         "manifest_digest": Digest::from_bytes(sha256(b"manifest")), "policy": { "digest": "p", "ids": [] } })
 }
 
 pub(crate) fn l1(name: &str) -> Value {
-    let mut detail = l0();
-    detail["actions"] = json!(["tools/call"]);
-    detail["identifier"] = json!(name);
+    let mut detail = l1_of(Action::CallTool, name);
     detail["tool_digest"] = json!(digest_of(name));
+    detail
+}
+
+/// An L1 grant of a prompt or resource; a prompt is pinned.
+pub(crate) fn l1_of(action: Action, name: &str) -> Value {
+    let mut detail = plain();
+    detail["actions"] = json!([action]);
+    detail["identifier"] = json!(name);
+    if action == Action::GetPrompt {
+        let definition = prompts().into_iter().find(|definition| definition["name"] == name).unwrap();
+        detail["prompt_digest"] = json!(prompt_digest(definition.as_object().unwrap()).unwrap());
+    }
+    detail
+}
+
+/// An L3 grant of one use of a prompt or resource.
+pub(crate) fn l3_of(action: Action, name: &str, arguments: &Value) -> Value {
+    let input = CallInput {
+        method: action.as_str(),
+        name,
+        arguments: arguments.as_object().unwrap(),
+        input_responses: None,
+        request_state: None,
+    };
+    let mut detail = l1_of(action, name);
+    detail["call_digest"] = json!(call_digest(&input).unwrap());
+    detail["max_uses"] = json!(1);
     detail
 }
 

@@ -3,4 +3,5 @@ mod body;
 pub(crate) mod fixture;
 mod possession;
 mod properties;
+mod reads;
 mod state;

@@ -55,7 +55,9 @@ impl Approvals {
         let id = call.request_state.as_ref()?.as_str()?.strip_prefix(STATE_PREFIX)?;
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = |approval: &&Approval| {
-            approval.id == id && approval.call.name == call.name && approval.call.arguments == call.arguments
+            let other = &approval.call;
+            approval.id == id
+                && (other.action, &other.name, &other.arguments) == (call.action, &call.name, &call.arguments)
         };
         open.values().find(is_same).map(|approval| approval.call.clone())
     }
@@ -68,7 +70,7 @@ pub(super) fn request_state(waiting: &Waiting) -> Value {
 
 fn digest(call: &Call) -> Option<Digest> {
     let input = CallInput {
-        method: "tools/call",
+        method: call.action.as_str(),
         name: &call.name,
         arguments: &call.arguments,
         input_responses: call.input_responses.as_ref(),

@@ -13,7 +13,7 @@ use super::{
     tools::{Tool, Tools},
 };
 use crate::{ExchangeError, ToolToken};
-use deputize_call::{json::Object, level::Level};
+use deputize_call::{action::Action, json::Object, level::Level};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -50,9 +50,9 @@ impl Conversation {
         request: &Request,
         out: &Outbox,
     ) -> Result<String, Failure> {
-        let call = match request.method.as_str() {
-            "tools/call" => Some(self.call_of(request)?),
-            _ => None,
+        let call = match Action::from_method(&request.method) {
+            Some(action) => Some(self.call_of(action, request)?),
+            None => None,
         };
         let body = match &call {
             Some(call) => body_of_call(request, call),
@@ -113,11 +113,14 @@ impl Conversation {
 
     async fn pass_for_call(self: &Arc<Self>, request: &Request, call: &Call) -> Result<Pass, Failure> {
         let connector = &self.connector;
+        if call.action != Action::CallTool {
+            // Only tools are looked at here too; a prompt's definition is its guard's to compare.
+            let token = self.token_for(call).await?;
+            let (headers, session) = self.headers(request, None);
+            return Ok(Pass { token, headers, session });
+        }
         let mut tool = self.tool(request, &call.name).await?;
-        let approval = connector.approvals.of(call, connector.uptime());
-        let token = self.grants.call(call, approval.as_ref()).await;
-        let token = token.map_err(|failure| self.note_decision(call, approval.as_ref(), failure))?;
-        connector.approvals.forget(call);
+        let token = self.token_for(call).await?;
         if !Tools::agrees(&tool, &token) {
             // What is remembered of the list may be old; what the server says now decides.
             connector.tools.expire();
@@ -128,6 +131,16 @@ impl Conversation {
         }
         let (headers, session) = self.headers(request, Some(&tool));
         Ok(Pass { token, headers, session })
+    }
+
+    /// A token for this call, once nobody has to be waited for.
+    async fn token_for(&self, call: &Call) -> Result<ToolToken, Failure> {
+        let connector = &self.connector;
+        let approval = connector.approvals.of(call, connector.uptime());
+        let token = self.grants.call(call, approval.as_ref()).await;
+        let token = token.map_err(|failure| self.note_decision(call, approval.as_ref(), failure))?;
+        connector.approvals.forget(call);
+        Ok(token)
     }
 
     fn headers(
@@ -198,9 +211,9 @@ impl Conversation {
             }
             // Only how tightly to bind is learned from it: what is asked for stays what the client asked for.
             (Answer::Refused(refusal), Some(call)) if refusal.status == 403 && refusal.needed.is_some() => {
-                let is_loose = self.connector.levels.of(&call.name) < Level::L3;
+                let is_loose = self.connector.levels.of(&call.scope()) < Level::L3;
                 if is_loose {
-                    self.connector.levels.learn(&call.name, Level::L3);
+                    self.connector.levels.learn(&call.scope(), Level::L3);
                 }
                 Ok(is_loose && !std::mem::replace(&mut again.level, true))
             }
@@ -296,11 +309,12 @@ impl Conversation {
     }
 
     /// The call that this request makes.
-    fn call_of(&self, request: &Request) -> Result<Call, Failure> {
+    fn call_of(&self, action: Action, request: &Request) -> Result<Call, Failure> {
         let mut params = request.params();
         let malformed = |what: &str| Failure::Request(what.to_owned());
-        let Some(Value::String(name)) = params.remove("name") else {
-            return Err(malformed("params.name must be a string"));
+        let named_by = if action == Action::ReadResource { "uri" } else { "name" };
+        let Some(Value::String(name)) = params.remove(named_by) else {
+            return Err(malformed(&format!("params.{named_by} must be a string")));
         };
         let arguments = match params.remove("arguments") {
             None => Object::new(),
@@ -309,7 +323,7 @@ impl Conversation {
         };
         let (input_responses, request_state) =
             (params.remove("inputResponses"), params.remove("requestState"));
-        let call = Call { name, arguments, input_responses, request_state };
+        let call = Call { action, name, arguments, input_responses, request_state };
         Ok(self.connector.approvals.original(&call).unwrap_or(call))
     }
 }

@@ -8,7 +8,7 @@ use super::{
     user_tokens::{UserToken, UserTokens},
 };
 use crate::{Client, Detail, ExchangeError, ExchangeRequest, ToolToken};
-use deputize_call::{digest::sha256, json::Object, level::Level};
+use deputize_call::{action::Action, digest::sha256, json::Object, level::Level};
 use serde_json::Value;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -36,6 +36,8 @@ struct Listing {
 /// A call, as far as its token goes.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
+    pub(super) action: Action,
+    /// Name of the tool or prompt; URI of the resource.
     pub(super) name: String,
     pub(super) arguments: Object,
     pub(super) input_responses: Option<Value>,
@@ -63,7 +65,7 @@ impl Grants {
             return Ok(held.token.clone());
         }
         *listing = None;
-        let token = self.exchange(&Detail::Listing, None).await?;
+        let token = self.exchange((Action::CallTool, &Detail::Listing), None).await?;
         let until = now + Duration::from_secs(token.expires_in_seconds()).saturating_sub(MARGIN);
         *listing = Some(Listing { token: token.clone(), user, until });
         Ok(token)
@@ -71,8 +73,8 @@ impl Grants {
 
     /// A token for this call, of the least level that its tool is known to take.
     pub(super) async fn call(&self, call: &Call, approval: Option<&Approval>) -> Result<ToolToken, Failure> {
-        let level = self.levels.of(&call.name);
-        let error = match self.exchange(&call.detail(level), approval).await {
+        let level = self.levels.of(&call.scope());
+        let error = match self.exchange((call.action, &call.detail(level)), approval).await {
             Err(Failure::Exchange(error)) => error,
             outcome => return outcome,
         };
@@ -83,9 +85,9 @@ impl Grants {
             (ExchangeError::InvalidTarget(_), Level::L3) => Level::L1,
             _ => return Err(Failure::Exchange(error)),
         };
-        match self.exchange(&call.detail(other), approval).await {
+        match self.exchange((call.action, &call.detail(other)), approval).await {
             Ok(token) => {
-                self.levels.learn(&call.name, other);
+                self.levels.learn(&call.scope(), other);
                 Ok(token)
             }
             // The first answer says more of what is wrong.
@@ -102,7 +104,11 @@ impl Grants {
         }
     }
 
-    async fn exchange(&self, detail: &Detail, approval: Option<&Approval>) -> Result<ToolToken, Failure> {
+    async fn exchange(
+        &self,
+        detail: (Action, &Detail),
+        approval: Option<&Approval>,
+    ) -> Result<ToolToken, Failure> {
         let user = self.users.current().await?;
         let transaction = self.transaction();
         let error = match self.ask(&user, transaction.as_deref(), detail, approval).await {
@@ -123,11 +129,12 @@ impl Grants {
         &self,
         user: &UserToken,
         transaction: Option<&str>,
-        detail: &Detail,
+        (action, detail): (Action, &Detail),
         approval: Option<&Approval>,
     ) -> Result<ToolToken, ExchangeError> {
         let mut request = ExchangeRequest::new(&self.resource, user.expose())
             .subject_token_type(user.kind())
+            .action(action)
             .detail(detail.clone());
         if let Some(transaction) = transaction {
             request = request.transaction(transaction);
@@ -147,6 +154,11 @@ impl Grants {
 }
 
 impl Call {
+    /// What it is known by among tools, prompts and resources.
+    pub(super) fn scope(&self) -> String {
+        self.action.scope(&self.name)
+    }
+
     fn detail(&self, level: Level) -> Detail {
         let name = self.name.clone();
         match level {

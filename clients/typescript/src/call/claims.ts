@@ -5,6 +5,7 @@ import { isDigest } from "./digest.js";
 import { isObject, type Json, type JsonObject, wholeNumberAt } from "./json.js";
 import { JwsError } from "./jws.js";
 import type { Level } from "./level.js";
+import { readBits, type Shown } from "./offers.js";
 
 /** `typ` of a tool-call token (RFC 9068 §2.1). */
 export const TOKEN_TYP = "at+jwt";
@@ -50,8 +51,10 @@ export interface GrantedDetail {
   readonly actions: readonly string[];
   /** Tool, prompt or resource; absent at L0. */
   readonly identifier: string | undefined;
-  /** The approved definition of the tool; absent at L0. */
+  /** The approved definition of the tool; for `tools/call` alone. */
   readonly toolDigest: string | undefined;
+  /** The approved definition of the prompt; for `prompts/get` alone. */
+  readonly promptDigest: string | undefined;
   /** The approved manifest of the server. */
   readonly manifestDigest: string;
   /** L3: the one call. */
@@ -60,6 +63,8 @@ export interface GrantedDetail {
   readonly constraints: Constraints | undefined;
   /** How many calls; 1 at L3. */
   readonly maxUses: number | undefined;
+  /** L0: what lists show. A token without it shows nothing. */
+  readonly shown: Shown | undefined;
   /** The policy set, and the policies in it, that allowed it. */
   readonly policy: { readonly digest: string; readonly ids: readonly string[] };
 }
@@ -131,10 +136,12 @@ function readDetail(details: Json | undefined, aud: string): GrantedDetail {
     actions: texts(detail, "actions"),
     identifier: detail["identifier"] === undefined ? undefined : text(detail, "identifier"),
     toolDigest: optionalDigest(detail, "tool_digest"),
+    promptDigest: optionalDigest(detail, "prompt_digest"),
     manifestDigest: optionalDigest(detail, "manifest_digest") ?? missing("manifest_digest"),
     callDigest: optionalDigest(detail, "call_digest"),
     constraints: constraints === undefined ? undefined : readGrantedConstraints(constraints),
     maxUses: detail["max_uses"] === undefined ? undefined : count(detail, "max_uses"),
+    shown: detail["shown"] === undefined ? undefined : readShown(detail["shown"]),
     policy: { digest: string(policy, "digest"), ids: texts(policy, "ids") },
   };
   checkDetail(read);
@@ -147,10 +154,14 @@ function checkDetail(detail: GrantedDetail): void {
   if (detail.actions.length === 0 || detail.actions.includes("")) throw shape("actions");
   if (level === "L0") {
     if (detail.toolDigest !== undefined) throw shape("tool_digest");
+    if (detail.promptDigest !== undefined) throw shape("prompt_digest");
     return;
   }
+  if (detail.shown !== undefined) throw shape("shown");
   if (detail.identifier === undefined || detail.actions.length !== 1) throw shape("identifier");
-  if (detail.toolDigest === undefined && detail.actions.includes("tools/call")) throw shape("tool_digest");
+  const [action] = detail.actions;
+  if ((detail.toolDigest !== undefined) !== (action === "tools/call")) throw shape("tool_digest");
+  if ((detail.promptDigest !== undefined) !== (action === "prompts/get")) throw shape("prompt_digest");
   const { maxUses } = detail;
   if (level === "L3") {
     // A call digest beside constraints would leave open which of them binds.
@@ -158,6 +169,13 @@ function checkDetail(detail: GrantedDetail): void {
   } else if (maxUses === 0 || (level === "L2" && maxUses === undefined)) {
     throw shape("max_uses");
   }
+}
+
+function readShown(shown: Json): Shown {
+  const members = only(shown, ["of", "bits"]);
+  const bits = readBits(string(members, "bits"));
+  if (bits === undefined) throw shape("shown");
+  return { of: optionalDigest(members, "of") ?? missing("of"), bits };
 }
 
 function readGrantedConstraints(constraints: Json): Constraints {
@@ -212,6 +230,6 @@ function shape(member: string): JwsError {
 }
 
 const DETAIL_MEMBERS = [
-  "type", "locations", "actions", "identifier", "tool_digest", "manifest_digest", "call_digest", "constraints",
-  "max_uses", "policy",
+  "type", "locations", "actions", "identifier", "tool_digest", "prompt_digest", "manifest_digest", "call_digest",
+  "constraints", "max_uses", "shown", "policy",
 ];

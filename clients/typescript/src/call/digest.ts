@@ -39,19 +39,35 @@ export async function callDigest(input: CallInput): Promise<string> {
  * outputSchema, annotations. Absent is not `null`.
  */
 export async function toolDigest(definition: JsonObject): Promise<string> {
-  const form: Record<string, Json> = {};
-  for (const name of PINNED_TOOL_MEMBERS) {
-    const member = definition[name];
-    if (!Object.hasOwn(definition, name) || member === undefined) continue;
-    checkValue(member, MAX_DEPTH - 1);
-    form[name] = member;
-  }
-  return digest("mcp-tool/1", form);
+  return digest("mcp-tool/1", pinned(definition, PINNED_TOOL_MEMBERS));
 }
 
-/** The digest of a manifest. `tools` are the tools' digests, in any order. */
-export async function manifestDigest(id: string, version: string, tools: readonly string[]): Promise<string> {
-  return digest("mcp-manifest/1", { id, version, tools: [...tools].sort() });
+/** The digest of a prompt's definition, over exactly the members present among name, title, description, arguments. */
+export async function promptDigest(definition: JsonObject): Promise<string> {
+  return digest("mcp-prompt/1", pinned(definition, PINNED_PROMPT_MEMBERS));
+}
+
+/** The digest of a resource's entry, over exactly the members present among uri, name, title, description. */
+export async function resourceDigest(entry: JsonObject): Promise<string> {
+  return digest("mcp-resource/1", pinned(entry, PINNED_RESOURCE_MEMBERS));
+}
+
+/** The digest of a manifest, of digests in any order. Prompts and resources stand in it only where there are any. */
+export async function manifestDigest(
+  id: string, version: string, tools: readonly string[], prompts: readonly string[] = [],
+  resources: readonly string[] = [],
+): Promise<string> {
+  const form: Record<string, Json> = { id, version, tools: [...tools].sort() };
+  if (prompts.length > 0) form["prompts"] = [...prompts].sort();
+  if (resources.length > 0) form["resources"] = [...resources].sort();
+  return digest("mcp-manifest/1", form);
+}
+
+/** The digest of what a server offers: names, and entries of resources, sorted by their bytes (they are ASCII). */
+export async function offersDigest(
+  tools: readonly string[], prompts: readonly string[], resources: readonly string[],
+): Promise<string> {
+  return digest("mcp-offers/1", { tools: [...tools], prompts: [...prompts], resources: [...resources] });
 }
 
 /** Whether a text is a digest: canonical base64url of 32 bytes. */
@@ -63,5 +79,18 @@ async function digest(prefix: string, form: JsonObject): Promise<string> {
   return encodeBase64url(await sha256(prefix, SEPARATOR, canonicalize(form)));
 }
 
+function pinned(definition: JsonObject, names: readonly string[]): JsonObject {
+  const form: Record<string, Json> = {};
+  for (const name of names) {
+    const member = definition[name];
+    if (!Object.hasOwn(definition, name) || member === undefined) continue;
+    checkValue(member, MAX_DEPTH - 1);
+    form[name] = member;
+  }
+  return form;
+}
+
 const SEPARATOR = new Uint8Array([0]);
 const PINNED_TOOL_MEMBERS = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
+const PINNED_PROMPT_MEMBERS = ["name", "title", "description", "arguments"];
+const PINNED_RESOURCE_MEMBERS = ["uri", "name", "title", "description"];

@@ -2,6 +2,7 @@
 
 import type { Constraint } from "../call/constraints.js";
 import type { Json, JsonObject } from "../call/json.js";
+import type { Action } from "../call/offers.js";
 import { DETAIL_TYPE } from "../call/claims.js";
 
 /** Kinds of token (RFC 8693 §3): any JWT, an access token (ours too, at the next hop), an OpenID Connect ID token. */
@@ -41,6 +42,8 @@ export interface ExchangeRequest {
   readonly actorTokenType?: TokenType | undefined;
   /** What is asked of the server; L0 unless said. */
   readonly detail?: Detail | undefined;
+  /** What is done with what `detail` names as `tool`: a tool is called unless this says prompt or resource (its URI). */
+  readonly action?: Action | undefined;
   /** Narrows the scope. */
   readonly scope?: string | undefined;
   /** Comes back for a call that had to wait for a person. */
@@ -80,7 +83,7 @@ export function formOf(request: ExchangeRequest): URLSearchParams {
     form.append("actor_token_type", tokenTypeUri(request.actorTokenType));
   }
   form.append("resource", request.resource);
-  const detail = authorizationDetail(request.resource, request.detail ?? { level: "L0" });
+  const detail = authorizationDetail(request.resource, request.detail ?? { level: "L0" }, request.action);
   if (detail !== undefined) form.append("authorization_details", JSON.stringify([detail]));
   const optional = {
     scope: request.scope,
@@ -92,10 +95,12 @@ export function formOf(request: ExchangeRequest): URLSearchParams {
   return form;
 }
 
-function authorizationDetail(resource: string, detail: Detail): Record<string, unknown> | undefined {
+function authorizationDetail(
+  resource: string, detail: Detail, action: Action = "tools/call",
+): Record<string, unknown> | undefined {
   if (detail.level === "L0") return undefined;
   const { tool } = detail;
-  const members = { type: DETAIL_TYPE, locations: [resource], actions: ["tools/call"], identifier: tool };
+  const members = { type: DETAIL_TYPE, locations: [resource], actions: [action], identifier: tool };
   if (detail.level === "L1") return members;
   if (detail.level === "L2") return { ...members, constraints: detail.constraints };
   if ("callDigest" in detail) return { ...members, call_digest: detail.callDigest };

@@ -99,6 +99,10 @@ test("every level is asked for as it is written", async () => {
   assert.deepEqual(await detailOf({ ...REQUEST, detail: { level: "L1", tool: "refund" } }), [base]);
   const constraints = { "/amount": { maximum: 5 } };
   assert.deepEqual(await detailOf({ ...REQUEST, detail: { level: "L2", tool: "refund", constraints } }), [{ ...base, constraints }]);
+  for (const action of ["prompts/get", "resources/read"] as const) {
+    const asked = await detailOf({ ...REQUEST, action, detail: { level: "L1", tool: "refund" } });
+    assert.deepEqual(asked, [{ ...base, actions: [action] }]);
+  }
   const steered = { level: "L3", tool: "refund", arguments: {}, inputResponses: { ok: true }, requestState: "s" } as const;
   assert.deepEqual(await detailOf({ ...REQUEST, detail: steered }), [
     { ...base, arguments: {}, inputResponses: { ok: true }, requestState: "s" },

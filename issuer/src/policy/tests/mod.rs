@@ -8,7 +8,7 @@ mod world;
 use super::*;
 use crate::person::ClaimValue;
 use crate::registry::DataClass;
-use deputize_call::level::Level;
+use deputize_call::{action::Action, level::Level};
 use serde_json::json;
 use world::{World, engine, object};
 
@@ -186,29 +186,143 @@ fn an_action_applies_to_what_the_schema_says() {
     let world = World::new();
     let engine = engine(PERMIT_ALL);
     let facts = world.facts();
+    let offer = |action, name: &str| world.server.offer(action, name).unwrap();
+    let tool = offer(Action::CallTool, "read_contact");
+    let prompt = offer(Action::GetPrompt, "greet");
+    let resource = offer(Action::ReadResource, "demo://docs/a");
     for (action, person, tool, allowed) in [
-        ("tools/call", true, true, true),
-        ("tools/call", true, false, false),
-        ("tools/call", false, true, false),
-        ("tools/list", true, false, true),
-        ("tools/list", false, false, true),
-        ("tools/list", true, true, false),
-        ("resources/read", true, false, true),
-        ("resources/read", true, true, true),
-        ("prompts/get", false, false, false),
-        ("tools/forget", true, true, false),
-        ("", true, true, false),
+        ("tools/call", true, Some(&tool), true),
+        ("tools/call", true, None, false),
+        ("tools/call", true, Some(&prompt), false),
+        ("tools/call", true, Some(&resource), false),
+        ("tools/call", false, Some(&tool), false),
+        ("tools/list", true, None, true),
+        ("tools/list", false, None, true),
+        ("tools/list", true, Some(&tool), false),
+        ("resources/read", true, Some(&resource), true),
+        ("resources/read", true, None, false),
+        ("resources/read", true, Some(&tool), false),
+        ("resources/read", true, Some(&prompt), false),
+        ("resources/read", false, Some(&resource), false),
+        ("prompts/get", true, Some(&prompt), true),
+        ("prompts/get", true, Some(&tool), false),
+        ("prompts/get", true, Some(&resource), false),
+        ("prompts/get", false, None, false),
+        ("tools/forget", true, Some(&tool), false),
+        ("", true, Some(&tool), false),
     ] {
         let facts = Facts {
             action,
             person: facts.person.filter(|_| person),
-            tool: facts.tool.filter(|_| tool),
+            tool: tool.map(|tool| tool.as_ref()),
             ..facts
         };
         let verdict = engine.evaluate(&facts);
-        assert_eq!(verdict.allowed, allowed, "{action} {person} {tool}: {verdict:?}");
+        let kind = tool.map(|tool| tool.action);
+        assert_eq!(verdict.allowed, allowed, "{action} {person} {kind:?}: {verdict:?}");
         assert_eq!(verdict.errors.is_empty(), allowed);
     }
+}
+
+/// A policy can speak of each of them, and of what a prefix names.
+#[test]
+fn policies_tell_tools_prompts_and_resources_apart() {
+    let world = World::new();
+    let offer = |action, name: &str| world.server.offer(action, name).unwrap();
+    let all = [
+        offer(Action::CallTool, "read_contact"),
+        offer(Action::GetPrompt, "greet"),
+        offer(Action::ReadResource, "demo://docs/a"),
+        offer(Action::ReadResource, "demo://b"),
+    ];
+    for (scope, expected) in [
+        ("action, resource", [true, true, true, true]),
+        (r#"action == Action::"prompts/get", resource"#, [false, true, false, false]),
+        (r#"action == Action::"resources/read", resource"#, [false, false, true, true]),
+        (r#"action, resource in Resource::"crm#demo://docs/*""#, [false, false, true, false]),
+        (r#"action, resource == Resource::"crm#demo://docs/a""#, [false, false, true, false]),
+        (r#"action, resource == Resource::"crm#demo://docs/*""#, [false; 4]),
+        (r#"action, resource == Prompt::"crm#greet""#, [false, true, false, false]),
+        (r#"action, resource == Tool::"crm#greet""#, [false; 4]),
+        (r#"action, resource in Server::"crm""#, [true, true, true, true]),
+    ] {
+        let engine = engine(&format!("permit (principal, {scope});"));
+        let allowed = all.each_ref().map(|tool| {
+            let facts = Facts { action: tool.action.as_str(), tool: Some(tool), ..world.facts() };
+            engine.evaluate(&facts).allowed
+        });
+        assert_eq!(allowed, expected, "{scope}");
+    }
+}
+
+/// What lists show before it is known what is called: all that could be allowed, and nothing that never would be.
+#[test]
+fn a_survey_finds_what_could_be_allowed() {
+    let world = World::new();
+    let offer = |action, name: &str| world.server.offer(action, name).unwrap();
+    let (refund, read) = (offer(Action::CallTool, "refund_payment"), offer(Action::CallTool, "read_contact"));
+    let tools = [&refund, &read];
+    let permit = "permit (principal, action, resource);";
+    for (policies, expected) in [
+        ("", [false, false]),
+        (permit, [true, true]),
+        (r#"permit (principal in Role::"nobody", action, resource);"#, [false, false]),
+        (r#"permit (principal in Role::"support", action, resource);"#, [true, true]),
+        (r#"permit (principal, action == Action::"tools/list", resource);"#, [false, false]),
+        (r#"permit (principal, action, resource == Tool::"crm#read_contact");"#, [false, true]),
+        // What a call shows decides: it could be allowed.
+        (
+            r#"permit (principal is User, action == Action::"tools/call", resource) when { context.number.hasTag("n") && context.number.getTag("n") < 5 };"#,
+            [true, true],
+        ),
+        // What a call shows is not looked at.
+        (
+            r#"permit (principal is User, action == Action::"tools/call", resource) when { principal.tenant == "other" && context.number.hasTag("n") && context.number.getTag("n") < 5 };"#,
+            [false, false],
+        ),
+        // Level 3 is the only one for a tool of tier high.
+        (r#"permit (principal, action, resource) when { context.level < 3 };"#, [false, true]),
+        (
+            r#"permit (principal, action, resource) when { context has host && context.host == "desk" };"#,
+            [true, true],
+        ),
+        (r#"permit (principal, action, resource) when { context has approval };"#, [true, true]),
+        (r#"permit (principal, action, resource) when { context.binding == "bearer" };"#, [false, false]),
+    ] {
+        assert_eq!(engine(policies).survey(&world.facts(), &tools), expected, "{policies}");
+    }
+    for (forbid, expected) in [
+        (r#"forbid (principal, action, resource);"#, [false, false]),
+        (
+            r#"forbid (principal in Role::"support", action, resource == Tool::"crm#read_contact");"#,
+            [true, false],
+        ),
+        (r#"forbid (principal, action, resource) when { context.level == 3 };"#, [false, true]),
+        (
+            r#"forbid (principal is User, action == Action::"tools/call", resource) when { context.number.hasTag("n") && context.number.getTag("n") > 5 };"#,
+            [true, true],
+        ),
+        (r#"forbid (principal, action, resource) unless { context has approval };"#, [true, true]),
+        (
+            r#"forbid (principal, action, resource) when { context.agent == "spiffe://corp.example/agent/support-bot" };"#,
+            [false, false],
+        ),
+        // What always fails always denies.
+        (
+            r#"forbid (principal, action, resource) when { context.delegation_depth + 9223372036854775807 > 0 };"#,
+            [false, false],
+        ),
+    ] {
+        assert_eq!(
+            engine(&format!("{permit} {forbid}")).survey(&world.facts(), &tools),
+            expected,
+            "{forbid}"
+        );
+    }
+    let nobody = Facts { person: None, ..world.facts() };
+    assert_eq!(engine(permit).survey(&nobody, &tools), [false, false]);
+    let stranger = Facts { tenant: "other", ..world.facts() };
+    assert_eq!(engine(permit).survey(&stranger, &tools), [false, false]);
 }
 
 /// A client's id and a person's `sub` may be the same text: they are of different types.

@@ -5,7 +5,12 @@ use crate::{
     policy::{ApprovalFacts, Binding, Claimed, Facts, PolicyEngine, PolicyFile},
     registry::{DataClass, Registry, Server, Tool},
 };
-use deputize_call::{constraints::Constraints, digest::tool_digest, json::Object, level::Level};
+use deputize_call::{
+    constraints::Constraints,
+    digest::{prompt_digest, tool_digest},
+    json::Object,
+    level::Level,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -103,6 +108,8 @@ pub(super) fn server(id: &str) -> Value {
             tool("refund_payment", "high", "write", Some("confidential")),
             tool("read_contact", "low", "read", None),
         ],
+        "prompts": [prompt("greet")],
+        "resources": [{ "uri": "demo://docs/*", "tier": "low" }, { "uri": "demo://b", "tier": "high" }],
     })
 }
 
@@ -111,6 +118,12 @@ fn tool(name: &str, tier: &str, effect: &str, data_class: Option<&str>) -> Value
     let digest = tool_digest(definition.as_object().unwrap()).unwrap();
     json!({ "tier": tier, "effect": effect, "data_class": data_class, "tool_digest": digest,
         "definition": definition })
+}
+
+fn prompt(name: &str) -> Value {
+    let definition = json!({ "name": name, "arguments": [{ "name": "city" }] });
+    let digest = prompt_digest(definition.as_object().unwrap()).unwrap();
+    json!({ "tier": "medium", "prompt_digest": digest, "definition": definition })
 }
 
 pub(super) fn object(value: Value) -> Object {

@@ -1,6 +1,6 @@
 use super::*;
 use deputize_call::{
-    digest::{manifest_digest, tool_digest},
+    digest::{prompt_digest, tool_digest},
     sign::SigningAlgorithm,
 };
 use serde_json::json;
@@ -35,13 +35,12 @@ fn parsed(value: &Value) -> ServerRecord {
 
 fn approval(value: &Value) -> Approval {
     let record = parsed(value);
-    let digests: Vec<Digest> = record.tools.iter().map(|tool| tool.tool_digest).collect();
     Approval {
         serial: NOW_MS,
         approved_by: "carol".to_owned(),
         reason: "reviewed".to_owned(),
         accepted_findings: vec!["F-0123456789".to_owned()],
-        manifest_digest: manifest_digest(&record.id, &record.version, &digests).unwrap(),
+        manifest_digest: record.digest_of_manifest().unwrap(),
         record,
     }
 }
@@ -174,4 +173,40 @@ fn approvals_of_others_of_tomorrow_and_of_nobody_are_refused() {
     let doubled = String::from_utf8(sign(&approval(&record()))).unwrap();
     let doubled = doubled.replacen("\"serial\":", "\"serial\": 1, \"serial\":", 1);
     assert!(sealed(&record(), doubled.as_bytes(), &known).unwrap_err().contains("duplicate"));
+}
+
+#[test]
+fn prompts_and_resources_are_signed_too() {
+    let key = key();
+    let definition = json!({ "name": "greet", "description": "Greets." });
+    let digest = prompt_digest(definition.as_object().unwrap()).unwrap();
+    let more = set(
+        record(),
+        "/prompts",
+        json!([{ "tier": "low", "prompt_digest": digest, "definition": definition }]),
+    );
+    let more = set(more, "/resources", json!([{ "uri": "demo://docs/*", "tier": "medium" }]));
+    let approved = approval(&more);
+    assert_ne!(approved.manifest_digest, approval(&record()).manifest_digest);
+    let file = file(&SignedApproval::sign(&approved, &key).unwrap());
+    let with =
+        |pointer: &str, member: Value| sealed(&set(more.clone(), pointer, member), &file, &keys(&[&key]));
+    assert!(with("/id", json!("crm")).is_ok(), "as it was signed");
+    assert!(with("/prompts/0/enabled", json!(false)).is_ok(), "an emergency needs no approver");
+    assert!(with("/resources/0/enabled", json!(false)).is_ok());
+    for (pointer, member) in [
+        ("/resources/0/uri", json!("demo://*")),
+        ("/resources/0/tier", json!("low")),
+        ("/resources/0/description", json!("Read me first.")),
+        ("/resources", json!([])),
+        ("/prompts/0/definition/description", json!("Greets!")),
+        ("/prompts/0/tier", json!("medium")),
+        ("/prompts", json!([])),
+    ] {
+        let problem = with(pointer, member).unwrap_err();
+        assert!(problem.contains("differs from what was approved"), "{pointer}: {problem}");
+    }
+    // What was signed before there were any is still what it was.
+    let plain = serde_json::to_value(approval(&record())).unwrap();
+    assert!(plain["record"].get("prompts").is_none() && plain["record"].get("resources").is_none());
 }

@@ -232,3 +232,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn prompts_and_resources_differ_in_their_own_members() {
+    let object = |value: Value| value.as_object().cloned().unwrap();
+    let was = object(json!({ "name": "greet", "description": "Greets.", "inputSchema": 1 }));
+    let is = object(json!({ "name": "greet", "description": "Greets!", "arguments": [], "inputSchema": 2 }));
+    let changes = diff_of(Action::GetPrompt, &[&was], &[&is]).changes;
+    let places: Vec<_> = changes.iter().map(|one| (one.tool.as_str(), one.pointer.as_str())).collect();
+    assert_eq!(places, [("prompt greet", "/arguments"), ("prompt greet", "/description")]);
+    let (one, other) = (object(json!({ "uri": "demo://a" })), object(json!({ "uri": "demo://b" })));
+    let changes = diff_of(Action::ReadResource, &[&one], &[&other]).changes;
+    let kinds: Vec<_> = changes.iter().map(|change| (change.tool.as_str(), change.kind)).collect();
+    let expected =
+        [("resource demo://a", ChangeKind::ToolRemoved), ("resource demo://b", ChangeKind::ToolAdded)];
+    assert_eq!(kinds, expected, "no resource is another one renamed");
+}

@@ -2,6 +2,7 @@
 
 use crate::refusal::Reason;
 use async_trait::async_trait;
+use deputize_call::action::Action;
 use deputize_client::{Detail, ExchangeError};
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -11,7 +12,7 @@ use zeroize::Zeroizing;
 pub trait Exchanger: Send + Sync {
     /// A token of the guard's own, bound to its key, for what is asked of its server in the name of the person whose
     /// access token this is.
-    async fn exchange(&self, token: &str, asked: Detail) -> Result<Minted, ExchangeError>;
+    async fn exchange(&self, token: &str, asked: (Action, Detail)) -> Result<Minted, ExchangeError>;
 
     /// A proof of that key for one request with one such token (RFC 9449 §4.2).
     ///

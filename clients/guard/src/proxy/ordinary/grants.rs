@@ -6,7 +6,7 @@ use crate::{
     refusal::Reason,
     snapshot::Snapshot,
 };
-use deputize_call::{digest::sha256, level::Level};
+use deputize_call::{action::Action, digest::sha256, level::Level};
 use deputize_client::{Detail, ExchangeError};
 use serde_json::Value;
 use std::{
@@ -75,7 +75,9 @@ impl Ordinary {
         came: Came,
     ) -> Result<Zeroizing<String>, Reason> {
         let (name, version) = (&call.name, came.1.version);
-        let lowest = snapshot.tool(name).is_some_and(|tool| tool.least_level <= Level::L1);
+        // A prompt or a resource has a token for each use.
+        let tool = snapshot.tool(name).filter(|_| call.action == Action::CallTool);
+        let lowest = tool.is_some_and(|tool| tool.least_level <= Level::L1);
         // Responses steer a call: only a token for exactly this call covers them.
         if !lowest || call.is_steered() || self.is_exact(name, version) {
             return self.single(presented, call, came).await;
@@ -105,7 +107,8 @@ impl Ordinary {
         };
         let digest = call.digest()?;
         let key = key(&presented.tag, digest.as_bytes());
-        self.exchange(presented, (detail, key), came).await.map(|minted| minted.token)
+        let asked = (call.action, detail);
+        self.exchange(presented, (asked, key), came).await.map(|minted| minted.token)
     }
 
     /// A token that may serve again.
@@ -123,7 +126,7 @@ impl Ordinary {
             What::Tool(name) => (Detail::Tool { name: name.clone() }, name.as_str()),
         };
         let key = key(&presented.tag, name.as_bytes());
-        let minted = self.exchange(presented, (detail, key), came).await?;
+        let minted = self.exchange(presented, ((Action::CallTool, detail), key), came).await?;
         lock(&self.held).keep(&presented.tag, what, &minted, came.1);
         Ok(minted.token)
     }
@@ -132,14 +135,14 @@ impl Ordinary {
     async fn exchange(
         &self,
         presented: &Presented<'_>,
-        (detail, key): (Detail, [u8; 32]),
+        (asked, key): ((Action, Detail), [u8; 32]),
         (source, now): Came,
     ) -> Result<Minted, Reason> {
         self.throttle.refused(&presented.tag, now)?;
         self.throttle.refused(&key, now)?;
         let is_known = lock(&self.held).knows(&presented.tag, now);
         let turn = self.throttle.turn(presented.tag, (source, is_known), now).await?;
-        let answer = self.exchanger.exchange(presented.token, detail).await;
+        let answer = self.exchanger.exchange(presented.token, asked).await;
         let about = answer.as_ref().map_or_else(About::of, |_| About::Asked);
         if about != About::Token {
             self.throttle.was_no_garbage(turn.on_trust);

@@ -155,7 +155,8 @@ impl Scripted {
     fn answer(&self, body: &Value) -> Reply {
         let result = match body["method"].as_str().unwrap_or_default() {
             "server/discover" if self.modern => json!({ "resultType": "complete",
-                "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {}, "resources": {} } }),
+                "supportedVersions": ["2026-07-28"], "capabilities": {
+                    "tools": {}, "resources": { "subscribe": true, "listChanged": true }, "completions": {}, "tasks": {} } }),
             "subscriptions/listen" if self.modern => return Reply::Live,
             "initialize" => json!({ "protocolVersion": "2025-11-25", "serverInfo": { "name": "scripted" },
                 "capabilities": { "tools": {}, "resources": {}, "sampling": {} } }),

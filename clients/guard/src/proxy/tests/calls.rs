@@ -275,7 +275,7 @@ async fn the_stateless_version_passes_with_its_headers() {
     let got = bench.granted(l0(), &headers, &discover).await.json();
     assert_eq!(
         got["result"]["capabilities"],
-        json!({ "tools": {} }),
+        json!({ "tools": {}, "resources": { "listChanged": true } }),
         "what is not let through is not offered"
     );
 

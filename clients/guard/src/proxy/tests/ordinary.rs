@@ -11,6 +11,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use axum::{body::Body, http::Request};
+use deputize_call::action::Action;
 use deputize_call::{
     claims::{TYP, ToolCallClaims},
     dpop::{self, NewProof},
@@ -38,7 +39,7 @@ struct FakeBroker {
 
 #[async_trait]
 impl Exchanger for FakeBroker {
-    async fn exchange(&self, token: &str, asked: Detail) -> Result<Minted, ExchangeError> {
+    async fn exchange(&self, token: &str, (_, asked): (Action, Detail)) -> Result<Minted, ExchangeError> {
         let serial = {
             let mut all = self.asked.lock().unwrap();
             all.push((token.to_owned(), asked.clone()));
@@ -518,7 +519,7 @@ async fn what_the_guard_refuses_after_the_exchange_is_told_in_words_that_the_cli
         (call("get-env", json!({})), 403),
         (call("lookup", json!({ "payment_id": 7 })), 403),
         (json!([lookup()]), 400),
-        (json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/read" }), 403),
+        (json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/subscribe" }), 403),
     ] {
         if body["params"]["name"] == "get-env" {
             front.broker.say(ExchangeError::InvalidAuthorizationDetails(details("no approved tool")));

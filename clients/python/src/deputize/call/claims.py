@@ -10,6 +10,7 @@ from typing import Final, Literal
 from .constraints import ConstraintRefused, Constraints
 from .digest import is_digest
 from .jws import JwsRefused
+from .offers import Shown
 from .strict_json import JsonObject, JsonValue
 
 TYP: Final = "at+jwt"
@@ -62,10 +63,15 @@ class GrantedDetail:
     actions: tuple[str, ...]
     identifier: str | None
     tool_digest: str | None
+    """The approved definition, for `tools/call` alone."""
+    prompt_digest: str | None
+    """The approved definition, for `prompts/get` alone."""
     manifest_digest: str
     call_digest: str | None
     constraints: Constraints | None
     max_uses: int | None
+    shown: Shown | None
+    """L0: what lists show. A token without it shows nothing."""
     policy: JsonObject
 
     @property
@@ -152,7 +158,9 @@ def read_claims(claims: Mapping[str, JsonValue]) -> ToolCallClaims:
 
 def _detail(document: JsonValue, aud: str) -> GrantedDetail:
     required = {"type", "locations", "actions", "manifest_digest", "policy"}
-    optional = {"identifier", "tool_digest", "call_digest", "constraints", "max_uses", "approval"}
+    optional = {
+        *("identifier", "tool_digest", "prompt_digest", "call_digest", "constraints", "max_uses", "shown", "approval"),
+    }
     entry = _members({"authorization_details": document}, "authorization_details", required, optional)
     policy = _members(entry, "policy", required={"digest", "ids"})
     _string(policy, "digest")
@@ -171,10 +179,12 @@ def _detail(document: JsonValue, aud: str) -> GrantedDetail:
         actions=_strings(entry, "actions"),
         identifier=_string(entry, "identifier") if entry.get("identifier") is not None else None,
         tool_digest=_digest(entry, "tool_digest") if entry.get("tool_digest") is not None else None,
+        prompt_digest=_digest(entry, "prompt_digest") if entry.get("prompt_digest") is not None else None,
         manifest_digest=_digest(entry, "manifest_digest"),
         call_digest=_digest(entry, "call_digest") if entry.get("call_digest") is not None else None,
         constraints=constraints,
         max_uses=_whole(entry, "max_uses") if entry.get("max_uses") is not None else None,
+        shown=_shown(entry) if entry.get("shown") is not None else None,
         policy=policy,
     )
     if not _has_the_members_of_its_level(detail):
@@ -186,15 +196,25 @@ def _has_the_members_of_its_level(detail: GrantedDetail) -> bool:
     if not detail.actions or not all(detail.actions):
         return False
     if detail.level is Level.L0:
-        return detail.tool_digest is None
-    if not detail.identifier or len(detail.actions) != 1:
+        return detail.tool_digest is None and detail.prompt_digest is None
+    if not detail.identifier or len(detail.actions) != 1 or detail.shown is not None:
         return False
-    if detail.tool_digest is None and detail.actions[0] == "tools/call":
+    if (detail.tool_digest is not None) != (detail.actions[0] == "tools/call"):
+        return False
+    if (detail.prompt_digest is not None) != (detail.actions[0] == "prompts/get"):
         return False
     if detail.level is Level.L3:
         # A call digest beside constraints would leave open which of them binds.
         return detail.max_uses == 1 and detail.constraints is None
     return detail.max_uses != 0 and (detail.level is Level.L1 or detail.max_uses is not None)
+
+
+def _shown(entry: Mapping[str, JsonValue]) -> Shown:
+    members = _members(entry, "shown", required={"of", "bits"})
+    try:
+        return Shown(of=_digest(members, "of"), bits=_string(members, "bits"))
+    except ValueError:
+        raise _shape("authorization_details") from None
 
 
 def _confirmation(claims: Mapping[str, JsonValue]) -> Confirmation:

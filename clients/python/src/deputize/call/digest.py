@@ -12,6 +12,10 @@ from .strict_json import MAX_DEPTH, JsonObject, JsonRefused, JsonValue, check_va
 
 PINNED_TOOL_MEMBERS: Final = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """The members of a tool's definition that its digest covers."""
+PINNED_PROMPT_MEMBERS: Final = ("name", "title", "description", "arguments")
+"""The members of a prompt's definition that its digest covers."""
+PINNED_RESOURCE_MEMBERS: Final = ("uri", "name", "title", "description")
+"""The members of a resource's entry that its digest covers."""
 ABSENT: Final = object()
 """Stands for a member that is not there; `None` is JSON's null."""
 
@@ -55,10 +59,43 @@ def tool_digest(definition: Mapping[str, JsonValue]) -> str:
     return _digest("mcp-tool/1", form)
 
 
-def manifest_digest(server_id: str, version: str, tools: Iterable[str]) -> str:
-    """Digest a server's manifest, prefix `mcp-manifest/1`; the tools' digests are sorted as text."""
-    digests: list[JsonValue] = [*sorted(tools)]
-    return _digest("mcp-manifest/1", {"id": server_id, "version": version, "tools": digests})
+def prompt_digest(definition: Mapping[str, JsonValue]) -> str:
+    """Digest a prompt's definition, prefix `mcp-prompt/1`, over exactly the pinned members present.
+
+    Raises:
+        JsonRefused: where the definition has no exact canonical form.
+    """
+    form = {name: definition[name] for name in PINNED_PROMPT_MEMBERS if name in definition}
+    check_value(form, MAX_DEPTH)
+    return _digest("mcp-prompt/1", form)
+
+
+def resource_digest(entry: Mapping[str, JsonValue]) -> str:
+    """Digest a resource's entry, prefix `mcp-resource/1`, over exactly the pinned members present.
+
+    Raises:
+        JsonRefused: where the entry has no exact canonical form.
+    """
+    form = {name: entry[name] for name in PINNED_RESOURCE_MEMBERS if name in entry}
+    check_value(form, MAX_DEPTH)
+    return _digest("mcp-resource/1", form)
+
+
+def manifest_digest(
+    server_id: str, version: str, tools: Iterable[str], prompts: Iterable[str] = (), resources: Iterable[str] = ()
+) -> str:
+    """Digest a server's manifest, prefix `mcp-manifest/1`; digests are sorted as text, empty lists but tools' left out."""
+    form: JsonObject = {"id": server_id, "version": version, "tools": [*sorted(tools)]}
+    for member, digests in (("prompts", sorted(prompts)), ("resources", sorted(resources))):
+        if digests:
+            form[member] = [*digests]
+    return _digest("mcp-manifest/1", form)
+
+
+def offers_digest(tools: Iterable[str], prompts: Iterable[str], resources: Iterable[str]) -> str:
+    """Digest what a server offers, prefix `mcp-offers/1`: names, and entries of resources, sorted by their bytes."""
+    named = {"tools": tools, "prompts": prompts, "resources": resources}
+    return _digest("mcp-offers/1", {kind: [*sorted(set(names))] for kind, names in named.items()})
 
 
 def canonicalize(value: JsonValue) -> bytes:

@@ -15,6 +15,8 @@ from deputize.errors import UnsafeRequestError
 
 TokenType: TypeAlias = Literal["jwt", "access_token", "id_token"]
 """Kinds of token (RFC 8693 §3)."""
+Action: TypeAlias = Literal["tools/call", "prompts/get", "resources/read"]
+"""The methods that act."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class ExchangeRequest:
     """The user's token; without one, the client asks for its own L0 token (`client_credentials`)."""
     subject_token_type: TokenType = "jwt"
     detail: Detail = field(default_factory=Listing)
+    action: Action = "tools/call"
+    """What is done with what `detail` names: a tool, a prompt, or a resource by its URI."""
     actor_token: str | None = None
     """The token of who acts, where that is not this client itself."""
     actor_token_type: TokenType = "jwt"
@@ -118,7 +122,7 @@ class ExchangeRequest:
             form.append(("actor_token", self.actor_token))
             form.append(("actor_token_type", _TOKEN_TYPES + self.actor_token_type))
         form.append(("resource", self.resource))
-        detail = _detail(self.detail, self.resource)
+        detail = _detail(self.detail, self.action, self.resource)
         if detail is not None:
             form.append(("authorization_details", serialize([detail]).decode()))
         optional = (("scope", self.scope), ("approval_id", self.approval_id), ("transaction_id", self.transaction_id))
@@ -136,13 +140,13 @@ class ExchangeRequest:
         return f"ExchangeRequest(resource={self.resource!r}, detail={self.detail!r})"
 
 
-def _detail(detail: Detail, resource: str) -> JsonObject | None:
+def _detail(detail: Detail, action: Action, resource: str) -> JsonObject | None:
     if isinstance(detail, Listing):
         return None
     entry: JsonObject = {
         "type": DETAIL_TYPE,
         "locations": [resource],
-        "actions": ["tools/call"],
+        "actions": [action],
         "identifier": detail.name,
     }
     if isinstance(detail, Constrained):

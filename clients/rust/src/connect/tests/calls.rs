@@ -43,6 +43,55 @@ async fn each_call_has_a_token_of_its_own_and_listing_shares_one() {
 }
 
 #[tokio::test]
+async fn a_prompt_and_a_resource_have_tokens_of_their_own() {
+    let world = World::start().await;
+    let mut local = world.local();
+    local.initialize(json!({})).await;
+    let uri = "file:///srv/a%20b.md";
+    let get = json!({ "jsonrpc": "2.0", "id": 1, "method": "prompts/get",
+        "params": { "name": "lookup", "arguments": { "city": "Bonn" } } });
+    let read = json!({ "jsonrpc": "2.0", "id": 2, "method": "resources/read", "params": { "uri": uri } });
+    for message in [&get, &read] {
+        let answer = local.ask(message).await;
+        assert_eq!((&answer["id"], answer.get("error")), (&message["id"], None), "{answer}");
+    }
+    let details: Vec<Value> = world.asked()[..]
+        .iter()
+        .filter_map(|form| {
+            Some(serde_json::from_str::<Value>(form.get("authorization_details")?).unwrap()[0].clone())
+        })
+        .collect();
+    let named = |detail: &Value| {
+        (detail["actions"].clone(), detail["identifier"].clone(), detail["arguments"].clone())
+    };
+    assert_eq!(
+        details.iter().map(named).collect::<Vec<_>>(),
+        [
+            (json!(["prompts/get"]), json!("lookup"), json!({ "city": "Bonn" })),
+            (json!(["resources/read"]), json!(uri), json!({})),
+        ]
+    );
+    let tokens = [world.seen("prompts/get"), world.seen("resources/read")]
+        .map(|seen| seen[0].headers["authorization"].clone());
+    assert_ne!(tokens[0], tokens[1]);
+    assert_eq!(world.seen("resources/read")[0].body["params"]["uri"], uri, "as it was");
+
+    // What is refused is an error: only a tool's result can say so to a model.
+    world.broker(|form| {
+        let asked = form.get("authorization_details").is_some_and(|detail| detail.contains("passwd"));
+        asked.then(|| Reply::refusal(400, "invalid_authorization_details", None))
+    });
+    let outside = json!({ "jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": { "uri": "file:///etc/passwd" } });
+    let refused = local.ask(&outside).await;
+    assert!(refused["error"]["code"].is_i64(), "{refused}");
+    for params in [json!({}), json!({ "uri": 1 })] {
+        let malformed = json!({ "jsonrpc": "2.0", "id": 4, "method": "resources/read", "params": params });
+        assert!(local.ask(&malformed).await["error"].is_object());
+    }
+    assert_eq!(world.seen("resources/read").len(), 1, "nothing of it reached the server");
+}
+
+#[tokio::test]
 async fn a_proof_is_for_its_token_and_is_made_anew_with_the_servers_nonce() {
     let world = World::start().await;
     world.remote(|seen| {

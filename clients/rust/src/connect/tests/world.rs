@@ -342,8 +342,11 @@ async fn exchange(State(shared): State<Arc<Shared>>, body: Bytes) -> Response<Bo
         .unwrap_or_default();
     if let Some(tool) = detail.get("identifier").cloned() {
         let approved = shared.approved.lock().unwrap();
-        let definition = approved.iter().find(|definition| definition["name"] == tool).unwrap();
-        detail.insert("tool_digest".to_owned(), json!(tool_digest(definition.as_object().unwrap()).unwrap()));
+        // Prompts and resources are pinned otherwise, or not at all.
+        if let Some(definition) = approved.iter().find(|definition| definition["name"] == tool) {
+            let digest = tool_digest(definition.as_object().unwrap()).unwrap();
+            detail.insert("tool_digest".to_owned(), json!(digest));
+        }
         if detail.remove("arguments").is_some() {
             detail.insert("call_digest".to_owned(), json!("x"));
             detail.insert("max_uses".to_owned(), json!(1));

@@ -1,0 +1,225 @@
+//! Which resources a registry entry names: one URI, or with `/*` at its end everything below.
+//!
+//! URIs are compared as they stand (MCP has servers define their own schemes, so there is no normal form to rely on).
+//! Below a prefix nothing is admitted that a server could read as leading out of it.
+
+use std::collections::BTreeMap;
+
+/// The longest URI of a resource, in bytes.
+pub const MAX_URI_BYTES: usize = 1024;
+
+/// Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_uri(uri: &str) -> Result<(), &'static str> {
+    if uri.len() > MAX_URI_BYTES {
+        return Err("is longer than 1024 bytes");
+    }
+    if !uri.bytes().all(is_uri_byte) {
+        return Err("has characters that no URI has (RFC 3986 §2)");
+    }
+    // RFC 3986 §3.1.
+    let Some((scheme, rest)) = uri.split_once(':') else { return Err("is not an absolute URI") };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    if is_scheme && !rest.is_empty() { Ok(()) } else { Err("is not an absolute URI") }
+}
+
+/// Whether a registry entry may name resources like this.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_entry(entry: &str) -> Result<(), &'static str> {
+    check_uri(entry)?;
+    if authority(entry).is_some_and(|authority| authority.contains('@')) {
+        return Err("must have no user info");
+    }
+    let lower = entry.to_ascii_lowercase();
+    if ["%2e", "%2f", "%5c"].iter().any(|hidden| lower.contains(hidden)) {
+        return Err("must have no dot, slash or backslash percent-encoded");
+    }
+    if entry.split(['/', '?', '#']).any(|segment| matches!(segment, "." | "..")) {
+        return Err("must have no segment `.` or `..`");
+    }
+    let Some(prefix) = prefix_of(entry) else { return Ok(()) };
+    if prefix.contains(['%', '?', '#', '*']) || prefix.contains("..") {
+        return Err("must have none of `%`, `?`, `#`, `*` and `..` before its `/*`");
+    }
+    match prefix.split_once("://") {
+        Some((_, below)) if !below.trim_matches('/').is_empty() => Ok(()),
+        Some(_) => Err("names everything of its scheme: name a host or a folder before `/*`"),
+        None => Err("must have `://` after its scheme, where it ends with `/*`"),
+    }
+}
+
+/// The entry that names this URI: the URI itself goes before a prefix, a longer prefix before a shorter one.
+pub fn find<'e, T>(entries: &'e BTreeMap<String, T>, uri: &str) -> Option<(&'e str, &'e T)> {
+    check_uri(uri).ok()?;
+    // What ends so is, as an entry, a prefix, and names itself no more than anything else does.
+    if prefix_of(uri).is_none()
+        && let Some((entry, value)) = entries.get_key_value(uri)
+    {
+        return Some((entry, value));
+    }
+    let mut end = uri.len();
+    while let Some(slash) = uri.get(..end).and_then(|before| before.rfind('/')) {
+        let (prefix, below) = uri.split_at_checked(slash + 1)?;
+        if let Some((entry, value)) = entries.get_key_value(&format!("{prefix}*")) {
+            // The longest prefix decides: where it admits nothing, no shorter one does.
+            return is_below(below).then_some((entry, value));
+        }
+        end = slash;
+    }
+    None
+}
+
+/// Whether one entry names this URI.
+pub fn names(entry: &str, uri: &str) -> bool {
+    check_uri(uri).is_ok()
+        && match prefix_of(entry) {
+            None => entry == uri,
+            Some(prefix) => uri.strip_prefix(prefix).is_some_and(is_below),
+        }
+}
+
+/// The prefix that an entry with `/*` at its end stands for, slash included.
+pub fn prefix_of(entry: &str) -> Option<&str> {
+    entry.strip_suffix('*').filter(|prefix| prefix.ends_with('/'))
+}
+
+/// What may stand behind a prefix: segments, none of them empty but the last, nothing encoded, nothing that climbs,
+/// neither query nor fragment.
+fn is_below(rest: &str) -> bool {
+    let mut segments = rest.split('/').rev();
+    let last = segments.next().unwrap_or_default();
+    let climbs = |segment: &str| segment.starts_with(".;") || segment == ".";
+    !rest.is_empty()
+        && !rest.contains(['%', '\\', '?', '#'])
+        && !rest.contains("..")
+        && !climbs(last)
+        && !segments.any(|segment| segment.is_empty() || climbs(segment))
+}
+
+fn authority(uri: &str) -> Option<&str> {
+    uri.split_once("://")?.1.split(['/', '?', '#']).next()
+}
+
+/// RFC 3986 §2: reserved, unreserved and `%`.
+fn is_uri_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_checked() {
+        for good in [
+            "demo://resource/static/document/architecture.md",
+            "demo://resource/dynamic/text/*",
+            "file:///srv/project/*",
+            "https://docs.example.com/*",
+            "file:///reports/2026/Q3%20final.pdf",
+            "urn:isbn:0451450523",
+            "https://docs.example.com/a?page=1",
+        ] {
+            assert_eq!(check_entry(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "/*",
+            "/etc/passwd",
+            "etc/passwd",
+            "file:",
+            "file:///*",
+            "file://*",
+            "file:/srv/*",
+            "urn:x/*",
+            "https://user@host/a",
+            "https://user:secret@host/*",
+            "file:///srv/../etc/passwd",
+            "file:///srv/..",
+            "file:///srv/./a",
+            "file:///srv/%2e%2e/etc",
+            "file:///srv/a%2Fb",
+            "file:///srv/a%5cb",
+            "demo://a b",
+            "demo://a\\b",
+            "demo://a/{id}",
+            "demo://é",
+            "demo://a/*/b/*",
+            "demo://a/x%20y/*",
+            "demo://a/?q=/*",
+            "demo://a#f/*",
+            "1demo://a/b",
+            "demo://a\n",
+        ] {
+            assert!(check_entry(bad).is_err(), "{bad}");
+        }
+        assert!(check_entry(&format!("demo://{}", "a".repeat(MAX_URI_BYTES))).is_err());
+    }
+
+    #[test]
+    fn a_prefix_admits_what_lies_below_and_nothing_else() {
+        let entry = "file:///srv/project/*";
+        for below in ["a", "a/b.txt", "a/", "a/*", "*", ".env", "a.b", "~x", "a;b", "a:b@c"] {
+            assert!(names(entry, &format!("file:///srv/project/{below}")), "{below}");
+        }
+        for uri in [
+            "file:///srv/project/",
+            "file:///srv/project",
+            "file:///srv/projects/a",
+            "file:///etc/passwd",
+            "file:///srv/project/../secret",
+            "file:///srv/project/a/../../secret",
+            "file:///srv/project/..",
+            "file:///srv/project/a..b",
+            "file:///srv/project/.",
+            "file:///srv/project/./a",
+            "file:///srv/project/..;/a",
+            "file:///srv/project/.;/a",
+            "file:///srv/project//etc/passwd",
+            "file:///srv/project/%2e%2e/secret",
+            "file:///srv/project/%2E./secret",
+            "file:///srv/project/a%2fb",
+            "file:///srv/project/a%00",
+            "file:///srv/project/a\\..\\b",
+            "file:///srv/project/a?x=../..",
+            "file:///srv/project/a#b",
+            "file:///srv/project/a b",
+            "FILE:///srv/project/a",
+            "file:///SRV/project/a",
+            "http://srv/project/a",
+            "file://user@host/srv/project/a",
+            "file://host/srv/project/a",
+        ] {
+            assert!(!names(entry, uri), "{uri}");
+        }
+        assert!(!names("file:///srv/a", "file:///srv/a/"), "exact is exact");
+        assert!(!names("file:///srv/a", "file:///srv/b/../a"));
+    }
+
+    #[test]
+    fn the_most_exact_entry_decides() {
+        let entries: BTreeMap<String, u8> =
+            [("d://h/*", 1), ("d://h/a/*", 2), ("d://h/a/b", 3), ("d://x", 4)]
+                .map(|(e, n)| (e.to_owned(), n))
+                .into();
+        let found = |uri| find(&entries, uri).map(|(_, number)| *number);
+        assert_eq!(found("d://h/x"), Some(1));
+        assert_eq!(found("d://h/a/x"), Some(2));
+        assert_eq!(found("d://h/a/b"), Some(3));
+        assert_eq!(found("d://h/a/b/c"), Some(2));
+        assert_eq!(found("d://h/a/*"), Some(2), "a thing that is called `*`, below");
+        assert_eq!(found("d://h/*"), Some(1));
+        assert_eq!(found("d://x"), Some(4));
+        for none in
+            ["d://x/", "d://h/", "d://h", "d://h/a/../x", "d://h/a/%2e%2e/x", "e://h/x", "", "d://hh/x"]
+        {
+            assert_eq!(found(none), None, "{none}");
+        }
+    }
+}
