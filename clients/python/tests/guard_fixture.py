@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deputize.call.claims import TYP, ToolCallClaims
-from deputize.call.digest import call_digest, sha256, tool_digest
+from deputize.call.digest import base64url, call_digest, prompt_digest, sha256, tool_digest
 from deputize.call.dpop import NewProof, prove
 from deputize.call.keys import KeySet, SigningKey
+from deputize.call.offers import Offers
 from deputize.guard import (
     SNAPSHOT_TYP,
     Guard,
@@ -264,18 +265,71 @@ def listing(method: str = "tools/list") -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": "a", "method": method}
 
 
-def l0() -> dict[str, Any]:
+def l0(
+    tools: Any = ("lookup", "refund", "transfer"), prompts: Any = (), resources: Any = (), hidden: Any = ()
+) -> dict[str, Any]:
+    """A token that looks, and shows all of these offers but the hidden ones."""
+    offers = [*sorted(tools), *sorted(prompts), *sorted(resources)]
+    number = sum(1 << at for at, name in enumerate(offers) if name not in hidden)
+    bits = number.to_bytes(len(offers) // 8 + 1, "little").rstrip(b"\0")
+    shown = {"of": Offers(tools, prompts, resources).digest, "bits": base64url(bits)}
+    return {**granted(), "actions": ["tools/list"], "shown": shown}
+
+
+def granted() -> dict[str, Any]:
     return {
         "type": "mcp_tool_call",
         "locations": [RESOURCE],
-        "actions": ["tools/list"],
         "manifest_digest": sha256("manifest"),
         "policy": {"digest": "p", "ids": []},
     }
 
 
 def l1(name: str, **changes: Any) -> dict[str, Any]:
-    return {**l0(), "actions": ["tools/call"], "identifier": name, "tool_digest": digest_of(name), **changes}
+    return {**granted(), "actions": ["tools/call"], "identifier": name, "tool_digest": digest_of(name), **changes}
+
+
+PROMPTS: list[dict[str, Any]] = [
+    {"name": "greet", "description": "Greets.", "arguments": [{"name": "city", "required": True}, {"name": "mood"}]},
+    {"name": "vault", "description": "Opens."},
+]
+RESOURCES: list[dict[str, Any]] = [
+    {"uri": "demo://docs/*", "name": "Documents", "description": "Of the demo"},
+    {"uri": "demo://docs/drafts/*", "name": "Drafts"},
+    {"uri": "demo://vault/*", "name": "Vault"},
+]
+OFFERED = (["lookup", "refund", "transfer"], ["greet", "vault"], ["demo://docs/*", "demo://vault/*"])
+
+
+def material() -> dict[str, Any]:
+    """Members of a snapshot's document: two prompts, and resources of which the drafts are switched off."""
+    return {
+        "prompts": [
+            {"definition": each, "prompt_digest": prompt_digest(each), "least_level": "L1", "tier": "low"}
+            for each in PROMPTS
+        ],
+        "resources": [
+            {"shown": each, "least_level": "L1", "tier": "low", "enabled": "drafts" not in each["uri"]}
+            for each in RESOURCES
+        ],
+    }
+
+
+def prompt_token(name: str, **changes: Any) -> dict[str, Any]:
+    digest = next(prompt_digest(each) for each in PROMPTS if each["name"] == name)
+    return {**granted(), "actions": ["prompts/get"], "identifier": name, "prompt_digest": digest, **changes}
+
+
+def read_token(uri: str, **changes: Any) -> dict[str, Any]:
+    return {**granted(), "actions": ["resources/read"], "identifier": uri, **changes}
+
+
+def get(name: str, arguments: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {"name": name, "arguments": arguments}}
+
+
+def read(uri: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
 
 
 def l2(name: str, constraints: Any, max_uses: int = 1) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 from deputize.asgi import MiddlewareOptions, ToolCallMiddleware
 from deputize.call.keys import SigningKey
 from guard_broker import GuardBroker, until
-from guard_fixture import Fixture, call, definitions, l0, listing
+from guard_fixture import PROMPTS, Fixture, call, definitions, l0, listing
 from wire import Wire
 
 VERSION = "2025-11-25"
@@ -43,6 +44,7 @@ class SessionServer:
 
     def __init__(self) -> None:
         self.live: Any = definitions()
+        self.prompts: Any = copy.deepcopy(PROMPTS)
         self.received: list[tuple[dict[str, str], Any]] = []
         """Every POST but the guard's own looks: headers and message."""
         self.bare: list[tuple[str, dict[str, str]]] = []
@@ -69,7 +71,8 @@ class SessionServer:
             message = json.loads((await receive())["body"])
             if "deputize_look" in scope["state"]:
                 self.looks += 1
-                await self._one(send, message, {"tools": self.live})
+                is_of_prompts = message["method"] == "prompts/list"
+                await self._one(send, message, {"prompts": self.prompts} if is_of_prompts else {"tools": self.live})
                 return
             self.received.append((headers, message))
             await self._post(message, receive, send)
@@ -146,6 +149,8 @@ class World:
     def __init__(self, f: Fixture, **options: Any) -> None:
         self.f = f
         self.server = SessionServer()
+        self.looking = l0()
+        """What is granted where nothing else is said."""
         self.broker = GuardBroker(f)
         given = MiddlewareOptions(clock=f.clock, broker=self.broker.client(), **options)
         self.app = ToolCallMiddleware(self.server, f.settings, given)
@@ -164,7 +169,7 @@ class World:
         **headers: str | None,
     ) -> Wire:
         """Sends as an honest agent does, but for what is said otherwise."""
-        token = token or self.f.token(detail or l0(), **(claims or {}))
+        token = token or self.f.token(detail or self.looking, **(claims or {}))
         proof = self.f.proof(token, key, htm=method)
         said: dict[str, str | None] = {"authorization": f"DPoP {token}", "dpop": proof}
         if method == "POST":

@@ -176,8 +176,8 @@ async def test_once_is_once() -> None:
         (json.dumps(call("lookup", {})).encode(), {"content_encoding": "gzip"}, 415),
         (json.dumps(call("lookup", {})).encode(), {"content_type": "text/plain"}, 415),
         (json.dumps(call("lookup", {"note": "x" * 2000})).encode(), {}, 413),
-        (json.dumps(listing("resources/read")).encode(), {}, 403),
-        (json.dumps(listing("prompts/get")).encode(), {}, 403),
+        (json.dumps(listing("resources/read")).encode(), {}, 400),
+        (json.dumps(listing("resources/subscribe")).encode(), {}, 403),
         (json.dumps(listing("sampling/createMessage")).encode(), {}, 403),
     ],
 )

@@ -18,7 +18,19 @@ from deputize import ConfigurationError, ExchangeError, ToolChangedError, Unsafe
 from deputize.auth import CallingOptions
 from deputize.call.jws import parse
 from deputize.guard import IncomingCall, Refusal, VerifiedCall
-from guard_fixture import Fixture, call, definitions, l0, l1, l3, listing
+from guard_fixture import (
+    PROMPTS,
+    Fixture,
+    call,
+    definitions,
+    l0,
+    l1,
+    l3,
+    listing,
+    material,
+    prompt_token,
+    read_token,
+)
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx2, httpx], ids=["httpx2", "httpx"])
 
@@ -41,10 +53,16 @@ class World:
         tool = asked.get("identifier")
         if tool == "forbidden":
             return httpx2.Response(400, json={"error": "access_denied", "reason": "policy", "decision_id": "d-1"})
-        detail = l0() if tool is None else l3(tool, asked["arguments"]) if "arguments" in asked else l1(tool)
+        if asked.get("actions", ["tools/call"]) != ["tools/call"]:
+            detail = prompt_token(tool) if asked["actions"] == ["prompts/get"] else read_token(tool)
+        else:
+            detail = self.grant_of(tool, asked)
         token = self.f.token(detail)
         members = {"token_type": "DPoP", "expires_in": 60, "scope": "tool", "transaction_id": "t", "decision_id": "d-2"}
         return httpx2.Response(200, json={**members, "access_token": token, "authorization_details": [detail]})
+
+    def grant_of(self, tool: str | None, asked: Any) -> dict[str, Any]:
+        return l0() if tool is None else l3(tool, asked["arguments"]) if "arguments" in asked else l1(tool)
 
     def serve(self, request: Any) -> Any:
         self.requests.append(request)
@@ -266,6 +284,24 @@ def test_a_loose_level_is_asked_for_and_tightened_where_the_server_wants_it() ->
         assert http.post(RESOURCE, json=call("refund", {})).status_code == 200
     assert [each.level.name for each in world.calls()] == ["L1", "L1", "L3"]
     assert world.calls()[0].token == world.calls()[1].token
+
+
+def test_prompts_and_resources_have_tokens_of_their_own() -> None:
+    world = World()
+    world.f.guard.install(world.f.snapshot(version=2, **material()))
+    world.f.guard.observe_prompts(PROMPTS)
+    with world.http() as http:
+        http.post(RESOURCE, json={**listing("prompts/get"), "params": {"name": "greet", "arguments": {"city": "Bonn"}}})
+        http.post(RESOURCE, json={**listing("resources/read"), "params": {"uri": "demo://docs/a"}})
+        with pytest.raises(UnsafeRequestError):
+            http.post(RESOURCE, json={**listing("resources/read"), "params": {"name": "a"}})
+    assert [verified.action for verified in world.calls()] == ["prompts/get", "resources/read"]
+    asked = [json.loads(form.get("authorization_details", "[{}]"))[0] for form in world.broker.forms]
+    said = [(each.get("actions"), each.get("identifier"), each.get("arguments")) for each in asked]
+    assert said == [
+        (["prompts/get"], "greet", {"city": "Bonn"}),
+        (["resources/read"], "demo://docs/a", {}),
+    ]
 
 
 def test_a_server_that_never_takes_its_nonce_is_asked_twice() -> None:

@@ -75,7 +75,7 @@ class Server:
     def grant(self, _: httpx2.Request, form: dict[str, str]) -> httpx2.Response:
         asked = json.loads(form.get("authorization_details", "[{}]"))[0]
         name = asked.get("identifier")
-        detail = l0() if name is None else self.grant_of(name, asked["arguments"])
+        detail = l0(["refund"]) if name is None else self.grant_of(name, asked["arguments"])
         members = {"token_type": "DPoP", "expires_in": 60, "scope": "tool", "transaction_id": "t", "decision_id": "d-2"}
         token = self.f.token(detail)
         return httpx2.Response(200, json={**members, "access_token": token, "authorization_details": [detail]})
@@ -153,7 +153,7 @@ async def test_what_was_not_granted_does_not_run() -> None:
         assert (await send(granted, call("refund", {**arguments, "amount_cents": 2}))).status_code == 403
         assert (await send(granted, call("refund", {**arguments, "more": 1}))).status_code == 403
         assert (await send(server.grant_of("unapproved", {}), call("unapproved", {}))).status_code == 403
-        assert (await send(l0(), call("refund", arguments))).status_code == 403
+        assert (await send(l0(["refund"]), call("refund", arguments))).status_code == 403
         assert (await http.post(RESOURCE, json=call("refund", arguments))).status_code == 401
         assert server.broker.redeemed == []
 

@@ -118,7 +118,7 @@ async def test_ids_are_short_enough_to_be_remembered() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["resources/read", "prompts/get", "sampling/createMessage", "tools/Call", "", "tools/call "]
+    "method", ["resources/subscribe", "completion/complete", "sampling/createMessage", "tools/Call", "", "tools/call "]
 )
 async def test_unknown_methods_have_no_token(method: str) -> None:
     f = Fixture()

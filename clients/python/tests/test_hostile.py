@@ -21,7 +21,20 @@ from deputize.guard import Revocation
 from deputize.guard import link as link_module
 from dev import ROOT
 from guard_broker import GuardBroker, until
-from guard_fixture import Fixture, call, definitions, l0, l1, l3
+from guard_fixture import (
+    OFFERED,
+    Fixture,
+    call,
+    definitions,
+    get,
+    l0,
+    l1,
+    l3,
+    material,
+    prompt_token,
+    read,
+    read_token,
+)
 from session_server import LIST, SessionServer, World
 from wire import Wire
 
@@ -83,6 +96,7 @@ class Lab(World):
 
     def __init__(self, f: Fixture, **options: Any) -> None:
         super().__init__(f, **options)
+        self.looking = l0(*OFFERED, hidden=("vault", "demo://vault/*"))
         self.granted = 0
         self.folder = tempfile.TemporaryDirectory()
 
@@ -95,7 +109,10 @@ class Lab(World):
 
 @asynccontextmanager
 async def lab() -> AsyncIterator[Any]:
-    made = Lab(Fixture(), max_result_bytes=1_000_000)
+    f = Fixture()
+    document = f.document
+    f.document = lambda **changes: document(**{**material(), **changes})  # type: ignore[method-assign]
+    made = Lab(f, max_result_bytes=1_000_000)
     made.app.start()
     await until(lambda: made.app.guard.snapshot is not None)
     try:
@@ -220,15 +237,38 @@ async def listing_with_a_calls_token(w: Any) -> list[Wire]:
 
 @case("H-33.b")
 async def resource_outside(w: Any) -> list[Wire]:
-    uris = ("file:///etc/passwd", "file:///srv/../etc/passwd", "http://169.254.169.254/", "refund")
-    asked = [{**LIST, "method": "resources/read", "params": {"uri": uri}} for uri in uris]
-    return [w.send(message, detail) for message in asked for detail in (l0(), l1("lookup"))]
+    granted = read_token("demo://docs/a")
+    uris = (
+        *("file:///etc/passwd", "file:///srv/../etc/passwd", "http://169.254.169.254/", "demo://docs/../etc/passwd"),
+        *("demo://docs/%2e%2e/etc/passwd", "demo://docs/..;/etc/passwd", "demo://docs\\..\\etc", "demo://user@docs/a"),
+        *("demo://docs/./a", "DEMO://docs/a", "demo://docs/b", "demo://docs/drafts/a", "refund"),
+    )
+    details = (w.looking, l1("lookup"), granted)
+    return [w.send(read(uri), detail) for uri in uris for detail in details] + [
+        w.send(read("demo://docs/a"), w.looking)
+    ]
 
 
 @case("H-33.c")
 async def prompt(w: Any) -> list[Wire]:
-    methods = ("prompts/get", "prompts/list", "completion/complete", "sampling/createMessage", "tasks/result")
-    return [w.send({**LIST, "method": method, "params": {"name": "refund"}}) for method in methods]
+    methods = ("completion/complete", "resources/subscribe", "sampling/createMessage", "tasks/result", "prompts/get")
+    refused = [w.send({**LIST, "method": method, "params": {"name": "greet"}}) for method in methods]
+    greet = prompt_token("greet")
+    others = (get("vault", {}), get("refund", {}), call("greet", {}), read("demo://docs/a"))
+    refused += [w.send(message, greet) for message in others]
+    return [*refused, w.send(get("greet", {"city": "Bonn"}), l1("lookup"))]
+
+
+@case("H-33.e")
+async def list_without_rights(w: Any) -> list[Wire]:
+    w.server.answers["prompts/list"] = {"prompts": w.server.prompts}
+    listed = [{"uri": uri, "name": uri} for uri in ("demo://docs/a", "demo://docs/drafts/a", "demo://vault/a", "x://y")]
+    w.server.answers["resources/list"] = {"resources": listed}
+    for kind, expected in (("prompts", ["greet"]), ("resources", ["demo://docs/a"])):
+        said = await w.send({**LIST, "method": f"{kind}/list"}).json()
+        assert [each.get("uri", each["name"]) for each in said["result"][kind]] == expected
+        assert "vault" not in str(said)
+    return [w.send(get("vault", {})), w.send(read("demo://vault/a"))]
 
 
 @case("H-33.d")

@@ -71,7 +71,11 @@ class Running:
     def grant(self, _: httpx2.Request, form: dict[str, str]) -> httpx2.Response:
         asked = json.loads(form.get("authorization_details", "[{}]"))[0]
         name = asked.get("identifier")
-        detail = l0() if name is None else {**l1("lookup"), "identifier": name, "tool_digest": self.digests[name]}
+        detail = (
+            l0(list(self.digests))
+            if name is None
+            else {**l1("lookup"), "identifier": name, "tool_digest": self.digests[name]}
+        )
         if "arguments" in asked:
             steering = [asked[part] for part in ("inputResponses", "requestState") if part in asked]
             digest = call_digest("tools/call", name, asked["arguments"], *steering)

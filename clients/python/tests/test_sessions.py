@@ -188,6 +188,31 @@ async def test_a_call_that_nobody_waits_for_is_still_under_way() -> None:
         assert (await w.send(again(LIST, 1), mcp_session_id=session).begun()).status == 200
 
 
+async def test_a_call_whose_connection_breaks_is_under_way_and_one_that_fails_is_not() -> None:
+    async with world() as w:
+        session = await w.begin()
+
+        async def hangs(stream: Stream) -> None:
+            await stream.say(NOTE)
+            await asyncio.Event().wait()
+
+        async def fails(stream: Stream) -> None:
+            await stream.say(NOTE, cursor="c1")
+            raise ValueError("no")
+
+        w.server.serve = hangs
+        broken = w.send(REFUND, l3("refund", {}), mcp_session_id=session)
+        await broken.event()
+        broken.task.cancel()
+        await asyncio.gather(broken.task, return_exceptions=True)
+        await w.refused(w.send(again(LIST, 1), mcp_session_id=session), 400)
+        w.server.serve = fails
+        failed = w.send(again(REFUND, 2), l3("refund", {}), mcp_session_id=session)
+        with pytest.raises(ValueError, match="no"):
+            await failed.done()
+        assert (await w.send(again(LIST, 2), mcp_session_id=session).begun()).status == 200
+
+
 async def test_sampling_is_refused_wherever_the_server_asks() -> None:
     async with world() as w:
         session = await w.begin()

@@ -22,11 +22,12 @@ export { type Clock, systemClock } from "./clock.js";
 export type { GuardConfig, GuardSettings } from "./guard/config.js";
 export { type Examined, Guard, type Outside } from "./guard/guard.js";
 export type { IncomingCall } from "./guard/headers.js";
-export type { DriftedTool, ObservedTools, VisibleTools } from "./guard/known.js";
+export type { DriftedTool, ObservedTools, Visible } from "./guard/known.js";
 export { Reason, type ReasonKind } from "./guard/reason.js";
 export { Refusal } from "./guard/refusal.js";
 export { readRevocation, type Revocation } from "./guard/revocation.js";
-export { openSnapshot, type PinnedTool, readSnapshot, type Snapshot, SnapshotError } from "./guard/snapshot.js";
+export { type Pinned, SnapshotError } from "./guard/pin.js";
+export { openSnapshot, readSnapshot, type Snapshot } from "./guard/snapshot.js";
 export type {
   Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream,
 } from "./guard/verified.js";

@@ -83,7 +83,7 @@ class Answer:
         if session is None or asked is None or self._is_answered:
             return
         # A call that nobody waits for may still run: its response comes on another stream.
-        if failed or not (self.is_left or self._is_resumable):
+        if not (self.is_left or (self._is_resumable and not failed)):
             session.take_requested(asked.id)
             if self.begins is not None:
                 self.begins.forget(session)

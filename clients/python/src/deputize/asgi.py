@@ -43,6 +43,8 @@ class MiddlewareOptions:
 
     tools: Tools | None = None
     """Gives the definitions of the server's tools; by default the app is asked for its `tools/list`."""
+    prompts: Tools | None = None
+    """As `tools`, for its prompts; they are looked at where any are approved."""
     open_paths: tuple[str, ...] = ()
     """Paths that need no token: exactly as they stand, for example `/healthz`, or with all below, as `/docs/`."""
     mcp_path: str | None = None
@@ -302,21 +304,34 @@ class ToolCallMiddleware:
     async def _look(self, scope: Scope) -> None:
         """Look at the server's tools, where the last look is too old. Whoever comes meanwhile waits for it."""
         async with self._looking:
-            now: float | None = self._clock.uptime()
             if self._looked is not None and self._clock.uptime() - self._looked <= self._options.tools_max_age_seconds:
                 return
-            tools = self._options.tools
+            tools, self._looked = self._options.tools, None
             try:
-                definitions = await (self._lister.tools(scope) if tools is None else tools())
+                definitions = await (self._lister.listed(scope) if tools is None else tools())
+                await self._look_at_prompts(scope)
             except Exception:
-                logger.exception("the server's tools cannot be listed")
                 # Nothing can be called; whoever comes next looks again.
-                definitions, now = [], None
-            self._looked = now
+                logger.exception("the server's tools cannot be listed")
+                self.guard.forget_lists()
+                return
+            self._looked = self._clock.uptime()
             before = self.guard.observed
             observed = self.guard.observe_tools(definitions)
             if observed != before:
                 self._report_look(observed.drifted, observed.unknown, is_first=before is None)
+
+    async def _look_at_prompts(self, scope: Scope) -> None:
+        """Look at the server's prompts, where any are approved."""
+        snapshot, prompts = self.guard.snapshot, self._options.prompts
+        if snapshot is None or not snapshot.prompts:
+            return
+        observed = self.guard.observe_prompts(
+            await (self._lister.listed(scope, "prompts") if prompts is None else prompts())
+        )
+        for name in observed.drifted:
+            logger.warning("prompt is not what was approved", extra={"prompt": name})
+            self._link.report(Event(kind="drifted", tool=name, action="prompts/get"))
 
     def _report_look(self, drifted: tuple[str, ...], unknown: tuple[str, ...], *, is_first: bool) -> None:
         self._link.report(Event(kind="discovered" if is_first else "list_changed"))

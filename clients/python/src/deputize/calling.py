@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
+from .call.digest import ABSENT
 from .call.dpop import without_query
 from .call.strict_json import MAX_DEPTH, JsonObject, JsonRefused, parse_value, serialize
-from .client import AsyncClient, Call, Client, Detail, ExchangeRequest, Listing, TokenType, Tool, ToolToken
+from .client import Action, AsyncClient, Call, Client, Detail, ExchangeRequest, Listing, TokenType, Tool, ToolToken
 from .errors import ApprovalPendingError, ConfigurationError, DeputizeError, ToolChangedError, UnsafeRequestError
 from .live_tools import LiveTools, messages_in
 from .urls import is_safe_url
@@ -45,6 +46,7 @@ class _Exchange:
 
     detail: Detail
     live_tool_digest: str | None
+    action: Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class Calling:
             subject_token_type=self._options.subject_token_type,
             detail=step.detail,
             claimed=self._options.claimed,
+            action=step.action,
             live_tool_digest=step.live_tool_digest,
         )
 
@@ -144,10 +147,14 @@ class Calling:
         if _origin(str(request.url)) != _origin(self._resource):
             raise UnsafeRequestError("a request to another origin than the resource's", "use one auth for each server")
         message = _read_message(request.content)
-        if message is None or message.get("method") != "tools/call":
+        action = _ACTIONS.get(str(message.get("method"))) if message is not None else None
+        if message is None or action is None:
             yield from self._look(request, message)
-        else:
+        elif action == "tools/call":
             yield from self._call(request, message)
+        else:
+            # The guard holds a prompt against its approved definition; a resource has none.
+            yield from self._send(request, _call_detail(message), None, action=action)
 
     def _look(self, request: Request, message: JsonObject | None) -> _Steps:
         """A request that calls nothing."""
@@ -215,10 +222,17 @@ class Calling:
         return cursor
 
     def _send(
-        self, request: Request, detail: Detail, live: str | None, *, read: bool = False
+        self,
+        request: Request,
+        detail: Detail,
+        live: str | None,
+        *,
+        read: bool = False,
+        action: Action = "tools/call",
     ) -> Generator[_Exchange | _Send, Any, Response]:
         """Send with a token; once more where the server wants its nonce, or no longer takes a token that was cached."""
-        token: ToolToken = yield _Exchange(detail, live)
+        exchange = _Exchange(detail, live, action)
+        token: ToolToken = yield exchange
         tried: set[str] = set()
         while True:
             self._authorize(request, token)
@@ -234,7 +248,7 @@ class Calling:
             tried.add(problem)
             if is_stale:
                 self._client.forget(token)
-                token = yield _Exchange(detail, live)
+                token = yield exchange
 
     def _authorize(self, request: Request, token: ToolToken) -> None:
         url = without_query(str(request.url))
@@ -267,13 +281,11 @@ def _call_detail(message: JsonObject) -> Call:
     """What an L3 token is asked for: this call, and what steers it."""
     params = message.get("params")
     params = params if isinstance(params, dict) else {}
-    name, arguments = params.get("name"), params.get("arguments", {})
+    action = message.get("method")
+    name, arguments = params.get("uri" if action == "resources/read" else "name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise UnsafeRequestError("tools/call without a name or with arguments that are no object", "name the tool")
-    call = Call(name, arguments)
-    steering = {"input_responses": "inputResponses", "request_state": "requestState"}
-    present = {ours: params[theirs] for ours, theirs in steering.items() if theirs in params}
-    return Call(name, arguments, **present) if present else call
+        raise UnsafeRequestError(f"{action} without a name or with arguments that are no object", "say what is meant")
+    return Call(name, arguments, params.get("inputResponses", ABSENT), params.get("requestState", ABSENT))
 
 
 def _challenge(response: Response) -> str | None:
@@ -290,6 +302,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)
 
 
+_ACTIONS: dict[str, Action] = {each: each for each in get_args(Action)}
 _ERROR = re.compile(r'\berror="([a-z_]+)"')
 _CARRIED = ("accept", "content-type", "user-agent", "mcp-session-id", "mcp-protocol-version")
 _MAX_PAGES = 20

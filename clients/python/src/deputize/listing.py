@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from .call.strict_json import JsonObject, JsonValue, serialize
 from .live_tools import messages_in
 
+Kind: TypeAlias = Literal["tools", "prompts"]
 LOOK_KEY: Final = "deputize_look"
 """Marks, in `scope["state"]`, the guard's own look at the tools."""
 
@@ -20,7 +21,7 @@ async def list_tools(app: Callable[..., Awaitable[None]], like: MutableMapping[s
     Raises:
         RuntimeError: where the app does not answer with a list.
     """
-    return await Lister(app).tools(like)
+    return await Lister(app).listed(like)
 
 
 class Lister:
@@ -30,23 +31,24 @@ class Lister:
         self._app = app
         self._wants_session = False
 
-    async def tools(self, like: MutableMapping[str, Any]) -> list[JsonObject]:
-        """All tools, asked for at the path of a request that came.
+    async def listed(self, like: MutableMapping[str, Any], kind: Kind = "tools") -> list[JsonObject]:
+        """All of a kind, asked for at the path of a request that came.
 
         Raises:
             RuntimeError: where the app does not answer with a list.
         """
         if not self._wants_session:
             try:
-                return await self._pages(_Place(like, {"mcp-protocol-version": _STATELESS, "mcp-method": "tools/list"}))
+                headers = {"mcp-protocol-version": _STATELESS, "mcp-method": f"{kind}/list"}
+                return await self._pages(_Place(like, headers), kind)
             except RuntimeError:
                 pass
-        tools = await self._in_session(like)
+        listed = await self._in_session(like, kind)
         # Whoever knows only earlier versions is not asked in vain each time.
         self._wants_session = True
-        return tools
+        return listed
 
-    async def _in_session(self, like: MutableMapping[str, Any]) -> list[JsonObject]:
+    async def _in_session(self, like: MutableMapping[str, Any], kind: Kind) -> list[JsonObject]:
         client: JsonObject = {"name": "deputize-guard", "version": "1"}
         params: JsonObject = {"protocolVersion": _WITH_SESSIONS, "capabilities": {}, "clientInfo": client}
         begun = await self._post(_Place(like, {}), "initialize", params)
@@ -58,27 +60,27 @@ class Lister:
         place = _Place(like, headers)
         try:
             await self._post(place, "notifications/initialized", None)
-            return await self._pages(place)
+            return await self._pages(place, kind)
         finally:
             if begun.session_id:
                 await ask(self._app, place.scope("DELETE", b""), b"")
 
-    async def _pages(self, place: _Place) -> list[JsonObject]:
+    async def _pages(self, place: _Place, kind: Kind) -> list[JsonObject]:
         definitions: list[JsonObject] = []
         cursor: str | None = None
         for _ in range(_MAX_PAGES):
             params: JsonObject = {} if cursor is None else {"cursor": cursor}
             if "mcp-session-id" not in place.headers and "mcp-method" in place.headers:
                 params["_meta"] = dict(_ENVELOPE)
-            result = _result(await self._post(place, "tools/list", params))
-            tools, following = result.get("tools"), result.get("nextCursor")
-            if not isinstance(tools, list):
-                raise RuntimeError("the server's answer to tools/list is no list")
-            definitions += [tool for tool in tools if isinstance(tool, dict)]
+            result = _result(await self._post(place, f"{kind}/list", params))
+            listed, following = result.get(kind), result.get("nextCursor")
+            if not isinstance(listed, list):
+                raise RuntimeError(f"the server's answer to {kind}/list is no list")
+            definitions += [definition for definition in listed if isinstance(definition, dict)]
             if not isinstance(following, str):
                 return definitions
             cursor = following
-        raise RuntimeError("the server's tools/list does not end")
+        raise RuntimeError(f"the server's {kind}/list does not end")
 
     async def _post(self, place: _Place, method: str, params: JsonObject | None) -> Answered:
         message: JsonObject = {"jsonrpc": "2.0", "method": method}

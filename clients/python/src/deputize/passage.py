@@ -60,6 +60,10 @@ class Passage:
                 await self._listen(receive, send)
             else:
                 await self.app(self._forwarded(), self._receiving(receive), self._sending(send))
+        except asyncio.CancelledError:
+            # Whoever waited went away; what was asked may run on.
+            self._failed = self.answer.is_left = True
+            raise
         except BaseException:
             self._failed = True
             raise
@@ -76,7 +80,8 @@ class Passage:
             kind="executed" if ran else "failed",
             txn=verified.claims.txn,
             jti=verified.claims.jti,
-            tool=verified.tool,
+            tool=verified.name,
+            action=verified.action,
             result_class="ok" if ran else "exception" if self._failed else self.answer.trouble,
             result_bytes=self.answer.sent_bytes,
         )

@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from .call.claims import ToolCallClaims
 from .call.strict_json import JsonObject, JsonValue, serialize
 from .guard import Guard, Refused
+from .guard.known import LISTS
 from .guard.message import is_id
 from .guard.sessions import Session
 
@@ -76,9 +77,11 @@ class Screen:
         return Judged("on", _written(message))
 
     def _notification(self, message: JsonObject, method: str) -> Judged:
-        if method == _LIST_CHANGED:
+        if method in _LISTS_CHANGED:
             self.look_again()
-        return Judged("on", _written(message)) if method.startswith("notifications/") else Judged("held")
+        # Nobody subscribes to resources through a guard: what is said of them was not asked for.
+        is_passed = method.startswith("notifications/") and method != _RESOURCE_UPDATED
+        return Judged("on", _written(message)) if is_passed else Judged("held")
 
     def _response(self, message: JsonObject, request_id: str | int) -> Judged:
         in_session = self.session.take_requested(request_id) if self.session is not None else None
@@ -99,24 +102,37 @@ class Screen:
 
     def _reduce(self, method: str, result: JsonObject) -> None:
         """Reduce a result to what the caller may have."""
-        if method == "tools/list":
-            tools = result.get("tools")
-            if not isinstance(tools, list):
-                raise Refused("server_error", "a list of tools without tools")
-            result["tools"], drifted = self.guard.visible_tools(self.claims, tools)
+        member = LISTS.get(method)
+        if member is not None:
+            listed = result.get(member)
+            if not isinstance(listed, list):
+                raise Refused("server_error", "a list without its list")
+            result[member], drifted = self.guard.visible(method, self.claims, listed)
             if drifted:
                 self.look_again()
         elif method in ("initialize", "server/discover"):
-            _trim_capabilities(result)
+            self._trim_capabilities(result)
         if result.get("resultType") == "input_required" and _samples(result.get("inputRequests")):
             raise Refused("server_samples")
 
+    def _trim_capabilities(self, result: JsonObject) -> None:
+        """What is not let through is not offered.
 
-def _trim_capabilities(result: JsonObject) -> None:
-    """A guard lets tools through and nothing else, so nothing else is offered."""
-    capabilities = result.get("capabilities")
-    if isinstance(capabilities, dict):
-        result["capabilities"] = {name: value for name, value in capabilities.items() if name == "tools"}
+        That is prompts and resources where none are approved, subscriptions, completion, tasks, logging.
+        """
+        capabilities = result.get("capabilities")
+        if not isinstance(capabilities, dict):
+            return
+        snapshot = self.guard.snapshot
+        offered = {"tools"}
+        if snapshot is not None:
+            offered |= {"prompts"} if snapshot.prompts else set()
+            offered |= {"resources"} if any(each.enabled for each in snapshot.resources.values()) else set()
+        kept: JsonObject = {name: value for name, value in capabilities.items() if name in offered}
+        resources = kept.get("resources")
+        if isinstance(resources, dict):
+            kept["resources"] = {name: value for name, value in resources.items() if name != "subscribe"}
+        result["capabilities"] = kept
 
 
 def _samples(inputs: JsonValue) -> bool:
@@ -160,4 +176,5 @@ _SAMPLING = "sampling/createMessage"
 """The request that would borrow the client's model."""
 _PASSED_REQUESTS = ("ping", "elicitation/create", "roots/list")
 """What a server may ask of a client, in a session."""
-_LIST_CHANGED = "notifications/tools/list_changed"
+_LISTS_CHANGED = ("notifications/tools/list_changed", "notifications/prompts/list_changed")
+_RESOURCE_UPDATED = "notifications/resources/updated"

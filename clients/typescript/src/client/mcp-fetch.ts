@@ -2,6 +2,7 @@
 
 import { isObject, type Json, type JsonObject, objectAt, parseValue } from "../call/json.js";
 import { withoutQuery } from "../call/dpop.js";
+import { type Action, ACTIONS } from "../call/offers.js";
 import type { DeputizeClient } from "./client.js";
 import { type ApprovalPendingError, DeputizeError, ToolChangedError } from "./errors.js";
 import { type ListedPage, LiveTools } from "./live-tools.js";
@@ -70,6 +71,13 @@ interface ServerState {
   readonly tools: LiveTools;
 }
 
+/** What a token is asked for. */
+interface AskedFor {
+  readonly detail: Detail;
+  /** What is done with what the detail names, where that is not `tools/call`. */
+  readonly action?: Action | undefined;
+}
+
 /** A request to the server, but for its token and proof. */
 interface Sent {
   readonly method: string;
@@ -92,7 +100,7 @@ class Exchange {
     const message = body === undefined ? undefined : readMessage(body);
     if (message?.["method"] === "tools/call") await this.look(message);
     const { method, headers } = this.request;
-    const response = await this.answered(this.detailOf(message), { method, headers, body }, message);
+    const response = await this.answered(this.askedFor(message), { method, headers, body }, message);
     if (message?.["method"] !== "tools/list" || !response.ok) return response;
     return this.server.tools.watch(response, this.page(message));
   }
@@ -115,7 +123,7 @@ class Exchange {
     for (let page = 0; page < MAX_PAGES; page += 1) {
       const params = { ...(cursor === undefined ? {} : { cursor }), ...(Object.keys(meta).length === 0 ? {} : { _meta: meta }) };
       const list = { jsonrpc: "2.0", id: `deputize-list-${crypto.randomUUID()}`, method: "tools/list", params };
-      const response = await this.answered({ level: "L0" }, { method: "POST", headers, body: JSON.stringify(list) });
+      const response = await this.answered({ detail: { level: "L0" } }, { method: "POST", headers, body: JSON.stringify(list) });
       if (!response.ok) {
         await response.body?.cancel();
         throw new DeputizeError(
@@ -141,9 +149,9 @@ class Exchange {
   }
 
   /** Sends with a token; once more where the server wants its nonce, or no longer takes a token that was cached. */
-  private async answered(asked: Detail, sent: Sent, call?: JsonObject): Promise<Response> {
-    let detail = asked;
-    let token = await this.token(detail);
+  private async answered(first: AskedFor, sent: Sent, call?: JsonObject): Promise<Response> {
+    let asked = first;
+    let token = await this.token(asked);
     const tried = new Set<string>();
     for (;;) {
       const response = await this.send(token, sent);
@@ -152,24 +160,27 @@ class Exchange {
       const wantsNonce = problem === "use_dpop_nonce" && response.headers.has("dpop-nonce");
       // A token that may serve again may have served its time: revoked, or counted anew after the server's restart.
       const isStale = problem === "invalid_token" && !token.bindsOneCall;
-      const isLoose = problem === "insufficient_scope" && detail.level === "L1" && call !== undefined;
+      const isLoose = problem === "insufficient_scope" && asked.detail.level === "L1" && call !== undefined;
       const retried = problem !== undefined && tried.has(problem);
       if (retried || !(wantsNonce || isStale || isLoose)) return response;
       tried.add(problem ?? "");
       await response.body?.cancel();
       if (isStale) this.settings.client.forget(token);
-      if (isLoose) detail = callDetail(call);
-      if (isStale || isLoose) token = await this.token(detail);
+      if (isLoose) asked = { detail: callDetail(call) };
+      if (isStale || isLoose) token = await this.token(asked);
     }
   }
 
-  private detailOf(message: JsonObject | undefined): Detail {
-    if (message?.["method"] !== "tools/call") return { level: "L0" };
+  private askedFor(message: JsonObject | undefined): AskedFor {
+    const action = ACTIONS.find((each) => each === message?.["method"]);
+    if (message === undefined || action === undefined) return { detail: { level: "L0" } };
     const detail = callDetail(message);
-    return this.settings.level?.(detail.tool) === "L1" ? { level: "L1", tool: detail.tool } : detail;
+    // The guard holds a prompt against its approved definition; a resource has none.
+    if (action !== "tools/call") return { detail, action };
+    return { detail: this.settings.level?.(detail.tool) === "L1" ? { level: "L1", tool: detail.tool } : detail };
   }
 
-  private async token(detail: Detail): Promise<ToolToken> {
+  private async token({ detail, action }: AskedFor): Promise<ToolToken> {
     const { client, subjectToken, subjectTokenType, onApproval, claimed } = this.settings;
     const { signal } = this.request;
     const request: ExchangeRequest = {
@@ -177,8 +188,9 @@ class Exchange {
       subjectToken: typeof subjectToken === "string" ? subjectToken : await subjectToken(),
       subjectTokenType,
       detail,
-      // Equal to no digest where it is not known: what was not seen is not called.
-      liveToolDigest: detail.level === "L0" ? undefined : (this.liveDigest(detail.tool) ?? ""),
+      action,
+      // Equal to no digest where it is not known: a tool that was not seen is not called.
+      liveToolDigest: detail.level === "L0" || action !== undefined ? undefined : (this.liveDigest(detail.tool) ?? ""),
       ...(claimed === undefined ? {} : { claimed }),
     };
     if (onApproval === undefined) return client.exchange(request, signal);
@@ -208,8 +220,9 @@ class Exchange {
 /** What an L3 token is asked for: this call, and what steers it. */
 function callDetail(message: JsonObject): Detail & { level: "L3" } {
   const params = objectAt(message, "params") ?? {};
-  const { name, inputResponses, requestState } = params;
-  if (typeof name !== "string") throw new DeputizeError("tools/call without a name", "name the tool that is called");
+  const { inputResponses, requestState } = params;
+  const name = params[message["method"] === "resources/read" ? "uri" : "name"];
+  if (typeof name !== "string") throw new DeputizeError("a call without a name", "name the tool, prompt or resource");
   return { level: "L3", tool: name, arguments: objectAt(params, "arguments") ?? {}, inputResponses, requestState };
 }
 

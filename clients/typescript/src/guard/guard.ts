@@ -11,14 +11,15 @@ import { type GuardConfig, type GuardSettings, resolveGuardSettings } from "./co
 import {
   checkAgreement, checkMediaType, checkMirroredParams, Fields, type IncomingCall, mirroredHeaders,
 } from "./headers.js";
-import { Known } from "./known.js";
-import { type Call, digestOf, isSteered, type Message, readMessage } from "./message.js";
+import { Known, LISTS } from "./known.js";
+import { type Call, digestOf, isSteered, type Message, readMessage, toolOf } from "./message.js";
 import { NonceMaker } from "./nonce.js";
 import { OnceSet } from "./once.js";
 import { type Possessed, type Proofs, verifyPossession } from "./possession.js";
 import { Reason } from "./reason.js";
 import { type Needed, NEEDED_FOR_LISTING, neededForCall, Refusal } from "./refusal.js";
-import type { PinnedTool, Snapshot } from "./snapshot.js";
+import type { Pinned } from "./pin.js";
+import { pinnedIn, type Snapshot } from "./snapshot.js";
 import { Uses } from "./uses.js";
 import {
   BY_THE_GUARD, type Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream,
@@ -96,7 +97,8 @@ export class Guard extends Known {
     const { call, method } = message;
     // INVARIANT: `check` gives each call its digest; without one nothing runs.
     if (call === undefined || callDigest === undefined) return new VerifiedListing(BY_THE_GUARD, parts, method);
-    return new VerifiedCall(BY_THE_GUARD, parts, { tool: call.name, arguments: call.arguments, callDigest, mirrored });
+    const { action, name, arguments: args } = call;
+    return new VerifiedCall(BY_THE_GUARD, parts, { action, name, arguments: args, callDigest, mirrored });
   }
 
   /**
@@ -162,16 +164,18 @@ export class Guard extends Known {
     const message = this.read(incoming, fields);
     const snapshot = this.decidable();
     const asked = message.call;
-    const inputSchema = asked === undefined ? undefined : snapshot.tools.get(asked.name)?.definition["inputSchema"];
+    // Only arguments of tools are mirrored (MCP 2026-07-28, custom headers).
+    const inputSchema = snapshot.tools.get(toolOf(asked) ?? "")?.definition["inputSchema"];
     if (asked !== undefined) checkMirroredParams(fields, inputSchema, asked.arguments);
     const { token, claims } = await this.possessed(incoming, fields, snapshot);
     if (asked === undefined) {
       context.needed = NEEDED_FOR_LISTING;
       this.checkListing(claims);
+      checkLists(message.method, claims, snapshot);
       return { claims, message, token, callDigest: undefined, mirrored: [], ...context };
     }
     const callDigest = await this.checkGranted(asked, claims, snapshot, context);
-    this.checkRevocation(claims, asked.name);
+    this.checkRevocation(claims, toolOf(asked));
     return { claims, message, token, callDigest, mirrored: mirroredHeaders(inputSchema, asked.arguments), ...context };
   }
 
@@ -217,13 +221,13 @@ export class Guard extends Known {
     context: Context,
   ): Promise<string> {
     const { detail } = claims;
-    const tool = snapshot.tools.get(asked.name);
+    const tool = pinnedIn(snapshot, asked.action, asked.name);
     if (tool === undefined) throw new Reason("tool", "not approved");
     const granted = levelOf(detail);
     const level = isAtLeast(granted, tool.leastLevel) ? granted : tool.leastLevel;
-    context.needed = neededForCall(this.config.resource, asked.name, level, asked.arguments);
+    context.needed = neededForCall(this.config.resource, asked, level);
     checkTarget(asked, detail, tool);
-    this.checkLive(asked.name, tool);
+    this.checkLive(asked.action, asked.name, tool);
     checkArguments(asked, tool);
     const digest = await digestOf(asked);
     checkBinding(asked, detail, digest);
@@ -237,7 +241,7 @@ export class Guard extends Known {
     if (levelOf(claims.detail) === "L3") await this.redeem(token);
     else if (maxUses !== undefined) this.countUse(claims, maxUses);
     // Since the request was looked at, time has passed: what was pushed meanwhile still counts.
-    this.checkRevocation(claims, message.call?.name);
+    this.checkRevocation(claims, toolOf(message.call));
   }
 
   private async redeem(token: string): Promise<void> {
@@ -288,17 +292,28 @@ interface Context {
   needed: Needed | undefined;
 }
 
-/** Method, name, level and definition are those of the grant. */
-function checkTarget(asked: Call, detail: GrantedDetail, tool: PinnedTool): void {
-  if (detail.actions.length !== 1 || detail.actions[0] !== "tools/call") {
-    throw new Reason("scope", "the token is not for calling tools");
+/** What a token says of lists is about what is offered now; else it has to be made anew. */
+function checkLists(method: string, { detail }: ToolCallClaims, { offers }: Snapshot): void {
+  if (detail.shown !== undefined && detail.shown.of !== offers.digest && LISTS.has(method)) {
+    throw new Reason("token", "it says what lists showed of another state of the registry");
   }
-  if (detail.identifier !== asked.name) throw new Reason("scope", "the token is for another tool");
-  if (!isAtLeast(levelOf(detail), tool.leastLevel)) throw new Reason("scope", "the tool needs a tighter binding");
-  if (detail.toolDigest !== tool.toolDigest) throw new Reason("tool", "the token is for another definition");
 }
 
-function checkArguments(asked: Call, tool: PinnedTool): void {
+/** Method, name, level and definition are those of the grant. */
+function checkTarget(asked: Call, detail: GrantedDetail, tool: Pinned): void {
+  if (detail.actions.length !== 1 || detail.actions[0] !== asked.action) {
+    throw new Reason("scope", "the token is for another method");
+  }
+  // A URI is compared as it stands.
+  if (detail.identifier !== asked.name) throw new Reason("scope", "the token is for another tool, prompt or resource");
+  if (!isAtLeast(levelOf(detail), tool.leastLevel)) throw new Reason("scope", "the tool needs a tighter binding");
+  const expected = (action: string) => (asked.action === action ? tool.digest : undefined);
+  if (detail.toolDigest !== expected("tools/call") || detail.promptDigest !== expected("prompts/get")) {
+    throw new Reason("tool", "the token is for another definition");
+  }
+}
+
+function checkArguments(asked: Call, tool: Pinned): void {
   try {
     tool.schema.validate(asked.arguments);
   } catch (error) {

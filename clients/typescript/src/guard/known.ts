@@ -1,13 +1,15 @@
 /** What a guard is told: the broker's snapshot and revocations, and what its server lists. */
 
 import type { ToolCallClaims } from "../call/claims.js";
-import { toolDigest } from "../call/digest.js";
+import { promptDigest, toolDigest } from "../call/digest.js";
 import { isObject, type Json, type JsonObject } from "../call/json.js";
+import type { Action } from "../call/offers.js";
 import { type Clock, secondsOf } from "../clock.js";
 import type { GuardConfig } from "./config.js";
 import { Reason } from "./reason.js";
 import { type Revocation, Revocations } from "./revocation.js";
-import { type PinnedTool, type Snapshot, SnapshotError } from "./snapshot.js";
+import { type Pinned, SnapshotError } from "./pin.js";
+import { entryOf, pinnedIn, type Snapshot } from "./snapshot.js";
 
 /** A tool that is not what was approved. */
 export interface DriftedTool {
@@ -28,10 +30,10 @@ export interface ObservedTools {
   readonly unknown: readonly string[];
 }
 
-/** A `tools/list` answer as a caller may see it. */
-export interface VisibleTools {
+/** A list as a caller may see it. */
+export interface Visible {
   /** The definitions, as they were approved. */
-  readonly tools: readonly JsonObject[];
+  readonly definitions: readonly JsonObject[];
   /** Whether an approved tool stood there as another than the approved one. */
   readonly drifted: boolean;
 }
@@ -42,7 +44,8 @@ export class Known {
   private snapshot: Snapshot | undefined;
   /** The highest version taken, by this process or an earlier one. */
   private highest = 0;
-  private live: ReadonlyMap<string, string> = new Map();
+  /** What the server lists now, by action and name; nothing where it was not looked at yet. */
+  private readonly live = new Map<Action, ReadonlyMap<string, string>>();
 
   protected constructor(
     /** The settings, with every default filled in. */
@@ -98,52 +101,84 @@ export class Known {
    * Takes note of the definitions that the server's `tools/list` gives now. Calls of a tool whose live definition is
    * not the approved one are refused; a name that stands twice counts as changed.
    */
-  async observeTools(definitions: readonly JsonObject[]): Promise<ObservedTools> {
+  observeTools(definitions: readonly JsonObject[]): Promise<ObservedTools> {
+    return this.observe("tools/call", definitions);
+  }
+
+  /** As {@link observeTools}, for what `prompts/list` gives: prompts are refused like tools until they were seen. */
+  observePrompts(definitions: readonly JsonObject[]): Promise<ObservedTools> {
+    return this.observe("prompts/get", definitions);
+  }
+
+  private async observe(action: Action, definitions: readonly JsonObject[]): Promise<ObservedTools> {
     const digests = new Map<string, string | undefined>();
     for (const definition of definitions.slice(0, MAX_LIVE_TOOLS)) {
       const { name } = definition;
       if (typeof name !== "string") continue;
       const isTwice = digests.has(name);
-      digests.set(name, isTwice ? undefined : await toolDigest(definition).catch(() => undefined));
+      digests.set(name, isTwice ? undefined : await digestOf(action, definition));
     }
     const observed = { approved: [] as string[], drifted: [] as DriftedTool[], unknown: [] as string[] };
     for (const [name, digest] of digests) {
-      const pinned = this.snapshot?.tools.get(name);
+      const pinned = this.snapshot === undefined ? undefined : pinnedIn(this.snapshot, action, name);
       if (pinned === undefined) observed.unknown.push(name);
-      else if (pinned.toolDigest === digest) observed.approved.push(name);
-      else observed.drifted.push({ name, approved: pinned.toolDigest, live: digest });
+      else if (pinned.digest === digest) observed.approved.push(name);
+      else observed.drifted.push({ name, approved: pinned.digest, live: digest });
     }
-    this.live = new Map([...digests].filter((entry): entry is [string, string] => entry[1] !== undefined));
+    const listed = [...digests].filter((entry): entry is [string, string] => entry[1] !== undefined);
+    this.live.set(action, new Map(listed));
     return observed;
   }
 
   /**
-   * Reduces the `tools` of a `tools/list` answer to what this caller may see: what is approved, stands in this very
-   * answer as it was approved, and is not switched off. What is shown are the approved definitions: members that the
-   * digest does not cover are not the server's to choose.
+   * Reduces what the server lists to what this caller may see: what is approved, stands in this very answer as it was
+   * approved, and what the caller's token says that he could use. A token that says nothing of that shows nothing. What
+   * is shown are the approved definitions: members that the digest does not cover are not the server's to choose.
    */
-  async visibleTools(claims: ToolCallClaims, answered: readonly Json[]): Promise<VisibleTools> {
-    const { tools: pinned } = this.current();
+  async visible(method: string, claims: ToolCallClaims, answered: readonly Json[]): Promise<Visible> {
+    const snapshot = this.current();
     const definitions = answered.filter(isObject);
+    if (method === "resources/list" || method === "resources/templates/list") {
+      return { definitions: this.visibleResources(snapshot, claims, definitions, method), drifted: false };
+    }
+    const action = method === "tools/list" ? "tools/call" : "prompts/get";
     const times = new Map<string, number>();
     for (const { name } of definitions) if (typeof name === "string") times.set(name, (times.get(name) ?? 0) + 1);
-    const tools: JsonObject[] = [];
+    const visible: JsonObject[] = [];
     let drifted = false;
     for (const definition of definitions) {
       const { name } = definition;
-      const tool = typeof name === "string" ? pinned.get(name) : undefined;
-      if (tool === undefined || typeof name !== "string") continue;
-      const digest = await toolDigest(definition).catch(() => undefined);
+      const pinned = typeof name === "string" ? pinnedIn(snapshot, action, name) : undefined;
+      if (pinned === undefined || typeof name !== "string") continue;
       // A name that stands twice is no definition of anything.
-      if (times.get(name) !== 1 || digest !== tool.toolDigest) drifted = true;
-      else if (this.isVisible(claims, name)) tools.push(tool.definition);
+      if (times.get(name) !== 1 || (await digestOf(action, definition)) !== pinned.digest) drifted = true;
+      else if (this.isVisible(snapshot, claims, action, name)) visible.push(pinned.definition);
     }
-    return { tools, drifted };
+    return { definitions: visible, drifted };
   }
 
-  /** Tokens that look name no tools, so they show every approved one; but not what is switched off. */
-  private isVisible(_claims: ToolCallClaims, name: string): boolean {
-    return !this.revocations.hasTool(name);
+  /** Resources that an approved entry names; templates whose every expansion lies below one. */
+  private visibleResources(
+    snapshot: Snapshot,
+    claims: ToolCallClaims,
+    definitions: readonly JsonObject[],
+    method: string,
+  ): JsonObject[] {
+    const namedBy = method === "resources/list" ? "uri" : "uriTemplate";
+    return definitions.flatMap((live) => {
+      const uri = live[namedBy];
+      if (typeof uri !== "string") return [];
+      const entry = namedBy === "uri" ? entryOf(snapshot, uri) : entryOfTemplate(snapshot, uri);
+      const pinned = entry === undefined ? undefined : snapshot.resources.get(entry);
+      if (entry === undefined || pinned === undefined) return [];
+      return this.isVisible(snapshot, claims, "resources/read", entry) ? [described(namedBy, uri, pinned, live)] : [];
+    });
+  }
+
+  /** Whether this caller may see something at all: his token says so, and nobody switched it off since. */
+  private isVisible({ offers }: Snapshot, { detail }: ToolCallClaims, action: Action, name: string): boolean {
+    const isOff = this.revocations.hasEverything() || (action === "tools/call" && this.revocations.hasTool(name));
+    return offers.isShown(detail.shown, action, name) && !isOff;
   }
 
   protected current(): Snapshot {
@@ -152,12 +187,20 @@ export class Known {
     return this.snapshot;
   }
 
-  /** The definition that the server gives now is the one that was approved. */
-  protected checkLive(name: string, tool: PinnedTool): void {
-    if (this.live.size === 0) throw new Reason("unavailable", "the server's tools were not observed yet");
-    const digest = this.live.get(name);
+  /**
+   * The definition that the server gives now is the one that was approved. A resource has none: what stands behind its
+   * URI may change.
+   */
+  protected checkLive(action: Action, name: string, { digest: approved }: Pinned): void {
+    if (action === "resources/read") return;
+    const live = this.live.get(action);
+    // Tools that were approved and are all gone are no list that could be gone by.
+    if (live === undefined || (action === "tools/call" && live.size === 0)) {
+      throw new Reason("unavailable", "the server's lists were not observed yet");
+    }
+    const digest = live.get(name);
     if (digest === undefined) throw new Reason("tool", "the server no longer lists it");
-    if (digest !== tool.toolDigest) throw new Reason("tool", "the live definition is not the approved one");
+    if (digest !== approved) throw new Reason("tool", "the live definition is not the approved one");
   }
 
   protected checkRevocation(claims: ToolCallClaims, tool: string | undefined): void {
@@ -165,4 +208,39 @@ export class Known {
   }
 }
 
+async function digestOf(action: Action, definition: JsonObject): Promise<string | undefined> {
+  return (action === "prompts/get" ? promptDigest(definition) : toolDigest(definition)).catch(() => undefined);
+}
+
+/** The longest approved prefix with which every expansion of a template begins. */
+function entryOfTemplate({ resources }: Snapshot, template: string): string | undefined {
+  if (!/^[!-~]{1,1024}$/.test(template)) return undefined;
+  // RFC 6570 §2.1: what stands before the first expression is in every expansion as it stands.
+  const [literal = ""] = template.split("{", 1);
+  const within = [...resources].filter(
+    ([entry, { enabled }]) => enabled && entry.endsWith("/*") && literal.startsWith(entry.slice(0, -1)),
+  );
+  return within.map(([entry]) => entry).sort((one, other) => other.length - one.length)[0];
+}
+
+/**
+ * A resource or template as it is shown; `name` is required (MCP, "Resource"). Of what the server says of it, only media
+ * type and size are shown; its texts are the approved ones.
+ */
+function described(namedBy: string, uri: string, { definition }: Pinned, live: JsonObject): JsonObject {
+  const { mimeType, size } = live;
+  const shown: Record<string, Json> = { [namedBy]: uri, name: uri };
+  for (const name of ["name", "title", "description"]) if (definition[name] !== undefined) shown[name] = definition[name];
+  if (typeof mimeType === "string" && MEDIA_TYPE.test(mimeType)) shown["mimeType"] = mimeType;
+  if (typeof size === "number" && Number.isSafeInteger(size) && size >= 0) shown["size"] = size;
+  return shown;
+}
+
+/** The methods whose answers are filtered, and where in the result the list stands. */
+export const LISTS: ReadonlyMap<string, string> = new Map([
+  ["tools/list", "tools"], ["prompts/list", "prompts"], ["resources/list", "resources"],
+  ["resources/templates/list", "resourceTemplates"],
+]);
+/** RFC 9110 §8.3.1, without parameters but for what a charset needs: nothing that could be read as a sentence. */
+const MEDIA_TYPE = /^(?=.{1,128}$)[A-Za-z0-9!#$&^_.+;=-]+\/[A-Za-z0-9!#$&^_.+/;=-]*$/;
 const MAX_LIVE_TOOLS = 2_000;

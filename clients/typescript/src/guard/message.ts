@@ -4,10 +4,13 @@ import { callDigest } from "../call/digest.js";
 import {
   checkValue, isObject, type Json, JsonError, type JsonObject, MAX_DEPTH, objectAt, parseValue, wholeNumberAt,
 } from "../call/json.js";
+import { type Action, ACTIONS } from "../call/offers.js";
 import { Reason } from "./reason.js";
 
 /** What an L0 token admits, besides notifications: discovery and listing. */
-export const LISTING_METHODS: readonly string[] = ["initialize", "ping", "server/discover", "tools/list"];
+export const LISTING_METHODS: readonly string[] = [
+  "initialize", "ping", "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
+];
 
 /** MCP: ids are strings or integers, never null. */
 export type MessageId = string | number;
@@ -20,14 +23,16 @@ export interface Message {
   readonly id: MessageId | undefined;
   /** Whether it is the client's answer to a request of the server (MCP up to 2025-11-25). */
   readonly isResponse: boolean;
-  /** What a `tools/call` calls; absent for everything else. */
+  /** What a request that acts calls; absent for everything else. */
   readonly call: Call | undefined;
   /** The whole message, to be serialized anew: nothing else of the body is ever passed on. */
   readonly whole: JsonObject;
 }
 
-/** The parts of a `tools/call`. */
+/** The parts of a request that acts. */
 export interface Call {
+  readonly action: Action;
+  /** Name of the tool or prompt; URI of the resource, verbatim. */
   readonly name: string;
   readonly arguments: JsonObject;
   /** They steer a retry of a multi-round-trip call. */
@@ -87,7 +92,8 @@ function readRequest(whole: JsonObject, id: MessageId | undefined): Message {
   if (isNotification && !NOTIFICATION.test(method)) {
     throw new Reason("message", "method has a name that no notification has");
   }
-  const call = method === "tools/call" ? readCall(params) : undefined;
+  const action = ACTIONS.find((each) => each === method);
+  const call = action === undefined ? undefined : readCall(action, params);
   if (call === undefined && !isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
   return { method, id, isResponse: false, call, whole: withdrawSampling(whole) };
 }
@@ -108,9 +114,14 @@ function withdrawSampling(whole: JsonObject): JsonObject {
   return whole;
 }
 
+/** The tool that is called, if it is one. */
+export function toolOf(call: Call | undefined): string | undefined {
+  return call?.action === "tools/call" ? call.name : undefined;
+}
+
 /** Digest of a call. */
 export function digestOf(call: Call): Promise<string> {
-  return callDigest({ method: "tools/call", ...call }).catch((error: unknown) => {
+  return callDigest({ ...call, method: call.action }).catch((error: unknown) => {
     throw error instanceof JsonError ? new Reason("json", error.problem) : error;
   });
 }
@@ -120,17 +131,19 @@ export function isSteered(call: Call): boolean {
   return call.inputResponses !== undefined || call.requestState !== undefined;
 }
 
-function readCall(params: JsonObject): Call {
+function readCall(action: Action, params: JsonObject): Call {
+  const members = action === "resources/read" ? ["uri"] : ["name", "arguments"];
   // INVARIANT: of these, only `_meta` is outside of the call's digest.
-  if (!hasOnly(params, ["name", "arguments", "_meta", "inputResponses", "requestState"])) {
-    throw new Reason("message", "params of tools/call has an unknown member");
+  if (!hasOnly(params, [...members, "_meta", "inputResponses", "requestState"])) {
+    throw new Reason("message", "params has a member that this method does not take");
   }
-  const { name, arguments: args = {}, _meta: meta = {}, inputResponses, requestState } = params;
-  if (typeof name !== "string") throw new Reason("message", "params.name must be a string");
+  const { arguments: args = {}, _meta: meta = {}, inputResponses, requestState } = params;
+  const name = params[action === "resources/read" ? "uri" : "name"];
+  if (typeof name !== "string") throw new Reason("message", "params.name (params.uri of a resource) must be a string");
   if (!isObject(args)) throw new Reason("message", "params.arguments must be an object");
   if (!isObject(meta)) throw new Reason("message", "params._meta must be an object");
   strictly(() => checkValue(args, MAX_DEPTH));
-  return { name, arguments: args, inputResponses, requestState };
+  return { action, name, arguments: args, inputResponses, requestState };
 }
 
 function hasOnly(object: JsonObject, names: readonly string[]): boolean {

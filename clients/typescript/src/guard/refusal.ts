@@ -4,6 +4,7 @@ import { DETAIL_TYPE } from "../call/claims.js";
 import type { Json, JsonObject } from "../call/json.js";
 import type { Level } from "../call/level.js";
 import type { GuardConfig } from "./config.js";
+import type { Call } from "./message.js";
 import type { Reason, ReasonKind } from "./reason.js";
 
 /** What would have to be granted for the request at hand. */
@@ -67,9 +68,12 @@ export class Refusal extends Error {
 }
 
 /** What a call would need. */
-export function neededForCall(resource: string, tool: string, level: Level, args: JsonObject): Needed {
-  const detail = { type: DETAIL_TYPE, locations: [resource], actions: ["tools/call"], identifier: tool };
-  return { scope: tool, details: [level === "L3" ? { ...detail, arguments: args } : detail] };
+export function neededForCall(resource: string, call: Call, level: Level): Needed {
+  const { action, name } = call;
+  const detail = { type: DETAIL_TYPE, locations: [resource], actions: [action], identifier: name };
+  // No name of a tool has a colon: a verifier that goes by the scope alone takes no prompt for a tool.
+  const kind = { "tools/call": "", "prompts/get": "mcp:prompt:", "resources/read": "mcp:resource:" }[action];
+  return { scope: `${kind}${name}`, details: [level === "L3" ? { ...detail, arguments: call.arguments } : detail] };
 }
 
 /** Listing needs a token without `authorization_details`. */

@@ -68,9 +68,14 @@ export class Revocations {
     this.overflowed = false;
   }
 
-  /** Whether a tool is switched off. */
+  /** Whether a tool is switched off by itself. */
   hasTool(name: string): boolean {
-    return this.standing.has(keyOf({ kind: "everything" })) || this.standing.has(keyOf({ kind: "tool", name }));
+    return this.standing.has(keyOf({ kind: "tool", name }));
+  }
+
+  /** Whether the whole server is switched off. */
+  hasEverything(): boolean {
+    return this.standing.has(keyOf({ kind: "everything" }));
   }
 
   /** Throws where a token is no longer good, or where nobody can say. */

@@ -1,38 +1,17 @@
 /** What a guard knows of its server: the approved tools and the broker's keys, as a signed snapshot. */
 
 import { encodeBase64url, sha256 } from "../call/bytes.js";
-import { isDigest, toolDigest } from "../call/digest.js";
+import { isDigest } from "../call/digest.js";
 import { isObject, type Json, type JsonObject, MAX_DEPTH, parseValue, wholeNumberAt } from "../call/json.js";
 import { checkTimes, parseJws, stringClaim } from "../call/jws.js";
 import { KeySet } from "../call/keys.js";
-import { isLevel, type Level } from "../call/level.js";
-import { PinnedSchema } from "../call/schema.js";
+import { type Action, Offers } from "../call/offers.js";
+import { find } from "../call/resource.js";
+import { malformed, type Pinned, pinAll, SnapshotError } from "./pin.js";
 import { readRevocation, type Revocation } from "./revocation.js";
 
 /** `typ` of the signature over a snapshot. */
 export const SNAPSHOT_TYP = "deputize-snapshot+jwt";
-
-/** Why a snapshot is refused. */
-export class SnapshotError extends Error {
-  override readonly name = "SnapshotError";
-
-  constructor(
-    /** Which kind of failure it was. */
-    readonly problem: "malformed" | "signature" | "other" | "time" | "older" | "tool",
-    detail: string,
-  ) {
-    super(`snapshot refused: ${detail}`);
-  }
-}
-
-/** A tool as calls are held against it. */
-export interface PinnedTool {
-  readonly definition: JsonObject;
-  readonly toolDigest: string;
-  readonly schema: PinnedSchema;
-  /** The least level of its tokens. */
-  readonly leastLevel: Level;
-}
 
 /** A snapshot whose every tool was checked and compiled. */
 export interface Snapshot {
@@ -49,8 +28,26 @@ export interface Snapshot {
   readonly manifestDigest: string;
   /** The keys that sign tool-call tokens. */
   readonly keys: KeySet;
-  readonly tools: ReadonlyMap<string, PinnedTool>;
+  readonly tools: ReadonlyMap<string, Pinned>;
+  readonly prompts: ReadonlyMap<string, Pinned>;
+  /** By their entries: a URI, or with `/*` at its end everything below. */
+  readonly resources: ReadonlyMap<string, Pinned>;
+  /** Everything that can be asked for, counted. */
+  readonly offers: Offers;
   readonly revocations: readonly Revocation[];
+}
+
+/** What this action acts on, if it is approved. */
+export function pinnedIn(snapshot: Snapshot, action: Action, name: string): Pinned | undefined {
+  if (action === "tools/call") return snapshot.tools.get(name);
+  if (action === "prompts/get") return snapshot.prompts.get(name);
+  return snapshot.resources.get(entryOf(snapshot, name) ?? "");
+}
+
+/** The entry that names this resource: the most exact one decides. */
+export function entryOf({ resources }: Snapshot, uri: string): string | undefined {
+  const entry = find(resources, uri);
+  return entry !== undefined && resources.get(entry)?.enabled === true ? entry : undefined;
 }
 
 /** Verifies the signature of what the broker serves at `/guard/snapshot` with the configured keys, and reads it. */
@@ -82,6 +79,10 @@ export async function readSnapshot(text: string, nowSeconds: number): Promise<Sn
   if (!beginsSoon || !isShort || expiresAt <= nowSeconds) throw new SnapshotError("time", "outside of its time");
   const manifestDigest = string(document, "manifest_digest");
   if (!isDigest(manifestDigest)) throw malformed("manifest_digest");
+  const tools = await pinAll(document["tools"], "tools");
+  const prompts = await pinAll(document["prompts"] ?? [], "prompts");
+  const resources = await pinAll(document["resources"] ?? [], "resources");
+  const enabled = [...resources].filter(([, pinned]) => pinned.enabled).map(([entry]) => entry);
   return {
     version,
     expiresAt,
@@ -93,7 +94,10 @@ export async function readSnapshot(text: string, nowSeconds: number): Promise<Sn
     keys: await KeySet.fromJwks(document["jwks"]).catch(() => {
       throw malformed("jwks");
     }),
-    tools: await readTools(document["tools"]),
+    tools,
+    prompts,
+    resources,
+    offers: await Offers.of(tools.keys(), prompts.keys(), enabled),
     revocations: readRevocations(document["revocations"] ?? []),
   };
 }
@@ -127,35 +131,6 @@ function parsed(text: string): Json {
   }
 }
 
-async function readTools(tools: Json | undefined): Promise<Map<string, PinnedTool>> {
-  if (!Array.isArray(tools) || tools.length > MAX_TOOLS) throw malformed("tools");
-  const read = new Map<string, PinnedTool>();
-  for (const tool of tools as Json[]) {
-    const members = only(tool, ["definition", "tool_digest", "least_level", "tier"], "a tool");
-    const { definition } = members;
-    const name = isObject(definition) ? definition["name"] : undefined;
-    if (!isObject(definition) || typeof name !== "string") throw malformed("a tool");
-    if (read.has(name)) throw broken(name, "stands twice");
-    read.set(name, await pin(name, definition, members));
-  }
-  return read;
-}
-
-async function pin(name: string, definition: JsonObject, members: JsonObject): Promise<PinnedTool> {
-  const { tool_digest: stated, least_level: leastLevel } = members;
-  string(members, "tier");
-  if (name === "" || !isLevel(leastLevel) || leastLevel === "L0") {
-    throw broken(name, "a tool needs a name and a level above L0");
-  }
-  const digest = await toolDigest(definition).catch(() => undefined);
-  if (digest === undefined || digest !== stated) throw broken(name, "its definition is not the one of its digest");
-  try {
-    return { definition, toolDigest: digest, schema: PinnedSchema.compile(definition["inputSchema"]), leastLevel };
-  } catch (error) {
-    throw broken(name, error instanceof Error ? error.message : "its schema is unusable");
-  }
-}
-
 function readRevocations(value: Json): Revocation[] {
   if (!Array.isArray(value)) throw malformed("revocations");
   return (value as Json[]).map((each) => {
@@ -181,22 +156,12 @@ function count(object: JsonObject, name: string): number | undefined {
   return value !== undefined && value >= 0 ? value : undefined;
 }
 
-function malformed(what: string): SnapshotError {
-  return new SnapshotError("malformed", `malformed: ${what}`);
-}
-
-function broken(tool: string, problem: string): SnapshotError {
-  return new SnapshotError("tool", `tool ${JSON.stringify(tool.slice(0, MAX_SHOWN))}: ${problem}`);
-}
-
 const DOCUMENT_MEMBERS = [
   "version", "issued_at", "expires_at", "issuer", "server_id", "resource", "tenant", "manifest_digest", "jwks", "tools",
-  "revocations",
+  "prompts", "resources", "revocations",
 ];
 const DOCUMENT_LEVELS = 4;
 const CLOCK_SKEW_SECONDS = 60;
 const MAX_LIFETIME_SECONDS = 3600;
 const MAX_SNAPSHOT_LENGTH = 16 * 1024 * 1024;
-const MAX_TOOLS = 500;
 const MAX_URI_BYTES = 2048;
-const MAX_SHOWN = 128;

@@ -3,6 +3,7 @@
 import { levelOf, type ToolCallClaims } from "../call/claims.js";
 import type { JsonObject } from "../call/json.js";
 import type { Level } from "../call/level.js";
+import type { Action } from "../call/offers.js";
 
 /** Known to the guard alone: the package does not export it. */
 export const BY_THE_GUARD: unique symbol = Symbol("made by the guard");
@@ -36,11 +37,13 @@ abstract class VerifiedRequest {
   }
 }
 
-/** A call that may run, once. */
+/** A call that may run, once; or a prompt, or a resource, to be given. */
 export class VerifiedCall extends VerifiedRequest {
   readonly kind = "call";
-  /** Name of the tool. */
-  readonly tool: string;
+  /** What is done: the method. */
+  readonly action: Action;
+  /** Name of the tool or prompt; URI of the resource, verbatim. */
+  readonly name: string;
   /** The arguments that were verified. The object has no prototype. */
   readonly arguments: JsonObject;
   /** Digest of this call, at every level. */
@@ -51,13 +54,19 @@ export class VerifiedCall extends VerifiedRequest {
   constructor(
     by: typeof BY_THE_GUARD,
     parts: ConstructorParameters<typeof VerifiedRequest>[1],
-    call: Pick<VerifiedCall, "tool" | "arguments" | "callDigest" | "mirrored">,
+    call: Pick<VerifiedCall, "action" | "name" | "arguments" | "callDigest" | "mirrored">,
   ) {
     super(by, parts);
-    this.tool = call.tool;
+    this.action = call.action;
+    this.name = call.name;
     this.arguments = call.arguments;
     this.callDigest = call.callDigest;
     this.mirrored = call.mirrored;
+  }
+
+  /** Name of the tool, if it is one that is called. */
+  get tool(): string | undefined {
+    return this.action === "tools/call" ? this.name : undefined;
   }
 
   /** The binding level of the token. */

@@ -1,6 +1,7 @@
 /** What a guard saw, told to the broker: queued, in batches, never in the way of a call. */
 
 import type { Json, JsonObject } from "../call/json.js";
+import type { Action } from "../call/offers.js";
 import type { Clock } from "../clock.js";
 
 /** What happened. */
@@ -10,7 +11,10 @@ export interface GuardEvent {
   readonly txn?: string;
   /** The token. */
   readonly jti?: string;
+  /** The tool, prompt or resource that it is about. */
   readonly tool?: string;
+  /** What was done with it, where that is not `tools/call`. */
+  readonly action?: Action;
   /** How long the result was. */
   readonly bytes?: number;
   /** At most 4 KiB of JSON. */

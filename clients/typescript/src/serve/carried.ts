@@ -88,8 +88,8 @@ function headersOf({ fields, verified, session, requestId }: Carriage, alsoPasse
   if (verified.kind !== "stream") set("content-type", "application/json");
   if (verified.kind === "listing") set("mcp-method", verified.method);
   if (verified.kind === "call") {
-    set("mcp-method", "tools/call");
-    set("mcp-name", encodeValue(verified.tool));
+    set("mcp-method", verified.action);
+    set("mcp-name", encodeValue(verified.name));
     for (const [name, value] of verified.mirrored) set(name, value);
     set("deputize-call", verified.token);
   }

@@ -7,16 +7,19 @@ import { EventReader } from "./events.js";
 /** Answers a request as a client would be answered. */
 export type Ask = (request: Request) => Promise<Response>;
 
-/** Asks a handler for all its tools: as clients of MCP 2026-07-28 do, and where that fails in a session of its own. */
-export async function discoverTools(ask: Ask, url: string): Promise<JsonObject[]> {
+/** What is listed. */
+export type Kind = "tools" | "prompts";
+
+/** Asks a handler for all of a kind: as clients of MCP 2026-07-28 do, and where that fails in a session of its own. */
+export async function discover(ask: Ask, url: string, kind: Kind): Promise<JsonObject[]> {
   try {
-    return await listAll(ask, url, { "mcp-protocol-version": STATELESS, "mcp-method": "tools/list" });
+    return await listAll(ask, url, { "mcp-protocol-version": STATELESS, "mcp-method": `${kind}/list` }, kind);
   } catch {
-    return await listInSession(ask, url);
+    return await listInSession(ask, url, kind);
   }
 }
 
-async function listInSession(ask: Ask, url: string): Promise<JsonObject[]> {
+async function listInSession(ask: Ask, url: string, kind: Kind): Promise<JsonObject[]> {
   const clientInfo = { name: "deputize-guard", version: "1" };
   const params = { protocolVersion: WITH_SESSIONS, capabilities: {}, clientInfo };
   const begun = await post(ask, url, {}, "initialize", params);
@@ -29,26 +32,25 @@ async function listInSession(ask: Ask, url: string): Promise<JsonObject[]> {
   try {
     const noted = await post(ask, url, headers, "notifications/initialized");
     await noted.body?.cancel();
-    return await listAll(ask, url, headers);
+    return await listAll(ask, url, headers, kind);
   } finally {
     if (session !== null) await ask(new Request(url, { method: "DELETE", headers })).then((ended) => ended.body?.cancel());
   }
 }
 
-async function listAll(ask: Ask, url: string, headers: Record<string, string>): Promise<JsonObject[]> {
-  const tools: JsonObject[] = [];
+async function listAll(ask: Ask, url: string, headers: Record<string, string>, kind: Kind): Promise<JsonObject[]> {
+  const definitions: JsonObject[] = [];
   let cursor: string | undefined;
   for (let page = 0; page < MAX_PAGES; page += 1) {
     const meta = "mcp-method" in headers ? { _meta: ENVELOPE } : {};
     const params = { ...(cursor === undefined ? {} : { cursor }), ...meta };
-    const result = await resultOf(await post(ask, url, headers, "tools/list", params));
-    const { tools: listed, nextCursor } = result;
-    if (!Array.isArray(listed)) throw new Error("the server's answer to tools/list is no list");
-    tools.push(...listed.filter(isObject));
-    if (typeof nextCursor !== "string") return tools;
+    const { [kind]: listed, nextCursor } = await resultOf(await post(ask, url, headers, `${kind}/list`, params));
+    if (!Array.isArray(listed)) throw new Error(`the server's answer to ${kind}/list is no list`);
+    definitions.push(...listed.filter(isObject));
+    if (typeof nextCursor !== "string") return definitions;
     cursor = nextCursor;
   }
-  throw new Error("the server's tools/list does not end");
+  throw new Error(`the server's ${kind}/list does not end`);
 }
 
 async function post(

@@ -27,9 +27,11 @@ export interface ProtectSettings {
   readonly onError?: (error: unknown) => void;
   /**
    * The server's live definitions. By default the handler is asked itself (`tools/list`); give this where the handler
-   * answers only within a session.
+   * cannot be asked.
    */
   readonly tools?: () => Promise<readonly JsonObject[]>;
+  /** As `tools`, for the server's prompts; they are looked at where any are approved. */
+  readonly prompts?: () => Promise<readonly JsonObject[]>;
   /** The longest message of the server; in place of what is longer comes an error. 8 MiB. */
   readonly maxResultBytes?: number;
   /**
@@ -232,7 +234,8 @@ class Protection {
       answer.headers.set("dpop-nonce", verified.nextNonce);
       return answer;
     } catch (error) {
-      onEnd({ isAnswered: false, isLeft: false, bytes: 0 });
+      // Where the client went away, what was asked may run on.
+      onEnd({ isAnswered: false, isLeft: request.signal.aborted, bytes: 0 });
       throw error;
     }
   }
@@ -272,7 +275,9 @@ class Protection {
       }
       if (verified.kind !== "call") return;
       const { txn, jti } = verified.claims;
-      this.link.report({ kind: isAnswered ? "executed" : "failed", txn, jti, tool: verified.tool, bytes });
+      const { action, name: tool } = verified;
+      const about = action === "tools/call" ? { tool } : { tool, action };
+      this.link.report({ kind: isAnswered ? "executed" : "failed", txn, jti, ...about, bytes });
     };
   }
 

@@ -3,7 +3,7 @@
 import { toolDigest } from "../call/digest.js";
 import type { JsonObject } from "../call/json.js";
 import type { McpHandler } from "./context.js";
-import { discoverTools } from "./discovery.js";
+import { discover } from "./discovery.js";
 
 /** What a registry wants to know of a server. */
 export interface RecordSettings {
@@ -44,7 +44,7 @@ export async function registryRecord(handler: McpHandler, settings: RecordSettin
     const handle = typeof handler === "function" ? handler : handler.fetch.bind(handler);
     return Promise.resolve(handle(request, {} as Parameters<typeof handle>[1]));
   };
-  const definitions = await discoverTools(ask, settings.resource);
+  const definitions = await discover(ask, settings.resource, "tools");
   const tools = await Promise.all(definitions.map((definition) => toolRecord(definition, settings.tools)));
   const { id, resource, version, owner, purpose, environment, dataClass, tenant = "default" } = settings;
   return {

@@ -3,6 +3,7 @@
 import type { ToolCallClaims } from "../call/claims.js";
 import { isObject, type Json, type JsonObject, objectAt } from "../call/json.js";
 import type { Guard } from "../guard/guard.js";
+import { LISTS } from "../guard/known.js";
 import { idOf, type MessageId } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import type { Session } from "./sessions.js";
@@ -61,8 +62,10 @@ export class Screen {
   }
 
   private notification(message: JsonObject, method: string): Judged {
-    if (method === LIST_CHANGED) this.lookAgain();
-    return { verdict: method.startsWith("notifications/") ? "on" : "held", text: JSON.stringify(message) };
+    if (LISTS_CHANGED.includes(method)) this.lookAgain();
+    // Nobody subscribes to resources through a guard: what is said of them was not asked for.
+    const isPassed = method.startsWith("notifications/") && method !== RESOURCE_UPDATED;
+    return { verdict: isPassed ? "on" : "held", text: JSON.stringify(message) };
   }
 
   private async response(message: JsonObject, id: MessageId): Promise<Judged> {
@@ -84,13 +87,33 @@ export class Screen {
     if (result["resultType"] === "input_required" && samples(result["inputRequests"])) {
       throw new Reason("server_samples");
     }
-    if (method === "initialize" || method === "server/discover") return trimmed(result);
-    if (method !== "tools/list") return result;
-    const { tools } = result;
-    if (!Array.isArray(tools)) throw new Reason("server_error", "a list of tools without tools");
-    const visible = await this.guard.visibleTools(this.claims, tools as Json[]);
-    if (visible.drifted) this.lookAgain();
-    return { ...result, tools: visible.tools };
+    if (method === "initialize" || method === "server/discover") return this.trimmed(result);
+    const member = LISTS.get(method);
+    if (member === undefined) return result;
+    const listed = result[member];
+    if (!Array.isArray(listed)) throw new Reason("server_error", "a list without its list");
+    const { definitions, drifted } = await this.guard.visible(method, this.claims, listed as Json[]);
+    if (drifted) this.lookAgain();
+    return { ...result, [member]: definitions };
+  }
+
+  /**
+   * What is not let through is not offered: prompts and resources where none are approved, subscriptions, completion,
+   * tasks, logging.
+   */
+  private trimmed(result: JsonObject): JsonObject {
+    const capabilities = objectAt(result, "capabilities");
+    if (capabilities === undefined) return result;
+    const { installed } = this.guard;
+    const { tools, prompts } = capabilities;
+    const { subscribe: _, ...resources } = objectAt(capabilities, "resources") ?? {};
+    const has = (name: string) => capabilities[name] !== undefined;
+    const readable = [...(installed?.resources.values() ?? [])].some(({ enabled }) => enabled);
+    const kept: Record<string, Json> = {};
+    if (tools !== undefined) kept["tools"] = tools;
+    if (prompts !== undefined && (installed?.prompts.size ?? 0) > 0) kept["prompts"] = prompts;
+    if (has("resources") && readable) kept["resources"] = resources;
+    return { ...result, capabilities: kept };
   }
 }
 
@@ -101,14 +124,6 @@ export function rpcError(id: MessageId, code: number, message: string): string {
 
 function refused(id: MessageId, code: number, message: string): Judged {
   return { verdict: "refused", text: rpcError(id, code, message) };
-}
-
-/** A guard lets tools through and nothing else, so nothing else is offered. */
-function trimmed(result: JsonObject): JsonObject {
-  const capabilities = objectAt(result, "capabilities");
-  if (capabilities === undefined) return result;
-  const { tools } = capabilities;
-  return { ...result, capabilities: tools === undefined ? {} : { tools } };
 }
 
 function samples(inputs: Json | undefined): boolean {
@@ -137,4 +152,5 @@ export const REFUSED_BY_GUARD = 1;
 const SAMPLING = "sampling/createMessage";
 /** What a server may ask of a client, in a session. */
 const PASSED_REQUESTS: readonly string[] = ["ping", "elicitation/create", "roots/list"];
-const LIST_CHANGED = "notifications/tools/list_changed";
+const LISTS_CHANGED: readonly string[] = ["notifications/tools/list_changed", "notifications/prompts/list_changed"];
+const RESOURCE_UPDATED = "notifications/resources/updated";

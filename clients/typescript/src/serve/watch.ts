@@ -2,7 +2,7 @@
 
 import type { JsonObject } from "../call/json.js";
 import type { DriftedTool } from "../guard/known.js";
-import { discoverTools } from "./discovery.js";
+import { discover } from "./discovery.js";
 import type { LinkedGuardLike, ProtectSettings } from "./protect.js";
 
 /** Keeps what the guard knows of the server's tools fresh. */
@@ -16,7 +16,7 @@ export class Watch {
   constructor(
     private readonly link: LinkedGuardLike,
     private readonly probe: (request: Request) => Promise<Response>,
-    private readonly settings: Pick<ProtectSettings, "tools" | "discoveryMs">,
+    private readonly settings: Pick<ProtectSettings, "tools" | "prompts" | "discoveryMs">,
     private readonly failed: (error: unknown) => void,
   ) {}
 
@@ -44,6 +44,7 @@ export class Watch {
       }
       this.isDiscovered = true;
       this.reportDrift(drifted);
+      await this.lookAtPrompts();
       this.observedAtMs = performance.now();
     } catch (error) {
       // The guard goes on with what it saw; if it saw nothing, it stops calls.
@@ -54,18 +55,27 @@ export class Watch {
   }
 
   /** The broker stops issuing for a tool that drifted. It is told once of each change. */
-  private reportDrift(drifted: readonly DriftedTool[]): void {
+  private reportDrift(drifted: readonly DriftedTool[], action?: "prompts/get"): void {
     for (const { name: tool, approved, live } of drifted) {
-      const change = `${approved} ${live}`;
-      if (this.drifts.get(tool) === change) continue;
-      this.drifts.set(tool, change);
-      this.link.report({ kind: "drifted", tool, detail: { approved, ...(live === undefined ? {} : { live }) } });
+      const [key, change] = [`${action ?? ""} ${tool}`, `${approved} ${live}`];
+      if (this.drifts.get(key) === change) continue;
+      this.drifts.set(key, change);
+      this.link.report({ kind: "drifted", tool, ...(action === undefined ? {} : { action }), detail: { approved, ...(live === undefined ? {} : { live }) } });
     }
   }
 
   private async definitions(): Promise<readonly JsonObject[]> {
     const { tools } = this.settings;
-    return tools === undefined ? discoverTools(this.probe, this.link.guard.config.publicUrl) : tools();
+    return tools === undefined ? discover(this.probe, this.link.guard.config.publicUrl, "tools") : tools();
+  }
+
+  private async lookAtPrompts(): Promise<void> {
+    const { guard } = this.link;
+    if ((guard.installed?.prompts.size ?? 0) === 0) return;
+    const { prompts } = this.settings;
+    const listed = prompts === undefined ? discover(this.probe, guard.config.publicUrl, "prompts") : prompts();
+    const { drifted } = await guard.observePrompts(await soon(listed));
+    this.reportDrift(drifted, "prompts/get");
   }
 }
 

@@ -87,6 +87,16 @@ test("each call has a token of its own, made out of its body, and a proof for it
   assert.equal(new Set(seen.map(({ proof }) => proof["jti"])).size, seen.length);
 });
 
+test("prompts and resources have tokens of their own", async () => {
+  const { fetch, asked } = await agent(() => new Response("{}"));
+  await post(fetch, { jsonrpc: "2.0", id: 1, method: "prompts/get", params: { name: "greet", arguments: { city: "Bonn" } } });
+  await post(fetch, { jsonrpc: "2.0", id: 1, method: "resources/read", params: { uri: "demo://docs/a" } });
+  assert.deepEqual(asked.map(({ actions, identifier, arguments: args }) => [actions, identifier, args]), [
+    [["prompts/get"], "greet", { city: "Bonn" }], [["resources/read"], "demo://docs/a", {}],
+  ]);
+  await assert.rejects(post(fetch, { jsonrpc: "2.0", id: 1, method: "resources/read", params: { name: "a" } }), DeputizeError);
+});
+
 test("a nonce is answered once with the same token, and kept", async () => {
   const { fetch, seen } = await agent((_, nth) => (nth === 1 ? challenge("use_dpop_nonce", 401, "n-1") : new Response("{}", { headers: { "dpop-nonce": "n-2" } })));
   assert.equal((await post(fetch, call())).status, 200);

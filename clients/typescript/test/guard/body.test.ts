@@ -99,7 +99,7 @@ test("a server is not told that it could borrow the client's model", async () =>
 test("unknown methods have no token", async () => {
   const f = await Fixture.create();
   for (const method of [
-    "resources/read", "resources/list", "prompts/get", "sampling/createMessage", "tools/Call", "", "tools/call ",
+    "resources/subscribe", "completion/complete", "sampling/createMessage", "tools/Call", "", "tools/call ",
   ]) {
     const body = { jsonrpc: "2.0", id: 1, method, params: { name: "lookup" } };
     for (const grant of [l0(), await l1("lookup")]) {

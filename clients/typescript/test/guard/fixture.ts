@@ -1,6 +1,7 @@
 /** A guard before a payment server, a broker's key, an agent's key, and fakes of the outside. */
 
-import { callDigest, toolDigest } from "../../src/call/digest.js";
+import { callDigest, promptDigest, toolDigest } from "../../src/call/digest.js";
+import { Offers } from "../../src/call/offers.js";
 import { accessTokenHash } from "../../src/call/dpop.js";
 import { encodeBase64url, sha256 } from "../../src/call/bytes.js";
 import { type JsonObject, parseObject } from "../../src/call/json.js";
@@ -253,15 +254,74 @@ export const LIST = { jsonrpc: "2.0", id: "a", method: "tools/list" };
 
 const MANIFEST = await sha256("manifest").then(encodeBase64url);
 
+const NAMES = DEFINITIONS.map(({ name }) => name);
+const SHOWN = await shownOf([NAMES, [], []], []);
+
+/** A token that looks, and shows all tools. */
 export function l0(): Loose {
-  return {
-    type: "mcp_tool_call", locations: [RESOURCE], actions: ["tools/list"], manifest_digest: MANIFEST,
-    policy: { digest: "p", ids: [] },
-  };
+  return { ...granted(), actions: ["tools/list"], shown: SHOWN };
+}
+
+/** A token that looks at a server with {@link material}, and shows all of it but what is hidden. */
+export async function l0OfAll(hidden: readonly string[] = []): Promise<Loose> {
+  const entries = RESOURCES.filter(({ enabled }) => enabled).map(({ shown }) => shown.uri);
+  return { ...l0(), shown: await shownOf([NAMES, PROMPTS.map(({ name }) => name), entries], hidden) };
+}
+
+async function shownOf(kinds: readonly [string[], string[], string[]], hidden: readonly string[]): Promise<Loose> {
+  const { digest } = await Offers.of(...kinds);
+  const offers = kinds.flatMap((names) => [...names].sort());
+  const bits = new Uint8Array(Math.ceil(offers.length / 8));
+  offers.forEach((name, at) => {
+    if (!hidden.includes(name)) bits[at >> 3] = (bits[at >> 3] ?? 0) | (1 << (at & 7));
+  });
+  const end = bits.findLastIndex((byte) => byte !== 0) + 1;
+  return { of: digest, bits: encodeBase64url(bits.slice(0, end)) };
+}
+
+export function granted(): Loose {
+  return { type: "mcp_tool_call", locations: [RESOURCE], manifest_digest: MANIFEST, policy: { digest: "p", ids: [] } };
+}
+
+export const PROMPTS = [
+  { name: "greet", description: "Greets.", arguments: [{ name: "city", required: true }, { name: "mood" }] },
+  { name: "vault", description: "Opens." },
+];
+
+export const RESOURCES = [
+  { enabled: true, shown: { uri: "demo://docs/*", name: "Documents", description: "Of the demo" } },
+  { enabled: false, shown: { uri: "demo://docs/drafts/*", name: "Drafts" } },
+  { enabled: true, shown: { uri: "demo://vault/*", name: "Vault" } },
+];
+
+/** Members of a snapshot's document: two prompts, and resources of which the drafts are switched off. */
+export async function material(): Promise<Loose> {
+  const pinned = { least_level: "L1", tier: "low" };
+  const prompts = await Promise.all(
+    PROMPTS.map(async (definition) => ({ ...pinned, definition, prompt_digest: await promptDigest(parseObject(JSON.stringify(definition))) })),
+  );
+  return { prompts, resources: RESOURCES.map((resource) => ({ ...pinned, ...resource })) };
+}
+
+export async function promptToken(name: string, more: Loose = {}): Promise<Loose> {
+  const definition = parseObject(JSON.stringify(PROMPTS.find((each) => each.name === name)));
+  return { ...granted(), actions: ["prompts/get"], identifier: name, prompt_digest: await promptDigest(definition), ...more };
+}
+
+export function readToken(uri: string): Loose {
+  return { ...granted(), actions: ["resources/read"], identifier: uri };
+}
+
+export function get(name: string, args: unknown): { params: Loose } & Loose {
+  return { jsonrpc: "2.0", id: 1, method: "prompts/get", params: { name, arguments: args } };
+}
+
+export function read(uri: string): { params: Loose } & Loose {
+  return { jsonrpc: "2.0", id: 1, method: "resources/read", params: { uri } };
 }
 
 export async function l1(name: string): Promise<Loose> {
-  return { ...l0(), actions: ["tools/call"], identifier: name, tool_digest: await digestOf(name) };
+  return { ...granted(), actions: ["tools/call"], identifier: name, tool_digest: await digestOf(name) };
 }
 
 export async function l2(name: string, constraints: Loose, maxUses: number): Promise<Loose> {

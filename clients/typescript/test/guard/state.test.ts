@@ -5,7 +5,8 @@ import { test } from "node:test";
 import { KeySet } from "../../src/call/keys.js";
 import { Signer } from "../../src/client/signer.js";
 import type { Revocation } from "../../src/guard/revocation.js";
-import { readSnapshot, SnapshotError } from "../../src/guard/snapshot.js";
+import { SnapshotError } from "../../src/guard/pin.js";
+import { readSnapshot } from "../../src/guard/snapshot.js";
 import type { Verified } from "../../src/guard/verified.js";
 import {
   call, DEFINITIONS, digestOf, Draft, Fixture, l0, l1, l2, l3, LIST, type Loose, NOW, passes, refusalOf,

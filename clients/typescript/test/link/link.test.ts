@@ -8,7 +8,7 @@ import { afterEach, test } from "node:test";
 import { decodeJwt, type JWK } from "jose";
 import { ConfigurationError, ExchangeError, UnreachableError } from "../../src/client/errors.js";
 import { Signer } from "../../src/client/signer.js";
-import { SnapshotError } from "../../src/guard/snapshot.js";
+import { SnapshotError } from "../../src/guard/pin.js";
 import { snapshotFile } from "../../src/link/memory.js";
 import { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "../../src/link/link.js";
 import { call, DEFINITIONS, ISSUER, l1, l3, passes, refusalOf } from "../guard/fixture.js";

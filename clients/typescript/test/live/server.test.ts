@@ -29,7 +29,7 @@ const handler = createMcpHandler(() => {
   const inputSchema = z.object({ order_id: z.string().regex(/^ord_[0-9]{1,8}$/), copies: z.number().optional() });
   for (const name of ["get_order", "print_order"]) {
     server.registerTool(name, { description: `${name} by its id.`, inputSchema }, ({ order_id }, context) => {
-      const { claims, level, tool } = verifiedCall(context);
+      const { claims, level, name: tool } = verifiedCall(context);
       ran.push({ tool, sub: claims.sub, actors: claims.actors, level });
       return { content: [{ type: "text", text: `${tool} ${order_id}` }] };
     });

@@ -11,7 +11,9 @@ import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import { Refusal } from "../../src/guard/refusal.js";
 import { linkGuard, snapshotFile, SnapshotError } from "../../src/server.js";
-import { call, DEFINITIONS, l0, l1, l3, LIST, type Loose } from "../guard/fixture.js";
+import {
+  call, DEFINITIONS, get, l0OfAll, l1, l3, LIST, type Loose, promptToken, read, readToken,
+} from "../guard/fixture.js";
 import { FakeBroker } from "../link/broker.js";
 import { type Otherwise, type Reading, SessionWorld } from "./session-server.js";
 
@@ -113,14 +115,37 @@ const CASES = new Map<string, Case>([
       lab.instead(JSON.stringify({ ...LIST, method, params: {} }), { detail: await l1("lookup") })),
   )],
   ["H-33.b", async (lab) => Promise.all(
-    ["file:///etc/passwd", "file:///srv/../etc/passwd", "http://169.254.169.254/", "refund"].flatMap((uri) =>
-      [l0(), l1("lookup")].map(async (detail) =>
-        lab.instead(JSON.stringify({ ...LIST, method: "resources/read", params: { uri } }), { detail: await detail }))),
+    [
+      "file:///etc/passwd", "file:///srv/../etc/passwd", "http://169.254.169.254/", "demo://docs/../etc/passwd",
+      "demo://docs/%2e%2e/etc/passwd", "demo://docs/..;/etc/passwd", "demo://docs\\..\\etc", "demo://user@docs/a",
+      "demo://docs/./a", "DEMO://docs/a", "demo://docs/b", "demo://docs/drafts/a", "refund",
+    ].flatMap((uri) =>
+      [lab.w.looking, l1("lookup"), readToken("demo://docs/a")].map(async (detail) =>
+        lab.instead(JSON.stringify(read(uri)), { detail: await detail }))),
   )],
-  ["H-33.c", async (lab) => Promise.all(
-    ["prompts/get", "prompts/list", "completion/complete", "sampling/createMessage", "tasks/result"].map((method) =>
-      lab.instead(JSON.stringify({ ...LIST, method, params: { name: "refund" } }), { detail: l0() })),
-  )],
+  ["H-33.c", async (lab) => {
+    const methods = ["completion/complete", "resources/subscribe", "sampling/createMessage", "tasks/result", "prompts/get"];
+    const { looking } = lab.w;
+    const asked = methods.map((method) => [{ ...LIST, method, params: { name: "greet" } }, looking] as const);
+    const greet = await promptToken("greet");
+    const others = [get("vault", {}), get("refund", {}), call("greet", {}), read("demo://docs/a")].map((each) => [each, greet] as const);
+    const tools = [get("greet", { city: "Bonn" }), await l1("lookup")] as const;
+    return Promise.all([...asked, ...others, tools].map(([body, detail]) => lab.instead(JSON.stringify(body), { detail })));
+  }],
+  ["H-33.e", async (lab) => {
+    const { w } = lab;
+    const detail = await l0OfAll(["vault", "demo://vault/*"]);
+    const uris = ["demo://docs/a", "demo://docs/drafts/a", "demo://vault/a", "x://y"];
+    w.answers.set("prompts/list", { prompts: w.prompts });
+    w.answers.set("resources/list", { resources: uris.map((uri) => ({ uri, name: uri })) });
+    for (const [kind, expected] of [["prompts", ["greet"]], ["resources", ["demo://docs/a"]]] as const) {
+      const listed = await (await w.send({ ...LIST, method: `${kind}/list` }, { detail })).json();
+      const shown = (listed["result"] as Record<string, { uri?: string; name: string }[]>)[kind] ?? [];
+      assert.deepEqual(shown.map(({ uri, name }) => uri ?? name), expected);
+      assert.doesNotMatch(JSON.stringify(listed), /vault/);
+    }
+    return Promise.all([get("vault", {}), read("demo://vault/a")].map((body) => lab.instead(JSON.stringify(body), { detail })));
+  }],
   ["H-33.d", async (lab) => {
     const result = { resultType: "input_required", inputRequests: { a: { method: "sampling/createMessage" } } };
     return [await lab.answered(JSON.stringify({ jsonrpc: "2.0", id: 1, result }))];
@@ -287,6 +312,7 @@ test("each case of the catalogue has its test, or a reason", () => {
 for (const [id, run] of CASES) {
   test(`${id}: ${LISTED.get(id)}`, async () => {
     const lab = new Lab(await SessionWorld.create({ maxResultBytes: 1_000_000 }));
+    await lab.w.approveMaterial();
     const answers = await run(lab);
     assert.ok(answers.length > 0);
     for (const { status, error } of answers) assert.equal(`${status} ${String(error)}`, LISTED.get(id));

@@ -203,7 +203,7 @@ for (const kind of MOUNTS) {
       assert.equal((await refused(await draft(await f.sign(f.claims(grant)), LIST))).status, 403);
     }
     for (const [method, params] of [
-      ["resources/read", { uri: "file:///etc/passwd" }], ["resources/list", {}], ["prompts/get", { name: "x" }],
+      ["resources/read", { uri: "file:///etc/passwd" }], ["resources/subscribe", {}], ["prompts/get", { name: "x" }],
       ["sampling/createMessage", {}], ["subscriptions/listen", {}],
     ] as const) {
       const body = { jsonrpc: "2.0", id: 1, method, params };

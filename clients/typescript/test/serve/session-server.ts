@@ -1,11 +1,12 @@
 /** An MCP server with sessions (2025-11-25) that says what a test wants, and an agent that speaks to it past a guard. */
 
 import assert from "node:assert/strict";
-import { Signer } from "../../src/client/signer.js";
-import type { LinkedGuardLike, Protected } from "../../src/server.js";
+import { parseObject } from "../../src/call/json.js";
+import type { Signer } from "../../src/client/signer.js";
+import type { GuardEvent, LinkedGuardLike, Protected } from "../../src/server.js";
 import { protect, type ProtectSettings } from "../../src/server.js";
 import { EventReader } from "../../src/serve/events.js";
-import { DEFINITIONS, Fixture, l0, type Loose } from "../guard/fixture.js";
+import { DEFINITIONS, Fixture, l0, l0OfAll, type Loose, material, PROMPTS } from "../guard/fixture.js";
 
 export const VERSION = "2025-11-25";
 
@@ -93,6 +94,9 @@ export interface Otherwise {
 /** The server behind its middleware, and requests to it. */
 export class SessionWorld {
   live: Loose[] = [...DEFINITIONS];
+  prompts: Loose[] = [...PROMPTS];
+  /** What is granted where nothing else is said. */
+  looking: Loose = l0();
   /** Every POST but the guard's own looks. */
   readonly received: { headers: Headers; message: Loose; url: string }[] = [];
   /** Every GET and DELETE. */
@@ -109,6 +113,7 @@ export class SessionWorld {
   /** Answers calls, whatever else is said. */
   whole: (() => Response) | undefined;
   readonly errors: unknown[] = [];
+  readonly events: GuardEvent[] = [];
 
   private constructor(
     readonly f: Fixture,
@@ -118,7 +123,7 @@ export class SessionWorld {
   static async create(settings: ProtectSettings = {}): Promise<SessionWorld> {
     const f = await Fixture.create();
     let world: SessionWorld | undefined;
-    const link: LinkedGuardLike = { guard: f.guard, report: () => undefined };
+    const link: LinkedGuardLike = { guard: f.guard, report: (event) => void world?.events.push(event) };
     const handler = (request: Request, context: { readonly authInfo: unknown }) =>
       world?.handle(request, context.authInfo === undefined) ?? assert.fail();
     const onError = (error: unknown) => void world?.errors.push(error);
@@ -126,9 +131,16 @@ export class SessionWorld {
     return world;
   }
 
+  /** From now on prompts and resources are approved as well. */
+  async approveMaterial(): Promise<void> {
+    this.f.guard.install(await this.f.snapshot({ version: 2, ...(await material()) }));
+    await this.f.guard.observePrompts(this.prompts.map((each) => parseObject(JSON.stringify(each))));
+    this.looking = await l0OfAll();
+  }
+
   /** Sends as an honest agent does, but for what is said otherwise. */
   async send(body: unknown, otherwise: Otherwise = {}): Promise<Reading> {
-    const { method = "POST", detail = l0(), claims = {}, key, headers = {}, without = [], certificate, path = "/mcp" } = otherwise;
+    const { method = "POST", detail = this.looking, claims = {}, key, headers = {}, without = [], certificate, path = "/mcp" } = otherwise;
     const token = otherwise.token ?? (await this.f.sign({ ...this.f.claims(detail), ...claims }));
     const fields = new Headers({
       authorization: `DPoP ${token}`,
@@ -170,7 +182,8 @@ export class SessionWorld {
       return new Response(stream.body, { headers: { "content-type": "text/event-stream" } });
     }
     const message = (await request.clone().json()) as Loose;
-    if (isLook) return Response.json({ jsonrpc: "2.0", id: message["id"], result: { tools: this.live } });
+    const lists = message["method"] === "prompts/list" ? { prompts: this.prompts } : { tools: this.live };
+    if (isLook) return Response.json({ jsonrpc: "2.0", id: message["id"], result: lists });
     this.received.push({ headers: request.headers, message, url: request.url });
     return this.post(message);
   }

@@ -84,7 +84,10 @@ def resource_digest(entry: Mapping[str, JsonValue]) -> str:
 def manifest_digest(
     server_id: str, version: str, tools: Iterable[str], prompts: Iterable[str] = (), resources: Iterable[str] = ()
 ) -> str:
-    """Digest a server's manifest, prefix `mcp-manifest/1`; digests are sorted as text, empty lists but tools' left out."""
+    """Digest a server's manifest, prefix `mcp-manifest/1`.
+
+    Digests are sorted as text; of empty lists only that of tools stands there.
+    """
     form: JsonObject = {"id": server_id, "version": version, "tools": [*sorted(tools)]}
     for member, digests in (("prompts", sorted(prompts)), ("resources", sorted(resources))):
         if digests:

@@ -1,5 +1,7 @@
-"""Which resources a registry entry names: one URI, or with `/*` at its end everything below. URIs have no normal form
-here: they are compared as they stand, and below a prefix nothing is admitted that could lead out of it.
+"""Which resources a registry entry names: one URI, or with `/*` at its end everything below.
+
+URIs have no normal form here: they are compared as they stand, and below a prefix nothing is admitted that could lead
+out of it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from .answer import Redemption
 from .clients import AsyncClient, Client
 from .conversation import ClientOptions
-from .request import Call, CallDigest, Constrained, Detail, ExchangeRequest, Listing, TokenType, Tool
+from .request import Action, Call, CallDigest, Constrained, Detail, ExchangeRequest, Listing, TokenType, Tool
 from .token import ToolToken
 
 __all__ = [
+    "Action",
     "AsyncClient",
     "Call",
     "CallDigest",

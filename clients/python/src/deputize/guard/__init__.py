@@ -8,10 +8,11 @@ from .guard import Admission, Examined, Guard, Redeemed, Redeemer
 from .headers import IncomingCall
 from .known import ObservedTools
 from .message import LISTING_METHODS
+from .pin import Pinned, SnapshotRefused
 from .refusal import Reason, Refusal, Refused
 from .revocation import Revocation
 from .settings import GuardSettings, SettingsError
-from .snapshot import SNAPSHOT_TYP, PinnedTool, Snapshot, SnapshotRefused
+from .snapshot import SNAPSHOT_TYP, Snapshot
 from .verified import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "GuardSettings",
     "IncomingCall",
     "ObservedTools",
-    "PinnedTool",
+    "Pinned",
     "Reason",
     "Redeemed",
     "Redeemer",

@@ -12,12 +12,13 @@ from deputize.clock import Clock, SystemClock
 
 from .clocks import ClockWatch
 from .headers import IncomingCall, mirrored_headers
-from .known import Known
+from .known import LISTS, Known
 from .message import Call, Message, parse_message
+from .pin import Pinned
 from .possession import Possession
 from .refusal import Needed, Refusal, Refused
 from .settings import GuardSettings
-from .snapshot import PinnedTool, Snapshot
+from .snapshot import Snapshot
 from .uses import Uses
 from .verified import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
@@ -118,9 +119,18 @@ class Guard(Known):
         next_nonce = self._possession.next_nonce()
         claims, message, body = examined.claims, examined.message, examined.message.body()
         if message.call is not None:
-            name, arguments = message.call.name, message.call.arguments
-            mirrored, token = examined.mirrored, examined.token
-            return VerifiedCall(claims, token, name, arguments, examined.digest, body, next_nonce, mirrored)
+            asked = message.call
+            return VerifiedCall(
+                claims=claims,
+                token=examined.token,
+                action=asked.action,
+                name=asked.name,
+                arguments=asked.arguments,
+                call_digest=examined.digest,
+                rebuilt_body=body,
+                next_nonce=next_nonce,
+                mirrored=examined.mirrored,
+            )
         if message.is_response and message.id is not None:
             return VerifiedResponse(claims, message.id, body, next_nonce)
         return VerifiedListing(claims, message.method, body, next_nonce)
@@ -162,16 +172,18 @@ class Guard(Known):
         snapshot = self._decidable()
         mirrored: tuple[tuple[str, str], ...] = ()
         if message.call is not None:
-            pinned = snapshot.tools.get(message.call.name)
+            # Only arguments of tools are mirrored (MCP 2026-07-28, custom headers).
+            pinned = snapshot.tools.get(message.call.tool or "")
             input_schema = pinned.definition.get("inputSchema") if pinned is not None else None
             call.check_mirrored_params(input_schema, message.call.arguments)
             mirrored = mirrored_headers(input_schema, message.call.arguments)
         token, claims = self._possessed(call, snapshot)
         if message.call is None:
             self._check_listing(claims)
+            _check_lists(message.method, claims, snapshot)
             return Examined(claims, message, token, "", mirrored, Needed.for_listing())
         digest, needed = self._check_granted(message.call, claims.detail, snapshot)
-        self.check_revocation(claims, message.call.name)
+        self.check_revocation(claims, message.call.tool)
         return Examined(claims, message, token, digest, mirrored, needed)
 
     def _decidable(self) -> Snapshot:
@@ -206,14 +218,13 @@ class Guard(Known):
 
     def _check_granted(self, asked: Call, detail: GrantedDetail, snapshot: Snapshot) -> tuple[str, Needed]:
         """Whether the grant is for this call of this tool, as it was approved and as it is now."""
-        tool = snapshot.tools.get(asked.name)
+        tool = snapshot.pinned(asked.action, asked.name)
         if tool is None:
             raise Refused("tool", "not approved")
-        least = max(tool.least_level, detail.level)
-        needed = Needed.for_call(self.settings, asked.name, least, asked.arguments)
+        needed = Needed.for_call(self.settings, asked, max(tool.least_level, detail.level))
         try:
             _check_target(asked, detail, tool)
-            self.check_live(asked.name, tool)
+            self.check_live(asked.action, asked.name, tool)
             tool.schema.validate(asked.arguments)
             digest = asked.digest()
             _check_binding(asked, detail, digest)
@@ -240,7 +251,7 @@ class Guard(Known):
             self._count_use(claims, claims.detail.max_uses)
         # Since the request was looked at, time has passed: what was pushed meanwhile still counts.
         asked = examined.message.call
-        self.check_revocation(claims, asked.name if asked is not None else None)
+        self.check_revocation(claims, asked.tool if asked is not None else None)
 
     def _count_use(self, claims: ToolCallClaims, max_uses: int) -> None:
         leeway = self.settings.leeway_seconds
@@ -258,15 +269,24 @@ class Guard(Known):
         return f"Guard(resource={self.settings.resource!r})"
 
 
-def _check_target(asked: Call, detail: GrantedDetail, tool: PinnedTool) -> None:
+def _check_lists(method: str, claims: ToolCallClaims, snapshot: Snapshot) -> None:
+    """What a token says of lists is about what is offered now; else it has to be made anew."""
+    shown = claims.detail.shown
+    if shown is not None and shown.of != snapshot.offers.digest and method in LISTS:
+        raise Refused("token", "it says what lists showed of another state of the registry")
+
+
+def _check_target(asked: Call, detail: GrantedDetail, tool: Pinned) -> None:
     """Method, name, level and definition are those of the grant."""
-    if detail.actions != ("tools/call",):
-        raise Refused("scope", "the token is not for calling tools")
+    if detail.actions != (asked.action,):
+        raise Refused("scope", "the token is for another method")
+    # A URI is compared as it stands.
     if detail.identifier != asked.name:
-        raise Refused("scope", "the token is for another tool")
+        raise Refused("scope", "the token is for another tool, prompt or resource")
     if detail.level < tool.least_level:
         raise Refused("scope", "the tool needs a tighter binding")
-    if detail.tool_digest != tool.tool_digest:
+    expected = {"tools/call": (tool.digest, None), "prompts/get": (None, tool.digest)}.get(asked.action, (None, None))
+    if (detail.tool_digest, detail.prompt_digest) != expected:
         raise Refused("tool", "the token is for another definition")
 
 

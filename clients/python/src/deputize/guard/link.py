@@ -18,10 +18,11 @@ from deputize.clock import Clock
 from deputize.errors import DeputizeError
 
 from .guard import Guard, Redeemed
+from .pin import SnapshotRefused
 from .report import Event, Outbox
 from .revocation import Revocation
 from .settings import GuardSettings, SettingsError
-from .snapshot import MAX_SNAPSHOT_BYTES, Snapshot, SnapshotRefused
+from .snapshot import MAX_SNAPSHOT_BYTES, Snapshot
 
 logger = logging.getLogger("deputize.guard")
 

@@ -7,22 +7,39 @@ from dataclasses import dataclass
 from typing import Final
 
 from deputize.call.digest import ABSENT, call_digest
+from deputize.call.offers import ACTIONS
 from deputize.call.strict_json import MAX_DEPTH, JsonObject, JsonRefused, JsonValue, check_depth, parse_value, serialize
 
 from .refusal import Refused
 
-LISTING_METHODS: Final = ("initialize", "ping", "server/discover", "tools/list")
+LISTING_METHODS: Final = (
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+)
 """What an L0 token admits, besides notifications: discovery and listing."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Call:
-    """The parts of a `tools/call`."""
+    """The parts of a request that acts."""
 
+    action: str
+    """`tools/call`, `prompts/get` or `resources/read`."""
     name: str
+    """Name of the tool or prompt; URI of the resource, verbatim."""
     arguments: JsonObject
     input_responses: object
     request_state: object
+
+    @property
+    def tool(self) -> str | None:
+        """The tool that is called, if it is one."""
+        return self.name if self.action == "tools/call" else None
 
     @property
     def is_steered(self) -> bool:
@@ -36,7 +53,7 @@ class Call:
             Refused: where a part is nested too deeply.
         """
         try:
-            return call_digest("tools/call", self.name, self.arguments, self.input_responses, self.request_state)
+            return call_digest(self.action, self.name, self.arguments, self.input_responses, self.request_state)
         except JsonRefused as refused:
             raise Refused("json", str(refused)) from None
 
@@ -48,7 +65,7 @@ class Message:
     method: str
     """The method; empty for a response."""
     call: Call | None
-    """Present where the method is `tools/call`."""
+    """Present where the method acts."""
     whole: JsonObject
 
     @property
@@ -72,7 +89,7 @@ def parse_message(body: bytes) -> Message:
 
     Raises:
         Refused: for batches, unknown members, requests in the guise of notifications or of responses, and every method
-            that is neither a call of a tool nor on the list of an L0 token.
+            that neither acts nor is on the list of an L0 token.
     """
     try:
         # The message and its `params` stand around the arguments.
@@ -131,8 +148,8 @@ def _read_method(method: str, params: JsonObject, *, is_notification: bool) -> C
     # It goes on in a header, and is logged.
     if is_notification and _NOTIFICATION.fullmatch(method) is None:
         raise Refused("message", "method has a name that no notification has")
-    if method == "tools/call":
-        return _read_call(params)
+    if method in ACTIONS:
+        return _read_call(method, params)
     if not is_notification and method not in LISTING_METHODS:
         raise Refused("unknown_method", "a method that no token admits")
     return None
@@ -153,13 +170,15 @@ def _withdraw_sampling(params: JsonObject) -> None:
             capabilities.pop("sampling", None)
 
 
-def _read_call(params: JsonObject) -> Call:
+def _read_call(action: str, params: JsonObject) -> Call:
+    named_by = "uri" if action == "resources/read" else "name"
+    members = {"uri"} if action == "resources/read" else {"name", "arguments"}
     # INVARIANT: of these, only `_meta` is outside of the call's digest.
-    if not params.keys() <= {"name", "arguments", "_meta", "inputResponses", "requestState"}:
-        raise Refused("message", "params of tools/call has an unknown member")
-    name, arguments = params.get("name"), params.get("arguments", {})
+    if not params.keys() <= members | {"_meta", "inputResponses", "requestState"}:
+        raise Refused("message", "params has a member that this method does not take")
+    name, arguments = params.get(named_by), params.get("arguments", {})
     if not isinstance(name, str):
-        raise Refused("message", "params.name must be a string")
+        raise Refused("message", "params.name (params.uri of a resource) must be a string")
     if not isinstance(arguments, dict):
         raise Refused("message", "params.arguments must be an object")
     if not isinstance(params.get("_meta", {}), dict):
@@ -168,7 +187,7 @@ def _read_call(params: JsonObject) -> Call:
         check_depth(arguments)
     except JsonRefused as refused:
         raise Refused("json", str(refused)) from None
-    return Call(name, arguments, _present(params, "inputResponses"), _present(params, "requestState"))
+    return Call(action, name, arguments, _present(params, "inputResponses"), _present(params, "requestState"))
 
 
 def _present(params: JsonObject, name: str) -> JsonValue | object:

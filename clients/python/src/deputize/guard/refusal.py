@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from deputize.call.claims import DETAIL_TYPE, Level
 from deputize.call.strict_json import JsonObject, JsonValue
 
 from .settings import GuardSettings
+
+if TYPE_CHECKING:
+    from .message import Call
 
 Reason: TypeAlias = Literal[
     "too_large",
@@ -68,17 +71,19 @@ class Needed:
     details: list[JsonValue]
 
     @classmethod
-    def for_call(cls, settings: GuardSettings, name: str, level: Level, arguments: JsonObject) -> Needed:
-        """What a call of the tool `name` would need."""
+    def for_call(cls, settings: GuardSettings, call: Call, level: Level) -> Needed:
+        """What this call would need."""
         detail: JsonObject = {
             "type": DETAIL_TYPE,
             "locations": [settings.resource],
-            "actions": ["tools/call"],
-            "identifier": name,
+            "actions": [call.action],
+            "identifier": call.name,
         }
         if level is Level.L3:
-            detail["arguments"] = arguments
-        return cls(name, [detail])
+            detail["arguments"] = call.arguments
+        # No name of a tool has a colon: a verifier that goes by the scope alone takes no prompt for a tool.
+        scope = {"prompts/get": "mcp:prompt:", "resources/read": "mcp:resource:"}.get(call.action, "") + call.name
+        return cls(scope, [detail])
 
     @classmethod
     def for_listing(cls) -> Needed:

@@ -21,6 +21,9 @@ class Event:
     txn: str | None = None
     jti: str | None = None
     tool: str | None = None
+    """The tool, prompt or resource that it is about."""
+    action: str | None = None
+    """What was done with it, where that is not `tools/call`."""
     result_class: str | None = None
     """In a word: of a result `ok`, of a failure its cause."""
     result_bytes: int | None = None
@@ -45,6 +48,8 @@ class Outbox:
         record: JsonObject = {"id": _uuid7(at_ms), "kind": event.kind, "at_ms": at_ms}
         texts = {"txn": event.txn, "jti": event.jti, "tool": event.tool, "class": event.result_class}
         record |= {name: text[:_MAX_CHARACTERS] for name, text in texts.items() if text is not None}
+        if event.action is not None and event.action != "tools/call":
+            record["action"] = event.action
         if event.result_bytes is not None:
             record["bytes"] = event.result_bytes
         if event.detail is not None and len(serialize(event.detail)) <= _MAX_DETAIL_BYTES:

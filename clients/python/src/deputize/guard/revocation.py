@@ -74,8 +74,12 @@ class Revocations:
         self._overflowed = False
 
     def has_tool(self, name: str) -> bool:
-        """Whether a tool is switched off."""
-        return Revocation("everything") in self._standing or Revocation("tool", name) in self._standing
+        """Whether a tool is switched off by itself."""
+        return Revocation("tool", name) in self._standing
+
+    def has_everything(self) -> bool:
+        """Whether the whole server is switched off."""
+        return Revocation("everything") in self._standing
 
     def check(self, claims: ToolCallClaims, tool: str | None, uptime: float, max_age_seconds: float) -> None:
         """Check that a token is still good.

@@ -6,34 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from deputize.call.claims import Level
-from deputize.call.closing import SchemaRefused
-from deputize.call.digest import is_digest, sha256, tool_digest
+from deputize.call import resource
+from deputize.call.digest import is_digest, sha256
 from deputize.call.jws import JwsRefused, check_times, parse, string_claim
 from deputize.call.keys import KeySet
-from deputize.call.schema import PinnedSchema
+from deputize.call.offers import Offers
 from deputize.call.strict_json import MAX_DEPTH, JsonObject, JsonRefused, JsonValue, parse_object
 
+from .pin import PROMPTS, RESOURCES, TOOLS, Pinned, SnapshotRefused, pin_all
 from .revocation import Revocation
 
 SNAPSHOT_TYP: Final = "deputize-snapshot+jwt"
 """`typ` of the signature over a snapshot."""
 MAX_SNAPSHOT_BYTES: Final = 16 * 1024 * 1024
-
-
-class SnapshotRefused(ValueError):
-    """A snapshot that is not taken into use."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class PinnedTool:
-    """A tool as calls are held against it."""
-
-    definition: JsonObject
-    tool_digest: str
-    schema: PinnedSchema
-    least_level: Level
-    tier: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,8 +35,27 @@ class Snapshot:
     manifest_digest: str
     keys: KeySet
     """The keys that sign tool-call tokens."""
-    tools: Mapping[str, PinnedTool]
+    tools: Mapping[str, Pinned]
+    prompts: Mapping[str, Pinned]
+    resources: Mapping[str, Pinned]
+    """By their entries: a URI, or with `/*` at its end everything below."""
+    offers: Offers
+    """Everything that can be asked for, counted."""
     revocations: tuple[Revocation, ...]
+
+    def pinned(self, action: str, name: str) -> Pinned | None:
+        """What this action acts on, if it is approved."""
+        if action == "tools/call":
+            return self.tools.get(name)
+        if action == "prompts/get":
+            return self.prompts.get(name)
+        entry = self.entry_of(name)
+        return self.resources[entry] if entry is not None else None
+
+    def entry_of(self, uri: str) -> str | None:
+        """The entry that names this resource: the most exact one decides."""
+        entry = resource.find(self.resources, uri)
+        return entry if entry is not None and self.resources[entry].enabled else None
 
     @classmethod
     def open(cls, signed: bytes | JsonValue, signers: KeySet, now_seconds: int) -> Snapshot:
@@ -88,7 +92,7 @@ class Snapshot:
             raise SnapshotRefused("malformed snapshot: longer than 16 MiB")
         try:
             document = parse_object(text, MAX_DEPTH + 4)
-            if not _REQUIRED <= document.keys() <= _REQUIRED | {"revocations"}:
+            if not _REQUIRED <= document.keys() <= _REQUIRED | {"revocations", "prompts", "resources"}:
                 raise SnapshotRefused("malformed snapshot: members missing or unknown")
             return cls._of(document, now_seconds)
         except (JsonRefused, JwsRefused) as refused:
@@ -100,17 +104,12 @@ class Snapshot:
         begins_soon = issued_at <= now_seconds + _CLOCK_SKEW_SECONDS
         if not begins_soon or expires_at - issued_at > _MAX_LIFETIME_SECONDS or expires_at <= now_seconds:
             raise SnapshotRefused("snapshot outside of its time")
-        jwks, tools, revocations = document["jwks"], document["tools"], document.get("revocations", [])
-        if not isinstance(jwks, dict) or not isinstance(tools, list) or not isinstance(revocations, list):
-            raise SnapshotRefused("malformed snapshot: jwks, tools or revocations of the wrong type")
-        if len(tools) > _MAX_TOOLS:
-            raise SnapshotRefused("malformed snapshot: more than 500 tools")
-        pinned: dict[str, PinnedTool] = {}
-        for tool in tools:
-            name, tool_pinned = _pin(tool)
-            if name in pinned:
-                raise SnapshotRefused(f"snapshot tool {name!r}: stands twice")
-            pinned[name] = tool_pinned
+        jwks, revocations = document["jwks"], document.get("revocations", [])
+        if not isinstance(jwks, dict) or not isinstance(revocations, list):
+            raise SnapshotRefused("malformed snapshot: jwks or revocations of the wrong type")
+        tools, prompts, resources = (
+            pin_all(document.get(kind.member, []), kind) for kind in (TOOLS, PROMPTS, RESOURCES)
+        )
         if not is_digest(document["manifest_digest"]):
             raise SnapshotRefused("malformed snapshot: manifest_digest is no digest")
         try:
@@ -126,7 +125,10 @@ class Snapshot:
             tenant=_text(document, "tenant"),
             manifest_digest=_text(document, "manifest_digest"),
             keys=KeySet.from_jwks(jwks),
-            tools=pinned,
+            tools=tools,
+            prompts=prompts,
+            resources=resources,
+            offers=Offers(tools, prompts, (entry for entry, pinned in resources.items() if pinned.enabled)),
             revocations=read,
         )
 
@@ -144,25 +146,6 @@ def _signed_parts(signed: bytes | JsonValue) -> tuple[bytes, str]:
         if isinstance(text, str) and isinstance(signature, str):
             return text.encode(), signature
     raise SnapshotRefused("malformed snapshot: not a signed snapshot")
-
-
-def _pin(tool: JsonValue) -> tuple[str, PinnedTool]:
-    members = {"definition", "tool_digest", "least_level", "tier"}
-    if not isinstance(tool, dict) or tool.keys() != members or not isinstance(tool["definition"], dict):
-        raise SnapshotRefused("malformed snapshot: a tool has members missing or unknown")
-    definition, tier = tool["definition"], tool["tier"]
-    name, level = definition.get("name"), tool["least_level"]
-    if not isinstance(name, str) or not name or level not in ("L1", "L2", "L3") or not isinstance(tier, str):
-        raise SnapshotRefused(f"snapshot tool {name!r}: a tool needs a name, a tier and a level above L0")
-    try:
-        if tool_digest(definition) != tool["tool_digest"]:
-            raise SnapshotRefused(f"snapshot tool {name!r}: its definition is not the one of its digest")
-        if "inputSchema" not in definition:
-            raise SnapshotRefused(f"snapshot tool {name!r}: it has no inputSchema")
-        schema = PinnedSchema(definition["inputSchema"])
-    except (JsonRefused, SchemaRefused) as refused:
-        raise SnapshotRefused(f"snapshot tool {name!r}: {refused}") from None
-    return name, PinnedTool(definition, str(tool["tool_digest"]), schema, Level[str(level)], tier)
 
 
 def _whole(document: JsonObject, name: str) -> int:
@@ -193,5 +176,4 @@ _REQUIRED = {
 }
 _CLOCK_SKEW_SECONDS = 60
 _MAX_LIFETIME_SECONDS = 3600
-_MAX_TOOLS = 500
 _MAX_URI_BYTES = 2048

@@ -13,13 +13,16 @@ from .headers import encode_value
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerifiedCall:
-    """One call of one tool that may run, once."""
+    """One call of one tool that may run, once; or one prompt, or one resource, to be given."""
 
     claims: ToolCallClaims
     """The token's claims: person, actors, transaction."""
     token: str
     """The token: spent or bound, so useless to a thief. Bring it back to the broker for a next hop."""
-    tool: str
+    action: str
+    """`tools/call`, `prompts/get` or `resources/read`."""
+    name: str
+    """Name of the tool or prompt; URI of the resource, verbatim."""
     arguments: JsonObject
     """The arguments that were verified."""
     call_digest: str
@@ -30,6 +33,11 @@ class VerifiedCall:
     """`DPoP-Nonce` of the answer (RFC 9449 §8.2)."""
     mirrored: tuple[tuple[str, str], ...] = ()
     """The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments."""
+
+    @property
+    def tool(self) -> str | None:
+        """Name of the tool, if it is one that is called."""
+        return self.name if self.action == "tools/call" else None
 
     @property
     def user(self) -> str:
@@ -55,15 +63,15 @@ class VerifiedCall:
         """The header fields that go with the body. None of the request's own `Authorization` or `DPoP` may follow."""
         return [
             ("content-type", "application/json"),
-            ("mcp-method", "tools/call"),
-            ("mcp-name", encode_value(self.tool)),
+            ("mcp-method", self.action),
+            ("mcp-name", encode_value(self.name)),
             ("deputize-call", self.token),
             *self.mirrored,
         ]
 
     def __repr__(self) -> str:
         # Arguments and tokens stay out of logs.
-        return f"VerifiedCall(jti={self.claims.jti!r}, tool={self.tool!r})"
+        return f"VerifiedCall(jti={self.claims.jti!r}, action={self.action!r}, name={self.name!r})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
