@@ -188,6 +188,13 @@ impl Call {
         self.input_responses.is_some() || self.request_state.is_some()
     }
 
+    /// Whether what steers it is of the types that MCP 2026-07-28 gives it.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn has_steering_types(&self) -> bool {
+        self.input_responses.as_ref().is_none_or(Value::is_object)
+            && self.request_state.as_ref().is_none_or(Value::is_string)
+    }
+
     pub(crate) fn digest(&self) -> Result<Digest, Reason> {
         call_digest(&CallInput {
             method: self.action.as_str(),

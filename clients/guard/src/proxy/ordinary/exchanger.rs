@@ -44,32 +44,42 @@ impl std::fmt::Debug for Minted {
     }
 }
 
-/// What a no is about.
+/// What an answer of the broker's says of the token that was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
-    /// The person's token itself.
-    Token,
-    /// What was asked with it: the token was accepted.
-    Asked,
-    /// Neither: nothing is known of either.
-    Nothing,
+pub(super) enum Says {
+    /// It was accepted: only then is anything decided.
+    Accepted,
+    /// It was refused.
+    Refused,
+    /// Nothing: what was asked could not be read, or is not to be had from anyone. The broker says so before it looks
+    /// at the token, so that anyone gets this answer.
+    Unread,
+    /// Nothing, and whoever brought it cannot help it: the broker has no time, or cannot be reached.
+    Away,
+    /// Nothing: the guard itself is not accepted.
+    Closed,
 }
 
-impl About {
-    /// RFC 8693 §2.2.2: whatever is wrong with the subject token is `invalid_request`. The broker looks at it before it
-    /// decides, so that every decision says that it was good.
-    pub(super) fn of(error: &ExchangeError) -> Self {
+impl Says {
+    pub(super) fn of(answer: &Result<Minted, ExchangeError>) -> Self {
+        let Err(error) = answer else { return Self::Accepted };
         match error {
-            ExchangeError::InvalidRequest(_) => Self::Token,
+            ExchangeError::AccessDenied { .. }
+            | ExchangeError::Waiting { .. }
+            | ExchangeError::InsufficientUserAuthentication { .. } => Self::Accepted,
+            // RFC 8693 §2.2.2: whatever is wrong with the subject token is `invalid_request`.
+            ExchangeError::InvalidRequest(_) => Self::Refused,
+            // RFC 9396 §5, RFC 8693 §2.2.2, RFC 6749 §5.2.
             ExchangeError::InvalidTarget(_)
             | ExchangeError::InvalidScope(_)
             | ExchangeError::InvalidAuthorizationDetails(_)
-            | ExchangeError::AccessDenied { .. }
-            | ExchangeError::Waiting { .. }
             | ExchangeError::SlowDown(_)
             | ExchangeError::Expired(_)
-            | ExchangeError::InsufficientUserAuthentication { .. } => Self::Asked,
-            _ => Self::Nothing,
+            | ExchangeError::Refused { status: TOO_LARGE, .. } => Self::Unread,
+            ExchangeError::RateLimited { .. }
+            | ExchangeError::Unavailable { .. }
+            | ExchangeError::Unreachable(_) => Self::Away,
+            _ => Self::Closed,
         }
     }
 }
@@ -97,6 +107,8 @@ pub(super) fn reason_of(error: ExchangeError) -> Reason {
         }
         ExchangeError::Unavailable { .. } => Reason::Unavailable("the broker cannot decide now"),
         ExchangeError::Unreachable(_) => Reason::Unavailable("the broker cannot be reached"),
+        // What a caller sent makes a form that is longer than the broker reads: his affair.
+        ExchangeError::Refused { status: TOO_LARGE, .. } => Reason::TooLarge,
         // The guard's own client, key or broker is not what it should be: its operator's affair.
         error => {
             tracing::error!(%error, "the broker takes no exchanges from this guard");
@@ -104,3 +116,6 @@ pub(super) fn reason_of(error: ExchangeError) -> Reason {
         }
     }
 }
+
+/// Content Too Large (RFC 9110 §15.5.14).
+const TOO_LARGE: u16 = 413;

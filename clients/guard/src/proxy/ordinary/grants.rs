@@ -18,7 +18,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    exchanger::{About, Exchanger, Minted, reason_of},
+    exchanger::{Exchanger, Minted, Says, reason_of},
     held::{Held, Moment, What},
     presented::Presented,
     throttle::Throttle,
@@ -57,6 +57,12 @@ impl Ordinary {
         }
     }
 
+    /// Whether a person, whose token was accepted, may send one more request. Each takes room among the proofs that are
+    /// remembered of the guard's own key, which is there for all persons.
+    pub(super) fn may_send(&self, presented: &Presented<'_>, now: Moment) -> Result<(), Reason> {
+        self.throttle.request_of(presented.person, now)
+    }
+
     /// A proof of the guard's key for one request.
     pub(super) fn prove(&self, method: &str, url: &str, token: &str, nonce: &str) -> Result<String, Reason> {
         self.exchanger.prove(method, url, token, nonce).map_err(reason_of)
@@ -75,6 +81,14 @@ impl Ordinary {
         came: Came,
     ) -> Result<Zeroizing<String>, Reason> {
         let (name, version) = (&call.name, came.1.version);
+        if !call.has_steering_types() {
+            return Err(Reason::Message("inputResponses must be an object, requestState a string"));
+        }
+        if snapshot.pinned(call.action, name).is_none() {
+            // Nothing of it goes to the broker; and whoever is nobody does not learn what there is.
+            self.reusable(presented, What::Listing, came).await?;
+            return Err(Reason::Tool("not approved"));
+        }
         // A prompt or a resource has a token for each use.
         let tool = snapshot.tool(name).filter(|_| call.action == Action::CallTool);
         let lowest = tool.is_some_and(|tool| tool.least_level <= Level::L1);
@@ -143,12 +157,15 @@ impl Ordinary {
         let is_known = lock(&self.held).knows(&presented.tag, now);
         let turn = self.throttle.turn(presented.tag, (source, is_known), now).await?;
         let answer = self.exchanger.exchange(presented.token, asked).await;
-        let about = answer.as_ref().map_or_else(About::of, |_| About::Asked);
-        if about != About::Token {
-            self.throttle.was_no_garbage(turn.on_trust);
-        }
-        if about == About::Asked {
-            lock(&self.held).know((presented.tag, presented.person), presented.remaining, now);
+        let says = Says::of(&answer);
+        // INVARIANT: what is not proved to be good counts against its source, and makes nobody known.
+        match says {
+            Says::Accepted => {
+                self.throttle.was_no_garbage(turn.on_trust);
+                lock(&self.held).know((presented.tag, presented.person), presented.remaining, now);
+            }
+            Says::Away => self.throttle.was_no_garbage(turn.on_trust),
+            Says::Refused | Says::Unread | Says::Closed => {}
         }
         if let Err(ExchangeError::Unreachable(cause)) = &answer {
             tracing::warn!(cause, "broker not reached for an exchange");
@@ -156,10 +173,10 @@ impl Ordinary {
         }
         answer.map_err(|error| {
             let reason = reason_of(error);
-            match about {
-                About::Token => self.throttle.remember(presented.tag, &reason, (BAD_TOKEN_FOR, now)),
-                About::Asked => self.throttle.remember(key, &reason, (DENIED_FOR, now)),
-                About::Nothing => {}
+            match says {
+                Says::Refused => self.throttle.remember(presented.tag, &reason, (BAD_TOKEN_FOR, now)),
+                Says::Accepted | Says::Unread => self.throttle.remember(key, &reason, (DENIED_FOR, now)),
+                Says::Away | Says::Closed => {}
             }
             reason
         })

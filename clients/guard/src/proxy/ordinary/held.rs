@@ -18,7 +18,7 @@ pub(super) enum What {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) uptime: Duration,
-    /// Version of the guard's snapshot. With a new one everything is asked anew: who is accepted may have changed.
+    /// Version of the guard's snapshot. With a new one every token is asked for anew: what is granted may have changed.
     pub(super) version: u64,
 }
 
@@ -35,6 +35,7 @@ struct Caller {
     person: [u8; 32],
     /// Its own token is good until then.
     until: Duration,
+    /// Version of the snapshot under which its tokens were made.
     version: u64,
     tokens: HashMap<What, Token>,
 }
@@ -46,14 +47,15 @@ struct Token {
 }
 
 impl Held {
-    /// Whether the broker accepted this caller's token before.
+    /// Whether the broker accepted this caller's token before, under whatever snapshot: that gives it nothing but a better
+    /// place in the queue to the broker, which judges it again.
     pub(super) fn knows(&self, tag: &[u8; 32], now: Moment) -> bool {
         self.callers.get(tag).is_some_and(|caller| caller.is_good(now))
     }
 
     /// A token that is good for one more use.
     pub(super) fn take(&mut self, tag: &[u8; 32], what: &What, now: Moment) -> Option<Zeroizing<String>> {
-        let caller = self.callers.get_mut(tag).filter(|caller| caller.is_good(now))?;
+        let caller = self.current(tag, now)?;
         let token = caller.tokens.get_mut(what)?;
         if now.uptime >= token.until || token.uses_left == Some(0) {
             caller.tokens.remove(what);
@@ -91,7 +93,7 @@ impl Held {
             self.forget_old(now);
         }
         let has_room = self.tokens < MAX_TOKENS;
-        let caller = self.callers.get_mut(tag).filter(|caller| caller.is_good(now));
+        let caller = self.current(tag, now);
         let Some(caller) = caller.filter(|caller| has_room && caller.tokens.len() < MAX_TOKENS_OF_CALLER)
         else {
             return;
@@ -114,6 +116,17 @@ impl Held {
         }
     }
 
+    /// A caller that is known, without what was made of its token under another snapshot.
+    fn current(&mut self, tag: &[u8; 32], now: Moment) -> Option<&mut Caller> {
+        let caller = self.callers.get_mut(tag).filter(|caller| caller.is_good(now))?;
+        if caller.version != now.version {
+            self.tokens -= caller.tokens.len();
+            caller.tokens.clear();
+            caller.version = now.version;
+        }
+        Some(caller)
+    }
+
     fn forget_old(&mut self, now: Moment) {
         let is_old = |caller: &Caller| !caller.is_good(now);
         let old: Vec<[u8; 32]> =
@@ -123,7 +136,8 @@ impl Held {
         }
         for caller in self.callers.values_mut() {
             let before = caller.tokens.len();
-            caller.tokens.retain(|_, token| now.uptime < token.until);
+            let is_current = caller.version == now.version;
+            caller.tokens.retain(|_, token| is_current && now.uptime < token.until);
             self.tokens -= before - caller.tokens.len();
         }
     }
@@ -135,7 +149,7 @@ impl Held {
 
 impl Caller {
     fn is_good(&self, now: Moment) -> bool {
-        now.uptime < self.until && self.version == now.version
+        now.uptime < self.until
     }
 }
 
@@ -180,9 +194,11 @@ mod tests {
                 && held.take(&tag(1), &What::Listing, FIRST).is_none()
         );
         assert!(held.take(&tag(1), &lookup, at(101, 2)).is_none(), "a new snapshot: asked anew");
+        assert!(held.take(&tag(1), &lookup, FIRST).is_none() && held.tokens == 0, "and gone for good");
+        held.keep(&tag(1), lookup.clone(), &minted(None), FIRST);
         assert!(held.take(&tag(1), &lookup, at(155, 1)).is_none());
         assert!(held.knows(&tag(1), at(699, 1)) && !held.knows(&tag(1), at(700, 1)));
-        assert!(!held.knows(&tag(1), at(699, 2)));
+        assert!(held.knows(&tag(1), at(699, 2)), "whatever the snapshot, it was accepted");
         held.keep(&tag(1), What::Listing, &minted(None), FIRST);
         held.forget(&tag(1));
         assert_eq!((held.tokens, held.of_person.len()), (0, 0));

@@ -92,6 +92,7 @@ impl Proxy {
         let snapshot = self.guard.current_snapshot(call.now_seconds)?;
         let now = Moment { uptime: call.uptime, version: snapshot.version() };
         let token = ordinary.token(presented, (message, &snapshot), (source, now)).await?;
+        ordinary.may_send(presented, now)?;
         let (url, nonce) = (&self.guard.config.public_url, self.guard.next_nonce(call.uptime));
         let proof = ordinary.prove(call.method, url, &token, &nonce)?;
         let is_own = |name: &str| ["authorization", "dpop"].iter().any(|own| name.eq_ignore_ascii_case(own));

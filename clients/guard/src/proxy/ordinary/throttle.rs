@@ -21,6 +21,8 @@ pub(super) struct Throttle {
     sources: Mutex<Buckets<IpAddr>>,
     /// Exchanges of one token.
     tokens: Mutex<Buckets<[u8; 32]>>,
+    /// Requests of one person, exchanged for or not.
+    persons: Mutex<Buckets<[u8; 32]>>,
     known: Semaphore,
     unknown: Semaphore,
     refused: Mutex<HashMap<[u8; 32], Refused>>,
@@ -49,6 +51,7 @@ impl Throttle {
         Self {
             sources: Mutex::new(Buckets::new(UNKNOWN_PER_MINUTE, UNKNOWN_BURST, MAX_SOURCES)),
             tokens: Mutex::new(Buckets::new(EXCHANGES_PER_MINUTE, EXCHANGES_BURST, MAX_TOKENS)),
+            persons: Mutex::new(Buckets::new(REQUESTS_PER_MINUTE, REQUESTS_BURST, MAX_PERSONS)),
             known: Semaphore::new(KNOWN_AT_ONCE),
             unknown: Semaphore::new(UNKNOWN_AT_ONCE),
             refused: Mutex::default(),
@@ -110,6 +113,15 @@ impl Throttle {
         }
     }
 
+    /// Counts a request of a person whose token was accepted.
+    ///
+    /// # Errors
+    /// [`Reason::Limited`].
+    pub(super) fn request_of(&self, person: [u8; 32], now: Moment) -> Result<(), Reason> {
+        let taken = lock(&self.persons).take(person, now.uptime);
+        taken.map_err(|retry_after_seconds| Reason::Limited { retry_after_seconds })
+    }
+
     /// What was taken on trust turned out to be no garbage, or nobody could tell.
     pub(super) fn was_no_garbage(&self, source: Option<IpAddr>) {
         if let Some(source) = source {
@@ -150,10 +162,14 @@ const UNKNOWN_BURST: u32 = 30;
 /// Exchanges of one token that was accepted before.
 const EXCHANGES_PER_MINUTE: u32 = 600;
 const EXCHANGES_BURST: u32 = 60;
+/// Requests of one person, with whatever tokens: far less than the proofs that the guard remembers.
+const REQUESTS_PER_MINUTE: u32 = 600;
+const REQUESTS_BURST: u32 = 120;
 const KNOWN_AT_ONCE: usize = 56;
 const UNKNOWN_AT_ONCE: usize = 8;
 const MAX_SOURCES: usize = 50_000;
 const MAX_TOKENS: usize = 50_000;
+const MAX_PERSONS: usize = 50_000;
 const MAX_REFUSED: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 const AWAY_FOR: Duration = Duration::from_secs(1);
@@ -209,6 +225,15 @@ mod tests {
         }
         assert_eq!(taken, EXCHANGES_BURST);
         assert!(throttle.turn([2; 32], (from(1), true), at(100)).await.is_ok(), "another's");
+    }
+
+    #[test]
+    fn one_persons_requests_have_a_rate() {
+        let throttle = Throttle::new();
+        let taken = (0..9999).take_while(|_| throttle.request_of([1; 32], at(100)).is_ok()).count();
+        assert_eq!(taken, REQUESTS_BURST as usize);
+        assert_eq!(throttle.request_of([2; 32], at(100)), Ok(()), "another's");
+        assert_eq!(throttle.request_of([1; 32], at(101)), Ok(()));
     }
 
     #[tokio::test]

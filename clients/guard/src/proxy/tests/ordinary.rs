@@ -417,12 +417,89 @@ async fn whoever_brings_garbage_takes_nothing_from_those_who_are_known() {
         assert!(asked < 1000, "it goes on for ever");
     }
     front.broker.noes.lock().unwrap().clear();
+    let snapshot = front.bench.fixture.snapshot(|document| document.version = 2);
+    front.bench.proxy.guard().install(snapshot, front.bench.clock.uptime()).unwrap();
     let before = front.broker.asked().len();
     assert_eq!(front.send(&front.alice(json!({ "jti": "new" })), &[], &refund(1)).await.status, 429);
     assert_eq!(front.broker.asked().len(), before);
     assert_eq!(front.send(&alice, &[], &refund(2)).await.status, 200);
     front.bench.clock.pass(Duration::from_secs(4));
     assert_eq!(front.send(&front.alice(json!({ "jti": "new" })), &[], &refund(1)).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_anyone_gets_makes_nobody_known() {
+    for (no, status) in [
+        (ExchangeError::InvalidAuthorizationDetails(details("malformed")), 403),
+        (ExchangeError::InvalidScope(details("malformed")), 403),
+        (ExchangeError::InvalidTarget(details("unknown")), 403),
+        (ExchangeError::Refused { status: 413, details: details("too long") }, 413),
+        (ExchangeError::InvalidClient(details("who?")), 503),
+    ] {
+        let front = Front::new().await;
+        let garbage = front.alice(json!({ "jti": "garbage" }));
+        let mut asked = 0;
+        loop {
+            front.broker.say(no.clone());
+            let got = front.send(&garbage, &[], &refund(asked)).await.status;
+            if got == 429 {
+                break;
+            }
+            assert_eq!(got, status, "{no:?}");
+            asked += 1;
+            assert!(asked < 1000, "{no:?}: it goes on for ever");
+        }
+    }
+    let front = Front::new().await;
+    for cents in 0..200 {
+        front
+            .broker
+            .say(ExchangeError::Unavailable { retry_after_seconds: None, details: details("not now") });
+        let got = front.send(&front.alice(json!({ "jti": cents })), &[], &refund(cents)).await.status;
+        assert_eq!(got, 503, "the broker's own trouble counts against nobody");
+    }
+}
+
+#[tokio::test]
+async fn what_no_token_could_be_had_for_is_not_asked_of_the_broker() {
+    let front = Front::new().await;
+    let alice = front.alice(json!({}));
+    for (member, value) in [("inputResponses", json!(1)), ("requestState", json!({}))] {
+        let mut steered = refund(1);
+        steered["params"][member] = value;
+        assert_eq!(front.send(&alice, &[], &steered).await.status, 400, "{steered}");
+    }
+    assert!(front.broker.asked().is_empty());
+    front.broker.say(ExchangeError::InvalidRequest(details("bad")));
+    let garbage = front.alice(json!({ "jti": "garbage" }));
+    assert_eq!(front.send(&garbage, &[], &call("get-env", json!({}))).await.status, 401, "nor what there is");
+    for name in ["get-env".to_owned(), String::new(), "x".repeat(129)] {
+        assert_eq!(front.send(&alice, &[], &call(&name, json!({}))).await.status, 403, "{name}");
+    }
+    let asked = front.broker.asked();
+    assert!(matches!(asked.as_slice(), [Detail::Listing, Detail::Listing]), "{asked:?}");
+    let mut steered = refund(1);
+    steered["params"]["requestState"] = json!("state");
+    assert_eq!(front.send(&alice, &[], &steered).await.status, 403, "granted without, by this broker");
+    assert_eq!(front.broker.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn one_person_leaves_room_among_the_proofs_for_the_others() {
+    let front = Front::with(|settings| {
+        (settings.limits.calls_per_minute, settings.limits.burst) = (100_000, 100_000);
+    });
+    let front = front.await;
+    let [one, other] = ["1", "2"].map(|jti| front.alice(json!({ "jti": jti })));
+    let mut sent = 0;
+    while front.send(if sent % 2 == 0 { &one } else { &other }, &[], &lookup()).await.status == 200 {
+        sent += 1;
+        assert!(sent < 1000, "it goes on for ever");
+    }
+    let got = front.send(&one, &[], &lookup()).await;
+    assert_eq!((got.status, got.header("retry-after")), (429, "1"), "{got:?}");
+    assert_eq!(front.broker.asked().len(), 2, "each token was exchanged once");
+    assert_eq!(front.send(&front.alice(json!({ "sub": "bob" })), &[], &lookup()).await.status, 200);
 }
 
 #[tokio::test]
@@ -521,9 +598,6 @@ async fn what_the_guard_refuses_after_the_exchange_is_told_in_words_that_the_cli
         (json!([lookup()]), 400),
         (json!({ "jsonrpc": "2.0", "id": 1, "method": "resources/subscribe" }), 403),
     ] {
-        if body["params"]["name"] == "get-env" {
-            front.broker.say(ExchangeError::InvalidAuthorizationDetails(details("no approved tool")));
-        }
         let got = front.send(&alice, &[], &body).await;
         assert_eq!(got.status, status, "{body}: {got:?}");
         assert_eq!(got.json()["jsonrpc"], "2.0", "{got:?}");
