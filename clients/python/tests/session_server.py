@@ -63,6 +63,8 @@ class SessionServer:
 
         self.media = "application/json"
         """The media type of whole answers."""
+        self.status = 200
+        """The status of whole answers, and of streams to listen to."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -90,7 +92,7 @@ class SessionServer:
         elif method in self.answers:
             answer = self.answers[method]
             if isinstance(answer, bytes):
-                await _whole(send, 200, answer, self.media)
+                await _whole(send, self.status, answer, self.media)
             else:
                 await self._one(send, message, answer)
         elif method == "initialize":
@@ -112,7 +114,7 @@ class SessionServer:
 
     async def _listen(self, receive: Any, send: Any) -> None:
         stream = Stream(send, None)
-        await _begin(send, "text/event-stream")
+        await _begin(send, "text/event-stream", status=self.status)
         self.streams.append(stream)
         await receive()
         while (await receive())["type"] != "http.disconnect":

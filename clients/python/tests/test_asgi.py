@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deputize.asgi import MiddlewareOptions, ToolCallMiddleware, current_call
+from deputize.call.keys import SigningKey
 from deputize.starlette import verified, verified_call
 from guard_broker import GuardBroker, eventually, until
 from guard_fixture import ISSUER, NOW, RESOURCE, Fixture, call, definitions, l0, l1, l3, listing
@@ -34,6 +35,10 @@ class App:
         self.ran: list[tuple[Request, bytes]] = []
         self.seen: list[str] = []
         self.looks = 0
+        self.asked_at: list[tuple[str, str]] = []
+        """Path and `Host` of each look."""
+        self.host = "pay.example.com"
+        """What `Host` the server answers to, as the MCP SDK has it."""
         self.events = False
         options = {"open_paths": ("/healthz", "/docs/"), **options}
         given = MiddlewareOptions(clock=f.clock, broker=self.broker.client(), **options)
@@ -53,9 +58,12 @@ class App:
     async def serve(self, request: Request) -> Response:
         body = await request.body()
         message = json.loads(body)
+        if request.headers["host"] != self.host:
+            return Response(status_code=421)
         if message["method"] == "tools/list":
             if message["id"] == "deputize-tools/list":
                 self.looks += 1
+                self.asked_at.append((request.url.path, request.headers["host"]))
                 assert request.headers["mcp-protocol-version"] == "2026-07-28"
             else:
                 self.seen.append(type(verified(request)).__name__)
@@ -255,10 +263,9 @@ async def test_everything_is_guarded_but_what_is_said_to_be_open() -> None:
             answer = await app.http.request(method, path, json=None if method in ("GET", "DELETE") else listing())
             assert answer.status_code == status, (method, path)
         token = app.f.token(l1("lookup"))
-        looks = app.looks
         app.f.clock.advance(6)
         assert (await app.http.post("/other", json=call("lookup", {}))).status_code == 404
-        assert app.looks == looks, "what is no endpoint is not asked for tools either"
+        assert app.looks == 0, "what is no endpoint is not asked for tools either"
         assert (await app.ask(None, call("lookup", {}), token=token, path="/other")).status_code == 404
         assert (await app.ask(None, call("lookup", {}), token=token)).status_code == 200
         assert (await app.http.put("/mcp")).headers["allow"] == "GET, POST, DELETE"
@@ -307,17 +314,86 @@ async def test_a_list_shows_what_was_approved_as_it_is(events: bool) -> None:
 
 async def test_the_tools_are_looked_at_again_when_the_last_look_is_old() -> None:
     async with running() as app:
-        looks = app.looks
         for _ in range(3):
             assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
-        assert app.looks == looks
+        assert app.looks == 1
         app.live[0]["title"] = "another"
         app.f.clock.advance(6)
         assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 403
-        assert app.looks == looks + 1
+        assert app.looks == 2
+
+
+async def test_what_was_seen_counts_while_a_look_fails_and_the_next_waits_a_second() -> None:
+    async with running() as app:
+        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
         app.live = "no list"
         app.f.clock.advance(6)
-        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 503
+        for _ in range(3):
+            assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
+        assert app.looks == 2
+        app.f.clock.advance(1)
+        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
+        assert app.looks == 3
+        app.live = definitions()[1:]
+        app.f.clock.advance(1)
+        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 403, "the look is what counts again"
+        await until(lambda: kinds(app)[-1:] == ["list_changed"])
+        assert kinds(app).count("list_changed") == 1, "a look that failed shows no change"
+
+
+async def test_while_nothing_was_seen_nothing_is_called() -> None:
+    async with running() as app:
+        app.live = "no list"
+        assert (await app.ask(l3("refund", {}), call("refund", {}))).status_code == 503
+        assert app.broker.redeemed == []
+        app.live = definitions()
+        assert (await app.ask(l3("refund", {}), call("refund", {}))).status_code == 503, "not a second has passed"
+        app.f.clock.advance(1)
+        assert (await app.ask(l3("refund", {}), call("refund", {}))).status_code == 200
+
+
+def kinds(app: App) -> list[str]:
+    return [event["kind"] for event in app.broker.reported]
+
+
+async def test_nobody_without_a_good_token_has_the_server_looked_at() -> None:
+    async with running() as app:
+        good, elsewhere = app.f.token(l1("lookup")), {"host": "evil.example.com"}
+        expired = app.f.token(l1("lookup"), iat=NOW - 90, nbf=NOW - 90, exp=NOW - 30)
+        stolen = app.f.proof(good, SigningKey.generate())
+
+        async def refused() -> None:
+            for path in ("/mcp", "/mcp/"):
+                for headers in ({}, elsewhere):
+                    assert (await app.http.post(path, json=listing(), headers=headers)).status_code == 401
+                    for token, dpop in ((expired, None), (good, stolen), (good, "forged"), ("forged", "forged")):
+                        more = {"token": token, "dpop": dpop, **headers}
+                        assert (await app.ask(None, call("lookup", {}), path, **more)).status_code == 401
+
+        await refused()
+        assert app.looks == 0
+        assert (await app.ask(None, call("lookup", {}), token=good)).status_code == 200
+        app.f.clock.advance(6)
+        await refused()
+        assert app.looks == 1
+        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
+        assert app.looks == 2
+        await until(lambda: kinds(app).count("executed") == 2)
+        assert kinds(app) == ["discovered", "executed", "executed"]
+
+
+async def test_the_server_is_looked_at_where_it_is_whatever_a_request_says() -> None:
+    async with running() as app:
+        # The app itself answers neither; with a token it may be asked all the same.
+        assert (await app.ask(l0(), listing(), "/mcp/")).status_code == 307
+        app.f.clock.advance(6)
+        assert (await app.ask(l0(), listing(), host="evil.example.com")).status_code == 421
+        assert app.asked_at == [("/mcp", "pay.example.com")] * 2
+        assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
+    async with running(mcp_host="127.0.0.1:8000") as app:
+        app.host = "127.0.0.1:8000"
+        assert (await app.ask(l1("lookup"), call("lookup", {}), host=app.host)).status_code == 200
+        assert app.asked_at == [("/mcp", app.host)]
 
 
 async def test_revocations_reach_calls() -> None:

@@ -137,6 +137,33 @@ def test_what_a_session_remembers_is_bounded() -> None:
     assert not session.knows_cursor("0")
 
 
+def test_a_call_that_its_token_fixes_is_not_forgotten_before_its_response() -> None:
+    session = Session("s", Owner.of(claims_of(Fixture())), 0.0)
+    session.note_requested("fixed", "tools/call", fixed=True)
+    for number in range(300):
+        session.note_requested(number, "ping", fixed=False)
+    assert session.take_requested(0) is None, "what is not fixed makes room"
+    assert not session.note_asked("q"), "the server asks nothing meanwhile"
+    with pytest.raises(Refused, match="id_in_use"):
+        session.note_requested("fixed", "tools/call", fixed=True)
+    assert session.take_requested("fixed") == "tools/call"
+    assert session.note_asked("q")
+
+
+def test_a_session_full_of_fixed_calls_takes_no_other_request() -> None:
+    session = Session("s", Owner.of(claims_of(Fixture())), 0.0)
+    for number in range(256):
+        session.note_requested(number, "tools/call", fixed=True)
+    for fixed in (True, False):
+        with pytest.raises(Refused, match="limited") as refused:
+            session.note_requested("more", "tools/call", fixed=fixed)
+        assert refused.value.retry_after_seconds == 1
+    assert session.take_requested(7) == "tools/call"
+    session.note_requested("more", "ping", fixed=False)
+    assert session.take_requested("more") == "ping"
+    assert all(session.take_requested(number) for number in range(256) if number != 7)
+
+
 def claims_of(f: Fixture, **changes: object) -> ToolCallClaims:
     return read_claims(f.claims(l1("lookup"), **changes))
 

@@ -11,7 +11,7 @@ import pytest
 
 from deputize.asgi import MiddlewareOptions, ToolCallMiddleware
 from guard_broker import GuardBroker
-from guard_fixture import Fixture, call, l1, l3
+from guard_fixture import Fixture, call, definitions, l1, l3
 from session_server import LIST, LOOKUP, REFUND, Stream, again, world
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -132,6 +132,32 @@ async def test_nothing_but_tools_is_offered() -> None:
             w.server.answers[method] = {"capabilities": capabilities, "protocolVersion": "2025-11-25"}
             sent = w.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
             assert (await sent.json())["result"]["capabilities"] == {"tools": {"listChanged": True}}
+
+
+@pytest.mark.parametrize("status", [201, 202, 203, 204, 206, 226, 299])
+async def test_no_other_success_than_200_is_an_answer(status: int) -> None:
+    async with world() as w:
+        session = await w.begin()
+        done = {"jsonrpc": "2.0", "id": 1, "result": {"content": [], "tools": definitions()}}
+        w.server.answers = {method: json.dumps(done).encode() for method in ("tools/call", "tools/list")}
+        w.server.status = status
+        for sent in (
+            w.send(LOOKUP, l1("lookup")),
+            w.send(again(LIST, 1)),
+            listening := w.send(None, method="GET", mcp_session_id=session),
+        ):
+            assert (await sent.json())["error"] == "server_error"
+            assert sent.status == 502
+        listening.leave()
+        noted = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert (await w.send(noted, mcp_session_id=session).begun()).status == 202, "nothing was asked"
+        w.server.status = 200
+        assert (await w.send(LOOKUP, l1("lookup")).json())["result"] == done["result"]
+        assert [each["name"] for each in (await w.send(again(LIST, 1)).json())["result"]["tools"]] == [
+            "lookup",
+            "transfer",
+            "refund",
+        ]
 
 
 async def test_a_list_shows_the_approved_definitions() -> None:

@@ -70,8 +70,6 @@ async def test_a_prompt_that_is_not_what_was_approved_is_not_given() -> None:
     assert (await refusal_of(f.with_grant(prompt_token("greet"), body))).status == 403
     f.guard.observe_prompts([PROMPTS[0], PROMPTS[0]])
     assert (await refusal_of(f.with_grant(prompt_token("greet"), body))).status == 403
-    f.guard.forget_lists()
-    assert (await refusal_of(f.with_grant(prompt_token("greet"), body))).status == 503
     f.guard.observe_prompts(PROMPTS)
     await f.with_grant(prompt_token("greet"), body)
     f.guard.revoke(Revocation("tool", "greet"))
@@ -174,7 +172,7 @@ async def test_what_is_approved_is_offered_and_a_change_is_noticed() -> None:
         await until(lambda: w.app.guard.snapshot is not None and w.app.guard.snapshot.version == 2)
         expected = {"tools": {}, "prompts": {}, "resources": {"listChanged": True}}
         assert (await w.send(discover).json())["result"]["capabilities"] == expected
-        w.app._look_again()
+        w.app._watch.look_again()
         w.server.answers["prompts/get"] = {"messages": []}
         body = get("greet", {"city": "Bonn"})
         assert (await w.send(body, prompt_token("greet")).begun()).status == 200

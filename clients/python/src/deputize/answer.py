@@ -108,6 +108,9 @@ class Answer:
     def _manner_of(self, status: int) -> Manner:
         if self.screen.asked is None and not self.listens:
             return "nothing"
+        if 200 < status < 300:
+            # A client may take any of these for the response, and none is defined as one (MCP, Streamable HTTP).
+            raise Refused("server_error", f"status {status}")
         if status != 200:
             return "plain"
         media = self._header(b"content-type").partition(";")[0].strip().lower()

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .answer import Answer
 from .call.claims import DETAIL_TYPE, Level
@@ -25,12 +25,12 @@ from .client import AsyncClient
 from .clock import Clock, SystemClock
 from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall
 from .guard.link import BrokerLink
-from .guard.report import Event
 from .guard.sessions import Caller, Session, Sessions
 from .guard.verified import Verified
 from .listing import Lister
 from .passage import LISTING_KEY, STATE_KEY, App, Message, Passage, Receive, Scope, Send, current
 from .screen import Asked, Screen
+from .watch import Watch
 
 Tools: TypeAlias = Callable[[], Awaitable[Iterable[JsonObject]]]
 """Gives the definitions of the server's tools as its `tools/list` would."""
@@ -48,9 +48,12 @@ class MiddlewareOptions:
     open_paths: tuple[str, ...] = ()
     """Paths that need no token: exactly as they stand, for example `/healthz`, or with all below, as `/docs/`."""
     mcp_path: str | None = None
-    """Path of the MCP endpoint in the app; by default that of the public URL."""
+    """Path of the MCP endpoint exactly as the app has it; by default that of the public URL."""
+    mcp_host: str | None = None
+    """The `Host` with which the app is asked for its tools; by default that of the public URL. To be said where the app
+    checks it and a proxy in front rewrites it."""
     tools_max_age_seconds: float = 5.0
-    """How old the last look at the tools may be when a call comes."""
+    """How old the last look at the tools may be when a call comes. One that failed is repeated after a second."""
     body_timeout_seconds: float = 30.0
     max_result_bytes: int = 8 * 1024 * 1024
     """The longest message of the server."""
@@ -104,11 +107,9 @@ class ToolCallMiddleware:
         self._origins = {f"{public.scheme}://{public.netloc}", *self._options.allowed_origins}
         self._also_passed = check_passed(self._options.passed_headers)
         self._sessions = Sessions(self._clock)
-        self._lister = Lister(app)
+        self._watch = Watch(self.guard, self._link, Lister(app), self._options)
         self._listening: Counter[Caller] = Counter()
         self._following: asyncio.Task[None] | None = None
-        self._looking = asyncio.Lock()
-        self._looked: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -130,7 +131,11 @@ class ToolCallMiddleware:
 
     def is_endpoint(self, scope: Scope) -> bool:
         """Whether a request is to the MCP endpoint."""
-        return str(scope["path"]).rstrip("/") == self._mcp_path.rstrip("/")
+        return str(scope["path"]).rstrip("/") == self.endpoint(scope).rstrip("/")
+
+    def endpoint(self, scope: Scope) -> str:  # noqa: ARG002
+        """Path of the MCP endpoint, for the app that a request came to."""
+        return self._mcp_path
 
     def start(self) -> None:
         """Begin to follow the broker; the first request does it too. It needs a running event loop."""
@@ -176,7 +181,6 @@ class ToolCallMiddleware:
             if call.method in ("GET", "DELETE"):
                 passage = await self._stream(scope, call, request_id)
             else:
-                await self._look(scope)
                 passage = await self._prepare(scope, call, request_id)
         except (Refusal, Refused) as cause:
             refusal = self.guard.refusal(cause) if isinstance(cause, Refused) else cause
@@ -188,8 +192,10 @@ class ToolCallMiddleware:
         await self._run(passage, receive, send)
 
     async def _prepare(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
-        """Session, and last of all the token."""
+        """The tools as they are now, session, and last of all the token."""
         examined = self.guard.examine(call)
+        # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
+        await self._watch.observe(self._own_scope(scope))
         session, asked = self._place(call, examined)
         try:
             verified = await self.guard.admit(examined)
@@ -198,7 +204,7 @@ class ToolCallMiddleware:
                 session.take_requested(asked.id)
             raise
         begins = asked is not None and asked.method == "initialize"
-        screen = Screen(self.guard, verified.claims, asked, session, self._look_again)
+        screen = Screen(self.guard, verified.claims, asked, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
         answer.begins = self._sessions if begins else None
         return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
@@ -243,7 +249,7 @@ class ToolCallMiddleware:
                 raise Refused("session", "another's cursor")
             if self._listening[session.owner.caller] >= _MAX_STREAMS_OF_ONE:
                 raise Refused("limited", "too many streams", retry_after_seconds=1)
-        screen = Screen(self.guard, verified.claims, None, session, self._look_again)
+        screen = Screen(self.guard, verified.claims, None, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
         answer.listens = call.method == "GET"
         return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
@@ -301,49 +307,12 @@ class ToolCallMiddleware:
             raise self.guard.refusal(Refused("too_slow")) from None
         return bytes(body)
 
-    async def _look(self, scope: Scope) -> None:
-        """Look at the server's tools, where the last look is too old. Whoever comes meanwhile waits for it."""
-        async with self._looking:
-            if self._looked is not None and self._clock.uptime() - self._looked <= self._options.tools_max_age_seconds:
-                return
-            tools, self._looked = self._options.tools, None
-            try:
-                definitions = await (self._lister.listed(scope) if tools is None else tools())
-                await self._look_at_prompts(scope)
-            except Exception:
-                # Nothing can be called; whoever comes next looks again.
-                logger.exception("the server's tools cannot be listed")
-                self.guard.forget_lists()
-                return
-            self._looked = self._clock.uptime()
-            before = self.guard.observed
-            observed = self.guard.observe_tools(definitions)
-            if observed != before:
-                self._report_look(observed.drifted, observed.unknown, is_first=before is None)
-
-    async def _look_at_prompts(self, scope: Scope) -> None:
-        """Look at the server's prompts, where any are approved."""
-        snapshot, prompts = self.guard.snapshot, self._options.prompts
-        if snapshot is None or not snapshot.prompts:
-            return
-        observed = self.guard.observe_prompts(
-            await (self._lister.listed(scope, "prompts") if prompts is None else prompts())
-        )
-        for name in observed.drifted:
-            logger.warning("prompt is not what was approved", extra={"prompt": name})
-            self._link.report(Event(kind="drifted", tool=name, action="prompts/get"))
-
-    def _report_look(self, drifted: tuple[str, ...], unknown: tuple[str, ...], *, is_first: bool) -> None:
-        self._link.report(Event(kind="discovered" if is_first else "list_changed"))
-        for name in drifted:
-            logger.warning("tool is not what was approved", extra={"tool": name})
-            self._link.report(Event(kind="drifted", tool=name))
-        for name in unknown:
-            logger.warning("tool was never approved", extra={"tool": name})
-
-    def _look_again(self) -> None:
-        """The server's tools are not what they were: whoever comes next waits for a new look."""
-        self._looked = None
+    def _own_scope(self, scope: Scope) -> Scope:
+        """Where the guard itself asks the server: the endpoint as it is configured, whatever a request says."""
+        path = self.endpoint(scope) or "/"
+        host = self._options.mcp_host or urlsplit(self._settings.public_url).netloc
+        headers = [(b"host", host.encode())]
+        return {**scope, "path": path, "raw_path": quote(path).encode(), "headers": headers, "extensions": {}}
 
     async def _serve_metadata(self, scope: Scope, send: Send) -> None:
         """RFC 9728 §3.2: where a client without a token learns whom to ask for one."""

@@ -96,10 +96,9 @@ class _GuardedEndpoint:
 
 
 class _Guarded(ToolCallMiddleware):
-    def is_endpoint(self, scope: Scope) -> bool:
+    def endpoint(self, scope: Scope) -> str:
         """Wherever the app is mounted, it knows where its endpoint is."""
-        endpoint = str(scope.get("root_path", "")) + str(scope["app"].state.path)
-        return str(scope["path"]).rstrip("/") == endpoint.rstrip("/")
+        return str(scope.get("root_path", "")) + str(scope["app"].state.path)
 
 
 class _Users:

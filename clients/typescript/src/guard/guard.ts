@@ -74,8 +74,8 @@ export class Guard extends Known {
   }
 
   /**
-   * Checks a request. Its proof is used up, its token is not: between this and {@link admit} whoever embeds a guard asks
-   * what only it knows, for example whether the session is the caller's.
+   * Checks a request. Its proof is used up, its token is not: between this and {@link admit} whoever embeds a guard does
+   * what only it can: looks at the server's tools, now that the sender is known, and whether the session is the caller's.
    *
    * @throws {Refusal} what to answer instead.
    */
@@ -85,7 +85,7 @@ export class Guard extends Known {
   }
 
   /**
-   * Asks whether the server takes the call now, and spends the token.
+   * Checks that the tool is still what was approved, asks whether the server takes the call, and spends the token.
    *
    * @throws {Refusal} what to answer instead.
    */
@@ -172,11 +172,14 @@ export class Guard extends Known {
       context.needed = NEEDED_FOR_LISTING;
       this.checkListing(claims);
       checkLists(message.method, claims, snapshot);
-      return { claims, message, token, callDigest: undefined, mirrored: [], ...context };
+      return { claims, message, token, callDigest: undefined, pinned: undefined, mirrored: [], ...context };
     }
-    const callDigest = await this.checkGranted(asked, claims, snapshot, context);
+    const pinned = pinnedIn(snapshot, asked.action, asked.name);
+    if (pinned === undefined) throw new Reason("tool", "not approved");
+    const callDigest = await this.checkGranted(asked, claims, pinned, context);
     this.checkRevocation(claims, toolOf(asked));
-    return { claims, message, token, callDigest, mirrored: mirroredHeaders(inputSchema, asked.arguments), ...context };
+    const mirrored = mirroredHeaders(inputSchema, asked.arguments);
+    return { claims, message, token, callDigest, pinned, mirrored, ...context };
   }
 
   /** What calls are decided by. While the clocks disagree, no time in a token means what it says. */
@@ -213,21 +216,18 @@ export class Guard extends Known {
     this.checkRevocation(claims, undefined);
   }
 
-  /** Whether the grant is for this call of this tool, as it was approved and as it is now. */
+  /** Whether the grant is for this call of this tool, as it was approved. */
   private async checkGranted(
     asked: Call,
     claims: ToolCallClaims,
-    snapshot: Snapshot,
+    tool: Pinned,
     context: Context,
   ): Promise<string> {
     const { detail } = claims;
-    const tool = pinnedIn(snapshot, asked.action, asked.name);
-    if (tool === undefined) throw new Reason("tool", "not approved");
     const granted = levelOf(detail);
     const level = isAtLeast(granted, tool.leastLevel) ? granted : tool.leastLevel;
     context.needed = neededForCall(this.config.resource, asked, level);
     checkTarget(asked, detail, tool);
-    this.checkLive(asked.action, asked.name, tool);
     checkArguments(asked, tool);
     const digest = await digestOf(asked);
     checkBinding(asked, detail, digest);
@@ -235,13 +235,15 @@ export class Guard extends Known {
   }
 
   /** Everything that says no without being asked to decide; last of all the token is used. */
-  private async consume({ claims, message, token }: Examined): Promise<void> {
+  private async consume({ claims, message, token, pinned }: Examined): Promise<void> {
+    const { call } = message;
+    if (call !== undefined) this.checkLive(call.action, call.name, pinned);
     await this.ask(claims);
     const { maxUses } = claims.detail;
     if (levelOf(claims.detail) === "L3") await this.redeem(token);
     else if (maxUses !== undefined) this.countUse(claims, maxUses);
     // Since the request was looked at, time has passed: what was pushed meanwhile still counts.
-    this.checkRevocation(claims, toolOf(message.call));
+    this.checkRevocation(claims, toolOf(call));
   }
 
   private async redeem(token: string): Promise<void> {
@@ -282,6 +284,8 @@ export interface Examined {
   readonly token: string;
   /** Digest of the call; absent where none is made. */
   readonly callDigest: string | undefined;
+  /** What was approved under the name that is called; absent where no call is made. */
+  readonly pinned: Pinned | undefined;
   /** Header fields that mirror arguments. */
   readonly mirrored: readonly (readonly [name: string, value: string])[];
   readonly needed: Needed | undefined;

@@ -191,7 +191,8 @@ export class Known {
    * The definition that the server gives now is the one that was approved. A resource has none: what stands behind its
    * URI may change.
    */
-  protected checkLive(action: Action, name: string, { digest: approved }: Pinned): void {
+  protected checkLive(action: Action, name: string, pinned: Pinned | undefined): void {
+    if (pinned === undefined) throw new Reason("tool", "not approved");
     if (action === "resources/read") return;
     const live = this.live.get(action);
     // Tools that were approved and are all gone are no list that could be gone by.
@@ -200,7 +201,7 @@ export class Known {
     }
     const digest = live.get(name);
     if (digest === undefined) throw new Reason("tool", "the server no longer lists it");
-    if (digest !== approved) throw new Reason("tool", "the live definition is not the approved one");
+    if (digest !== pinned.digest) throw new Reason("tool", "the live definition is not the approved one");
   }
 
   protected checkRevocation(claims: ToolCallClaims, tool: string | undefined): void {

@@ -38,6 +38,11 @@ export async function screened(response: Response, passing: Passing): Promise<Re
     onEnd({ isAnswered: false, isLeft: false, bytes: 0 });
     return new Response(null, { status, headers: kept(response.headers) });
   }
+  if (response.ok && status !== 200) {
+    // A client may take any of these for the response, and none is defined as one (MCP, Streamable HTTP).
+    void response.body?.cancel().catch(() => undefined);
+    throw new Reason("server_error", `status ${status}`);
+  }
   if (status !== 200) {
     const text = await readBounded(response, maxBytes);
     onEnd({ isAnswered: false, isLeft: false, bytes: text?.length ?? 0 });

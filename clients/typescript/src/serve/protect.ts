@@ -166,11 +166,12 @@ class Protection {
     return { request, fields, requestId, ...place };
   }
 
-  /** Session, and last of all the token. */
+  /** The tools as they are now, session, and last of all the token. */
   private async examine(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
     const { guard } = this.link;
-    await this.watch.observe();
     const examined = await guard.examine(incoming);
+    // INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
+    await this.watch.observe();
     const { session, asked } = this.place(examined, fields);
     try {
       return { verified: await guard.admit(examined), asked, session };

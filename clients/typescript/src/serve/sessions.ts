@@ -50,15 +50,16 @@ export class Session {
    * whose token fixes what it does; until it has its response, the server asks nothing.
    *
    * An id that is in use is refused. A server that looks for streams by id would send one response in place of another,
-   * and what is filtered for one method is not for another.
+   * and what is filtered for one method is not for another. So is a new one where nothing can be forgotten.
    */
   noteRequested(id: MessageId, method: string, isFixed: boolean): void {
     const key = JSON.stringify(id);
     if (this.requested.has(key)) throw new Reason("id_in_use");
     if (this.requested.size >= MAX_REQUESTED) {
-      const [oldest = ""] = this.requested.keys();
+      // INVARIANT: what is fixed is never forgotten before its response: meanwhile the server asks nothing.
+      const oldest = [...this.requested.keys()].find((each) => !this.fixed.has(each));
+      if (oldest === undefined) throw new Reason("limited", "too many calls under way in one session", 1);
       this.requested.delete(oldest);
-      this.fixed.delete(oldest);
     }
     this.requested.set(key, method);
     if (isFixed) this.fixed.add(key);

@@ -20,7 +20,10 @@ export class Watch {
     private readonly failed: (error: unknown) => void,
   ) {}
 
-  /** Asks the server for its definitions, where they were not asked for of late. One asks for all. */
+  /**
+   * Asks the server for its definitions, where they were not asked for of late. One asks for all. To be called for
+   * callers whose token was verified, and for nobody else: it makes the server work.
+   */
   async observe(): Promise<void> {
     const { discoveryMs = DISCOVERY_MS } = this.settings;
     if (performance.now() - this.observedAtMs < discoveryMs) return;

@@ -101,6 +101,30 @@ test("sessions end when they are idle, and are shared out among persons", async 
   others.begin("bob", await claimsOf(f, { sub: "user:acme:x:bob" }));
 });
 
+test("a call that its token fixes is not forgotten before its response", () => {
+  const session = new Session("s", "owner", "person", 0);
+  session.noteRequested("fixed", "tools/call", true);
+  for (let id = 0; id < 300; id += 1) session.noteRequested(id, "ping", false);
+  assert.equal(session.takeRequested(0), undefined, "what is not fixed makes room");
+  assert.ok(!session.noteAsked("q"), "the server asks nothing meanwhile");
+  assert.throws(() => session.noteRequested("fixed", "tools/call", true), { kind: "id_in_use" });
+  assert.equal(session.takeRequested("fixed"), "tools/call");
+  assert.ok(session.noteAsked("q"));
+});
+
+test("a session full of fixed calls takes no other request", () => {
+  const session = new Session("s", "owner", "person", 0);
+  for (let id = 0; id < 256; id += 1) session.noteRequested(id, "tools/call", true);
+  for (const isFixed of [true, false]) {
+    const note = () => session.noteRequested("more", "tools/call", isFixed);
+    assert.throws(note, { kind: "limited", retryAfterSeconds: 1 });
+  }
+  assert.equal(session.takeRequested(7), "tools/call");
+  session.noteRequested("more", "ping", false);
+  assert.equal(session.takeRequested("more"), "ping");
+  for (let id = 0; id < 256; id += 1) assert.equal(session.takeRequested(id), id === 7 ? undefined : "tools/call");
+});
+
 test("what a session remembers is bounded", () => {
   const session = new Session("s", "owner", "person", 0);
   for (let id = 0; id < 300; id += 1) session.noteRequested(id, "ping", false);

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { encodeBase64url, sha256 } from "../../src/call/bytes.js";
 import { protect } from "../../src/server.js";
 import { EventReader, writeEvent } from "../../src/serve/events.js";
-import { call, l1, l3, LIST, type Loose } from "../guard/fixture.js";
+import { call, DEFINITIONS, l1, l3, LIST, type Loose } from "../guard/fixture.js";
 import { type Otherwise, SessionWorld } from "./session-server.js";
 
 const LOOKUP = call("lookup", {});
@@ -51,6 +51,35 @@ test("the arguments in headers are made anew", async () => {
   await w.send(call("lookup", { payment_id: "é ", amount_cents: 42.5 }), await looking());
   const seen = w.received[0]?.headers;
   assert.deepEqual([seen?.get("mcp-param-payment"), seen?.get("mcp-param-amount")], ["=?base64?w6kg?=", "42.5"]);
+});
+
+for (const status of [201, 202, 203, 206, 226, 299]) {
+  test(`${status} is no answer to what was asked`, async () => {
+    const w = await SessionWorld.create();
+    const headers = { "mcp-session-id": await w.begin() };
+    const result = { content: [], tools: DEFINITIONS };
+    for (const method of ["tools/call", "tools/list"]) w.answers.set(method, JSON.stringify({ jsonrpc: "2.0", id: 1, result }));
+    w.status = status;
+    const list = { ...LIST, id: 1 };
+    for (const sent of [
+      await w.send(LOOKUP, await looking()), await w.send(list), await w.send("", { method: "GET", headers }),
+    ]) {
+      assert.deepEqual([sent.status, (await sent.json())["error"]], [502, "server_error"]);
+    }
+    assert.ok(w.streams[0]?.isGone, "nobody listens");
+    const noted = { jsonrpc: "2.0", method: "notifications/initialized" };
+    assert.equal((await w.send(noted, { headers })).status, 202, "nothing was asked");
+    w.status = 200;
+    assert.equal((await w.send(LOOKUP, await looking())).status, 200);
+    assert.equal(((await (await w.send(list)).json())["result"] as { tools: unknown[] }).tools.length, DEFINITIONS.length);
+  });
+}
+
+test("an answer without content is none", async () => {
+  const w = await SessionWorld.create();
+  w.whole = () => new Response(null, { status: 204 });
+  const sent = await w.send(LOOKUP, await looking());
+  assert.deepEqual([sent.status, (await sent.json())["error"]], [502, "server_error"]);
 });
 
 test("pages of other origins may not call", async () => {

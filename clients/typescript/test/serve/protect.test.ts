@@ -76,6 +76,56 @@ test("a server that does not list its tools is not called, until it does", async
   assert.equal(answer.status, 200);
 });
 
+test("nobody without a good token has the server looked at, and it is looked at where it is", async () => {
+  const world = await newWorld();
+  const f = world.fixture;
+  const looks: string[] = [];
+  const inner = world.handler() as { fetch(request: Request, context: unknown): Promise<Response> };
+  const handler: McpHandler = async (request, context) => {
+    const { method } = (await request.clone().json()) as Loose;
+    if (method === "tools/list") looks.push(`${request.url} ${request.headers.get("host")}`);
+    return inner.fetch(request, context);
+  };
+  const answer = protect(world.link, handler, { discoveryMs: 0 });
+  const send = (draft: Draft) => {
+    const headers = new Headers({ host: "evil.example.com" });
+    for (const [name, value] of draft.headers) headers.append(name, value);
+    return answer(new Request("https://evil.example.com/mcp/", { method: "POST", headers, body: draft.body.slice() }));
+  };
+  const body = call("lookup", {});
+  const claims = f.claims(await l1("lookup"));
+  const token = await f.sign(claims);
+  const expired = await f.sign({ ...claims, iat: f.now - 90, nbf: f.now - 90, exp: f.now - 30 });
+  const stranger = await Signer.generate();
+  for (const draft of [
+    new Draft(body),
+    await f.request(expired, body),
+    await f.request("forged", body),
+    (await f.request(token, body)).replace("DPoP", await f.proof(token, {}, stranger)),
+    await f.request(await stranger.sign("at+jwt", claims), body),
+  ]) {
+    assert.equal((await send(draft)).status, 401);
+  }
+  assert.deepEqual([looks, world.events], [[], []]);
+  assert.equal((await send(await look(f))).status, 200);
+  assert.deepEqual(looks, [`${f.guard.config.publicUrl} null`]);
+});
+
+test("what was seen counts while a look fails, and the next waits a second", async () => {
+  const world = await newWorld();
+  let looks = 0;
+  const tools = () => {
+    looks += 1;
+    return Promise.reject(new Error("canary: no list"));
+  };
+  const send = await world.mount("web-standard", undefined, { tools, discoveryMs: 30_000 });
+  for (let times = 0; times < 3; times += 1) assert.equal((await send(await look(world.fixture))).status, 200);
+  assert.deepEqual([looks, world.errors.length], [1, 1]);
+  const end = performance.now() + 5_000;
+  while (looks === 1 && performance.now() < end) assert.equal((await send(await look(world.fixture))).status, 200);
+  assert.equal(looks, 2);
+});
+
 test("a session is its opener's alone", async () => {
   const world = await newWorld();
   const f = world.fixture;

@@ -112,6 +112,8 @@ export class SessionWorld {
   readonly answers = new Map<string, unknown>();
   /** Answers calls, whatever else is said. */
   whole: (() => Response) | undefined;
+  /** The status of whole answers, and of streams to listen to. */
+  status = 200;
   readonly errors: unknown[] = [];
   readonly events: GuardEvent[] = [];
 
@@ -179,7 +181,7 @@ export class SessionWorld {
       if (request.method === "DELETE") return new Response(null, { status: 204 });
       const stream = new Stream(undefined);
       this.streams.push(stream);
-      return new Response(stream.body, { headers: { "content-type": "text/event-stream" } });
+      return new Response(stream.body, { status: this.status, headers: { "content-type": "text/event-stream" } });
     }
     const message = (await request.clone().json()) as Loose;
     const lists = message["method"] === "prompts/list" ? { prompts: this.prompts } : { tools: this.live };
@@ -194,7 +196,8 @@ export class SessionWorld {
     const one = (result: unknown, headers: Record<string, string> = {}) =>
       Response.json({ jsonrpc: "2.0", id: message["id"], result }, { headers });
     const answer = this.answers.get(method);
-    if (typeof answer === "string") return new Response(answer, { headers: { "content-type": "application/json" } });
+    const { status } = this;
+    if (typeof answer === "string") return new Response(answer, { status, headers: { "content-type": "application/json" } });
     if (method === "initialize") {
       const result = answer ?? { protocolVersion: VERSION, capabilities: { tools: {}, logging: {} } };
       return one(result, { "mcp-session-id": this.sessionIds.shift() ?? "" });

@@ -56,6 +56,8 @@ class Examined:
     """Digest of the call; empty where none is made."""
     mirrored: tuple[tuple[str, str], ...]
     needed: Needed | None
+    pinned: Pinned | None
+    """What was approved under the name that is called; nothing where no call is made."""
 
     def __repr__(self) -> str:
         return f"Examined(jti={self.claims.jti!r}, method={self.message.method!r})"
@@ -95,7 +97,8 @@ class Guard(Known):
     def examine(self, call: IncomingCall) -> Examined:
         """Check a request. Its proof is used up, its token is not.
 
-        Between this and `admit` whoever embeds a guard asks what only it knows: whether the session is the caller's.
+        Between this and `admit` whoever embeds a guard does what only it can: looks at the server's tools, now that the
+        sender is known, and whether the session is the caller's.
 
         Raises:
             Refusal: the answer to give.
@@ -106,7 +109,7 @@ class Guard(Known):
             raise self.refusal(refused) from None
 
     async def admit(self, examined: Examined) -> Verified:
-        """Ask whether the server takes the call now, and spend the token.
+        """Check that the tool is still what was approved, ask whether the server takes the call, and spend the token.
 
         Raises:
             Refusal: the answer to give.
@@ -181,10 +184,13 @@ class Guard(Known):
         if message.call is None:
             self._check_listing(claims)
             _check_lists(message.method, claims, snapshot)
-            return Examined(claims, message, token, "", mirrored, Needed.for_listing())
-        digest, needed = self._check_granted(message.call, claims.detail, snapshot)
+            return Examined(claims, message, token, "", mirrored, Needed.for_listing(), None)
+        tool = snapshot.pinned(message.call.action, message.call.name)
+        if tool is None:
+            raise Refused("tool", "not approved")
+        digest, needed = self._check_granted(message.call, claims.detail, tool)
         self.check_revocation(claims, message.call.tool)
-        return Examined(claims, message, token, digest, mirrored, needed)
+        return Examined(claims, message, token, digest, mirrored, needed, tool)
 
     def _decidable(self) -> Snapshot:
         # While the clocks disagree, no time in a token means what it says.
@@ -216,15 +222,11 @@ class Guard(Known):
             raise Refused("scope", "a token for a call does not list", needed=Needed.for_listing())
         self.check_revocation(claims, None)
 
-    def _check_granted(self, asked: Call, detail: GrantedDetail, snapshot: Snapshot) -> tuple[str, Needed]:
-        """Whether the grant is for this call of this tool, as it was approved and as it is now."""
-        tool = snapshot.pinned(asked.action, asked.name)
-        if tool is None:
-            raise Refused("tool", "not approved")
+    def _check_granted(self, asked: Call, detail: GrantedDetail, tool: Pinned) -> tuple[str, Needed]:
+        """Whether the grant is for this call of this tool, as it was approved."""
         needed = Needed.for_call(self.settings, asked, max(tool.least_level, detail.level))
         try:
             _check_target(asked, detail, tool)
-            self.check_live(asked.action, asked.name, tool)
             tool.schema.validate(asked.arguments)
             digest = asked.digest()
             _check_binding(asked, detail, digest)
@@ -237,7 +239,9 @@ class Guard(Known):
 
     async def _consume(self, examined: Examined) -> None:
         """Everything that says no without being asked to decide; last of all the token is used."""
-        claims = examined.claims
+        claims, asked = examined.claims, examined.message.call
+        if asked is not None:
+            self.check_live(asked.action, asked.name, examined.pinned)
         await self._admit(claims)
         if claims.level is Level.L3:
             answer = await self._redeemer.redeem(examined.token)
@@ -250,7 +254,6 @@ class Guard(Known):
         elif claims.detail.max_uses is not None:
             self._count_use(claims, claims.detail.max_uses)
         # Since the request was looked at, time has passed: what was pushed meanwhile still counts.
-        asked = examined.message.call
         self.check_revocation(claims, asked.tool if asked is not None else None)
 
     def _count_use(self, claims: ToolCallClaims, max_uses: int) -> None:

@@ -159,10 +159,6 @@ class Known:
         """As `observe_tools`, for what `prompts/list` gives: prompts are refused like tools until they were seen."""
         return self._observe("prompts/get", definitions)
 
-    def forget_lists(self) -> None:
-        """Nobody knows what the server lists now: until it was looked at anew, no tool is called."""
-        self._live.clear()
-
     def _observe(self, action: str, definitions: Iterable[JsonObject]) -> ObservedTools:
         live: dict[str, str | None] = {}
         for definition, _ in zip(definitions, range(_MAX_LIVE_TOOLS), strict=False):
@@ -191,7 +187,7 @@ class Known:
             raise Refused("unavailable", "snapshot expired")
         return self._snapshot
 
-    def check_live(self, action: str, name: str, pinned: Pinned) -> None:
+    def check_live(self, action: str, name: str, pinned: Pinned | None) -> None:
         """Check that the definition which the server gives now is the one that was approved.
 
         A resource has none: what stands behind its URI may change.
@@ -199,6 +195,8 @@ class Known:
         Raises:
             Refused: where it is not, or nothing was seen yet.
         """
+        if pinned is None:
+            raise Refused("tool", "not approved")
         if action == "resources/read":
             return
         live = self._live.get(action)

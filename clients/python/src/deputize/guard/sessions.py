@@ -90,13 +90,17 @@ class Session:
 
         Raises:
             Refused: for an id that is in use. A server that looks for streams by id would send one response in place of
-                another, and what is filtered for one method is not for another.
+                another, and what is filtered for one method is not for another. And where nothing can be forgotten.
         """
         key = _key(request_id)
         if key in self._requested:
             raise Refused("id_in_use")
         if len(self._requested) >= _MAX_REQUESTED:
-            self.forget_requested_key(next(iter(self._requested)))
+            # INVARIANT: what is fixed is never forgotten before its response: meanwhile the server asks nothing.
+            oldest = next((each for each in self._requested if each not in self._fixed), None)
+            if oldest is None:
+                raise Refused("limited", "too many calls under way in one session", retry_after_seconds=1)
+            del self._requested[oldest]
         self._requested[key] = method
         if fixed:
             self._fixed.add(key)
@@ -106,11 +110,6 @@ class Session:
         key = _key(request_id)
         self._fixed.discard(key)
         return self._requested.pop(key, None)
-
-    def forget_requested_key(self, key: str) -> None:
-        """Let go of a request that was never answered."""
-        self._requested.pop(key, None)
-        self._fixed.discard(key)
 
     def note_cursor(self, cursor: str) -> None:
         """Note that an event goes to the client."""
