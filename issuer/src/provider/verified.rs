@@ -131,14 +131,15 @@ impl ReadToken {
     }
 
     /// RFC 9068 §4 and RFC 8707 §2: made for this server, and for no other that could present it here in turn. What
-    /// belongs to the issuer itself (its userinfo endpoint) may stand beside it: the issuer could make any token.
+    /// is the issuer's own (itself, and its userinfo endpoint) may stand beside it, for the issuer could make any token;
+    /// whatever else is below its URL may be another server.
     fn check_presented(&self, resource: &str, accepted: &[AcceptedBearer]) -> Result<(), UserTokenError> {
         let issuer = self.issuer();
         let accepted = accepted.iter().find(|accepted| accepted.issuer == issuer);
         let accepted = accepted.ok_or(UserTokenError::UnknownIssuer)?;
         let is_issuers_own = |audience: &String| {
             let rest = audience.strip_prefix(issuer.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            matches!(rest, Some("" | "/" | "/userinfo"))
         };
         let is_here = |audience: &String| audience == resource;
         if !self.audiences.iter().any(is_here)

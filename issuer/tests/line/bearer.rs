@@ -62,6 +62,9 @@ async fn each_presented_token_that_misses_one_condition_is_refused() {
         (json!({ "aud": PLATFORM_AUDIENCE }), "audience"),
         (json!({ "aud": [CRM, MAILER] }), "audience"),
         (json!({ "aud": [CRM, "https://id.example.com.evil.example/userinfo"] }), "audience"),
+        (json!({ "aud": [CRM, format!("{IDP}/wiki/mcp")] }), "audience"),
+        (json!({ "aud": [CRM, format!("{IDP}/userinfo/mcp")] }), "audience"),
+        (json!({ "aud": [CRM, format!("{IDP}/userinfo"), format!("{IDP}/wiki/mcp")] }), "audience"),
         (json!({ "aud": "desk-app" }), "audience"),
         (json!({ "client_id": "platform" }), "authorized_party"),
         (json!({ "azp": "another" }), "authorized_party"),
@@ -84,6 +87,7 @@ async fn each_presented_token_that_misses_one_condition_is_refused() {
         json!({ "azp": "desk-app" }),
         json!({ "client_id": null, "azp": "desk-app" }),
         json!({ "aud": [CRM, format!("{IDP}/userinfo")] }),
+        json!({ "aud": [IDP, CRM] }),
         json!({ "may_act": { "sub": "crm" } }),
     ] {
         let shown = changes.to_string();
