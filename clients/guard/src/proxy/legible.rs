@@ -1,5 +1,6 @@
-//! What a server says ends before people and models. Characters that steer a terminal, or turn the direction of text so
-//! that a person reads something else than stands there, are put in plain sight.
+//! What a server says ends before people and models. Characters that steer a terminal, turn the direction of text so
+//! that a person reads something else than stands there, or spell what a model reads and no person sees, are put in plain
+//! sight.
 
 use deputize_call::json::Object;
 use serde_json::Value;
@@ -30,14 +31,15 @@ fn legible(text: &str) -> String {
 
 fn is_steering(text: &str) -> bool {
     // Most texts have no byte that such a character would begin with.
-    text.bytes().any(|byte| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xe2)) && text.chars().any(steers)
+    text.bytes().any(|byte| matches!(byte, 0..=0x1f | 0x7f | 0xc2 | 0xe2 | 0xf3)) && text.chars().any(steers)
 }
 
 /// Controls but those that lay out text (ISO 6429: escape sequences begin with one), and the embeddings, overrides and
-/// isolates of UAX 9. Its marks, which text that runs from right to left has, stay.
+/// isolates of UAX 9; tag characters, which spell ASCII unseen, and the operators of mathematics that nobody sees. The marks
+/// of UAX 9 and what joins or parts letters stay: there are scripts that need them.
 fn steers(c: char) -> bool {
     (c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// MCP 2026-07-28: opaque, and echoed in a retry.
@@ -56,6 +58,9 @@ mod tests {
             ("\u{9b}31m\u{7f}\0", "\u{fffd}31m\u{fffd}\u{fffd}"),
             ("pay_\u{202e}18\u{202c}", "pay_\u{fffd}18\u{fffd}"),
             ("\u{2066}a\u{2069}", "\u{fffd}a\u{fffd}"),
+            ("a\u{e0001}\u{e0068}\u{e0069}\u{e007f}", "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            ("a\u{2060}b\u{2063}", "a\u{fffd}b\u{fffd}"),
+            ("\u{845b}\u{e0100}\u{f0000}\u{feff}\u{200c}", "\u{845b}\u{e0100}\u{f0000}\u{feff}\u{200c}"),
             ("é – “quoted” € \u{a0}", "é – “quoted” € \u{a0}"),
             ("\u{5e9}\u{5dc}\u{5d5}\u{5dd}\u{200f}!", "\u{5e9}\u{5dc}\u{5d5}\u{5dd}\u{200f}!"),
             ("👩\u{200d}🚀", "👩\u{200d}🚀"),
