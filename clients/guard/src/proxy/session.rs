@@ -121,6 +121,7 @@ impl Session {
     /// # Errors
     /// [`Failure::IdInUse`]: a server that looks for streams by id would send one response in place of another, and
     /// what is filtered for one method is not for another (MCP 2025-11-25, requests: an id is used once in a session).
+    /// [`Failure::Limited`]: too many calls wait whose token fixes what they do.
     pub(super) fn note_requested(&self, id: &Value, method: &str) -> Result<(), Failure> {
         let mut state = self.state();
         let text = id.to_string();
@@ -128,7 +129,11 @@ impl Session {
             return Err(Failure::IdInUse);
         }
         if state.requested.len() >= MAX_REQUESTED {
-            state.requested.pop_front();
+            // INVARIANT: a fixed call's id is known until its response comes. Were it forgotten, another request could have
+            // the same one, and that one's response would end what holds while the call runs.
+            let State { requested, fixed, .. } = &mut *state;
+            let oldest = requested.iter().position(|(id, _)| !fixed.contains(id)).ok_or(BUSY)?;
+            requested.remove(oldest);
         }
         state.requested.push_back((text, method.to_owned()));
         Ok(())
@@ -260,6 +265,7 @@ const MAX_OF_ONE_OWNER: usize = 64;
 const MAX_OF_ONE_PERSON: usize = 256;
 const MAX_ASKED: usize = 64;
 const MAX_REQUESTED: usize = 256;
+const BUSY: Failure = Failure::Limited { retry_after_seconds: 1 };
 const MAX_CURSORS: usize = 1024;
 
 #[cfg(test)]
@@ -337,6 +343,28 @@ mod tests {
         assert!(!session.note_asked(&json!(5)));
         assert_eq!(session.take_requested(&json!(1)).as_deref(), Some("tools/call"));
         assert!(session.note_asked(&json!(5)));
+    }
+
+    #[test]
+    fn a_fixed_calls_id_is_not_forgotten_however_many_requests_follow() {
+        let (_, sessions) = sessions(1);
+        let session = sessions.begin(Owner::named("alice"), Arc::new(Deaf)).unwrap();
+        let begin = |id: usize| {
+            session.note_requested(&json!(id), "tools/call").map(|()| session.begin_fixed_call(&json!(id)))
+        };
+        let first = begin(0).unwrap();
+        for id in 1..=2 * MAX_REQUESTED {
+            session.note_requested(&json!(id), "ping").unwrap();
+        }
+        assert_eq!(session.note_requested(&json!(0), "ping"), Err(Failure::IdInUse));
+        assert!(!session.note_asked(&json!("s")), "the call still runs");
+        let most = MAX_REQUESTED - 1;
+        let others: Vec<FixedCall> = (1000..1000 + most).map(|id| begin(id).unwrap()).collect();
+        assert_eq!(session.note_requested(&json!(9999), "ping"), Err(BUSY));
+        assert_eq!(session.take_requested(&json!(1000)).as_deref(), Some("tools/call"));
+        assert_eq!(session.note_requested(&json!(9999), "ping"), Ok(()));
+        drop((first, others));
+        assert!(session.note_asked(&json!("s")));
     }
 
     #[test]
