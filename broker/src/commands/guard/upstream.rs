@@ -1,8 +1,6 @@
 //! The server behind a guard: where it is or how it is started, and how the guard proves itself to it.
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use deputize_guard::proxy::{HttpUpstream, Program, StdioUpstream, UpstreamKind};
-use deputize_issuer::clock::fill_random;
+use deputize_guard::proxy::{HttpUpstream, LaunchedProgram, Program, StdioUpstream, UpstreamKind};
 use std::{collections::BTreeMap, time::Duration};
 use url::Url;
 use zeroize::Zeroizing;
@@ -58,17 +56,13 @@ fn launch(raw: &Raw, upstream: &mut HttpUpstream) -> Result<(), CommandError> {
             "upstream_secret_file: a server that the guard starts is told a secret by the guard",
         ));
     }
-    let mut random = Zeroizing::new([0_u8; 32]);
-    fill_random(random.as_mut()).map_err(|error| CommandError::failure(error, "start again"))?;
-    let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_ref()));
     // A keeper stands in between: where the guard is killed, it ends the program.
     let keeper = std::env::current_exe().map_err(|error| CommandError::failure(error, "start again"))?;
     let mut arguments = vec!["keep".to_owned(), "--".to_owned()];
     arguments.extend(raw.command.iter().cloned());
-    let mut program = Program { path: keeper, arguments, ..program(raw, "", &[])? };
-    program.environment.push((SECRET_VARIABLE.to_owned(), secret.clone()));
-    upstream.secret = Some((secret_header(raw)?, secret));
-    upstream.program = Some(program);
+    let program = Program { path: keeper, arguments, ..program(raw, "", &[])? };
+    let (secret_variable, secret_header) = (SECRET_VARIABLE.to_owned(), secret_header(raw)?);
+    upstream.program = Some(LaunchedProgram { program, secret_variable, secret_header });
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub use front::ClientCertificate;
 pub use ordinary::{Exchanger, Minted};
 pub use report::{NoReports, Reports};
 pub use settings::{
-    HttpUpstream, Limits, Program, ProxySettings, SettingsError, StdioUpstream, UpstreamKind,
+    HttpUpstream, LaunchedProgram, Limits, Program, ProxySettings, SettingsError, StdioUpstream, UpstreamKind,
 };
 
 use crate::{Guard, Redeemer};

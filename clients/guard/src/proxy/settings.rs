@@ -56,7 +56,19 @@ pub struct HttpUpstream {
     /// The longest message from it, in bytes.
     pub max_answer_bytes: usize,
     /// The program that serves there, where the guard starts it, ends it, and starts it again when it has ended.
-    pub program: Option<Program>,
+    pub program: Option<LaunchedProgram>,
+}
+
+/// A program that serves HTTP. It is told a secret of its own each time it is started, and the guard sends that with every
+/// request: whoever serves in its place while it does not run learns nothing.
+#[derive(Debug, Clone)]
+pub struct LaunchedProgram {
+    /// The program.
+    pub program: Program,
+    /// The variable in which it finds the secret.
+    pub secret_variable: String,
+    /// The header in which the guard sends it.
+    pub secret_header: String,
 }
 
 /// A program that a guard starts.

@@ -2,7 +2,7 @@
 
 use super::{
     failure::Failure,
-    launched::Launched,
+    launched::{Launched, Told},
     server::{Answer, Channel, Messages, Outgoing, Said, Server, Trace},
     settings::{HttpUpstream, SettingsError},
 };
@@ -30,6 +30,8 @@ pub(super) struct HttpServer {
 struct Link {
     client: reqwest::Client,
     upstream: HttpUpstream,
+    /// Of a program that the guard starts: the header that it knows the guard by, and what it was told stands in it.
+    told: Option<(String, Arc<Told>)>,
 }
 
 /// One conversation: a session, if the server gives one.
@@ -57,8 +59,16 @@ impl HttpServer {
             builder = builder.identity(reqwest::Identity::from_pem(pem).map_err(unusable)?);
         }
         let client = builder.build().map_err(unusable)?;
-        let launched = upstream.program.take().map(|program| Launched::start(program, clock));
-        Ok(Self { link: Arc::new(Link { client, upstream }), launched })
+        let (launched, told) = match upstream.program.take() {
+            Some(program) => {
+                let header = program.secret_header.clone();
+                let launched = Launched::start(program, clock);
+                let told = (header, launched.told());
+                (Some(launched), Some(told))
+            }
+            None => (None, None),
+        };
+        Ok(Self { link: Arc::new(Link { client, upstream, told }), launched })
     }
 
     fn channel(&self) -> Arc<dyn Channel> {
@@ -90,7 +100,7 @@ impl Channel for HttpChannel {
     async fn send(&self, outgoing: Outgoing) -> Result<Answer, Failure> {
         let asked = outgoing.id.is_some();
         let begins = outgoing.method == "initialize";
-        let mut request = self.request(reqwest::Method::POST);
+        let mut request = self.request(reqwest::Method::POST)?;
         for (name, value) in &outgoing.headers {
             request = request.header(*name, value);
         }
@@ -114,7 +124,7 @@ impl Channel for HttpChannel {
 
     async fn listen(&self, cursor: Option<&str>, trace: &Trace) -> Result<Box<dyn Messages>, Failure> {
         let mut request = self
-            .request(reqwest::Method::GET)
+            .request(reqwest::Method::GET)?
             .header(header::ACCEPT, "text/event-stream")
             .header("x-request-id", &trace.request_id);
         if let Some(cursor) = cursor {
@@ -135,18 +145,25 @@ impl Channel for HttpChannel {
     }
 
     async fn end(&self) {
-        if self.session.get().is_some() {
+        if self.session.get().is_some()
+            && let Ok(request) = self.request(reqwest::Method::DELETE)
+        {
             // A server may refuse to end sessions (405), or be gone: nobody can use this one any more either way.
-            drop(self.ask(self.request(reqwest::Method::DELETE)).await);
+            drop(self.ask(request).await);
         }
     }
 }
 
 impl HttpChannel {
-    fn request(&self, method: reqwest::Method) -> reqwest::RequestBuilder {
+    /// A request, with what proves the guard. There is none to a program that does not run.
+    fn request(&self, method: reqwest::Method) -> Result<reqwest::RequestBuilder, Failure> {
         let mut request = self.link.client.request(method, self.link.upstream.url.clone());
         if let Some((name, value)) = &self.link.upstream.secret {
             request = request.header(name.as_str(), value.as_str());
+        }
+        if let Some((name, told)) = &self.link.told {
+            let secret = told.secret().ok_or(Failure::Unreachable)?;
+            request = request.header(name.as_str(), secret.as_str());
         }
         if let Some(session) = self.session.get() {
             request = request.header(SESSION_ID, session);
@@ -154,7 +171,7 @@ impl HttpChannel {
         if let Some(version) = self.version.get() {
             request = request.header("mcp-protocol-version", version);
         }
-        request
+        Ok(request)
     }
 
     async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {

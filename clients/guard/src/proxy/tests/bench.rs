@@ -389,7 +389,7 @@ impl Bench {
 }
 
 /// Waits for a condition, not for time.
-pub(super) async fn until(mut condition: impl FnMut() -> bool) {
+pub(in crate::proxy) async fn until(mut condition: impl FnMut() -> bool) {
     for _ in 0..2000 {
         if condition() {
             return;

@@ -8,6 +8,8 @@ mod ordinary;
 mod programs;
 mod sessions;
 
+pub(super) use bench::until;
+
 use super::{
     failure::Failure,
     server::{Answer, Channel, Messages, Outgoing, Trace},
