@@ -15,6 +15,7 @@ pub mod guarding;
 pub mod identity;
 pub mod ill_server;
 pub mod impostor;
+pub mod live_connect;
 pub mod live_guard;
 pub mod measure;
 pub mod node;

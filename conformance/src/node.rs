@@ -16,13 +16,8 @@ pub struct Script {
 impl Script {
     /// Starts a script that trusts this certification authority besides the usual ones.
     pub fn start(name: &str, arguments: &[&str], authority: Option<&Path>) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("npm");
-        assert!(
-            folder.join("node_modules").exists(),
-            "npm packages are missing: run ./test, which installs them"
-        );
         let mut command = Command::new(node());
-        command.current_dir(&folder).arg(name).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.current_dir(npm()).arg(name).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(authority) = authority {
             command.env("NODE_EXTRA_CA_CERTS", authority);
         }
@@ -58,6 +53,16 @@ impl Drop for Script {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The folder of third-party programs, with its packages.
+pub fn npm() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("npm");
+    assert!(
+        folder.join("node_modules").exists(),
+        "npm packages are missing: run ./test, which installs them"
+    );
+    folder
 }
 
 /// The node that `./test` installed, else the one on the path.

@@ -7,8 +7,9 @@
 
 use deputize_conformance::{
     dev::Dev,
+    live_connect::LiveConnect,
     node::Script,
-    process::{Process, binary, run},
+    process::{binary, run},
 };
 use serde_json::{Value, json};
 use std::process::Command;
@@ -195,36 +196,15 @@ fn arguments_that_make_no_sense_are_said_so_before_anything_is_served() {
     assert!(!succeeded && complaint.contains("nowhere.jwk"), "{complaint}");
 }
 
-/// `deputize connect` as HTTP: its process, where it listens, and its secret.
-async fn serving(dev: &Dev) -> (Process, String, String) {
-    let (secret, ready_file) = (dev.place("secret"), dev.ready_file());
-    let arguments = [
-        "connect",
-        "--ready-file",
-        ready_file.to_str().unwrap(),
-        "--listen",
-        "127.0.0.1:0",
-        "--secret-file",
-        secret.to_str().unwrap(),
-    ];
-    let process = Process::start(&arguments, &dev.place("connect.log"));
-    process.wait_until(async || process.said().contains("/mcp")).await;
-    let said = process.said();
-    let url = said.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&secret).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    let secret = std::fs::read_to_string(secret).unwrap();
-    assert!(!said.contains(&secret), "it is in the file alone");
-    (process, url, secret)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_http_a_client_with_the_secret_is_served_and_nobody_else() {
     let dev = Dev::start().await;
-    let (process, url, secret) = serving(&dev).await;
+    let serving = LiveConnect::start(&dev, "connect", &[]).await;
+    let (process, url) = (&serving.process, &serving.url);
     tokio::task::block_in_place(|| {
         let mut client = Script::start("connect.mjs", &[], None);
-        let given = json!({ "step": "connect", "url": url, "headers": { "authorization": format!("Bearer {secret}") } });
+        let given =
+            json!({ "step": "connect", "url": url, "headers": { "authorization": serving.authorization() } });
         let answer = client.ask(&given);
         assert_eq!(answer["server"]["name"], "crm", "{answer}");
         let found = client.ask(&lookup());
@@ -235,10 +215,10 @@ async fn over_http_a_client_with_the_secret_is_served_and_nobody_else() {
     let http = reqwest::Client::new();
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     let post = |headers: &[(&str, &str)]| {
-        let request = http.post(&url).header("content-type", "application/json").body(ping.clone());
+        let request = http.post(url).header("content-type", "application/json").body(ping.clone());
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send()
     };
-    let bearer = format!("Bearer {secret}");
+    let bearer = serving.authorization();
     for (headers, status) in [
         (&[][..], 401),
         (&[("authorization", "Bearer guessed")], 401),
@@ -249,7 +229,7 @@ async fn over_http_a_client_with_the_secret_is_served_and_nobody_else() {
     }
     process.terminate();
     assert!(process.ended().await.success());
-    assert!(!dev.place("secret").exists(), "it opens nothing any more");
+    assert!(!dev.place("connect.secret").exists(), "it opens nothing any more");
 }
 
 #[test]

@@ -8,16 +8,21 @@ use deputize_call::{
 };
 use serde_json::{Map, Value};
 
-/// What an L0 token admits, besides notifications: discovery and listing.
-pub const LISTING_METHODS: [&str; 7] = [
+/// What an L0 token admits, besides notifications: discovery, listing, hearing that lists changed, and how much of a
+/// session's log is heard.
+pub const LISTING_METHODS: [&str; 9] = [
     "initialize",
     "ping",
+    "logging/setLevel",
     "server/discover",
     "tools/list",
     "prompts/list",
     "resources/list",
     "resources/templates/list",
+    LISTEN,
 ];
+/// Opens a stream of changes (MCP 2026-07-28, subscriptions).
+pub(crate) const LISTEN: &str = "subscriptions/listen";
 
 /// A message as it was strictly read.
 #[derive(Debug)]
@@ -118,6 +123,9 @@ impl Message {
         };
         withdraw_sampling(&mut whole);
         drop_call_meta(whole.get_mut("params"));
+        if method == LISTEN {
+            narrow_subscription(&mut whole)?;
+        }
         Ok(Self { method, kind, whole })
     }
 
@@ -228,6 +236,16 @@ fn drop_call_meta(around: Option<&mut Value>) {
     }
 }
 
+/// Of a subscription only that says that lists changed goes on: an L0 token is for no resource.
+fn narrow_subscription(whole: &mut Object) -> Result<(), Reason> {
+    let asked = whole.get_mut("params").and_then(|params| params.get_mut("notifications"));
+    let Some(Value::Object(asked)) = asked else {
+        return Err(Reason::Message("params.notifications must be an object"));
+    };
+    asked.retain(|name, _| LIST_CHANGES.contains(&name.as_str()));
+    Ok(())
+}
+
 /// MCP: ids are strings or integers. They are remembered, so they are bounded.
 pub(crate) fn is_id(id: &Value) -> bool {
     match id {
@@ -257,5 +275,6 @@ pub const CALL_META: &str = "deputize/call";
 const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The message and its `params` stand around the arguments.
 const ENVELOPE_LEVELS: usize = 2;
+const LIST_CHANGES: [&str; 3] = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
 const MAX_ID_BYTES: usize = 256;
 const MAX_METHOD_BYTES: usize = 128;

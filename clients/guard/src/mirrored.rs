@@ -28,6 +28,11 @@ pub(crate) fn check(
             return Err(Reason::HeaderMismatch("Mcp-Param"));
         }
     }
+    // Earlier versions know no such headers; since this one they are due.
+    let is_due = call.single("mcp-protocol-version") == Ok(Some(SINCE));
+    if is_due && expected.into_values().any(|argument| text(argument).is_some()) {
+        return Err(Reason::HeaderMismatch("Mcp-Param"));
+    }
     Ok(())
 }
 
@@ -109,6 +114,7 @@ fn is_token(name: &str) -> bool {
 }
 
 const PREFIX: &str = "mcp-param-";
+const SINCE: &str = "2026-07-28";
 const ENCODED_BEGIN: &str = "=?base64?";
 const ENCODED_END: &str = "?=";
 
@@ -177,6 +183,17 @@ mod tests {
         ] {
             assert_eq!(checked(&arguments, headers), agrees, "{headers:?}");
         }
+        let modern = ("MCP-Protocol-Version", SINCE);
+        for (headers, agrees) in [
+            (&[][..], true),
+            (&[("MCP-Protocol-Version", "2025-11-25")], true),
+            (&[modern], false),
+            (&[modern, made[0]], false),
+            (&[modern, made[0], made[1]], true),
+        ] {
+            assert_eq!(checked(&arguments, headers), agrees, "{headers:?}");
+        }
+        assert!(checked(&json!({ "region": null }), &[modern]), "what is null is not mirrored");
         assert!(!checked(&json!({}), &[("Mcp-Param-Region", "")]), "what is absent is not mirrored");
     }
 }

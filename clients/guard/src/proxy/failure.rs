@@ -170,6 +170,8 @@ pub(super) fn rpc_error(id: &Value, code: i64, message: &str, data: Option<Value
 /// JSON-RPC 2.0 §5.1.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
 /// JSON-RPC 2.0 §5.1.
+pub(super) const INVALID_PARAMS: i64 = -32602;
+/// JSON-RPC 2.0 §5.1.
 pub(super) const INTERNAL_ERROR: i64 = -32603;
 /// MCP 2026-07-28, error codes.
 pub(super) const HEADER_MISMATCH: i64 = -32020;

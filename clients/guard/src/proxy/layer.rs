@@ -10,9 +10,10 @@ use super::{
     passage::is_traceparent,
     reply::Trouble,
     screen::{Asked, Passed, Screen},
+    versions,
     watch::Watch,
 };
-use crate::{Guard, IncomingCall, Verified, VerifiedCall, VerifiedListing, mirrored};
+use crate::{Guard, IncomingCall, Verified, VerifiedCall, VerifiedListing, message::LISTEN, mirrored};
 use axum::body::Body;
 use bytes::Bytes;
 use deputize_client::{Clock, sse::Reader};
@@ -141,7 +142,10 @@ impl Gate {
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         };
-        let examined = self.guard.examine(&call)?;
+        let examined = self.guard.examine(&call).map_err(|refusal| versions::refused(refusal, &call))?;
+        if examined.message.method() == LISTEN {
+            return Err(versions::unknown_method(&call));
+        }
         let id = examined.message.whole().get("id").cloned();
         let verified = self.guard.admit(examined).await?;
         parts.headers = kept(&headers);
@@ -178,6 +182,7 @@ impl Gate {
             claims: listing.claims().clone(),
             asked: Some(Asked { id, method }),
             session: None,
+            streams_alone: false,
         });
         PassedOn { body, next_nonce, screen }
     }

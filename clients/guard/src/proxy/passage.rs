@@ -13,7 +13,10 @@ use super::{
     session::{FixedCall, Owner, Session},
     versions::{self, MODERN, Manner},
 };
-use crate::{Event, EventKind, Examined, IncomingCall, Verified, message::Kind};
+use crate::{
+    Event, EventKind, Examined, IncomingCall, Verified,
+    message::{Kind, LISTEN},
+};
 use axum::body::Body;
 use deputize_call::{action::Action, claims::ToolCallClaims, level::Level};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -84,6 +87,9 @@ async fn serve(
     examined: Examined,
     request_id: String,
 ) -> Result<Response<Body>, Trouble> {
+    if examined.message.method() == LISTEN && !proxy.server.streams_alone() {
+        return Err(versions::unknown_method(call));
+    }
     let manner = versions::manner(call, &examined.message)?;
     if let Manner::Modern(version) = &manner {
         let era = proxy.watch.era().ok_or(Failure::Unreachable)?;
@@ -268,6 +274,7 @@ impl Passage {
             claims: self.claims.clone(),
             asked: self.asked.clone(),
             session: self.place.session.clone(),
+            streams_alone: self.proxy.server.streams_alone(),
         }
     }
 

@@ -5,12 +5,13 @@ use super::{
     failure::{Failure, INTERNAL_ERROR, rpc_error},
     screen::{Passed, Screen},
     server::{Channel, Messages, Outgoing, Said, Trace},
+    versions::MODERN,
 };
 use bytes::Bytes;
 use deputize_client::sse::Event;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -71,8 +72,12 @@ impl Body for EventBody {
 impl Relay {
     /// Passes messages on until the response, the end of the stream, or a bound.
     pub(super) async fn run(self, mut messages: Box<dyn Messages>, client: mpsc::Sender<Bytes>) -> Ended {
-        let mut ended = Ended { class: Err(Failure::Unreachable), bytes: 0 };
+        let waits = self.screen.waits();
+        let class = if waits { Err(Failure::Unreachable) } else { Ok(LISTENED) };
+        let mut ended = Ended { class, bytes: 0 };
         let (mut resumable, mut stop) = (false, self.stop.clone());
+        // MCP 2026-07-28: a client that goes away cancels. Before, that said nothing.
+        let cancels = self.trace.version.as_deref() == Some(MODERN);
         let mut end = std::pin::pin!(sleep(self.lasts));
         let mut silence = interval(KEEP_ALIVE_EVERY);
         loop {
@@ -81,10 +86,11 @@ impl Relay {
                 next = messages.next() => next,
                 () = &mut end => return self.fail(Failure::TimedOut, ended, &client).await,
                 // A call goes on to its end; who only listens is told to come back.
-                () = stopped(&mut stop), if self.screen.asked.is_none() => return ended,
+                () = stopped(&mut stop), if !waits => return self.farewell(ended, &client).await,
+                () = client.closed(), if cancels => return Ended { class: Ok(ABANDONED), ..ended },
                 _ = silence.tick() => {
                     if !self.may_go_on() {
-                        return ended;
+                        return self.farewell(ended, &client).await;
                     }
                     if !give(&client, Bytes::from_static(KEEP_ALIVE)).await {
                         return Ended { class: Ok(ABANDONED), ..ended };
@@ -93,7 +99,7 @@ impl Relay {
                 }
             };
             if !self.may_go_on() {
-                return ended;
+                return self.farewell(ended, &client).await;
             }
             let said = match next {
                 Some(Ok(said)) => said,
@@ -128,8 +134,8 @@ impl Relay {
 
     /// A stream on which the client only listens outlives its token, and ends with what that token stood for.
     fn may_go_on(&self) -> bool {
-        let Screen { guard, claims, clock, asked, .. } = &self.screen;
-        asked.is_some() || guard.check_revocation(claims, None, clock.uptime()).is_ok()
+        let Screen { guard, claims, clock, .. } = &self.screen;
+        self.screen.waits() || guard.check_revocation(claims, None, clock.uptime()).is_ok()
     }
 
     /// The event that goes to the client, if any, and what the response is, if it is one.
@@ -163,8 +169,24 @@ impl Relay {
         });
     }
 
+    /// The end of a stream that nobody owes a response on, told where the version has a word for it (MCP 2026-07-28,
+    /// subscriptions, graceful closure).
+    async fn farewell(&self, ended: Ended, client: &mpsc::Sender<Bytes>) -> Ended {
+        if let Some(asked) = &self.screen.asked {
+            let meta = json!({ "io.modelcontextprotocol/subscriptionId": asked.id });
+            let result = json!({ "resultType": "complete", "_meta": meta });
+            let data = json!({ "jsonrpc": "2.0", "id": asked.id, "result": result }).to_string();
+            // A client that is gone needs no farewell.
+            let _ = give(client, to_bytes(&Event { data, ..Event::default() }).into()).await;
+        }
+        ended
+    }
+
     /// The response that the server owes is an error then.
     async fn fail(&self, failure: Failure, ended: Ended, client: &mpsc::Sender<Bytes>) -> Ended {
+        if !self.screen.waits() {
+            return self.farewell(ended, client).await;
+        }
         if let Some(asked) = &self.screen.asked {
             let (_, _, sentence) = failure.render();
             let data = rpc_error(&asked.id, INTERNAL_ERROR, sentence, None).to_string();
@@ -190,6 +212,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 pub(super) const RESUMABLE: &str = "resumable";
 /// The client went away before there was a response. The server may have done what was asked.
 pub(super) const ABANDONED: &str = "abandoned";
+/// Nothing was owed on it.
+pub(super) const LISTENED: &str = "listened";
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const PIECES_AHEAD: usize = 16;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);

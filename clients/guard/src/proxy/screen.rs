@@ -6,7 +6,11 @@ use super::{
     session::Session,
     watch::Watch,
 };
-use crate::{Guard, message::is_id, refusal::Reason};
+use crate::{
+    Guard,
+    message::{LISTEN, is_id},
+    refusal::Reason,
+};
 use deputize_call::{action::Action, claims::ToolCallClaims, json::Object};
 use deputize_client::Clock;
 use serde_json::Value;
@@ -22,6 +26,8 @@ pub(super) struct Screen {
     pub(super) asked: Option<Asked>,
     /// The session, in versions of MCP that have them.
     pub(super) session: Option<Arc<Session>>,
+    /// Whether a request without a session can have a stream that lasts.
+    pub(super) streams_alone: bool,
 }
 
 /// A request of the client.
@@ -45,6 +51,11 @@ pub(super) enum Passed {
 }
 
 impl Screen {
+    /// Whether a response is waited for, and not only what the server says of itself.
+    pub(super) fn waits(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.method != LISTEN)
+    }
+
     /// Judges one message of the server.
     pub(super) fn pass(&self, mut message: Object) -> Result<Passed, Failure> {
         if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -90,9 +101,11 @@ impl Screen {
         if LISTS_CHANGED.contains(&method) {
             self.watch.look_again();
         }
+        let listens = self.asked.is_some() && !self.waits();
         // Nobody subscribes to resources through a guard: what is said of them was not asked for.
-        let is_passed = method.starts_with("notifications/") && method != RESOURCE_UPDATED;
-        if is_passed { Passed::On(message) } else { Passed::Held }
+        let is_said = method.starts_with("notifications/") && method != RESOURCE_UPDATED;
+        let is_heard = if listens { HEARD.contains(&method) } else { is_said };
+        if is_heard { Passed::On(message) } else { Passed::Held }
     }
 
     fn response(&self, mut message: Object, id: &Value) -> Result<Passed, Failure> {
@@ -128,14 +141,14 @@ impl Screen {
                 self.resources("resourceTemplates", result, Guard::visible_templates)?;
             }
             "initialize" => {
-                self.trim_capabilities(result);
+                self.trim_capabilities(result, self.session.is_some());
                 let version = result.get("protocolVersion").and_then(Value::as_str);
                 let version = version.ok_or(Failure::Broken("no protocolVersion"))?;
                 if let Some(session) = &self.session {
                     session.channel.settle_version(version);
                 }
             }
-            "server/discover" => self.trim_capabilities(result),
+            "server/discover" => self.trim_capabilities(result, self.streams_alone),
             _ => {}
         }
         if method != "tools/list" {
@@ -178,19 +191,22 @@ impl Screen {
     }
 
     /// What is not let through is not offered: prompts and resources where none are approved, subscriptions, completion,
-    /// tasks, logging.
-    fn trim_capabilities(&self, result: &mut Object) {
+    /// tasks; and no news where nobody could hear them.
+    fn trim_capabilities(&self, result: &mut Object, has_streams: bool) {
         let Some(Value::Object(capabilities)) = result.get_mut("capabilities") else { return };
         let snapshot = self.guard.current_snapshot(self.clock.now_seconds());
         let has = |action| snapshot.as_ref().is_ok_and(|snapshot| snapshot.has(action));
         capabilities.retain(|name, _| match name.as_str() {
-            "tools" => true,
+            "tools" | "logging" => true,
             "prompts" => has(Action::GetPrompt),
             "resources" => has(Action::ReadResource),
             _ => false,
         });
         if let Some(Value::Object(resources)) = capabilities.get_mut("resources") {
             resources.remove("subscribe");
+        }
+        for capability in capabilities.values_mut().filter_map(Value::as_object_mut) {
+            capability.retain(|name, _| has_streams || name != "listChanged");
         }
     }
 }
@@ -206,3 +222,10 @@ const PASSED_REQUESTS: [&str; 3] = ["ping", "elicitation/create", "roots/list"];
 pub(super) const LISTS_CHANGED: [&str; 2] =
     ["notifications/tools/list_changed", "notifications/prompts/list_changed"];
 const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+/// What is heard on a stream of changes.
+const HEARD: [&str; 4] = [
+    "notifications/subscriptions/acknowledged",
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+];

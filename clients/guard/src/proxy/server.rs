@@ -128,6 +128,10 @@ pub(crate) trait Server: Send + Sync {
     async fn without_session(&self, legacy: bool) -> Result<Arc<dyn Channel>, Failure>;
     /// Ends it, where it is the guard's to end.
     async fn stop(&self) {}
+    /// Whether a request without a session can have a stream that lasts.
+    fn streams_alone(&self) -> bool {
+        false
+    }
 }
 
 /// The header with the verified token of a call.

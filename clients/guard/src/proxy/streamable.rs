@@ -93,6 +93,10 @@ impl Server for HttpServer {
             launched.stop().await;
         }
     }
+
+    fn streams_alone(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]

@@ -48,6 +48,7 @@ pub(super) async fn get(
         claims: stream.claims().clone(),
         asked: None,
         session: Some(Arc::clone(&session)),
+        streams_alone: proxy.server.streams_alone(),
     };
     let mut relay = proxy.relay(screen, Arc::clone(&session.channel), trace);
     // Who has no key but a token listens no longer than that is good; with its successor he comes back.

@@ -1,13 +1,14 @@
 //! Which version of MCP a request is of, and whether it goes with the server's.
 
 use super::{
-    failure::{Failure, HEADER_MISMATCH, UNSUPPORTED_VERSION, rpc_error},
+    failure::{Failure, HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, UNSUPPORTED_VERSION, rpc_error},
     reply::Trouble,
     watch::Era,
 };
 use crate::{
+    Reason, Refusal,
     headers::IncomingCall,
-    message::{Kind, Message},
+    message::{Kind, Message, is_id},
 };
 use serde_json::{Value, json};
 
@@ -60,6 +61,11 @@ fn check_modern(
         Trouble::Rpc(400, rpc_error(id, HEADER_MISMATCH, what, None))
     };
     let present = |name| call.single(name).is_ok_and(|value| value.is_some());
+    if declared.is_none() {
+        let id = message.whole().get("id").unwrap_or(&Value::Null);
+        let what = "_meta must have io.modelcontextprotocol/protocolVersion";
+        return Err(Trouble::Rpc(400, rpc_error(id, INVALID_PARAMS, what, None)));
+    }
     if header.is_none() || header != declared {
         return Err(mismatch("MCP-Protocol-Version and _meta must name the same version"));
     }
@@ -95,6 +101,34 @@ pub(super) fn in_place_of(era: &Era, version: &str, message: &Message) -> Result
         "cacheScope": "private",
     });
     Ok(Some(json!({ "jsonrpc": "2.0", "id": id, "result": result })))
+}
+
+/// A refusal, in the words that the protocol has for it.
+pub(super) fn refused(refusal: Box<Refusal>, call: &IncomingCall<'_>) -> Trouble {
+    match refusal.reason {
+        Reason::UnknownMethod if is_modern(call) => unknown_method(call),
+        Reason::HeaderMismatch(header) if is_modern(call) => {
+            let what = format!("{header} headers and the body say different things");
+            Trouble::Rpc(400, rpc_error(&id_of(call), HEADER_MISMATCH, &what, None))
+        }
+        _ => refusal.into(),
+    }
+}
+
+/// What is told of a method that goes to no server. Before MCP 2026-07-28 the status 404 said that a session is gone.
+pub(super) fn unknown_method(call: &IncomingCall<'_>) -> Trouble {
+    let status = if is_modern(call) { 404 } else { 400 };
+    Trouble::Rpc(status, rpc_error(&id_of(call), METHOD_NOT_FOUND, "Method not found", None))
+}
+
+fn is_modern(call: &IncomingCall<'_>) -> bool {
+    call.single("mcp-protocol-version") == Ok(Some(MODERN))
+}
+
+/// Of a body that was read before: what it is refused for is no fault of its JSON.
+fn id_of(call: &IncomingCall<'_>) -> Value {
+    let whole: Value = serde_json::from_slice(call.body).unwrap_or_default();
+    whole.get("id").filter(|id| is_id(id)).cloned().unwrap_or_default()
 }
 
 fn unsupported(message: &Message, requested: &str, supported: &[String]) -> Trouble {

@@ -169,7 +169,8 @@ fn a_tool_never_takes_a_looser_token_than_its_least_level() {
 fn l0_looks_and_nothing_else_looks() {
     let f = Fixture::new();
     for method in LISTING_METHODS {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method });
+        let params = json!({ "notifications": { "toolsListChanged": true } });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let Ok(Verified::Listing(listing)) = f.with_grant(l0(), body.clone()) else { panic!("{method}") };
         assert_eq!(listing.method(), method);
         out_of_scope(f.with_grant(l1("lookup"), body.clone()));

@@ -4,8 +4,8 @@ use super::{
     Connector,
     failure::Failure,
     grants::Grants,
-    message::{self, Manner, Message, Notification, Request},
-    outbox::Outbox,
+    message::{self, Malformed, Manner, Message, Notification, Request},
+    outbox::{Outbox, Reply},
     remote::Sending,
     session::{Session, headers_of_notification},
 };
@@ -89,14 +89,15 @@ impl Conversation {
 
     /// Takes in one message; `out` is where what belongs to it is said. Returns before a request is answered, but
     /// not before one that others rest on.
-    pub(super) async fn hear(self: &Arc<Self>, text: &[u8], out: &Outbox) {
-        match Message::parse(text) {
+    pub(super) async fn hear(self: &Arc<Self>, message: Result<Message, Malformed>, out: &Outbox) {
+        match message {
             Ok(Message::Request(request)) => self.take(request, out).await,
             Ok(Message::Notification(notification)) => self.take_note(notification).await,
             Ok(Message::Response(whole)) => self.tell(whole).await,
             Err(malformed) => {
                 let id = malformed.id.as_ref();
-                out.answer(message::error(id, malformed.code, &malformed.reason, None)).await;
+                let text = message::error(id, malformed.code, &malformed.reason, None);
+                out.answer(Reply { text, status: BAD_REQUEST }).await;
             }
         }
     }
@@ -180,7 +181,7 @@ impl Conversation {
         }
     }
 
-    async fn serve(self: &Arc<Self>, request: &Request, out: &Outbox) -> String {
+    async fn serve(self: &Arc<Self>, request: &Request, out: &Outbox) -> Reply {
         let served = self.deliver(request, out);
         let served = match request.method.as_str() {
             // It lasts as long as the client wants.
@@ -285,6 +286,8 @@ impl Drop for Leave {
     }
 }
 
+/// RFC 9110 §15.5.1: the message is none.
+const BAD_REQUEST: u16 = 400;
 const MAX_UNDER_WAY: usize = 64;
 const MAX_ONWARD: usize = 64;
 /// Nobody waits for what comes of a notification, but others wait behind it.

@@ -6,8 +6,8 @@ use super::{
     conversation::Conversation,
     failure::{Failure, Waiting},
     grants::Call,
-    message::{self, CLIENT_CAPABILITIES, Manner, Request},
-    outbox::Outbox,
+    message::{self, CLIENT_CAPABILITIES, HEADER_MISMATCH, Manner, Request},
+    outbox::{Outbox, Reply},
     remote::{Answer, Said, Sending},
     session::{Session, headers_alone},
     tools::{Tool, Tools},
@@ -45,11 +45,7 @@ struct Pass {
 
 impl Conversation {
     /// Gets the server's answer to `request`; what the server says before goes to `out`.
-    pub(super) async fn deliver(
-        self: &Arc<Self>,
-        request: &Request,
-        out: &Outbox,
-    ) -> Result<String, Failure> {
+    pub(super) async fn deliver(self: &Arc<Self>, request: &Request, out: &Outbox) -> Result<Reply, Failure> {
         let call = match Action::from_method(&request.method) {
             Some(action) => Some(self.call_of(action, request)?),
             None => None,
@@ -79,7 +75,7 @@ impl Conversation {
     }
 
     /// What the local client is told in place of an answer.
-    pub(super) fn answer_of(&self, request: &Request, failure: &Failure) -> String {
+    pub(super) fn answer_of(&self, request: &Request, failure: &Failure) -> Reply {
         let Failure::Waiting(waiting) = failure else { return failure.answer(request) };
         let Some(url) = &waiting.uri else { return failure.answer(request) };
         let text = "A person has to decide about this call.";
@@ -93,13 +89,14 @@ impl Conversation {
                     "inputRequests": asked,
                     "requestState": approvals::request_state(waiting),
                 });
-                message::result(&request.id, &result)
+                Reply { text: message::result(&request.id, &result), status: OK }
             }
             Manner::InSession if self.session().is_some_and(|session| session.elicits_urls()) => {
                 let id = &waiting.approval_id;
                 let asked = json!([{ "mode": "url", "elicitationId": id, "url": url, "message": text }]);
                 let data = json!({ "elicitations": asked });
-                message::error(Some(&request.id), URL_ELICITATION_REQUIRED, text, Some(data))
+                let text = message::error(Some(&request.id), URL_ELICITATION_REQUIRED, text, Some(data));
+                Reply { text, status: OK }
             }
             _ => failure.answer(request),
         }
@@ -120,6 +117,14 @@ impl Conversation {
             return Ok(Pass { token, headers, session });
         }
         let mut tool = self.tool(request, &call.name).await?;
+        if !request.mirrors(&tool.mirrored, &call.arguments) {
+            // What the server says now decides.
+            connector.tools.expire();
+            tool = self.tool(request, &call.name).await?;
+            if !request.mirrors(&tool.mirrored, &call.arguments) {
+                return Err(Failure::Headers("the Mcp-Param headers and the arguments differ"));
+            }
+        }
         let token = self.token_for(call).await?;
         if !Tools::agrees(&tool, &token) {
             // What is remembered of the list may be old; what the server says now decides.
@@ -232,12 +237,12 @@ impl Conversation {
         request: &Request,
         answer: Answer,
         out: &Outbox,
-    ) -> Result<String, Failure> {
-        let (mut said, session) = match answer {
+    ) -> Result<Reply, Failure> {
+        let (mut said, session, status) = match answer {
             Answer::Refused(refusal) => return Err(Failure::Server(Box::new(refusal))),
             Answer::Accepted => return Err(Failure::Broken("it is empty")),
-            Answer::Message { said, session, .. } => (said, session),
-            Answer::Stream { stream, session } => (self.relay(request, stream, out).await?, session),
+            Answer::Message { status, said, session } => (said, session, status),
+            Answer::Stream { stream, session } => (self.relay(request, stream, out).await?, session, OK),
         };
         if !said.message.contains_key("id") && said.message.contains_key("error") {
             // MCP: an error with an HTTP error status need not name the request; this can be no other.
@@ -252,7 +257,9 @@ impl Conversation {
             "tools/list" => said = self.screened(request, said),
             _ => {}
         }
-        Ok(said.text)
+        // Before MCP 2026-07-28 an error of a method has no HTTP status of its own, and 404 says that the session is lost.
+        let status = if request.manner == Manner::InSession { OK } else { status };
+        Ok(Reply { text: said.text, status })
     }
 
     fn screened(&self, request: &Request, said: Said) -> Said {
@@ -289,8 +296,8 @@ impl Conversation {
             }
             let page = self.own_request("tools/list", params, &on_behalf_of.manner);
             // Boxed: to list is to deliver a request, which for a call may take a list.
-            let text = Box::pin(self.deliver(&page, &unheard)).await?;
-            let page = Said::read(text.as_bytes())?;
+            let reply = Box::pin(self.deliver(&page, &unheard)).await?;
+            let page = Said::read(reply.text.as_bytes())?;
             let result = page.message.get("result").ok_or(Failure::Broken("it does not list its tools"))?;
             cursor = result.get("nextCursor").cloned();
             if cursor.is_none() {
@@ -305,7 +312,7 @@ impl Conversation {
         let id = Value::String(format!("deputize-{}", self.connector.client.clock.unique_id()));
         let whole = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         let whole = whole.as_object().cloned().unwrap_or_default();
-        Request { id, method: method.to_owned(), whole, manner: manner.clone() }
+        Request { id, method: method.to_owned(), whole, manner: manner.clone(), mirrored: None }
     }
 
     /// The call that this request makes.
@@ -323,6 +330,12 @@ impl Conversation {
         };
         let (input_responses, request_state) =
             (params.remove("inputResponses"), params.remove("requestState"));
+        if input_responses.as_ref().is_some_and(|responses| !responses.is_object()) {
+            return Err(malformed("params.inputResponses must be an object"));
+        }
+        if request_state.as_ref().is_some_and(|state| !state.is_string()) {
+            return Err(malformed("params.requestState must be a string"));
+        }
         let call = Call { action, name, arguments, input_responses, request_state };
         Ok(self.connector.approvals.original(&call).unwrap_or(call))
     }
@@ -353,8 +366,7 @@ fn is_header_mismatch(said: &Said) -> bool {
         == Some(HEADER_MISMATCH)
 }
 
-/// MCP 2026-07-28.
-const HEADER_MISMATCH: i64 = -32020;
 /// MCP 2025-11-25.
 const URL_ELICITATION_REQUIRED: i64 = -32042;
+const OK: u16 = 200;
 const MAX_PAGES: usize = 50;

@@ -2,7 +2,8 @@
 //! what to do next. A refusal of a tool call is a *result*, so that a model can read it; what is broken is an error.
 
 use super::{
-    message::{self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Manner, Request},
+    message::{self, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Manner, Request},
+    outbox::Reply,
     user_tokens::UserTokenError,
 };
 use crate::{DenialReason, ErrorDetails, ExchangeError, sse::Unreadable};
@@ -49,6 +50,9 @@ pub(super) enum Failure {
     /// The message makes no sense.
     #[error("{0}")]
     Request(String),
+    /// Its headers say something else than it does (MCP 2026-07-28).
+    #[error("{0}")]
+    Headers(&'static str),
     /// Too many requests under way.
     #[error("too many requests under way")]
     Busy,
@@ -103,7 +107,7 @@ impl From<Unreadable> for Failure {
 
 impl Failure {
     /// The answer to `request`.
-    pub(super) fn answer(&self, request: &Request) -> String {
+    pub(super) fn answer(&self, request: &Request) -> Reply {
         let told = self.told(request);
         let about = json!({
             "refused_by": told.by, "reason": told.reason, "next": told.next, "decision_id": told.decision_id,
@@ -122,15 +126,19 @@ impl Failure {
             if let (Manner::Alone { .. }, Some(members)) = (&request.manner, result.as_object_mut()) {
                 members.insert("resultType".to_owned(), json!("complete"));
             }
-            return message::result(&request.id, &result);
+            return Reply { text: message::result(&request.id, &result), status: 200 };
         }
-        message::error(Some(&request.id), self.rpc_code(), &text, Some(about))
+        let text = message::error(Some(&request.id), self.rpc_code(), &text, Some(about));
+        let is_malformed = matches!(self, Self::Request(_) | Self::Headers(_));
+        let says_so = is_malformed && request.manner != Manner::InSession;
+        Reply { text, status: if says_so { 400 } else { 200 } }
     }
 
     fn rpc_code(&self) -> i64 {
         match self {
             Self::UnknownTool(_) => INVALID_PARAMS,
             Self::Request(_) => INVALID_REQUEST,
+            Self::Headers(_) => HEADER_MISMATCH,
             _ => INTERNAL_ERROR,
         }
     }
@@ -195,6 +203,12 @@ impl Failure {
             Self::Request(reason) => {
                 broken("connect", "malformed", format!("the request cannot be sent: {reason}"), "correct it")
             }
+            Self::Headers(what) => broken(
+                "connect",
+                "header_mismatch",
+                format!("headers and body differ: {what}"),
+                "list the tools anew, then send the headers that they ask for",
+            ),
             Self::Busy => {
                 broken("connect", "busy", "too many requests are under way", "wait for some of them")
             }

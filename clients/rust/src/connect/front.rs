@@ -4,7 +4,8 @@
 use super::{
     Connector,
     conversation::Conversation,
-    message::{Manner, Message},
+    headers,
+    message::{Malformed, Manner, Message},
     outbox::{Outbox, Word},
 };
 use axum::{
@@ -119,12 +120,18 @@ impl Front {
         }
         let (head, body) = request.into_parts();
         let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Refusal::TooLarge)?;
-        let (conversation, begun) = self.conversation(&head.headers, &body)?;
+        let mut message = Message::parse(&body);
+        if let Ok(Message::Request(request)) = &mut message {
+            match headers::check(&head.headers, request) {
+                Ok(mirrored) => request.mirrored = Some(mirrored),
+                Err(answer) => return Ok(json_answer(StatusCode::BAD_REQUEST, answer)),
+            }
+        }
+        let (conversation, begun) = self.conversation(&head.headers, &message)?;
         let (out, messages) = Outbox::new();
-        let expects_answer = matches!(Message::parse(&body), Ok(Message::Request(_)) | Err(_));
-        let stays = Arc::clone(&conversation);
+        let expects_answer = matches!(message, Ok(Message::Request(_)) | Err(_));
         // The answer may be a stream that goes on after this returns.
-        tokio::spawn(async move { stays.hear(&body, &out).await });
+        tokio::spawn(async move { conversation.hear(message, &out).await });
         let mut response = match expects_answer {
             false => StatusCode::ACCEPTED.into_response(),
             true => answer(messages).await,
@@ -162,9 +169,9 @@ impl Front {
     fn conversation(
         &self,
         headers: &HeaderMap,
-        body: &[u8],
+        message: &Result<Message, Malformed>,
     ) -> Result<(Arc<Conversation>, Option<String>), Refusal> {
-        let request = match Message::parse(body) {
+        let request = match message {
             Ok(Message::Request(request)) => request,
             _ if headers.contains_key(SESSION_ID) => return Ok((self.session(headers)?.1, None)),
             _ => return Ok((Arc::clone(&self.common), None)),
@@ -214,12 +221,16 @@ impl Front {
 async fn answer(mut messages: mpsc::Receiver<Word>) -> Response<Body> {
     match messages.recv().await {
         None => StatusCode::ACCEPTED.into_response(),
-        Some(Word { text, answers: true }) => {
-            ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text)
-                .into_response()
+        Some(Word { text, answers: Some(status) }) => {
+            json_answer(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), text)
         }
         Some(first) => events(Some(first), messages),
     }
+}
+
+fn json_answer(status: StatusCode, text: String) -> Response<Body> {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, text).into_response()
 }
 
 fn events(first: Option<Word>, messages: mpsc::Receiver<Word>) -> Response<Body> {

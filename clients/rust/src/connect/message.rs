@@ -1,5 +1,6 @@
 //! JSON-RPC messages of the local client, read as strictly as a guard reads them.
 
+use super::mirrored::Mirrored;
 use deputize_call::json::{self, JsonError, MAX_DEPTH, Object};
 use serde_json::{Value, json};
 
@@ -22,6 +23,8 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) whole: Object,
     pub(super) manner: Manner,
+    /// The `Mcp-Param-*` headers that it came with; `None` where it did not come over HTTP.
+    pub(super) mirrored: Option<Vec<(String, String)>>,
 }
 
 /// A notification.
@@ -74,7 +77,7 @@ impl Message {
         match (whole.get("method").and_then(Value::as_str).map(str::to_owned), &id) {
             (Some(method), Some(id)) => {
                 let (id, manner) = (id.clone(), Manner::of(&whole));
-                Ok(Self::Request(Request { id, method, whole, manner }))
+                Ok(Self::Request(Request { id, method, whole, manner, mirrored: None }))
             }
             (Some(method), None) => Ok(Self::Notification(Notification { method, whole })),
             (None, Some(_)) if whole.contains_key("result") != whole.contains_key("error") => {
@@ -101,6 +104,14 @@ impl Request {
     /// `params`, empty if there are none.
     pub(super) fn params(&self) -> Object {
         self.whole.get("params").and_then(Value::as_object).cloned().unwrap_or_default()
+    }
+
+    /// Whether the headers that it came with say what its arguments do, wherever that stands alone (MCP 2026-07-28).
+    pub(super) fn mirrors(&self, mirrored: &Mirrored, arguments: &Object) -> bool {
+        match (&self.manner, &self.mirrored) {
+            (Manner::Alone { .. }, Some(headers)) => mirrored.agrees(arguments, headers),
+            _ => true,
+        }
     }
 
     /// A member of `params._meta`.
@@ -144,6 +155,8 @@ fn malformed(code: i64, reason: &str, id: Option<Value>) -> Malformed {
 pub(super) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// MCP 2026-07-28: where a request says what its client can do.
 pub(super) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// MCP 2026-07-28, error codes.
+pub(super) const HEADER_MISMATCH: i64 = -32020;
 /// JSON-RPC 2.0 §5.1.
 pub(super) const PARSE_ERROR: i64 = -32700;
 /// JSON-RPC 2.0 §5.1.

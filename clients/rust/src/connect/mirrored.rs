@@ -56,6 +56,38 @@ impl Mirrored {
         };
         self.0.iter().filter_map(header).collect()
     }
+
+    /// Whether these headers are the ones for these arguments. What mirrors nothing of this tool is passed over.
+    pub(super) fn agrees(&self, arguments: &Object, given: &[(String, String)]) -> bool {
+        let due = self.headers(arguments);
+        let mirrors = |name: &str| {
+            self.0.iter().any(|(_, header)| name.eq_ignore_ascii_case(&format!("mcp-param-{header}")))
+        };
+        let fits = |(name, value): &(String, String)| {
+            let mut same = due.iter().filter(|(due, _)| name.eq_ignore_ascii_case(due));
+            same.next().is_some_and(|(_, due)| says_the_same(value, due))
+        };
+        let known: Vec<_> = given.iter().filter(|(name, _)| mirrors(name)).collect();
+        // As many as are due, each of them fitting, none twice: all of them.
+        let names: BTreeSet<String> = known.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        known.len() == due.len() && names.len() == due.len() && known.into_iter().all(fits)
+    }
+}
+
+/// What a header value says, decoded if it is encoded. `None` if the encoding is broken.
+pub(super) fn decode(value: &str) -> Option<Cow<'_, str>> {
+    let encoded = value.strip_prefix(ENCODED).and_then(|value| value.strip_suffix(ENCODED_END));
+    match encoded {
+        None => Some(Cow::Borrowed(value)),
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
+    }
+}
+
+/// Whether a header says what another would say. Numbers are compared as numbers: 42.0 is 42.
+fn says_the_same(given: &str, due: &str) -> bool {
+    let (Some(given), Some(due)) = (decode(given), decode(due)) else { return false };
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+    given == due || number(&given).is_some_and(|given| number(&due) == Some(given))
 }
 
 /// A header value that says `text`: itself where it is plain, else encoded.

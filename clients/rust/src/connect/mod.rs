@@ -10,6 +10,7 @@ mod deliver;
 mod failure;
 mod front;
 mod grants;
+mod headers;
 mod levels;
 mod message;
 mod mirrored;

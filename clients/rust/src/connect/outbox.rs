@@ -11,8 +11,17 @@ pub(super) struct Outbox(mpsc::Sender<Word>);
 pub(super) struct Word {
     /// It, on one line.
     pub(super) text: String,
-    /// Whether it answers what the client asked: then nothing follows for that request.
-    pub(super) answers: bool,
+    /// The HTTP status with which it goes where it is the answer: then nothing follows for that request.
+    pub(super) answers: Option<u16>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// It, on one line.
+    pub(super) text: String,
+    /// Its HTTP status.
+    pub(super) status: u16,
 }
 
 impl Outbox {
@@ -24,12 +33,12 @@ impl Outbox {
 
     /// Says something beside the answer. To a client that is gone nothing can be said.
     pub(super) async fn say(&self, text: String) {
-        let _ = self.0.send(Word { text, answers: false }).await;
+        let _ = self.0.send(Word { text, answers: None }).await;
     }
 
     /// Says the answer.
-    pub(super) async fn answer(&self, text: String) {
-        let _ = self.0.send(Word { text, answers: true }).await;
+    pub(super) async fn answer(&self, Reply { text, status }: Reply) {
+        let _ = self.0.send(Word { text, answers: Some(status) }).await;
     }
 
     /// Returns once the client is gone.

@@ -127,8 +127,8 @@ impl Conversation {
         let opening = self.own_request("initialize", params, &Manner::InSession);
         let (unheard, _) = Outbox::new();
         // Boxed: a session is opened by delivering a request, whose session may be lost.
-        let text = Box::pin(self.deliver(&opening, &unheard)).await?;
-        if Said::read(text.as_bytes())?.message.contains_key("error") {
+        let reply = Box::pin(self.deliver(&opening, &unheard)).await?;
+        if Said::read(reply.text.as_bytes())?.message.contains_key("error") {
             return Err(Failure::Broken("it lost the session and begins no other"));
         }
         let note = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });

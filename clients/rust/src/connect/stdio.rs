@@ -3,8 +3,8 @@
 use super::{
     Connector,
     conversation::Conversation,
-    message::{self, INVALID_REQUEST},
-    outbox::{Outbox, Word},
+    message::{self, INVALID_REQUEST, Message},
+    outbox::{Outbox, Reply, Word},
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
@@ -56,13 +56,14 @@ async fn read(
         if line.last() != Some(&b'\n') && count as u64 > MAX_LINE_BYTES {
             skip_line(&mut input).await?;
             let text = format!("a message has at most {MAX_LINE_BYTES} bytes");
-            out.answer(message::error(None, INVALID_REQUEST, &text, None)).await;
+            let text = message::error(None, INVALID_REQUEST, &text, None);
+            out.answer(Reply { text, status: TOO_LARGE }).await;
             continue;
         }
         if line.trim_ascii().is_empty() {
             continue;
         }
-        conversation.hear(&line, out).await;
+        conversation.hear(Message::parse(&line), out).await;
         if !listens && conversation.is_open() {
             listens = true;
             conversation.keep(tokio::spawn(Arc::clone(conversation).listen(out.clone())).abort_handle());
@@ -94,6 +95,8 @@ async fn write(mut output: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver
     Ok(())
 }
 
+/// RFC 9110 §15.5.14; over stdin and stdout nobody hears of it.
+const TOO_LARGE: u16 = 413;
 /// As much as a guard takes in, with room for what stands around it.
 const MAX_LINE_BYTES: u64 = 4 * 1024 * 1024;
 /// How long requests under way may go on when the client leaves.

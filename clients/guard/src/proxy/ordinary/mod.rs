@@ -15,7 +15,7 @@ pub use self::exchanger::{Exchanger, Minted};
 pub(super) use self::grants::Ordinary;
 
 use self::{held::Moment, presented::Presented};
-use super::{Proxy, reply::Trouble};
+use super::{Proxy, reply::Trouble, versions};
 use crate::{Examined, IncomingCall, Refusal, VerifiedStream, message::Message, refusal::Reason};
 use serde_json::Value;
 use std::{net::IpAddr, time::Duration};
@@ -46,7 +46,8 @@ impl Proxy {
     /// Examines a request, whoever sends it.
     pub(super) async fn hear(&self, call: &IncomingCall<'_>, source: IpAddr) -> Result<Heard, Trouble> {
         let Some((ordinary, presented)) = self.presented(call)? else {
-            return Ok(Heard { examined: self.guard.examine(call)?, ordinary: None });
+            let examined = self.guard.examine(call).map_err(|refusal| versions::refused(refusal, call))?;
+            return Ok(Heard { examined, ordinary: None });
         };
         let message = self.guard.read(call).map_err(|reason| self.refused(call, reason, None))?;
         let id = message.whole().get("id").cloned().unwrap_or_default();

@@ -155,11 +155,11 @@ impl Scripted {
     fn answer(&self, body: &Value) -> Reply {
         let result = match body["method"].as_str().unwrap_or_default() {
             "server/discover" if self.modern => json!({ "resultType": "complete",
-                "supportedVersions": ["2026-07-28"], "capabilities": {
-                    "tools": {}, "resources": { "subscribe": true, "listChanged": true }, "completions": {}, "tasks": {} } }),
-            "subscriptions/listen" if self.modern => return Reply::Live,
+                "supportedVersions": ["2026-07-28"], "capabilities": { "tools": { "listChanged": true },
+                    "resources": { "subscribe": true, "listChanged": true }, "completions": {}, "tasks": {} } }),
             "initialize" => json!({ "protocolVersion": "2025-11-25", "serverInfo": { "name": "scripted" },
                 "capabilities": { "tools": {}, "resources": {}, "sampling": {} } }),
+            "subscriptions/listen" if self.modern => return Reply::Live,
             "tools/list" => json!({ "tools": *self.tools.lock().unwrap() }),
             "tools/call" => {
                 let replies = self.replies.lock().unwrap();

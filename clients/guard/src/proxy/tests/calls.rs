@@ -259,15 +259,25 @@ async fn the_stateless_version_passes_with_its_headers() {
         "io.modelcontextprotocol/clientCapabilities": { "sampling": {}, "elicitation": {} } });
     let mut body = lookup();
     body["params"]["_meta"] = meta.clone();
-    let headers =
-        [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "lookup")];
+    let headers = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-param-payment", "=?base64?cGF5X8Op?="),
+        ("mcp-name", "lookup"),
+    ];
     assert_eq!(bench.granted(l1("lookup"), &headers, &body).await.status, 200);
     let [(sent, body_sent)] = bench.server.asked_of("tools/call").try_into().unwrap();
     assert_eq!(sent["mcp-protocol-version"], "2026-07-28");
     let capabilities = &body_sent["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"];
     assert_eq!(*capabilities, json!({ "elicitation": {} }), "the server is not told that it could sample");
-    let missing = bench.granted(l1("lookup"), &headers[..2], &body).await;
-    assert_eq!((missing.status, &missing.json()["error"]["code"]), (400, &json!(-32020)));
+    for missing in 1..4 {
+        let mut headers = headers.to_vec();
+        headers.remove(missing);
+        let missing = bench.granted(l1("lookup"), &headers, &body).await;
+        assert_eq!((missing.status, &missing.json()["error"]["code"]), (400, &json!(-32020)), "{headers:?}");
+    }
+    let bare = bench.granted(l0(), &[headers[0], ("mcp-method", "tools/list")], &list()).await;
+    assert_eq!((bare.status, &bare.json()["error"]["code"]), (400, &json!(-32602)), "without _meta");
 
     let mut discover = json!({ "jsonrpc": "2.0", "id": 9, "method": "server/discover", "params": {} });
     discover["params"]["_meta"] = meta;
@@ -275,7 +285,7 @@ async fn the_stateless_version_passes_with_its_headers() {
     let got = bench.granted(l0(), &headers, &discover).await.json();
     assert_eq!(
         got["result"]["capabilities"],
-        json!({ "tools": {}, "resources": { "listChanged": true } }),
+        json!({ "tools": { "listChanged": true }, "resources": { "listChanged": true } }),
         "what is not let through is not offered"
     );
 
@@ -320,6 +330,26 @@ async fn a_token_bound_to_a_certificate_passes_with_that_one_alone() {
     let metadata = bench.raw(Request::builder().uri(path).body(Body::empty()).unwrap()).await.json();
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
     assert_eq!(metadata["dpop_bound_access_tokens_required"], false, "a certificate will do");
+}
+
+#[tokio::test]
+async fn a_method_that_goes_nowhere_is_told_in_the_words_of_its_version() {
+    let error = json!({ "code": -32601, "message": "Method not found" });
+    let not_found = json!({ "jsonrpc": "2.0", "id": "x", "error": error });
+    let refused =
+        json!({ "error": "insufficient_scope", "error_description": "no token admits this method" });
+    let modern = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tasks/list")];
+    for (is_modern, headers, status, expected) in [
+        (true, &modern[..], 404, &not_found),
+        (false, &[("mcp-protocol-version", "2025-11-25")], 403, &refused),
+        (false, &[], 403, &refused),
+    ] {
+        let bench = Bench::with(is_modern, |_| {}).await;
+        let body = json!({ "jsonrpc": "2.0", "id": "x", "method": "tasks/list", "params": {} });
+        let got = bench.granted(l0(), headers, &body).await;
+        assert_eq!((got.status, &got.json()), (status, expected));
+        assert!(bench.server.asked_of("tasks/list").is_empty());
+    }
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ async fn a_service_gets_what_was_verified_and_knows_who_calls() {
         ("mcp-session-id", "another's"),
         ("deputize-call", "forged"),
         ("mcp-name", "lookup"),
+        ("mcp-param-payment", "p"),
         ("mcp-protocol-version", "2026-07-28"),
         ("cookie", "session=another's"),
         ("forwarded", "for=10.0.0.1;proto=https"),
@@ -113,6 +114,11 @@ async fn a_service_is_not_asked_what_was_not_granted() {
     let call = call("lookup", json!({}));
     let other = bench.token(l1("transfer"));
     assert_eq!(send(&bench, "POST", &other, &[], &call).await.status, 403);
+    let listen = json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+        "params": { "notifications": { "toolsListChanged": true } } });
+    let headers = [("mcp-protocol-version", "2026-07-28")];
+    let got = send(&bench, "POST", &bench.token(l0()), &headers, &listen).await;
+    assert_eq!((got.status, &got.json()["error"]["code"]), (404, &json!(-32601)), "no stream lasts here");
     let response = json!({ "jsonrpc": "2.0", "id": 1, "result": {} });
     assert_eq!(
         send(&bench, "POST", &bench.token(l0()), &[], &response).await.status,

@@ -7,6 +7,7 @@ mod layers;
 mod ordinary;
 mod programs;
 mod sessions;
+mod subscriptions;
 
 pub(super) use bench::until;
 

@@ -35,6 +35,15 @@ impl Door {
             .body(message.to_string())
     }
 
+    /// What stands alone, with the headers that it needs.
+    fn alone(&self, message: &Value) -> reqwest::RequestBuilder {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let name = text(&message["params"]["name"]);
+        let request = self.post(message).header("mcp-protocol-version", "2026-07-28");
+        let request = request.header("mcp-method", text(&message["method"]));
+        if name.is_empty() { request } else { request.header("mcp-name", name) }
+    }
+
     /// A session, by its id.
     async fn initialize(&self) -> String {
         let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {} });
@@ -76,7 +85,7 @@ async fn a_client_with_the_secret_has_sessions_of_its_own() {
         }
         assert_eq!(request.send().await.unwrap().status(), status, "{id:?}");
     }
-    let alone = door.post(&call_alone(3, "lookup", json!({}), json!({}))).send().await.unwrap();
+    let alone = door.alone(&call_alone(3, "lookup", json!({}), json!({}))).send().await.unwrap();
     assert_eq!(json_of(alone).await["id"], 3, "what stands alone needs no session");
 }
 
@@ -103,6 +112,77 @@ async fn what_comes_before_the_answer_makes_it_a_stream() {
         (events.len(), &events[0]["method"], &events[1]["id"]),
         (2, &json!("notifications/progress"), &json!(1))
     );
+}
+
+#[tokio::test]
+async fn what_stands_alone_says_in_its_headers_what_it_says_in_its_body() {
+    let world = World::start().await;
+    let door = Door::open(&world).await;
+    let call = |arguments: Value| call_alone(7, "lookup", arguments, json!({}));
+    let region =
+        |value: &'static str| door.alone(&call(json!({ "region": "eu" }))).header("mcp-param-region", value);
+    let (none, eu) = (call(json!({})), call(json!({ "region": "eu" })));
+    let unnamed = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {} });
+    for (request, code) in [
+        (door.post(&none), Some(-32020)),
+        (door.alone(&none).header("mcp-method", "tools/list"), Some(-32020)),
+        (door.alone(&none).header("mcp-param-region", "eu"), Some(-32020)),
+        (door.alone(&eu), Some(-32020)),
+        (region("us"), Some(-32020)),
+        (region("=?base64?ZXU?="), Some(-32020)),
+        (region("eu").header("mcp-param-region", "eu"), Some(-32020)),
+        (door.post(&unnamed).header("mcp-protocol-version", "2026-07-28"), Some(-32602)),
+        (door.alone(&none), None),
+        (door.alone(&none).header("mcp-param-other", "x"), None),
+        (region("eu"), None),
+        (region("=?base64?ZXU=?="), None),
+    ] {
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let answer = json_of(response).await;
+        assert_eq!((status.as_u16(), &answer["id"]), (if code.is_some() { 400 } else { 200 }, &json!(7)));
+        assert_eq!(answer["error"]["code"].as_i64(), code, "{answer}");
+    }
+    assert_eq!(world.seen("tools/call").len(), 4, "what disagrees goes nowhere");
+}
+
+#[tokio::test]
+async fn the_status_of_an_error_is_the_servers_where_the_version_gives_it_a_meaning() {
+    let world = World::start().await;
+    let door = Door::open(&world).await;
+    let session = door.initialize().await;
+    world.remote(|seen| {
+        let error = json!({ "code": -32601, "message": "no" });
+        let answer = json!({ "jsonrpc": "2.0", "id": seen.body["id"], "error": error });
+        (seen.body["method"] == "odd/method")
+            .then(|| Reply::json(if seen.headers.contains_key("mcp-method") { 404 } else { 400 }, &answer))
+    });
+    let mut odd = call_alone(1, "lookup", json!({}), json!({}));
+    odd["method"] = json!("odd/method");
+    let mut request = door.post(&odd).header("mcp-protocol-version", "2026-07-28");
+    request = request.header("mcp-method", "odd/method");
+    assert_eq!(request.send().await.unwrap().status(), 404);
+    let odd = json!({ "jsonrpc": "2.0", "id": 2, "method": "odd/method" });
+    let response = door.post(&odd).header("mcp-session-id", &session).send().await.unwrap();
+    assert_eq!(response.status(), 200, "here 404 would say that the session is gone");
+    assert_eq!(json_of(response).await["error"]["code"], -32601);
+}
+
+#[tokio::test]
+async fn clients_that_stand_alone_may_use_the_same_ids() {
+    let world = World::start().await;
+    let door = Door::open(&world).await;
+    world.remote(|seen| {
+        let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+        (seen.body["method"] == "subscriptions/listen")
+            .then(|| Reply::events(&[format!("data: {changed}")]).hanging())
+    });
+    let mut listen = call_alone(1, "", json!({}), json!({}));
+    (listen["method"], listen["params"]["name"]) = (json!("subscriptions/listen"), Value::Null);
+    let mut listening = door.alone(&listen).send().await.unwrap();
+    assert!(listening.chunk().await.unwrap().is_some(), "it is under way");
+    let other = door.alone(&call_alone(1, "lookup", json!({}), json!({}))).send().await.unwrap();
+    assert_eq!(json_of(other).await["result"]["isError"], false);
 }
 
 #[tokio::test]
@@ -177,6 +257,7 @@ async fn bodies_are_json_and_bounded() {
     assert_eq!(send("text/plain", ping.clone()).await.unwrap().status(), 415);
     assert_eq!(send("application/json", "x".repeat(4 * 1024 * 1024 + 1)).await.unwrap().status(), 413);
     let malformed = send("application/json; charset=utf-8", "{".to_owned()).await.unwrap();
+    assert_eq!(malformed.status(), 400);
     assert_eq!(json_of(malformed).await["error"]["code"], -32700);
     let put = door.request("PUT").bearer_auth(SECRET).send().await.unwrap();
     assert_eq!(put.status(), 405);
@@ -194,14 +275,14 @@ async fn clients_that_stand_alone_know_nothing_of_each_other() {
         let reply = Reply::json(200, &answer);
         (seen.body["method"] == "tools/call").then(|| if is_slow { reply.after(held.clone()) } else { reply })
     });
-    let slow = door.post(&call_alone(1, "lookup", json!({ "note": "slow" }), json!({}))).send();
+    let slow = door.alone(&call_alone(1, "lookup", json!({ "note": "slow" }), json!({}))).send();
     let slow = tokio::spawn(slow);
     until(|| world.seen("tools/call").len() == 1).await;
     let cancel =
         json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
     assert_eq!(door.post(&cancel).send().await.unwrap().status(), 202);
     let other =
-        door.post(&call_alone(1, "lookup", json!({ "note": "quick" }), json!({}))).send().await.unwrap();
+        door.alone(&call_alone(1, "lookup", json!({ "note": "quick" }), json!({}))).send().await.unwrap();
     assert_eq!(json_of(other).await["result"]["of"]["note"], "quick", "the same id at the same time");
     release.send_replace(true);
     let slow = slow.await.unwrap().unwrap();

@@ -64,6 +64,20 @@ async fn a_broker_that_is_away_is_named_and_once_back_serves() {
 }
 
 #[tokio::test]
+async fn what_steers_a_call_has_the_form_that_the_version_gives_it() {
+    let world = World::start().await;
+    let mut local = world.local();
+    for (name, value) in
+        [("inputResponses", Value::Null), ("inputResponses", json!([])), ("requestState", json!(1))]
+    {
+        let mut call = call_alone(1, "lookup", json!({}), json!({}));
+        call["params"][name] = value.clone();
+        assert_eq!(local.ask(&call).await["error"]["code"], -32600, "{name}: {value}");
+    }
+    assert!(world.asked_details().is_empty() && world.seen("tools/call").is_empty(), "nothing went on");
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_is_named() {
     let world = World::start().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
