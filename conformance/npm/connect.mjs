@@ -24,6 +24,7 @@ const steps = {
   },
   list: async () => ({ tools: (await client.listTools()).tools.map((tool) => tool.name) }),
   definitions: async () => ({ tools: (await client.listTools()).tools }),
+  prompts: async () => ({ prompts: (await client.listPrompts()).prompts }),
   call: async ({ name, arguments: given }) => ({ result: await client.callTool({ name, arguments: given }) }),
   calls: async ({ calls }) => ({ results: await Promise.all(calls.map((call) => client.callTool(call))) }),
   close: async () => {

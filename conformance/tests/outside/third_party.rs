@@ -35,16 +35,25 @@ pub async fn run(mut command: Command) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// What a server lists, as its operator sees it: `given` says where it is, or which command starts it.
+/// The tools that a server lists, as its operator sees them: `given` says where it is, or which command starts it.
 pub fn definitions(given: &Value) -> Vec<Value> {
+    listed(given, "definitions", "tools")
+}
+
+/// The prompts of such a server.
+pub fn prompts(given: &Value) -> Vec<Value> {
+    listed(given, "prompts", "prompts")
+}
+
+fn listed(given: &Value, step: &str, member: &str) -> Vec<Value> {
     let mut given = given.clone();
     given["step"] = json!("connect");
     let mut client = Script::start("connect.mjs", &[], None);
     let connected = client.ask(&given);
     assert!(connected.get("error").is_none(), "{connected}");
-    let listed = client.ask(&json!({ "step": "definitions" }));
+    let listed = client.ask(&json!({ "step": step }));
     client.ask(&json!({ "step": "close" }));
-    listed["tools"].as_array().unwrap_or_else(|| panic!("{listed}")).clone()
+    listed[member].as_array().unwrap_or_else(|| panic!("{listed}")).clone()
 }
 
 /// A call, as the official TypeScript client is told to make it.

@@ -173,7 +173,6 @@ fn unknown_methods_have_no_token() {
         "resources/subscribe",
         "resources/unsubscribe",
         "completion/complete",
-        "logging/setLevel",
         "tasks/result",
         "sampling/createMessage",
         "tools/Call",

@@ -203,12 +203,10 @@ impl Failure {
             Self::Request(reason) => {
                 broken("connect", "malformed", format!("the request cannot be sent: {reason}"), "correct it")
             }
-            Self::Headers(what) => broken(
-                "connect",
-                "header_mismatch",
-                format!("headers and body differ: {what}"),
-                "list the tools anew, then send the headers that they ask for",
-            ),
+            Self::Headers(what) => {
+                let next = "list the tools anew, then send the headers that they ask for";
+                broken("connect", "header_mismatch", format!("headers and body differ: {what}"), next)
+            }
             Self::Busy => {
                 broken("connect", "busy", "too many requests are under way", "wait for some of them")
             }
