@@ -33,6 +33,7 @@ pub struct ProxySettings {
 
 /// The kinds of server that a proxy can stand before.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a guard has one, and moves it once")]
 pub enum UpstreamKind {
     /// One that speaks Streamable HTTP.
     Http(HttpUpstream),
