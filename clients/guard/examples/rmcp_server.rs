@@ -115,16 +115,19 @@ impl Upstream for InThisProcess {
 
 /// What the guard is told once; here from the ready file of `deputize dev`, elsewhere from where secrets are kept.
 fn settings(url: &str, ready: &Value) -> Result<LinkSettings, Box<dyn Error>> {
-    let servers = ready["servers"].as_array().ok_or("no servers in the ready file")?;
+    let member = |of: &Value, name: &str| of.get(name).cloned().ok_or(format!("no {name} in the ready file"));
+    let servers = member(ready, "servers")?;
+    let here = |server: &&Value| server.get("resource").is_some_and(|resource| resource == url);
+    let server = servers.as_array().and_then(|servers| servers.iter().find(here));
     let client =
-        servers.iter().find(|server| server["resource"] == url).ok_or("not registered")?["client"].clone();
-    let jwk: Object = serde_json::from_value(client["private_jwk"].clone())?;
+        member(server.ok_or("this server is not registered: give its record to `deputize dev`")?, "client")?;
+    let jwk: Object = serde_json::from_value(member(&client, "private_jwk")?)?;
     Ok(LinkSettings {
-        issuer: ready["issuer"].as_str().ok_or("no issuer in the ready file")?.to_owned(),
+        issuer: serde_json::from_value(member(ready, "issuer")?)?,
         resource: url.to_owned(),
-        client_id: client["client_id"].as_str().ok_or("no client_id in the ready file")?.to_owned(),
+        client_id: serde_json::from_value(member(&client, "client_id")?)?,
         private_key: SigningKey::from_private_jwk(&jwk)?,
-        snapshot_keys: KeySet::from_jwks(ready["snapshot_jwks"].to_string().as_bytes())?,
+        snapshot_keys: KeySet::from_jwks(member(ready, "snapshot_jwks")?.to_string().as_bytes())?,
         state_folder: env::temp_dir().join(format!("rmcp-server-{}", std::process::id())),
         ca_pem: None,
         clock: Arc::new(SystemClock::new()),
