@@ -1,10 +1,5 @@
 //! MCP clients that know nothing of Deputize, with their own OAuth, at a guard that takes persons' own tokens.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::panic, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     forge::{Key, claims, now},

@@ -4,7 +4,7 @@ use deputize_issuer::{person::Person, verify_subject::Subject};
 use std::sync::Arc;
 
 fn forge(person: Arc<Person>, act: Actor) -> Subject {
-    Subject { person, act, expires_at: u64::MAX, parent: None }
+    Subject { person, act, expires_at: u64::MAX, parent: None, bearer: None }
 }
 
 fn main() {}
