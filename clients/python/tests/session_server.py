@@ -65,6 +65,10 @@ class SessionServer:
         """The media type of whole answers."""
         self.status = 200
         """The status of whole answers, and of streams to listen to."""
+        self.noted = 202
+        """The status of what is no answer."""
+        self.more: list[tuple[bytes, bytes]] = []
+        """Further header fields of whole answers."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -88,11 +92,11 @@ class SessionServer:
     async def _post(self, message: Any, receive: Any, send: Any) -> None:
         method = message.get("method")
         if method is None or method.startswith("notifications/"):
-            await _whole(send, 202, b"")
+            await _whole(send, self.noted, b"")
         elif method in self.answers:
             answer = self.answers[method]
             if isinstance(answer, bytes):
-                await _whole(send, self.status, answer, self.media)
+                await _whole(send, self.status, answer, self.media, more=self.more)
             else:
                 await self._one(send, message, answer)
         elif method == "initialize":
@@ -133,15 +137,17 @@ async def _watch(receive: Any, gone: asyncio.Event) -> None:
     gone.set()
 
 
-async def _begin(send: Any, media: str, session: str | None = None, status: int = 200) -> None:
-    headers = [(b"content-type", media.encode())] if media else []
+async def _begin(send: Any, media: str, session: str | None = None, status: int = 200, *, more: Any = ()) -> None:
+    headers = [(b"content-type", media.encode()), *more] if media else []
     if session is not None:
         headers.append((b"mcp-session-id", session.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def _whole(send: Any, status: int, body: bytes, media: str = "", session: str | None = None) -> None:
-    await _begin(send, media, session, status)
+async def _whole(
+    send: Any, status: int, body: bytes, media: str = "", session: str | None = None, *, more: Any = ()
+) -> None:
+    await _begin(send, media, session, status, more=more)
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -384,10 +384,10 @@ async def test_nobody_without_a_good_token_has_the_server_looked_at() -> None:
 
 async def test_the_server_is_looked_at_where_it_is_whatever_a_request_says() -> None:
     async with running() as app:
-        # The app itself answers neither; with a token it may be asked all the same.
-        assert (await app.ask(l0(), listing(), "/mcp/")).status_code == 307
+        # The app itself answers neither (307, 421); with a token it may be asked all the same.
+        assert (await app.ask(l0(), listing(), "/mcp/")).status_code == 502
         app.f.clock.advance(6)
-        assert (await app.ask(l0(), listing(), host="evil.example.com")).status_code == 421
+        assert (await app.ask(l0(), listing(), host="evil.example.com")).status_code == 502
         assert app.asked_at == [("/mcp", "pay.example.com")] * 2
         assert (await app.ask(l1("lookup"), call("lookup", {}))).status_code == 200
     async with running(mcp_host="127.0.0.1:8000") as app:

@@ -160,6 +160,81 @@ async def test_no_other_success_than_200_is_an_answer(status: int) -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("status", "answered", "error"),
+    [
+        *((status, 502, "server_error") for status in (300, 301, 302, 303, 304, 307, 308)),
+        *((status, 502, "server_error") for status in (401, 403, 405, 406, 418, 421, 500)),
+        *((status, 503, "server_unavailable") for status in (502, 503, 504)),
+    ],
+)
+async def test_what_is_no_answer_reaches_nobody_and_sends_nobody_elsewhere(
+    status: int, answered: int, error: str
+) -> None:
+    async with world() as w:
+        w.server.status, w.server.more = status, [(b"location", b"https://evil.example.com/mcp")]
+        unapproved = {"name": "unapproved", "inputSchema": {"type": "object"}}
+        listed = {"jsonrpc": "2.0", "id": "a", "result": {"tools": [unapproved]}}
+        failed = {"jsonrpc": "2.0", "id": "a", "error": {"code": -1, "message": "unapproved"}}
+        for answer in (listed, failed):
+            for media in ("application/json", "text/html", "text/event-stream"):
+                w.server.answers["tools/list"], w.server.media = json.dumps(answer).encode(), media
+                sent = w.send(LIST)
+                body = await sent.rest()
+                assert (sent.status, json.loads(body)["error"]) == (answered, error)
+                assert b"unapproved" not in body
+                assert "location" not in sent.headers
+                assert sent.headers.get("retry-after") == ("1" if answered == 503 else None)
+        w.server.noted = status
+        noted = w.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        assert (await noted.json())["error"] == error
+        assert noted.status == answered
+        w.server.answers.clear()
+        assert (await w.send(LIST).begun()).status == 200
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_of_an_error_of_the_protocol_only_the_error_passes(status: int) -> None:
+    async with world() as w:
+        w.server.status = status
+        error = {"code": -32601, "message": "no such method", "data": {"a": 1}}
+        for answer in (
+            {"jsonrpc": "2.0", "id": "a", "error": error},
+            {"jsonrpc": "2.0", "id": None, "error": error, "result": {"tools": definitions()}},
+        ):
+            w.server.answers["tools/list"] = json.dumps(answer).encode()
+            sent = w.send(LIST)
+            assert await sent.json() == {"jsonrpc": "2.0", "id": "a", "error": error}
+            assert sent.status == status
+        for none in (b"", b"not json", b"{}", b'{"error":"x"}', b'{"jsonrpc":"2.0","id":"a","result":{"tools":[]}}'):
+            w.server.answers["tools/list"] = none
+            sent = w.send(LIST)
+            assert (await sent.json())["error"] == "server_error"
+            assert sent.status == 502
+
+
+async def test_a_session_that_the_server_forgot_is_none() -> None:
+    async with world() as w:
+        session = await w.begin()
+        w.server.status, w.server.answers["tools/list"] = 404, b'{"jsonrpc":"2.0","id":"a","error":{}}'
+        gone = w.send(LIST, mcp_session_id=session)
+        assert (await gone.json())["error"] == "unknown_session"
+        assert gone.status == 404
+        w.server.status = 200
+        await w.refused(w.send(LIST, mcp_session_id=session), 404)
+
+
+@pytest.mark.parametrize(("status", "answered"), [(400, 405), (405, 405), (404, 404), (302, 502), (503, 503)])
+async def test_a_stream_that_the_server_does_not_give_is_none(status: int, answered: int) -> None:
+    async with world() as w:
+        session = await w.begin()
+        w.server.status = status
+        listening = w.send(None, method="GET", mcp_session_id=session)
+        assert (await listening.json())["error_description"]
+        assert listening.status == answered
+        listening.leave()
+
+
 async def test_a_list_shows_the_approved_definitions() -> None:
     async with world() as w:
         w.server.live[1]["description"] = "another"

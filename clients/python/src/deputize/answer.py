@@ -15,7 +15,7 @@ from .screen import INTERNAL_ERROR, Screen, rpc_error
 
 Message: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Manner: TypeAlias = Literal["waiting", "plain", "nothing", "json", "events", "over"]
+Manner: TypeAlias = Literal["waiting", "nothing", "json", "error", "events", "over"]
 logger = logging.getLogger("deputize.guard")
 
 
@@ -30,10 +30,14 @@ class Answer:
     request_id: str
     max_bytes: int
     """The longest message."""
-    begins: Sessions | None = None
-    """Where a session is kept, if this request begins one."""
+    sessions: Sessions
+    """Where sessions are kept."""
+    begins: bool = False
+    """The request begins a session."""
     listens: bool = False
     """The request listens to whatever the server says, and is no call or question itself."""
+    ends: bool = False
+    """The request ends its session, whatever the server says to that."""
     sent_bytes: int = 0
     is_left: bool = False
     """The client went away before there was a response; the app may have done what was asked."""
@@ -85,8 +89,8 @@ class Answer:
         # A call that nobody waits for may still run: its response comes on another stream.
         if not (self.is_left or (self._is_resumable and not failed)):
             session.take_requested(asked.id)
-            if self.begins is not None:
-                self.begins.forget(session)
+            if self.begins:
+                self.sessions.forget(session)
 
     async def close(self, send: Send) -> None:
         """End what is still open."""
@@ -102,32 +106,49 @@ class Answer:
         if status == 200:
             self._begin_session()
         self._manner = self._manner_of(status)
-        if self._manner in ("plain", "events"):
+        if self._manner == "events":
             await self._send_start(send)
 
     def _manner_of(self, status: int) -> Manner:
+        """How an answer goes on. A page, or a redirect to where nobody approved, does not: nobody could look at it."""
         if self.screen.asked is None and not self.listens:
+            if not self.ends and status not in (200, 202, 204):
+                raise self._no_answer(status)
+            self._start["status"] = 204 if self.ends else 202
             return "nothing"
-        if 200 < status < 300:
-            # A client may take any of these for the response, and none is defined as one (MCP, Streamable HTTP).
-            raise Refused("server_error", f"status {status}")
-        if status != 200:
-            return "plain"
         media = self._header(b"content-type").partition(";")[0].strip().lower()
-        if self._header(b"content-encoding").lower() in ("", "identity"):
-            if media == "text/event-stream":
-                self._parser = EventParser(self.max_bytes)
-                return "events"
-            if media == "application/json" and not self.listens:
+        if self._header(b"content-encoding").lower() not in ("", "identity"):
+            media = "compressed"
+        if status == 200 and media == "text/event-stream":
+            self._parser = EventParser(self.max_bytes)
+            return "events"
+        if media == "application/json" and not self.listens:
+            if status == 200:
                 return "json"
-        raise Refused("server_error", "neither JSON nor an event stream")
+            if status == 400 or (status == 404 and self.session is None):
+                return "error"
+        raise self._no_answer(status)
+
+    def _no_answer(self, status: int) -> Refused:
+        """What a status means that comes with no answer."""
+        if self.listens and status in (400, 405):
+            return Refused("no_stream", f"status {status}")
+        if status in (401, 403):
+            return Refused("server_refuses", f"status {status}")
+        if status == 404 and self.session is not None:
+            # The server forgot it: so does the guard.
+            self.sessions.forget(self.session)
+            return Refused("session", "the server forgot it")
+        if status in (502, 503, 504):
+            return Refused("server_down", f"status {status}")
+        return Refused("server_error", f"status {status}, or neither JSON nor an event stream")
 
     def _begin_session(self) -> None:
         session_id = self._header(b"mcp-session-id")
         asked = self.screen.asked
-        if self.begins is None or not session_id or asked is None:
+        if not self.begins or not session_id or asked is None:
             return
-        self.session = self.begins.begin(session_id, self.screen.claims)
+        self.session = self.sessions.begin(session_id, self.screen.claims)
         self.session.note_requested(asked.id, asked.method, fixed=False)
         self.screen.session = self.session
 
@@ -137,25 +158,32 @@ class Answer:
 
     async def _continue(self, piece: bytes, more: bool, send: Send) -> list[bytes]:
         errors: list[bytes] = []
-        if self._manner == "plain":
-            await self._send_body(piece, more, send)
-        elif self._manner == "nothing" and not more:
+        if self._manner == "nothing" and not more:
             await self._send_whole(b"", send)
-        elif self._manner == "json":
+        elif self._manner in ("json", "error"):
             self._held += piece
             if len(self._held) > self.max_bytes:
                 raise Refused("server_too_long")
             if not more:
-                judged = self.screen.judge(bytes(self._held))
-                if judged.verdict != "last":
-                    raise Refused("server_error", "no response")
-                self._is_answered = True
-                await self._send_whole(judged.text, send)
+                await self._send_whole(self._judged(), send)
         elif self._manner == "events":
             errors = await self._pass_events(piece, send)
             if not more and self._manner == "events":
                 await self._end_events(send)
         return errors
+
+    def _judged(self) -> bytes:
+        """The one message that the answer is."""
+        if self._manner == "error":
+            error = self.screen.error_of(bytes(self._held))
+            if error is None:
+                raise self._no_answer(self._start["status"])
+            return error
+        judged = self.screen.judge(bytes(self._held))
+        if judged.verdict != "last":
+            raise Refused("server_error", "no response")
+        self._is_answered = True
+        return judged.text
 
     async def _pass_events(self, piece: bytes, send: Send) -> list[bytes]:
         errors: list[bytes] = []
@@ -198,9 +226,6 @@ class Answer:
                 error = Event(rpc_error(asked.id, INTERNAL_ERROR, refusal.description).decode())
                 await send({"type": "http.response.body", "body": error.to_bytes(), "more_body": True})
             await self.close(send)
-        elif self._is_open:
-            # Its length may have been said: whoever reads it must not take it for whole.
-            raise RuntimeError(refusal.description)
         elif self._manner != "over":
             headers = [(name.encode(), value.encode("latin-1")) for name, value in refusal.headers()]
             self._start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
@@ -220,8 +245,7 @@ class Answer:
 
     async def _send_start(self, send: Send, length: int | None = None) -> None:
         """The beginning: with the nonce for the next request, and no session id that is not its caller's."""
-        dropped = _DROPPED if self._manner == "plain" else _DROPPED | {b"content-length"}
-        headers = [(name, value) for name, value in self._start["headers"] if name.lower() not in dropped]
+        headers = [(name, value) for name, value in self._start["headers"] if name.lower() not in _DROPPED]
         said = {"dpop-nonce": self.next_nonce, "x-request-id": self.request_id}
         if length is not None:
             said["content-length"] = str(length)
@@ -232,5 +256,7 @@ class Answer:
         await send({**self._start, "headers": headers})
 
 
-_DROPPED = frozenset({b"dpop-nonce", b"mcp-session-id", b"x-request-id", b"transfer-encoding", b"connection"})
+_DROPPED = frozenset(
+    {b"dpop-nonce", b"mcp-session-id", b"x-request-id", b"content-length", b"transfer-encoding", b"connection"}
+)
 _MAX_STREAM_BYTES = 64 * 1024 * 1024

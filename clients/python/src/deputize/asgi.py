@@ -206,7 +206,7 @@ class ToolCallMiddleware:
         begins = asked is not None and asked.method == "initialize"
         screen = Screen(self.guard, verified.claims, asked, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
-        answer.begins = self._sessions if begins else None
+        answer.begins = begins
         return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
 
     def _place(self, call: IncomingCall, examined: Examined) -> tuple[Session | None, Asked | None]:
@@ -251,7 +251,7 @@ class ToolCallMiddleware:
                 raise Refused("limited", "too many streams", retry_after_seconds=1)
         screen = Screen(self.guard, verified.claims, None, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
-        answer.listens = call.method == "GET"
+        answer.listens, answer.ends = call.method == "GET", call.method == "DELETE"
         return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
 
     def _answer_to(self, verified: Verified, screen: Screen, request_id: str) -> Answer:
@@ -261,6 +261,7 @@ class ToolCallMiddleware:
             next_nonce=verified.next_nonce,
             request_id=request_id,
             max_bytes=self._options.max_result_bytes,
+            sessions=self._sessions,
         )
 
     async def _run(self, passage: Passage, receive: Receive, send: Send) -> None:

@@ -64,6 +64,16 @@ class Screen:
                 return self._response(message, request_id)
         raise Refused("server_error", "what is no message")
 
+    def error_of(self, text: bytes) -> bytes | None:
+        """The server's error, under the id of the request; `None` where it is none."""
+        try:
+            error = _read(text).get("error")
+        except Refused:
+            return None
+        if self.asked is None or not isinstance(error, dict):
+            return None
+        return _written({"jsonrpc": "2.0", "id": self.asked.id, "error": error})
+
     def _request(self, message: JsonObject, method: str, request_id: str | int) -> Judged:
         """The server asks the client for something. Never for its model: that is refused on every stream."""
         if method == _SAMPLING:

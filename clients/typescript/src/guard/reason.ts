@@ -60,6 +60,10 @@ export type ReasonKind =
   | "unavailable"
   /** What the server said makes no sense. */
   | "server_error"
+  /** The server does not accept its guard. */
+  | "server_refuses"
+  /** The server says that it is not there. */
+  | "server_down"
   /** The server asked for the client's model in its answer. */
   | "server_samples"
   /** What the server said is longer than allowed. */

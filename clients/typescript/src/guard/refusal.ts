@@ -131,6 +131,8 @@ const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, descr
   limited: [429, "temporarily_unavailable", "too many calls: come back later"],
   unavailable: [503, "temporarily_unavailable", "the call cannot be decided now: come back later"],
   server_error: [502, "server_error", "the MCP server gave no valid answer"],
+  server_refuses: [502, "server_error", "the MCP server does not accept its guard: tell its operator"],
+  server_down: [503, "server_unavailable", "the MCP server is down: come back later"],
   server_samples: [502, "server_error", "the MCP server asked for the client's model: its guard refuses that"],
   server_too_long: [502, "server_error", "the MCP server's answer is larger than its guard lets through"],
 };

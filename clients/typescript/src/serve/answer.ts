@@ -19,6 +19,8 @@ export interface Passing {
   readonly screen: Screen;
   /** The request listens to whatever the server says, and is no call or question itself. */
   readonly listens: boolean;
+  /** The request ends its session, whatever the server says to that. */
+  readonly ends: boolean;
   /** The longest message. */
   readonly maxBytes: number;
   /** Told errors that the server is to get, because it does not get what it asked for. */
@@ -29,38 +31,47 @@ export interface Passing {
 
 /** The answer with nothing in it but what the client may have. Throws a {@link Reason} where there is no such answer. */
 export async function screened(response: Response, passing: Passing): Promise<Response> {
-  const { screen, listens, maxBytes, onEnd } = passing;
-  const isAsked = screen.asked !== undefined;
-  const { status } = response;
-  if (!isAsked && !listens) {
-    // A notification or a response has none, whatever the server says.
-    void response.body?.cancel().catch(() => undefined);
+  const { screen, listens, ends, onEnd } = passing;
+  const { status, body } = response;
+  if (screen.asked === undefined && !listens) {
+    // A notification or a response has no answer, whatever the server says.
+    void body?.cancel().catch(() => undefined);
+    if (!ends && ![200, 202, 204].includes(status)) throw noAnswer(status, passing);
     onEnd({ isAnswered: false, isLeft: false, bytes: 0 });
-    return new Response(null, { status, headers: kept(response.headers) });
+    return new Response(null, { status: ends ? 204 : 202, headers: kept(response.headers) });
   }
-  if (response.ok && status !== 200) {
-    // A client may take any of these for the response, and none is defined as one (MCP, Streamable HTTP).
-    void response.body?.cancel().catch(() => undefined);
-    throw new Reason("server_error", `status ${status}`);
-  }
-  if (status !== 200) {
-    const text = await readBounded(response, maxBytes);
-    onEnd({ isAnswered: false, isLeft: false, bytes: text?.length ?? 0 });
-    if (text === undefined) throw new Reason("server_too_long");
-    const isEmpty = text.length === 0;
-    return new Response(isEmpty ? null : text.slice(), { status, headers: kept(response.headers) });
-  }
-  const [media = ""] = (response.headers.get("content-type") ?? "").split(";", 1);
-  const { body } = response;
-  if (body !== null && media.trim().toLowerCase() === "text/event-stream") {
+  const media = mediaOf(response);
+  if (status === 200 && media === "text/event-stream" && body !== null) {
     const stream = new EventRelay(body, passing).stream();
     return new Response(stream, { status, headers: kept(response.headers) });
   }
-  if (media.trim().toLowerCase() !== "application/json" || listens) {
-    void body?.cancel().catch(() => undefined);
-    throw new Reason("server_error", "neither JSON nor an event stream");
+  if (media === "application/json" && !listens) {
+    if (status === 200) return one(response, passing);
+    if (status === 400 || (status === 404 && screen.session === undefined)) return rejected(response, passing);
   }
-  return one(response, passing);
+  void body?.cancel().catch(() => undefined);
+  throw noAnswer(status, passing);
+}
+
+/** What a status means that comes with no answer: a page, or a redirect to where nobody approved, goes no further. */
+function noAnswer(status: number, { screen, listens }: Passing): Reason {
+  if (listens && (status === 400 || status === 405)) return new Reason("no_stream", `status ${status}`);
+  if (status === 401 || status === 403) return new Reason("server_refuses", `status ${status}`);
+  if (status === 404 && screen.session !== undefined) return new Reason("session", FORGOTTEN);
+  if (status >= 502 && status <= 504) return new Reason("server_down", `status ${status}`);
+  return new Reason("server_error", `status ${status}, or neither JSON nor an event stream`);
+}
+
+/** An error of the protocol goes on with its status, under the id of the request. */
+async function rejected(response: Response, passing: Passing): Promise<Response> {
+  const { screen, maxBytes, onEnd } = passing;
+  const { status } = response;
+  const text = await readBounded(response, maxBytes);
+  if (text === undefined) throw new Reason("server_too_long");
+  const error = screen.errorOf(new TextDecoder().decode(text));
+  if (error === undefined) throw noAnswer(status, passing);
+  onEnd({ isAnswered: false, isLeft: false, bytes: error.length });
+  return new Response(error, { status, headers: kept(response.headers) });
 }
 
 /** An answer of one message. */
@@ -193,6 +204,11 @@ class EventRelay {
   }
 }
 
+function mediaOf({ headers }: Response): string {
+  const [media = ""] = (headers.get("content-type") ?? "").split(";", 1);
+  return media.trim().toLowerCase();
+}
+
 /** Header fields of the answer that go on: its body may have another length, and sessions are named by the guard. */
 function kept(headers: Headers): Headers {
   const passed = new Headers(headers);
@@ -200,6 +216,8 @@ function kept(headers: Headers): Headers {
   return passed;
 }
 
+/** The server does not know the session any more: neither does the guard then. */
+export const FORGOTTEN = "the server forgot it";
 const STREAM_MS = 3_600_000;
 const CHECK_MS = 1_000;
 const MAX_STREAM_BYTES = 64 * 1024 * 1024;

@@ -11,7 +11,7 @@ import { Fields, type IncomingCall } from "../guard/headers.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
-import { type End, screened } from "./answer.js";
+import { type End, FORGOTTEN, screened } from "./answer.js";
 import { type Carriage, carried, checkPassed, ownMessage, sessionIdOf } from "./carried.js";
 import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
@@ -222,6 +222,7 @@ class Protection {
     const { request, verified, asked } = passage;
     const { claims } = verified;
     const listens = verified.kind === "stream" && request.method === "GET";
+    const ends = verified.kind === "stream" && !listens;
     const onEnd = this.begun(passage, listens);
     try {
       const response = await handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
@@ -229,7 +230,7 @@ class Protection {
       const screen = new Screen(this.link.guard, claims, asked, passage.session, () => this.watch.lookAgain());
       const { maxResultBytes: maxBytes = MAX_RESULT_BYTES } = this.settings;
       const tell = (error: string) => void this.tell(passage, error);
-      const answer = await screened(response, { screen, listens, maxBytes, tell, onEnd });
+      const answer = await screened(response, { screen, listens, ends, maxBytes, tell, onEnd });
       if (passage.session !== undefined) answer.headers.set("mcp-session-id", passage.session.id);
       // RFC 9449 §8.2.
       answer.headers.set("dpop-nonce", verified.nextNonce);
@@ -237,6 +238,8 @@ class Protection {
     } catch (error) {
       // Where the client went away, what was asked may run on.
       onEnd({ isAnswered: false, isLeft: request.signal.aborted, bytes: 0 });
+      const { session } = passage;
+      if (session !== undefined && error instanceof Reason && error.detail === FORGOTTEN) this.sessions.forget(session);
       throw error;
     }
   }

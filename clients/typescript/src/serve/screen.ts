@@ -47,6 +47,18 @@ export class Screen {
     throw new Reason("server_error", "what is no message");
   }
 
+  /** The server's error, under the id of the request; nothing where it is none. */
+  errorOf(text: string): string | undefined {
+    try {
+      const error = objectAt(read(text), "error");
+      return this.asked === undefined || error === undefined
+        ? undefined
+        : JSON.stringify({ jsonrpc: "2.0", id: this.asked.id, error });
+    } catch {
+      return undefined;
+    }
+  }
+
   /** The server asks the client for something. Never for its model: that is refused on every stream. */
   private request(message: JsonObject, method: string, id: MessageId): Judged {
     if (method === SAMPLING) return refused(id, REFUSED_BY_GUARD, "sampling is refused by the guard");

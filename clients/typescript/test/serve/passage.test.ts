@@ -75,6 +75,78 @@ for (const status of [201, 202, 203, 206, 226, 299]) {
   });
 }
 
+for (const [answered, error, statuses] of [
+  [502, "server_error", [300, 301, 302, 303, 304, 307, 308, 401, 403, 405, 406, 418, 421, 500]],
+  [503, "server_unavailable", [502, 503, 504]],
+] as const) {
+  for (const status of statuses) {
+    test(`${status} reaches nobody and sends nobody elsewhere`, async () => {
+      const w = await SessionWorld.create();
+      const location = "https://evil.example.com/mcp";
+      const result = { tools: [{ name: "unapproved", inputSchema: { type: "object" } }] };
+      for (const said of [{ result }, { error: { code: -1, message: "unapproved" } }]) {
+        for (const media of ["application/json", "text/html", "text/event-stream"]) {
+          const body = status === 304 ? null : JSON.stringify({ jsonrpc: "2.0", id: 1, ...said });
+          w.whole = () => new Response(body, { status, headers: { "content-type": media, location } });
+          const sent = await w.send(LOOKUP, await looking());
+          const { headers } = sent.response;
+          const heard = await sent.json();
+          assert.deepEqual([sent.status, heard["error"]], [answered, error]);
+          assert.doesNotMatch(JSON.stringify(heard), /unapproved/);
+          assert.deepEqual([headers.get("location"), headers.get("retry-after")], [null, answered === 503 ? "1" : null]);
+        }
+      }
+      w.noted = status;
+      const noted = await w.send({ jsonrpc: "2.0", method: "notifications/initialized" });
+      assert.deepEqual([noted.status, (await noted.json())["error"]], [answered, error]);
+      w.whole = undefined;
+      assert.equal((await w.send(LOOKUP, await looking())).status, 200);
+    });
+  }
+}
+
+for (const status of [400, 404]) {
+  test(`of an error of the protocol (${status}) only the error passes`, async () => {
+    const w = await SessionWorld.create();
+    w.status = status;
+    const error = { code: -32601, message: "no such method", data: { a: 1 } };
+    for (const answer of [
+      { jsonrpc: "2.0", id: "a", error }, { jsonrpc: "2.0", id: null, error, result: { tools: DEFINITIONS } },
+    ]) {
+      w.answers.set("tools/list", JSON.stringify(answer));
+      const sent = await w.send(LIST);
+      assert.deepEqual([sent.status, await sent.json()], [status, { jsonrpc: "2.0", id: "a", error }]);
+    }
+    for (const none of ["", "not json", "{}", '{"error":"x"}', '{"jsonrpc":"2.0","id":"a","result":{"tools":[]}}']) {
+      w.answers.set("tools/list", none);
+      const sent = await w.send(LIST);
+      assert.deepEqual([sent.status, (await sent.json())["error"]], [502, "server_error"]);
+    }
+  });
+}
+
+test("a session that the server forgot is none", async () => {
+  const w = await SessionWorld.create();
+  const within = { headers: { "mcp-session-id": await w.begin() } };
+  w.status = 404;
+  w.answers.set("tools/list", '{"jsonrpc":"2.0","id":"a","error":{}}');
+  const gone = await w.send(LIST, within);
+  assert.deepEqual([gone.status, (await gone.json())["error"]], [404, "unknown_session"]);
+  w.status = 200;
+  await w.refused(404, LIST, within);
+});
+
+test("a stream that the server does not give is none", async () => {
+  for (const [status, answered] of [[400, 405], [405, 405], [404, 404], [302, 502], [503, 503]] as const) {
+    const w = await SessionWorld.create();
+    const headers = { "mcp-session-id": await w.begin() };
+    w.status = status;
+    const sent = await w.send("", { method: "GET", headers });
+    assert.equal(sent.status, answered);
+    assert.ok((await sent.json())["error_description"]);
+  }
+});
+
 test("an answer without content is none", async () => {
   const w = await SessionWorld.create();
   w.whole = () => new Response(null, { status: 204 });

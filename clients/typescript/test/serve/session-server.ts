@@ -114,6 +114,8 @@ export class SessionWorld {
   whole: (() => Response) | undefined;
   /** The status of whole answers, and of streams to listen to. */
   status = 200;
+  /** The status of what is no answer. */
+  noted = 202;
   readonly errors: unknown[] = [];
   readonly events: GuardEvent[] = [];
 
@@ -192,7 +194,7 @@ export class SessionWorld {
 
   private post(message: Loose): Response {
     const method = message["method"] as string | undefined;
-    if (method === undefined || method.startsWith("notifications/")) return new Response(null, { status: 202 });
+    if (method === undefined || method.startsWith("notifications/")) return new Response(null, { status: this.noted });
     const one = (result: unknown, headers: Record<string, string> = {}) =>
       Response.json({ jsonrpc: "2.0", id: message["id"], result }, { headers });
     const answer = this.answers.get(method);

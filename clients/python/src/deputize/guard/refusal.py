@@ -45,6 +45,8 @@ Reason: TypeAlias = Literal[
     "limited",
     "unavailable",
     "server_error",
+    "server_refuses",
+    "server_down",
     "server_samples",
     "server_too_long",
 ]
@@ -208,6 +210,8 @@ _ANSWERS: dict[Reason, _Answer] = {
     "limited": _Answer(429, "temporarily_unavailable", "too many calls: come back later"),
     "unavailable": _Answer(503, "temporarily_unavailable", "the call cannot be decided now: come back later"),
     "server_error": _Answer(502, "server_error", "the MCP server gave no valid answer"),
+    "server_refuses": _Answer(502, "server_error", "the MCP server does not accept its guard: tell its operator"),
+    "server_down": _Answer(503, "server_unavailable", "the MCP server is down: come back later"),
     "server_samples": _Answer(
         502, "server_error", "the MCP server asked for the client's model: its guard refuses that"
     ),
