@@ -163,11 +163,12 @@ async def test_a_tool_never_takes_a_looser_token_than_its_least_level() -> None:
 async def test_l0_looks_and_nothing_else_looks() -> None:
     f = Fixture()
     for method in LISTING_METHODS:
-        verified = await f.with_grant(l0(), listing(method))
+        looking = {**listing(method), "params": {"notifications": {}}}
+        verified = await f.with_grant(l0(), looking)
         assert isinstance(verified, VerifiedListing)
         assert verified.method == method
-        await out_of_scope(f.with_grant(l1("lookup"), listing(method)))
-        await out_of_scope(f.with_grant(l3("refund", REFUND), listing(method)))
+        await out_of_scope(f.with_grant(l1("lookup"), looking))
+        await out_of_scope(f.with_grant(l3("refund", REFUND), looking))
 
 
 async def test_arguments_satisfy_the_schema_with_nothing_unknown() -> None:

@@ -125,13 +125,14 @@ async def test_a_request_of_the_stateless_version_says_everything_twice(headers:
         await w.refused(undeclared, 400)
 
 
-async def test_nothing_but_tools_is_offered() -> None:
+async def test_nothing_is_offered_that_is_not_let_through() -> None:
     async with world() as w:
-        capabilities = {"tools": {"listChanged": True}, "prompts": {}, "resources": {}, "completions": {}}
-        for method in ("initialize", "server/discover"):
+        capabilities = {"tools": {"listChanged": True}, "prompts": {}, "resources": {}, "completions": {}, "tasks": {}}
+        # A server that begins no session has no stream on which news of lists could come.
+        for method, expected in (("initialize", {"tools": {}}), ("server/discover", {"tools": {"listChanged": True}})):
             w.server.answers[method] = {"capabilities": capabilities, "protocolVersion": "2025-11-25"}
             sent = w.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
-            assert (await sent.json())["result"]["capabilities"] == {"tools": {"listChanged": True}}
+            assert (await sent.json())["result"]["capabilities"] == expected
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 206, 226, 299])

@@ -165,12 +165,13 @@ async def test_lists_show_what_the_token_says_and_no_more() -> None:
 async def test_what_is_approved_is_offered_and_a_change_is_noticed() -> None:
     async with world(tools_max_age_seconds=1e9) as w:
         offered = {"tools": {}, "prompts": {}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}}
+        offered |= {"completions": {}, "tasks": {}}
         w.server.answers["server/discover"] = {"capabilities": offered}
         discover = listing("server/discover")
-        assert (await w.send(discover).json())["result"]["capabilities"] == {"tools": {}}
+        assert (await w.send(discover).json())["result"]["capabilities"] == {"tools": {}, "logging": {}}
         w.broker.push("snapshot", w.f.sign_snapshot(w.f.document(version=2, **material())))
         await until(lambda: w.app.guard.snapshot is not None and w.app.guard.snapshot.version == 2)
-        expected = {"tools": {}, "prompts": {}, "resources": {"listChanged": True}}
+        expected = {"tools": {}, "prompts": {}, "resources": {"listChanged": True}, "logging": {}}
         assert (await w.send(discover).json())["result"]["capabilities"] == expected
         w.app._watch.look_again()
         w.server.answers["prompts/get"] = {"messages": []}

@@ -53,6 +53,11 @@ class Answer:
     """Its beginning was sent, its end was not."""
 
     @property
+    def outlives(self) -> bool:
+        """Whether it outlives its token: on it the client only hears of news, until that is revoked."""
+        return self.listens or self.screen.subscribes
+
+    @property
     def went_well(self) -> bool:
         """Whether the client has the response."""
         return self._is_answered
@@ -93,11 +98,18 @@ class Answer:
                 self.sessions.forget(session)
 
     async def close(self, send: Send) -> None:
-        """End what is still open."""
+        """End what is still open: a subscription with the word that there is for it."""
         self._manner = "over"
         if self._is_open:
             self._is_open = False
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            owes = self.screen.subscribes and not self._is_answered
+            last = Event(self.screen.farewell().decode()).to_bytes() if owes else b""
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def keep_alive(self, send: Send) -> None:
+        """Say that a stream is alive, where it is one: whoever stands between closes what is silent for long."""
+        if self._manner == "events" and self._is_open:
+            await send({"type": "http.response.body", "body": b": alive\n\n", "more_body": True})
 
     async def _begin(self, message: Message, send: Send) -> None:
         self._start = {**message, "headers": [*message.get("headers", [])]}
@@ -188,7 +200,7 @@ class Answer:
     async def _pass_events(self, piece: bytes, send: Send) -> list[bytes]:
         errors: list[bytes] = []
         for event in self._parser.push(piece) if self._parser is not None else []:
-            if self.listens and not self.screen.guard.is_good(self.screen.claims):
+            if self.outlives and not self.screen.guard.is_good(self.screen.claims):
                 await self.close(send)
                 return errors
             session, cursor = self.session, event.id
@@ -213,7 +225,8 @@ class Answer:
         return errors
 
     async def _end_events(self, send: Send) -> None:
-        if self.screen.asked is not None and not self._is_resumable and not self.is_left:
+        is_owed = self.screen.asked is not None and not self.screen.subscribes
+        if is_owed and not self._is_resumable and not self.is_left:
             # Another stream than one that can be resumed owes its response.
             raise Refused("server_error", "a stream without a response")
         await self.close(send)
@@ -222,7 +235,7 @@ class Answer:
         """Say that the server's answer cannot be had, in whatever way is left."""
         asked, refusal = self.screen.asked, self.screen.guard.refusal(refused)
         if self._manner == "events" and self._is_open:
-            if asked is not None:
+            if asked is not None and not self.screen.subscribes:
                 error = Event(rpc_error(asked.id, INTERNAL_ERROR, refusal.description).decode())
                 await send({"type": "http.response.body", "body": error.to_bytes(), "more_body": True})
             await self.close(send)

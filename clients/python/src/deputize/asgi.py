@@ -25,6 +25,7 @@ from .client import AsyncClient
 from .clock import Clock, SystemClock
 from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall
 from .guard.link import BrokerLink
+from .guard.message import LISTEN
 from .guard.sessions import Caller, Session, Sessions
 from .guard.verified import Verified
 from .listing import Lister
@@ -194,6 +195,8 @@ class ToolCallMiddleware:
     async def _prepare(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
         """The tools as they are now, session, and last of all the token."""
         examined = self.guard.examine(call)
+        if examined.message.method == LISTEN:
+            self._check_streams(Caller.of(examined.claims))
         # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
         await self._watch.observe(self._own_scope(scope))
         session, asked = self._place(call, examined)
@@ -247,12 +250,15 @@ class ToolCallMiddleware:
             # INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
             if cursor is not None and not session.knows_cursor(cursor):
                 raise Refused("session", "another's cursor")
-            if self._listening[session.owner.caller] >= _MAX_STREAMS_OF_ONE:
-                raise Refused("limited", "too many streams", retry_after_seconds=1)
+            self._check_streams(session.owner.caller)
         screen = Screen(self.guard, verified.claims, None, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
         answer.listens, answer.ends = call.method == "GET", call.method == "DELETE"
         return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
+
+    def _check_streams(self, caller: Caller) -> None:
+        if self._listening[caller] >= _MAX_STREAMS_OF_ONE:
+            raise Refused("limited", "too many streams", retry_after_seconds=1)
 
     def _answer_to(self, verified: Verified, screen: Screen, request_id: str) -> Answer:
         return Answer(
@@ -265,7 +271,7 @@ class ToolCallMiddleware:
         )
 
     async def _run(self, passage: Passage, receive: Receive, send: Send) -> None:
-        caller = Caller.of(passage.verified.claims) if passage.answer.listens else None
+        caller = Caller.of(passage.verified.claims) if passage.answer.outlives else None
         if caller is not None:
             self._listening[caller] += 1
         try:

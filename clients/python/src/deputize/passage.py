@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from .answer import Answer
 from .carried import Headers, carried
-from .guard import IncomingCall, VerifiedCall, VerifiedStream
+from .guard import IncomingCall, VerifiedCall
 from .guard.report import Event
 from .guard.sessions import Session
 from .guard.verified import Verified
@@ -56,7 +56,7 @@ class Passage:
             session.under_way += 1
         token = current.set(self.verified if isinstance(self.verified, VerifiedCall) else None)
         try:
-            if isinstance(self.verified, VerifiedStream) and self.call.method == "GET":
+            if self.answer.outlives:
                 await self._listen(receive, send)
             else:
                 await self.app(self._forwarded(), self._receiving(receive), self._sending(send))
@@ -89,7 +89,7 @@ class Passage:
     async def _listen(self, receive: Receive, send: Send) -> None:
         """A stream of the server's messages: for an hour, or until what it stands for is revoked."""
         clock = self.screen.guard.clock
-        until = clock.uptime() + _STREAM_SECONDS
+        until, said = clock.uptime() + _STREAM_SECONDS, clock.uptime()
         serving = asyncio.ensure_future(self.app(self._forwarded(), self._receiving(receive), self._sending(send)))
         try:
             while not serving.done():
@@ -99,6 +99,9 @@ class Passage:
                     self._is_over.set()
                     await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
                     break
+                if clock.uptime() - said >= _KEEP_ALIVE_SECONDS:
+                    said = clock.uptime()
+                    await self.answer.keep_alive(send)
             if serving.done():
                 await serving
         finally:
@@ -167,3 +170,4 @@ class Passage:
 
 _STREAM_SECONDS = 3600.0
 _CHECK_SECONDS = 1.0
+_KEEP_ALIVE_SECONDS = 10.0

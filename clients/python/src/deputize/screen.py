@@ -11,7 +11,7 @@ from .call.claims import ToolCallClaims
 from .call.strict_json import JsonObject, JsonValue, serialize
 from .guard import Guard, Refused
 from .guard.known import LISTS
-from .guard.message import is_id
+from .guard.message import LISTEN, is_id
 from .guard.sessions import Session
 
 
@@ -46,6 +46,17 @@ class Screen:
     """The session, in versions of MCP that have them."""
     look_again: Callable[[], None]
     """Called where the server's tools are not what they were."""
+
+    @property
+    def subscribes(self) -> bool:
+        """Whether what is asked is to hear of changes: a stream that owes no response."""
+        return self.asked is not None and self.asked.method == LISTEN
+
+    def farewell(self) -> bytes:
+        """What ends a subscription (MCP 2026-07-28, subscriptions, graceful closure)."""
+        request_id = None if self.asked is None else self.asked.id
+        result: JsonObject = {"resultType": "complete", "_meta": {_SUBSCRIPTION_ID: request_id}}
+        return serialize({"jsonrpc": "2.0", "id": request_id, "result": result})
 
     def judge(self, text: bytes | str) -> Judged:
         """Judge one message of the server.
@@ -90,8 +101,9 @@ class Screen:
         if method in _LISTS_CHANGED:
             self.look_again()
         # Nobody subscribes to resources through a guard: what is said of them was not asked for.
-        is_passed = method.startswith("notifications/") and method != _RESOURCE_UPDATED
-        return Judged("on", _written(message)) if is_passed else Judged("held")
+        is_said = method.startswith("notifications/") and method != _RESOURCE_UPDATED
+        is_heard = method in _HEARD if self.subscribes else is_said
+        return Judged("on", _written(message)) if is_heard else Judged("held")
 
     def _response(self, message: JsonObject, request_id: str | int) -> Judged:
         in_session = self.session.take_requested(request_id) if self.session is not None else None
@@ -121,27 +133,30 @@ class Screen:
             if drifted:
                 self.look_again()
         elif method in ("initialize", "server/discover"):
-            self._trim_capabilities(result)
+            self._trim_capabilities(result, has_streams=method == "server/discover" or self.session is not None)
         if result.get("resultType") == "input_required" and _samples(result.get("inputRequests")):
             raise Refused("server_samples")
 
-    def _trim_capabilities(self, result: JsonObject) -> None:
+    def _trim_capabilities(self, result: JsonObject, *, has_streams: bool) -> None:
         """What is not let through is not offered.
 
-        That is prompts and resources where none are approved, subscriptions, completion, tasks, logging.
+        That is prompts and resources where none are approved, subscriptions to resources, completion, tasks; and no
+        news where nobody could hear them.
         """
         capabilities = result.get("capabilities")
         if not isinstance(capabilities, dict):
             return
         snapshot = self.guard.snapshot
-        offered = {"tools"}
+        offered = {"tools", "logging"}
         if snapshot is not None:
             offered |= {"prompts"} if snapshot.prompts else set()
             offered |= {"resources"} if any(each.enabled for each in snapshot.resources.values()) else set()
         kept: JsonObject = {name: value for name, value in capabilities.items() if name in offered}
-        resources = kept.get("resources")
-        if isinstance(resources, dict):
-            kept["resources"] = {name: value for name, value in resources.items() if name != "subscribe"}
+        for name, value in kept.items():
+            withheld = {"subscribe"} if name == "resources" else set()
+            withheld |= set() if has_streams else {"listChanged"}
+            if isinstance(value, dict):
+                kept[name] = {member: each for member, each in value.items() if member not in withheld}
         result["capabilities"] = kept
 
 
@@ -188,3 +203,10 @@ _PASSED_REQUESTS = ("ping", "elicitation/create", "roots/list")
 """What a server may ask of a client, in a session."""
 _LISTS_CHANGED = ("notifications/tools/list_changed", "notifications/prompts/list_changed")
 _RESOURCE_UPDATED = "notifications/resources/updated"
+_HEARD = (
+    "notifications/subscriptions/acknowledged",
+    *_LISTS_CHANGED,
+    "notifications/resources/list_changed",
+)
+"""What is heard on a stream of changes."""
+_SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"

@@ -7,9 +7,15 @@ import {
 import { type Action, ACTIONS } from "../call/offers.js";
 import { Reason } from "./reason.js";
 
-/** What an L0 token admits, besides notifications: discovery and listing. */
+/** Opens a stream of changes (MCP 2026-07-28, subscriptions). */
+export const LISTEN = "subscriptions/listen";
+/**
+ * What an L0 token admits, besides notifications: discovery, listing, hearing that lists changed, and how much of a
+ * session's log is heard.
+ */
 export const LISTING_METHODS: readonly string[] = [
-  "initialize", "ping", "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
+  "initialize", "ping", "logging/setLevel", "server/discover", "tools/list", "prompts/list", "resources/list",
+  "resources/templates/list", LISTEN,
 ];
 
 /** MCP: ids are strings or integers, never null. */
@@ -74,6 +80,7 @@ function readResponse(whole: JsonObject, id: MessageId | undefined): Message {
   if (!isResponse || id === undefined) {
     throw new Reason("message", "neither a request (method) nor a response (id and result or error)");
   }
+  dropCallMeta(objectAt(whole, "result"));
   return { method: "", id, isResponse: true, call: undefined, whole };
 }
 
@@ -95,6 +102,8 @@ function readRequest(whole: JsonObject, id: MessageId | undefined): Message {
   const action = ACTIONS.find((each) => each === method);
   const call = action === undefined ? undefined : readCall(action, params);
   if (call === undefined && !isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
+  dropCallMeta(params);
+  if (method === LISTEN) narrowSubscription(params);
   return { method, id, isResponse: false, call, whole: withdrawSampling(whole) };
 }
 
@@ -112,6 +121,19 @@ function withdrawSampling(whole: JsonObject): JsonObject {
     if (capabilities !== undefined) delete (capabilities as Record<string, Json>)["sampling"];
   }
   return whole;
+}
+
+/** Whose call it is only a guard says. */
+function dropCallMeta(around: JsonObject | undefined): void {
+  const meta = around === undefined ? undefined : objectAt(around, "_meta");
+  if (meta !== undefined) delete (meta as Record<string, Json>)[CALL_META];
+}
+
+/** Of a subscription only that says that lists changed goes on: an L0 token is for no resource. */
+function narrowSubscription(params: JsonObject): void {
+  const asked = objectAt(params, "notifications");
+  if (asked === undefined) throw new Reason("message", "params.notifications must be an object");
+  for (const name of Object.keys(asked)) if (!LIST_CHANGES.includes(name)) delete (asked as Record<string, Json>)[name];
 }
 
 /** The tool that is called, if it is one. */
@@ -158,6 +180,9 @@ function strictly<T>(read: () => T): T {
   }
 }
 
+/** The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers. */
+const CALL_META = "deputize/call";
+const LIST_CHANGES = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
 /** Where a client says in each request what it can do (MCP 2026-07-28). */
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
 const NOTIFICATION = /^[A-Za-z0-9_./-]{1,128}$/;

@@ -106,7 +106,7 @@ class EventRelay {
 
   stream(): ReadableStream<Uint8Array> {
     return new ReadableStream<Uint8Array>({
-      start: () => this.watchOver(),
+      start: (controller) => this.watchOver(controller),
       pull: async (controller) => {
         let sent = false;
         while (!sent && !this.isOver) sent = await this.pass(controller);
@@ -116,25 +116,36 @@ class EventRelay {
   }
 
   /** A stream on which the client only listens outlives its token: for an hour, or until what that stood for is revoked. */
-  private watchOver(): void {
-    if (!this.passing.listens) return;
+  private watchOver(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    if (!this.outlives) return;
     const { guard, claims } = this.passing.screen;
     const untilMs = guard.uptimeMs() + STREAM_MS;
+    let saidMs = guard.uptimeMs();
     this.watch = setInterval(() => {
+      const nowMs = guard.uptimeMs();
       // What waits for the server's next word then hears that there is none.
-      if (guard.uptimeMs() > untilMs || !guard.isGood(claims)) void this.reader.cancel().catch(() => undefined);
+      if (nowMs > untilMs || !guard.isGood(claims)) return void this.reader.cancel().catch(() => undefined);
+      if (nowMs - saidMs < KEEP_ALIVE_MS || this.isOver) return;
+      saidMs = nowMs;
+      // Whoever stands between closes what is silent for long. A client that does not read needs no more of it.
+      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(this.encoder.encode(": alive\n\n"));
     }, CHECK_MS);
     (this.watch as { unref?: () => void }).unref?.();
   }
 
+  /** On it the client only hears of news: it outlives its token, until that is revoked. */
+  private get outlives(): boolean {
+    return this.passing.listens || this.passing.screen.subscribes;
+  }
+
   /** Passes on what the server says next; whether the client got any of it. */
   private async pass(controller: ReadableStreamDefaultController<Uint8Array>): Promise<boolean> {
-    const { screen, listens } = this.passing;
+    const { screen } = this.passing;
     let sent = false;
     try {
       const { done, value } = await this.reader.read();
       for (const event of value === undefined ? [] : this.events.push(value)) {
-        if (listens && !screen.guard.isGood(screen.claims)) return this.close(controller);
+        if (this.outlives && !screen.guard.isGood(screen.claims)) return this.close(controller);
         const text = await this.judged(event);
         if (text === undefined) continue;
         this.send(text, controller);
@@ -144,7 +155,8 @@ class EventRelay {
       }
       if (!done) return sent;
       // Another stream than one that can be resumed owes its response.
-      if (screen.asked !== undefined && !this.isResumable) throw new Reason("server_error", "a stream without a response");
+      const isOwed = screen.asked !== undefined && !screen.subscribes;
+      if (isOwed && !this.isResumable) throw new Reason("server_error", "a stream without a response");
       return this.close(controller);
     } catch (error) {
       return this.fail(error, controller);
@@ -177,8 +189,8 @@ class EventRelay {
 
   /** The response that the server owes is an error then. */
   private async fail(error: unknown, controller: ReadableStreamDefaultController<Uint8Array>): Promise<true> {
-    const { guard, asked } = this.passing.screen;
-    if (asked !== undefined && !this.isOver) {
+    const { guard, asked, subscribes } = this.passing.screen;
+    if (asked !== undefined && !subscribes && !this.isOver) {
       const reason = error instanceof Reason ? error : new Reason("server_error", "the stream broke off");
       const { description } = await guard.refusal(reason);
       const data = rpcError(asked.id, INTERNAL_ERROR, description);
@@ -189,6 +201,11 @@ class EventRelay {
   }
 
   private close(controller: ReadableStreamDefaultController<Uint8Array>): true {
+    const { screen } = this.passing;
+    if (!this.isOver && screen.subscribes && !this.isAnswered) {
+      const farewell = writeEvent({ data: screen.farewell(), id: undefined, retryMs: undefined });
+      controller.enqueue(this.encoder.encode(farewell));
+    }
     if (!this.isOver) controller.close();
     this.end(false);
     return true;
@@ -220,4 +237,5 @@ function kept(headers: Headers): Headers {
 export const FORGOTTEN = "the server forgot it";
 const STREAM_MS = 3_600_000;
 const CHECK_MS = 1_000;
+const KEEP_ALIVE_MS = 10_000;
 const MAX_STREAM_BYTES = 64 * 1024 * 1024;

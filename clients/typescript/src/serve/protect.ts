@@ -8,6 +8,7 @@ import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
 import type { Examined } from "../guard/guard.js";
 import { Fields, type IncomingCall } from "../guard/headers.js";
+import { LISTEN } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
@@ -170,6 +171,7 @@ class Protection {
   private async examine(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
     const { guard } = this.link;
     const examined = await guard.examine(incoming);
+    if (examined.message.method === LISTEN) this.checkStreams(examined.claims);
     // INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
     await this.watch.observe();
     const { session, asked } = this.place(examined, fields);
@@ -212,10 +214,14 @@ class Protection {
     } else if (cursor !== undefined && !session.knowsCursor(cursor)) {
       // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
       throw new Reason("session", "another's cursor");
-    } else if ((this.listening.get(callerOf(verified.claims)) ?? 0) >= MAX_STREAMS_OF_ONE) {
-      throw new Reason("limited", "too many streams", 1);
+    } else {
+      this.checkStreams(verified.claims);
     }
     return { verified, asked: undefined, session };
+  }
+
+  private checkStreams(claims: ToolCallClaims): void {
+    if ((this.listening.get(callerOf(claims)) ?? 0) >= MAX_STREAMS_OF_ONE) throw new Reason("limited", "too many streams", 1);
   }
 
   private async pass(passage: Passage): Promise<Response> {
@@ -223,7 +229,7 @@ class Protection {
     const { claims } = verified;
     const listens = verified.kind === "stream" && request.method === "GET";
     const ends = verified.kind === "stream" && !listens;
-    const onEnd = this.begun(passage, listens);
+    const onEnd = this.begun(passage, listens || asked?.method === LISTEN);
     try {
       const response = await handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
       if (response.status === 200 && asked?.method === "initialize") this.begin(passage, response);

@@ -4,7 +4,7 @@ import type { ToolCallClaims } from "../call/claims.js";
 import { isObject, type Json, type JsonObject, objectAt } from "../call/json.js";
 import type { Guard } from "../guard/guard.js";
 import { LISTS } from "../guard/known.js";
-import { idOf, type MessageId } from "../guard/message.js";
+import { idOf, LISTEN, type MessageId } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import type { Session } from "./sessions.js";
 
@@ -35,6 +35,17 @@ export class Screen {
     /** Called where the server's tools are not what they were. */
     private readonly lookAgain: () => void,
   ) {}
+
+  /** Whether what is asked is to hear of changes: a stream that owes no response. */
+  get subscribes(): boolean {
+    return this.asked?.method === LISTEN;
+  }
+
+  /** What ends a subscription (MCP 2026-07-28, subscriptions, graceful closure). */
+  farewell(): string {
+    const id = this.asked?.id;
+    return JSON.stringify({ jsonrpc: "2.0", id, result: { resultType: "complete", _meta: { [SUBSCRIPTION_ID]: id } } });
+  }
 
   /** Judges one message of the server. Throws a {@link Reason} where it cannot go on, and nothing can in its place. */
   async judge(text: string): Promise<Judged> {
@@ -76,8 +87,9 @@ export class Screen {
   private notification(message: JsonObject, method: string): Judged {
     if (LISTS_CHANGED.includes(method)) this.lookAgain();
     // Nobody subscribes to resources through a guard: what is said of them was not asked for.
-    const isPassed = method.startsWith("notifications/") && method !== RESOURCE_UPDATED;
-    return { verdict: isPassed ? "on" : "held", text: JSON.stringify(message) };
+    const isSaid = method.startsWith("notifications/") && method !== RESOURCE_UPDATED;
+    const isHeard = this.subscribes ? HEARD.includes(method) : isSaid;
+    return { verdict: isHeard ? "on" : "held", text: JSON.stringify(message) };
   }
 
   private async response(message: JsonObject, id: MessageId): Promise<Judged> {
@@ -99,7 +111,8 @@ export class Screen {
     if (result["resultType"] === "input_required" && samples(result["inputRequests"])) {
       throw new Reason("server_samples");
     }
-    if (method === "initialize" || method === "server/discover") return this.trimmed(result);
+    if (method === "initialize") return this.trimmed(result, this.session !== undefined);
+    if (method === "server/discover") return this.trimmed(result, true);
     const member = LISTS.get(method);
     if (member === undefined) return result;
     const listed = result[member];
@@ -110,21 +123,25 @@ export class Screen {
   }
 
   /**
-   * What is not let through is not offered: prompts and resources where none are approved, subscriptions, completion,
-   * tasks, logging.
+   * What is not let through is not offered: prompts and resources where none are approved, subscriptions to resources,
+   * completion, tasks; and no news where nobody could hear them.
    */
-  private trimmed(result: JsonObject): JsonObject {
+  private trimmed(result: JsonObject, hasStreams: boolean): JsonObject {
     const capabilities = objectAt(result, "capabilities");
     if (capabilities === undefined) return result;
     const { installed } = this.guard;
-    const { tools, prompts } = capabilities;
-    const { subscribe: _, ...resources } = objectAt(capabilities, "resources") ?? {};
-    const has = (name: string) => capabilities[name] !== undefined;
-    const readable = [...(installed?.resources.values() ?? [])].some(({ enabled }) => enabled);
+    const offered = ["tools", "logging"];
+    if ((installed?.prompts.size ?? 0) > 0) offered.push("prompts");
+    if ([...(installed?.resources.values() ?? [])].some(({ enabled }) => enabled)) offered.push("resources");
     const kept: Record<string, Json> = {};
-    if (tools !== undefined) kept["tools"] = tools;
-    if (prompts !== undefined && (installed?.prompts.size ?? 0) > 0) kept["prompts"] = prompts;
-    if (has("resources") && readable) kept["resources"] = resources;
+    for (const name of offered) {
+      const capability = capabilities[name];
+      if (capability === undefined) continue;
+      const isWithheld = (member: string) =>
+        (name === "resources" && member === "subscribe") || (member === "listChanged" && !hasStreams);
+      const isLeft = ([member]: [string, Json]) => !isWithheld(member);
+      kept[name] = isObject(capability) ? Object.fromEntries(Object.entries(capability).filter(isLeft)) : capability;
+    }
     return { ...result, capabilities: kept };
   }
 }
@@ -166,3 +183,8 @@ const SAMPLING = "sampling/createMessage";
 const PASSED_REQUESTS: readonly string[] = ["ping", "elicitation/create", "roots/list"];
 const LISTS_CHANGED: readonly string[] = ["notifications/tools/list_changed", "notifications/prompts/list_changed"];
 const RESOURCE_UPDATED = "notifications/resources/updated";
+/** What is heard on a stream of changes. */
+const HEARD: readonly string[] = [
+  "notifications/subscriptions/acknowledged", ...LISTS_CHANGED, "notifications/resources/list_changed",
+];
+const SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId";

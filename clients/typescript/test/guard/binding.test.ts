@@ -158,7 +158,7 @@ test("a tool never takes a looser token than its least level", async () => {
 test("L0 looks, and nothing else looks", async () => {
   const f = await Fixture.create();
   for (const method of LISTING_METHODS) {
-    const body = { jsonrpc: "2.0", id: 1, method };
+    const body = { jsonrpc: "2.0", id: 1, method, params: { notifications: {} } };
     const listing = await f.withGrant(l0(), body);
     assert.ok(listing.kind === "listing" && listing.method === method);
     await outOfScope(f.withGrant(await l1("lookup"), body));

@@ -139,13 +139,14 @@ test("lists show what the token says and no more", async () => {
 
 test("what is approved is offered, and a change is noticed", async () => {
   const w = await SessionWorld.create({ discoveryMs: 1e9 });
-  const offered = { tools: {}, prompts: {}, resources: { subscribe: true, listChanged: true }, logging: {} };
+  const news = { listChanged: true };
+  const offered = { tools: {}, prompts: {}, resources: { subscribe: true, ...news }, logging: {}, completions: {}, tasks: {} };
   w.answers.set("server/discover", { capabilities: offered });
   const capabilities = async () =>
     ((await (await w.send({ ...LIST, method: "server/discover" })).json())["result"] as Loose)["capabilities"];
-  assert.deepEqual(await capabilities(), { tools: {} });
+  assert.deepEqual(await capabilities(), { tools: {}, logging: {} });
   await w.approveMaterial();
-  assert.deepEqual(await capabilities(), { tools: {}, prompts: {}, resources: { listChanged: true } });
+  assert.deepEqual(await capabilities(), { tools: {}, prompts: {}, resources: news, logging: {} });
   w.answers.set("prompts/get", { messages: [] });
   const greet = { detail: await promptToken("greet") };
   assert.equal((await w.send(get("greet", BONN), greet)).status, 200);

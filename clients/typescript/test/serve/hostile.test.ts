@@ -204,7 +204,7 @@ for (const kind of MOUNTS) {
     }
     for (const [method, params] of [
       ["resources/read", { uri: "file:///etc/passwd" }], ["resources/subscribe", {}], ["prompts/get", { name: "x" }],
-      ["sampling/createMessage", {}], ["subscriptions/listen", {}],
+      ["sampling/createMessage", {}], ["tasks/result", {}],
     ] as const) {
       const body = { jsonrpc: "2.0", id: 1, method, params };
       assert.equal((await refused(await draft(await f.sign(f.claims(l0())), body))).status, 403, method);

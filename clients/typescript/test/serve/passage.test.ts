@@ -183,13 +183,18 @@ test("a request of the stateless version says everything twice", async () => {
   await w.refused(400, LOOKUP, { ...(await looking()), headers: whole });
 });
 
-test("nothing but tools is offered, as they were approved", async () => {
+test("nothing is offered that is not let through, and tools as they were approved", async () => {
   const w = await SessionWorld.create();
-  const capabilities = { tools: { listChanged: true }, prompts: {}, resources: {}, completions: {} };
-  for (const method of ["initialize", "server/discover"]) {
+  const capabilities = { tools: { listChanged: true }, prompts: {}, resources: {}, completions: {}, tasks: {} };
+  for (const [method, sessionIds, expected] of [
+    ["initialize", ["s1"], { tools: { listChanged: true } }], ["server/discover", [], { tools: { listChanged: true } }],
+    // A server that begins no session has no stream on which news of lists could come.
+    ["initialize", [], { tools: {} }],
+  ] as const) {
+    w.sessionIds = [...sessionIds];
     w.answers.set(method, { capabilities, protocolVersion: "2025-11-25" });
     const said = await (await w.send({ jsonrpc: "2.0", id: 1, method, params: {} })).json();
-    assert.deepEqual((said["result"] as Loose)["capabilities"], { tools: { listChanged: true } });
+    assert.deepEqual((said["result"] as Loose)["capabilities"], expected);
   }
   const listed = async () => ((await (await w.send(LIST)).json())["result"] as { tools: Loose[] }).tools;
   const [lookup, transfer, refund] = w.live as [Loose, Loose, Loose];

@@ -62,6 +62,12 @@ export class Reading {
     return this.events.shift() as Loose;
   }
 
+  /** The next piece of a stream, as it stands. */
+  async piece(): Promise<string> {
+    const { value } = (await this.reader?.read()) ?? {};
+    return Buffer.from(value ?? []).toString();
+  }
+
   /** A whole answer of one message. */
   async json(): Promise<Loose> {
     let text = "";
@@ -202,7 +208,8 @@ export class SessionWorld {
     if (typeof answer === "string") return new Response(answer, { status, headers: { "content-type": "application/json" } });
     if (method === "initialize") {
       const result = answer ?? { protocolVersion: VERSION, capabilities: { tools: {}, logging: {} } };
-      return one(result, { "mcp-session-id": this.sessionIds.shift() ?? "" });
+      const id = this.sessionIds.shift();
+      return one(result, id === undefined ? {} : { "mcp-session-id": id });
     }
     if (answer !== undefined) return one(answer);
     if (method === "tools/call" && this.whole !== undefined) return this.whole();

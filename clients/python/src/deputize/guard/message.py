@@ -12,16 +12,21 @@ from deputize.call.strict_json import MAX_DEPTH, JsonObject, JsonRefused, JsonVa
 
 from .refusal import Refused
 
+LISTEN: Final = "subscriptions/listen"
+"""Opens a stream of changes (MCP 2026-07-28, subscriptions)."""
 LISTING_METHODS: Final = (
     "initialize",
     "ping",
+    "logging/setLevel",
     "server/discover",
     "tools/list",
     "prompts/list",
     "resources/list",
     "resources/templates/list",
+    LISTEN,
 )
-"""What an L0 token admits, besides notifications: discovery and listing."""
+"""What an L0 token admits, besides notifications: discovery, listing, hearing that lists changed, and how much of a
+session's log is heard."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -121,6 +126,7 @@ def _read_response(whole: JsonObject) -> Message:
         is_response = whole.keys() == {"jsonrpc", "id", "error"} and _is_error(whole["error"])
     if not is_response:
         raise Refused("message", "neither a request (method) nor a response (id and result or error)")
+    _drop_call_meta(whole.get("result"))
     return Message("", None, whole)
 
 
@@ -139,6 +145,9 @@ def _read_request(whole: JsonObject) -> Message:
         raise Refused("message", "params must be an object")
     call = _read_method(method, params, is_notification="id" not in whole)
     _withdraw_sampling(params)
+    _drop_call_meta(params)
+    if method == LISTEN:
+        _narrow_subscription(params)
     return Message(method, call, whole)
 
 
@@ -170,6 +179,21 @@ def _withdraw_sampling(params: JsonObject) -> None:
             capabilities.pop("sampling", None)
 
 
+def _drop_call_meta(around: JsonValue) -> None:
+    """Whose call it is only a guard says."""
+    meta = around.get("_meta") if isinstance(around, dict) else None
+    if isinstance(meta, dict):
+        meta.pop(_CALL_META, None)
+
+
+def _narrow_subscription(params: JsonObject) -> None:
+    """Of a subscription only that says that lists changed goes on: an L0 token is for no resource."""
+    asked = params.get("notifications")
+    if not isinstance(asked, dict):
+        raise Refused("message", "params.notifications must be an object")
+    params["notifications"] = {name: value for name, value in asked.items() if name in _LIST_CHANGES}
+
+
 def _read_call(action: str, params: JsonObject) -> Call:
     named_by = "uri" if action == "resources/read" else "name"
     members = {"uri"} if action == "resources/read" else {"name", "arguments"}
@@ -196,5 +220,8 @@ def _present(params: JsonObject, name: str) -> JsonValue | object:
 
 _NOTIFICATION = re.compile(r"[A-Za-z0-9_./-]{1,128}")
 _MAX_ID_BYTES = 256
+_LIST_CHANGES = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
+# The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers.
+_CALL_META = "deputize/call"
 # Where a client says in each request what it can do (MCP 2026-07-28).
 _CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
