@@ -1,31 +1,28 @@
 //! The public door as OpenAPI.
 
-use serde_json::Value;
-use utoipa::openapi::{
-    ContentBuilder, HttpMethod, InfoBuilder, ObjectBuilder, OpenApiBuilder, PathItem, PathsBuilder, RefOr,
-    Required, ResponseBuilder, ServerBuilder,
-    path::{OperationBuilder, ParameterBuilder, ParameterIn},
-    request_body::RequestBodyBuilder,
-    schema::{Object, Schema, Type},
-};
+use serde_json::{Map, Value, json};
 
-/// The document, for a broker at this issuer URL.
+/// The document (OpenAPI 3.1), for a broker at this issuer URL.
 pub fn document(issuer: &str) -> Value {
-    let mut paths = PathsBuilder::new();
+    let mut paths = Map::new();
     for endpoint in ENDPOINTS {
-        paths = paths.path(endpoint.path, PathItem::new(endpoint.method.clone(), operation(endpoint)));
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        if let Some(methods) = path.as_object_mut() {
+            methods.insert(endpoint.method.to_owned(), operation(endpoint));
+        }
     }
-    let document = OpenApiBuilder::new()
-        .info(InfoBuilder::new().title("Deputize").version(env!("CARGO_PKG_VERSION")).build())
-        .servers(Some([ServerBuilder::new().url(issuer).build()]))
-        .paths(paths.build())
-        .build();
-    serde_json::to_value(document).unwrap_or_default()
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "Deputize", "version": env!("CARGO_PKG_VERSION")},
+        "servers": [{"url": issuer}],
+        "paths": paths,
+    })
 }
 
 struct Endpoint {
     path: &'static str,
-    method: HttpMethod,
+    /// In lower case, as the document has it.
+    method: &'static str,
     summary: &'static str,
     body: Body,
     proof: Proof,
@@ -49,50 +46,54 @@ enum Proof {
     Assertion,
 }
 
-fn operation(endpoint: &Endpoint) -> utoipa::openapi::path::Operation {
-    let mut operation = OperationBuilder::new()
-        .summary(Some(endpoint.summary))
-        .response("200", ResponseBuilder::new().description("done; JSON"));
-    operation = match endpoint.proof {
-        Proof::None => operation,
-        Proof::Dpop => {
-            operation.parameter(header("DPoP", "DPoP proof (RFC 9449) with a nonce of this broker"))
+fn operation(endpoint: &Endpoint) -> Value {
+    let mut operation = Map::new();
+    operation.insert("summary".to_owned(), endpoint.summary.into());
+    operation.insert("responses".to_owned(), responses(endpoint));
+    let header = match endpoint.proof {
+        Proof::None => None,
+        Proof::Dpop => Some(header("DPoP", "DPoP proof (RFC 9449) with a nonce of this broker")),
+        Proof::Assertion => {
+            Some(header("Authorization", "Bearer, with a fresh client assertion (RFC 7523) of the server"))
         }
-        Proof::Assertion => operation.parameter(header(
-            "Authorization",
-            "Bearer, with a fresh client assertion (RFC 7523) of the server",
-        )),
     };
-    if endpoint.proof != Proof::None || !matches!(endpoint.body, Body::None) {
-        for (status, description) in REFUSALS {
-            operation = operation.response(*status, ResponseBuilder::new().description(*description));
-        }
+    if let Some(header) = header {
+        operation.insert("parameters".to_owned(), json!([header]));
     }
-    let (media_type, schema) = match &endpoint.body {
-        Body::None => return operation.build(),
-        Body::Form(members) => ("application/x-www-form-urlencoded", form(members)),
-        Body::Json(meaning) => ("application/json", ObjectBuilder::new().description(Some(*meaning)).build()),
+    let content = match &endpoint.body {
+        Body::None => None,
+        Body::Form(members) => Some(json!({"application/x-www-form-urlencoded": {"schema": form(members)}})),
+        Body::Json(meaning) => {
+            Some(json!({"application/json": {"schema": {"type": "object", "description": meaning}}}))
+        }
     };
-    let content = ContentBuilder::new().schema(Some(Schema::Object(schema))).build();
-    let body = RequestBodyBuilder::new().content(media_type, content).required(Some(Required::True)).build();
-    operation.request_body(Some(body)).build()
+    if let Some(content) = content {
+        operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+    }
+    operation.into()
 }
 
-fn header(name: &str, meaning: &'static str) -> ParameterBuilder {
-    let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header);
-    header.required(Required::True).description(Some(meaning))
+/// The answers: a path that anybody may ask refuses nobody.
+fn responses(endpoint: &Endpoint) -> Value {
+    let refuses = endpoint.proof != Proof::None || !matches!(endpoint.body, Body::None);
+    let refusals = if refuses { REFUSALS } else { &[] };
+    let answers = [("200", "done; JSON")].into_iter().chain(refusals.iter().copied());
+    answers.map(|(status, description)| (status.to_owned(), json!({"description": description}))).collect()
 }
 
-fn form(members: &[(&'static str, bool, &'static str)]) -> Object {
-    let mut form = ObjectBuilder::new();
-    for (name, required, meaning) in members.iter().chain(CLIENT) {
-        let text = ObjectBuilder::new().schema_type(Type::String).description(Some(*meaning));
-        form = form.property(*name, RefOr::T(Schema::Object(text.build())));
-        if *required {
-            form = form.required(*name);
-        }
-    }
-    form.build()
+fn header(name: &str, meaning: &str) -> Value {
+    json!({
+        "name": name, "in": "header", "required": true, "description": meaning, "schema": {"type": "string"},
+    })
+}
+
+fn form(members: &[(&str, bool, &str)]) -> Value {
+    let members = || members.iter().chain(CLIENT);
+    let texts: Map<String, Value> = members()
+        .map(|(name, _, meaning)| (name.to_string(), json!({"type": "string", "description": meaning})))
+        .collect();
+    let required: Vec<_> = members().filter(|(_, required, _)| *required).map(|(name, ..)| name).collect();
+    json!({"type": "object", "properties": texts, "required": required})
 }
 
 const CLIENT: &[(&str, bool, &str)] = &[
@@ -119,7 +120,7 @@ const REFUSALS: &[(&str, &str)] = &[
 const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/token",
-        method: HttpMethod::Post,
+        method: "post",
         summary: "Exchange a user's token for a token that is good for one server, tool or call (RFC 8693)",
         body: Body::Form(&[
             ("grant_type", true, "urn:ietf:params:oauth:grant-type:token-exchange, or client_credentials"),
@@ -146,42 +147,42 @@ const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/introspect",
-        method: HttpMethod::Post,
+        method: "post",
         summary: "Ask about a token (RFC 7662)",
         body: Body::Form(&[("token", true, "the token")]),
         proof: Proof::None,
     },
     Endpoint {
         path: "/revoke",
-        method: HttpMethod::Post,
+        method: "post",
         summary: "Revoke a token and everything made from it (RFC 7009)",
         body: Body::Form(&[("token", true, "the token")]),
         proof: Proof::None,
     },
     Endpoint {
         path: "/redeem",
-        method: HttpMethod::Post,
+        method: "post",
         summary: "Use up a single-use token, for the guard of its audience",
         body: Body::Form(&[("token", true, "the token")]),
         proof: Proof::None,
     },
     Endpoint {
         path: "/guard/snapshot",
-        method: HttpMethod::Get,
+        method: "get",
         summary: "What the registry approved for this server: tools, keys, revocations; signed",
         body: Body::None,
         proof: Proof::Assertion,
     },
     Endpoint {
         path: "/guard/events",
-        method: HttpMethod::Get,
+        method: "get",
         summary: "The same as a stream (text/event-stream): snapshot, then revocation, snapshot or alive as it comes",
         body: Body::None,
         proof: Proof::Assertion,
     },
     Endpoint {
         path: "/guard/events",
-        method: HttpMethod::Post,
+        method: "post",
         summary: "Report what the guard of this server saw",
         body: Body::Json(
             "events: at most 100 of id (UUIDv7), kind (connected, discovered, list_changed, executed, failed, drifted), at_ms, and where they apply txn, jti, tool, class, bytes, detail (at most 4 KiB)",
@@ -190,16 +191,42 @@ const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/jwks",
-        method: HttpMethod::Get,
+        method: "get",
         summary: "Public keys (RFC 7517)",
         body: Body::None,
         proof: Proof::None,
     },
     Endpoint {
         path: "/.well-known/oauth-authorization-server",
-        method: HttpMethod::Get,
+        method: "get",
         summary: "Metadata (RFC 8414)",
         body: Body::None,
         proof: Proof::None,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_says_how_it_is_asked_and_what_it_answers() {
+        let document = document("https://deputize.example");
+        let operation = |path: &str, method: &str| document["paths"][path][method].clone();
+
+        let exchange = operation("/token", "post");
+        let form = &exchange["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"];
+        assert_eq!(form["required"], json!(["grant_type", "resource"]));
+        assert_eq!(form["properties"]["subject_token"]["type"], "string");
+        assert_eq!(exchange["parameters"][0]["name"], "DPoP");
+        assert!(exchange["responses"].get("503").is_some());
+
+        // Two methods of one path, both there.
+        assert_eq!(operation("/guard/events", "get")["requestBody"], Value::Null);
+        assert_eq!(operation("/guard/events", "post")["parameters"][0]["name"], "Authorization");
+
+        // What anybody may read refuses nobody.
+        let keys = operation("/jwks", "get")["responses"].clone();
+        assert_eq!(keys, json!({"200": {"description": "done; JSON"}}));
+    }
+}
