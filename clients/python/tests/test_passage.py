@@ -83,6 +83,42 @@ async def test_the_arguments_in_headers_are_made_anew() -> None:
         assert w.server.received[0][0]["mcp-param-payment"] == "=?base64?w6kg?="
 
 
+async def test_the_arguments_in_headers_are_due_since_the_stateless_version() -> None:
+    async with world() as w:
+        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+        bare = call("lookup", {"payment_id": "é", "note": "n"})
+        body = {**bare, "params": {**bare["params"], "_meta": meta}}
+        due = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "lookup"}
+        for said in (None, "e", "=?base64?w6k?="):
+            refused = w.send(body, l3("lookup", bare["params"]["arguments"]), mcp_param_payment=said, **due)
+            heard = await w.refused(refused, 400)
+            message = "Mcp-Param headers and the body say different things"
+            assert heard == {"jsonrpc": "2.0", "id": 1, "error": {"code": -32020, "message": message}}
+            assert refused.headers["dpop-nonce"]
+            assert "www-authenticate" not in refused.headers
+        assert w.broker.redeemed == []
+        sent = w.send(body, l1("lookup"), mcp_param_payment="=?base64?w6k=?=", **due)
+        assert (await sent.begun()).status == 200
+        nothing = {**LOOKUP, "params": {**LOOKUP["params"], "_meta": meta}}
+        assert (await w.send(nothing, l1("lookup"), **due).begun()).status == 200, "what is absent is not mirrored"
+        earlier = w.send(bare, l1("lookup"), mcp_protocol_version="2025-11-25")
+        assert (await earlier.begun()).status == 200, "earlier versions know no such headers"
+        assert (await w.send(bare, l1("lookup")).begun()).status == 200
+
+
+async def test_the_stateless_version_is_refused_in_its_own_words() -> None:
+    async with world() as w:
+        headers = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tasks/result"}
+        unknown = w.send({**LIST, "method": "tasks/result"}, **headers)
+        error = {"code": -32601, "message": "Method not found"}
+        assert await w.refused(unknown, 404) == {"jsonrpc": "2.0", "id": "a", "error": error}
+        assert (await w.refused(w.send({**LIST, "method": "tasks/result"}), 403))["error"] == "insufficient_scope"
+        headers["mcp_method"] = "tools/call"
+        assert (await w.refused(w.send(LIST, **headers), 400))["error"]["code"] == -32020
+        named = w.send(LIST, mcp_protocol_version="2026-07-28")
+        assert "_meta" in (await w.refused(named, 400))["error"]["message"]
+
+
 async def test_extensions_that_would_send_past_the_screen_are_taken_away() -> None:
     async with world() as w:
         tls: dict[str, Any] = {"client_cert_chain": [], "client_cert_error": None}

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from .answer import Answer
 from .call.claims import DETAIL_TYPE, Level
 from .call.strict_json import JsonObject, serialize
-from .carried import check_passed, session_id_of, without_claims
+from .carried import check_passed, session_id_of, without_claims, words_of
 from .certificates import of_connection, of_header
 from .client import AsyncClient
 from .clock import Clock, SystemClock
@@ -174,10 +174,10 @@ class ToolCallMiddleware:
         self.start()
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         request_id = self._clock.unique_id()
+        call = IncomingCall(scope["method"], headers, b"")
         try:
             self._check_origin(headers)
-            body = await self._read(call_headers=headers, receive=receive)
-            call = IncomingCall(scope["method"], headers, body)
+            call = replace(call, body=await self._read(call_headers=headers, receive=receive))
             call = replace(call, client_certificate=self._certificate(scope, call))
             if call.method in ("GET", "DELETE"):
                 passage = await self._stream(scope, call, request_id)
@@ -185,10 +185,13 @@ class ToolCallMiddleware:
                 passage = await self._prepare(scope, call, request_id)
         except (Refusal, Refused) as cause:
             refusal = self.guard.refusal(cause) if isinstance(cause, Refused) else cause
-            about = {"reason": str(refusal.cause), "status": refusal.status, "request_id": request_id}
+            status, answer = words_of(refusal, call)
+            about = {"reason": str(refusal.cause), "status": status, "request_id": request_id}
             logger.info("call refused", extra=about)
-            said = [*refusal.headers(), ("x-request-id", request_id)]
-            await _answer(send, refusal.status, said, serialize(refusal.body()))
+            # What is said in the protocol's own words challenges nobody.
+            dropped = "www-authenticate" if "jsonrpc" in answer else ""
+            said = [field for field in refusal.headers() if field[0] != dropped]
+            await _answer(send, status, [*said, ("x-request-id", request_id)], serialize(answer))
             return
         await self._run(passage, receive, send)
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from .guard import IncomingCall, Refused
-from .guard.message import Message
+from .call.strict_json import JsonObject, JsonRefused, parse_value
+from .guard import IncomingCall, Refusal, Refused
+from .guard.headers import STATELESS
+from .guard.message import Message, is_id
 from .guard.sessions import Session
 from .guard.verified import Verified
 
@@ -80,6 +82,23 @@ def session_id_of(call: IncomingCall, message: Message | None) -> str | None:
     return None
 
 
+def words_of(refusal: Refusal, call: IncomingCall) -> tuple[int, JsonObject]:
+    """Status and body of a refusal: in the words that the protocol has for it, where the request is of its version."""
+    said = [value for name, value in call.headers if name.lower() == "mcp-protocol-version"]
+    if said != [STATELESS]:
+        return refusal.status, refusal.body()
+    return refusal.in_protocol(_id_of(call.body)) or (refusal.status, refusal.body())
+
+
+def _id_of(body: bytes) -> str | int | None:
+    try:
+        message = parse_value(body, _MAX_LEVELS)
+    except JsonRefused:
+        return None
+    request_id = message.get("id") if isinstance(message, dict) else None
+    return request_id if isinstance(request_id, str | int) and is_id(request_id) else None
+
+
 def _check_stateless(call: IncomingCall, message: Message, agrees: bool) -> None:
     """MCP 2026-07-28, server validation: the headers stand there and say what the body says."""
     if not agrees:
@@ -106,8 +125,7 @@ def _is_traceparent(value: str) -> bool:
     return found is not None and all(part.strip("0") for part in found.groups())
 
 
-STATELESS: Final = "2026-07-28"
-"""The version of MCP since which there are no sessions."""
+_MAX_LEVELS = 40
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _NEVER = frozenset({"authorization", "dpop", "transfer-encoding", "last-event-id", "traceparent", "connection"})

@@ -40,10 +40,8 @@ export class Fields {
   }
 
   /** Names and values of the headers whose name begins so. */
-  *beginningWith(prefix: string): Iterable<[rest: string, value: string]> {
-    for (const name of this.fields.keys()) {
-      if (name.startsWith(prefix)) yield [name.slice(prefix.length), this.single(name) ?? ""];
-    }
+  *beginningWith(prefix: string): Iterable<[name: string, values: readonly string[]]> {
+    for (const [name, values] of this.fields) if (name.startsWith(prefix)) yield [name, values];
   }
 }
 
@@ -59,39 +57,52 @@ export function checkMediaType(fields: Fields): void {
 /** `Mcp-Method` and `Mcp-Name`, which routers before us may have acted on, say what the body says. */
 export function checkAgreement(fields: Fields, message: Message): void {
   const method = fields.single("mcp-method");
-  if (method !== undefined && method !== message.method) throw new Reason("header_mismatch", "mcp-method");
+  if (method !== undefined && method !== message.method) throw new Reason("header_mismatch", "Mcp-Method");
   const name = fields.single("mcp-name");
   if (name !== undefined && (message.call === undefined || decodeValue(name) !== message.call.name)) {
-    throw new Reason("header_mismatch", "mcp-name");
+    throw new Reason("header_mismatch", "Mcp-Name");
   }
   // Which rules the server behind us applies must not depend on which of two it reads.
   fields.single("mcp-protocol-version");
   fields.single("mcp-session-id");
 }
 
-/** `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused. */
+/**
+ * `Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused, and so is a
+ * request without one that is due.
+ */
 export function checkMirroredParams(fields: Fields, inputSchema: Json | undefined, args: JsonObject): void {
-  for (const [suffix, value] of fields.beginningWith("mcp-param-")) {
+  const expected = new Map(mirrors(inputSchema, args));
+  for (const [name, [value = "", ...others]] of fields.beginningWith("mcp-param-")) {
     const said = decodeValue(value);
-    if (said === undefined || !says(said, mirrored(inputSchema, args, suffix))) {
-      throw new Reason("header_mismatch", "mcp-param");
+    if (others.length > 0 || said === undefined || !says(said, expected.get(name))) {
+      throw new Reason("header_mismatch", "Mcp-Param");
     }
+    expected.delete(name);
+  }
+  // Earlier versions know no such headers; since this one they are due.
+  if (expected.size > 0 && fields.single("mcp-protocol-version") === STATELESS) {
+    throw new Reason("header_mismatch", "Mcp-Param");
   }
 }
 
 /** The `Mcp-Param-*` fields that say these arguments: made anew, whatever came in. */
 export function mirroredHeaders(inputSchema: Json | undefined, args: JsonObject): [name: string, value: string][] {
-  const properties = isObject(inputSchema) ? inputSchema["properties"] : undefined;
+  return mirrors(inputSchema, args).map(([name, argument]) => [name, encodeValue(String(argument))]);
+}
+
+/** Header names and the arguments that they say: reached by `properties` alone, at any depth. */
+function mirrors(schema: Json | undefined, args: JsonObject): [name: string, argument: string | number | boolean][] {
+  const properties = isObject(schema) ? schema["properties"] : undefined;
   if (!isObject(properties)) return [];
-  return Object.entries(properties).flatMap(([name, property]): [string, string][] => {
+  return Object.entries(properties).flatMap(([name, property]): [string, string | number | boolean][] => {
     const argument = args[name];
     if (argument === undefined || !isObject(property)) return [];
+    if (isObject(argument)) return mirrors(property, argument);
     const header = property["x-mcp-header"];
-    const isSaid = ["string", "number", "boolean"].includes(typeof argument);
-    const own: [string, string][] = typeof header === "string" && TOKEN.test(header) && isSaid
-      ? [[`mcp-param-${header.toLowerCase()}`, encodeValue(typeof argument === "string" ? argument : JSON.stringify(argument))]]
-      : [];
-    return isObject(argument) ? [...own, ...mirroredHeaders(property, argument)] : own;
+    if (typeof header !== "string" || !TOKEN.test(header)) return [];
+    const isSaid = typeof argument === "string" || typeof argument === "number" || typeof argument === "boolean";
+    return isSaid ? [[`mcp-param-${header.toLowerCase()}`, argument]] : [];
   });
 }
 
@@ -106,21 +117,6 @@ function says(said: string, argument: Json | undefined): boolean {
     default:
       return false;
   }
-}
-
-/** The argument that a header of this name mirrors: reached by `properties` alone, at any depth. */
-function mirrored(schema: Json | undefined, value: Json, header: string): Json | undefined {
-  const properties = isObject(schema) ? schema["properties"] : undefined;
-  if (!isObject(properties) || !isObject(value)) return undefined;
-  for (const [name, property] of Object.entries(properties)) {
-    const inner = value[name];
-    if (inner === undefined || !isObject(property)) continue;
-    const named = property["x-mcp-header"];
-    if (typeof named === "string" && TOKEN.test(named) && named.toLowerCase() === header) return inner;
-    const deeper = mirrored(property, inner, header);
-    if (deeper !== undefined) return deeper;
-  }
-  return undefined;
 }
 
 /**
@@ -148,6 +144,8 @@ export function encodeValue(text: string): string {
   return `=?base64?${btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))}?=`;
 }
 
+/** The version of MCP since which there are no sessions. */
+export const STATELESS = "2026-07-28";
 const ENCODED = "=?base64??=";
 const NUMBER = /^-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$/;
 /** RFC 9110 §5.6.2. */

@@ -4,7 +4,7 @@ import { DETAIL_TYPE } from "../call/claims.js";
 import type { Json, JsonObject } from "../call/json.js";
 import type { Level } from "../call/level.js";
 import type { GuardConfig } from "./config.js";
-import type { Call } from "./message.js";
+import type { Call, MessageId } from "./message.js";
 import type { Reason, ReasonKind } from "./reason.js";
 
 /** What would have to be granted for the request at hand. */
@@ -56,9 +56,17 @@ export class Refusal extends Error {
     return { error, error_description: description, ...details };
   }
 
-  /** The answer. */
-  response(): Response {
+  /**
+   * The answer. `id`: that of a request of MCP 2026-07-28, which is refused in the protocol's own words, where it has any.
+   */
+  response(id?: MessageId | null): Response {
     const headers = new Headers({ "content-type": "application/json", "cache-control": "no-store" });
+    const error = id === undefined ? undefined : inProtocol(this.reason);
+    if (error !== undefined) {
+      if (this.dpopNonce !== undefined) headers.set("dpop-nonce", this.dpopNonce);
+      const { status, code, message } = error;
+      return new Response(JSON.stringify({ jsonrpc: "2.0", id, error: { code, message } }), { status, headers });
+    }
     for (const challenge of this.challenges) headers.append("www-authenticate", challenge);
     if (this.dpopNonce !== undefined) headers.set("dpop-nonce", this.dpopNonce);
     if (this.retryAfterSeconds !== undefined) headers.set("retry-after", String(this.retryAfterSeconds));
@@ -78,6 +86,14 @@ export function neededForCall(resource: string, call: Call, level: Level): Neede
 
 /** Listing needs a token without `authorization_details`. */
 export const NEEDED_FOR_LISTING: Needed = { scope: "mcp:list", details: [] };
+
+/** MCP 2026-07-28, error codes. */
+function inProtocol({ kind, detail = "Mcp" }: Reason): { status: number; code: number; message: string } | undefined {
+  if (kind === "unknown_method") return { status: 404, code: METHOD_NOT_FOUND, message: "Method not found" };
+  if (kind !== "header_mismatch") return undefined;
+  const message = detail.includes(" ") ? detail : `${detail} headers and the body say different things`;
+  return { status: 400, code: HEADER_MISMATCH, message };
+}
 
 function describe({ kind, detail }: Reason, description: string): string {
   if (detail === undefined) return description;
@@ -136,5 +152,8 @@ const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, descr
   server_samples: [502, "server_error", "the MCP server asked for the client's model: its guard refuses that"],
   server_too_long: [502, "server_error", "the MCP server's answer is larger than its guard lets through"],
 };
+/** JSON-RPC 2.0 §5.1. */
+const METHOD_NOT_FOUND = -32601;
+const HEADER_MISMATCH = -32020;
 const RETRY_AFTER_SECONDS = 1;
 const MAX_QUOTED_CHARACTERS = 256;

@@ -1,7 +1,8 @@
 /** A request on its way to the handler: what was verified, and of its header fields what decides nothing. */
 
-import { encodeValue, type Fields } from "../guard/headers.js";
-import type { Message } from "../guard/message.js";
+import { isObject, parseValue } from "../call/json.js";
+import { encodeValue, type Fields, STATELESS } from "../guard/headers.js";
+import { idOf, type Message, type MessageId } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import type { Verified } from "../guard/verified.js";
 import type { Session } from "./sessions.js";
@@ -51,7 +52,7 @@ export function checkPassed(names: readonly string[]): ReadonlySet<string> {
 export function sessionIdOf(fields: Fields, message: Message | undefined): string | undefined {
   const version = fields.single("mcp-protocol-version");
   if (version !== undefined && !/^\d{4}-\d{2}-\d{2}$/.test(version)) {
-    throw new Reason("header_mismatch", "mcp-protocol-version");
+    throw new Reason("header_mismatch", "MCP-Protocol-Version");
   }
   const declared = declaredVersion(message);
   if (declared === undefined && (version === undefined || version < STATELESS)) return fields.single("mcp-session-id");
@@ -60,16 +61,28 @@ export function sessionIdOf(fields: Fields, message: Message | undefined): strin
   return undefined;
 }
 
+/** The id under which a request of the stateless version is refused: null where it is not known. */
+export function idToRefuse(fields: Fields, body: Uint8Array | undefined): MessageId | null | undefined {
+  const [version, ...others] = fields.all("mcp-protocol-version");
+  if (version !== STATELESS || others.length > 0) return undefined;
+  try {
+    const message = parseValue(body ?? new Uint8Array(), LEVELS);
+    return (isObject(message) ? idOf(message) : undefined) ?? null;
+  } catch {
+    return null;
+  }
+}
+
 /** MCP 2026-07-28, server validation: the headers stand there and say what the body says. */
 function checkStateless(fields: Fields, message: Message, agrees: boolean): void {
-  if (!agrees) throw new Reason("header_mismatch", "header and _meta must name the same version");
+  if (!agrees) throw new Reason("header_mismatch", "MCP-Protocol-Version and _meta must name the same version");
   if (message.isResponse) throw new Reason("message", "clients send no responses in this version");
   // For notifications the version defines no headers.
   if (message.id !== undefined && fields.single("mcp-method") === undefined) {
-    throw new Reason("header_mismatch", "mcp-method is required");
+    throw new Reason("header_mismatch", "Mcp-Method is required");
   }
   if (message.call !== undefined && fields.single("mcp-name") === undefined) {
-    throw new Reason("header_mismatch", "mcp-name is required");
+    throw new Reason("header_mismatch", "Mcp-Name is required");
   }
 }
 
@@ -108,8 +121,7 @@ function isTraceparent(value: string): boolean {
   return !/^0+$/.test(trace) && !/^0+$/.test(parent);
 }
 
-/** The version of MCP since which there are no sessions. */
-const STATELESS = "2026-07-28";
+const LEVELS = 40;
 /** What goes on as it came. Cookies, forwarding headers, credentials and all else stay behind. */
 const PASSED = ["accept", "accept-language", "host", "origin", "user-agent"];
 const NEVER = new Set(["authorization", "dpop", "transfer-encoding", "last-event-id", "traceparent", "connection"]);

@@ -13,7 +13,7 @@ import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
 import { type End, FORGOTTEN, screened } from "./answer.js";
-import { type Carriage, carried, checkPassed, ownMessage, sessionIdOf } from "./carried.js";
+import { type Carriage, carried, checkPassed, idToRefuse, ownMessage, sessionIdOf } from "./carried.js";
 import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
 import { type Asked, Screen } from "./screen.js";
@@ -97,6 +97,13 @@ export function protect(link: LinkedGuardLike, handler: McpHandler, settings: Pr
 /** What of a linked guard is used. */
 export type LinkedGuardLike = Pick<LinkedGuard, "guard" | "report">;
 
+/** What was heard of a request so far. */
+interface Heard {
+  readonly headers: readonly (readonly [string, string])[];
+  readonly fields: Fields;
+  body: Uint8Array | undefined;
+}
+
 /** One request, past every check. */
 interface Passage {
   readonly request: Request;
@@ -136,13 +143,15 @@ class Protection {
   }
 
   private async served(request: Request, arrival: Arrival, requestId: string): Promise<Response> {
+    const headers = [...(arrival.headers ?? request.headers)];
+    const heard: Heard = { headers, fields: new Fields(headers), body: undefined };
     try {
-      return await this.pass(await this.admitted(request, arrival, requestId));
+      return await this.pass(await this.admitted(request, arrival, requestId, heard));
     } catch (error) {
       const refusal = error instanceof Reason ? await this.link.guard.refusal(error) : error;
       if (refusal instanceof Refusal) {
         this.settings.onRefusal?.(refusal);
-        return refusal.response();
+        return refusal.response(idToRefuse(heard.fields, heard.body));
       }
       this.failed(error);
       // What went wrong inside stays inside.
@@ -150,14 +159,14 @@ class Protection {
     }
   }
 
-  private async admitted(request: Request, arrival: Arrival, requestId: string): Promise<Passage> {
+  private async admitted(request: Request, arrival: Arrival, requestId: string, heard: Heard): Promise<Passage> {
     const { guard } = this.link;
-    const headers = [...(arrival.headers ?? request.headers)];
-    const fields = new Fields(headers);
+    const { headers, fields } = heard;
     // MCP, transports, security: a page of another origin may not call, whatever name it found this under.
     if (fields.all("origin").some((origin) => !this.origins.has(origin))) throw new Reason("origin");
     const body = request.method === "POST" ? await readBounded(request, guard.config.maxBodyBytes) : new Uint8Array();
     if (body === undefined) throw new Reason("too_large");
+    heard.body = body;
     const { clientCertificateHeader: header } = this.settings;
     const clientCertificate =
       header === undefined ? arrival.clientCertificate : await certificateOfHeader(fields, header);

@@ -183,6 +183,47 @@ test("a request of the stateless version says everything twice", async () => {
   await w.refused(400, LOOKUP, { ...(await looking()), headers: whole });
 });
 
+test("the arguments in headers are due since the stateless version", async () => {
+  const w = await SessionWorld.create();
+  const meta = { "io.modelcontextprotocol/protocolVersion": "2026-07-28" };
+  const args = { payment_id: "é", amount_cents: 42 };
+  const bare = call("lookup", args);
+  const body = { ...bare, params: { ...bare.params, _meta: meta } };
+  const due = { "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "lookup" };
+  const payment = { "mcp-param-payment": "=?base64?w6k=?=" };
+  for (const said of [
+    {}, payment, { ...payment, "mcp-param-amount": "43" }, { "mcp-param-payment": "e", "mcp-param-amount": "42" },
+    { "mcp-param-payment": "=?base64?w6k?=", "mcp-param-amount": "42" },
+  ]) {
+    const { headers, ...heard } = await w.refused(400, body, { detail: await l3("lookup", args), headers: { ...due, ...said } });
+    const message = "Mcp-Param headers and the body say different things";
+    assert.deepEqual(heard, { jsonrpc: "2.0", id: 1, error: { code: -32020, message } });
+    const fields = headers as unknown as Headers;
+    assert.deepEqual([fields.has("dpop-nonce"), fields.has("www-authenticate")], [true, false]);
+  }
+  assert.equal(w.f.outside.redeemed.size, 0);
+  const whole = { ...due, ...payment, "mcp-param-amount": "42.0" };
+  assert.equal((await w.send(body, { ...(await looking()), headers: whole })).status, 200);
+  const nothing = { ...LOOKUP, params: { ...LOOKUP.params, _meta: meta } };
+  assert.equal((await w.send(nothing, { ...(await looking()), headers: due })).status, 200, "what is absent is not mirrored");
+  const earlier = { "mcp-protocol-version": "2025-11-25" };
+  assert.equal((await w.send(bare, { ...(await looking()), headers: earlier })).status, 200, "earlier versions know no such headers");
+  assert.equal((await w.send(bare, await looking())).status, 200);
+});
+
+test("the stateless version is refused in its own words", async () => {
+  const w = await SessionWorld.create();
+  const unknown = { ...LIST, method: "tasks/result" };
+  const version = { "mcp-protocol-version": "2026-07-28" };
+  const { headers: _, ...heard } = await w.refused(404, unknown, { headers: { ...version, "mcp-method": "tasks/result" } });
+  assert.deepEqual(heard, { jsonrpc: "2.0", id: "a", error: { code: -32601, message: "Method not found" } });
+  assert.equal((await w.refused(403, unknown))["error"], "insufficient_scope");
+  const mismatch = await w.refused(400, LIST, { headers: { ...version, "mcp-method": "tools/call" } });
+  assert.equal((mismatch["error"] as Loose)["code"], -32020);
+  const undeclared = await w.refused(400, LIST, { headers: version });
+  assert.match(String((undeclared["error"] as Loose)["message"]), /_meta/);
+});
+
 test("nothing is offered that is not let through, and tools as they were approved", async () => {
   const w = await SessionWorld.create();
   const capabilities = { tools: { listChanged: true }, prompts: {}, resources: {}, completions: {}, tasks: {} };

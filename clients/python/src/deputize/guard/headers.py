@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from deputize.call.strict_json import JsonObject, JsonValue, serialize
 
@@ -69,16 +70,18 @@ class IncomingCall:
         """`Mcp-Param-*` mirror arguments whose schema says `x-mcp-header`; one that mirrors nothing is refused.
 
         Raises:
-            Refused: where one does not say what the body says.
+            Refused: where one does not say what the body says, or one is missing that is due.
         """
-        mirrored = [(name.lower(), value) for name, value in self.headers if name.lower().startswith(_PARAM_PREFIX)]
-        if not mirrored:
-            return
         expected = dict(_mirrors(input_schema, arguments))
-        for name, value in mirrored:
+        for name, value in ((name.lower(), value) for name, value in self.headers):
+            if not name.startswith(_PARAM_PREFIX):
+                continue
             # `pop`: none stands twice.
             if name not in expected or not _says(decode_value(value), expected.pop(name)):
                 raise Refused("header_mismatch", "Mcp-Param")
+        # Earlier versions know no such headers; since this one they are due.
+        if expected and self.single("mcp-protocol-version") == STATELESS:
+            raise Refused("header_mismatch", "Mcp-Param")
 
 
 def mirrored_headers(input_schema: JsonValue, arguments: JsonObject) -> tuple[tuple[str, str], ...]:
@@ -133,6 +136,8 @@ def _says(said: str | None, argument: bool | float | str) -> bool:
     return _NUMBER.fullmatch(said) is not None and float(said) == argument
 
 
+STATELESS: Final = "2026-07-28"
+"""The version of MCP since which there are no sessions."""
 _PARAM_PREFIX = "mcp-param-"
 _NUMBER = re.compile(r"-?[0-9]{1,32}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?")
 _WRAPPED = re.compile(r"=\?base64\?(.*)\?=")

@@ -134,6 +134,18 @@ class Refusal(Exception):
             body["authorization_details"] = self.authorization_details
         return body
 
+    def in_protocol(self, request_id: str | int | None) -> tuple[int, JsonObject] | None:
+        """Status and body in the words that MCP has for it since 2026-07-28; `None` where it has none."""
+        if self.cause.reason == "unknown_method":
+            status, code, message = 404, _METHOD_NOT_FOUND, "Method not found"
+        elif self.cause.reason == "header_mismatch":
+            detail = self.cause.detail
+            status, code = 400, _HEADER_MISMATCH
+            message = detail if " " in detail else f"{detail} headers and the body say different things"
+        else:
+            return None
+        return status, {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
     def headers(self) -> list[tuple[str, str]]:
         """The header fields of the answer."""
         headers = [("content-type", "application/json"), ("cache-control", "no-store")]
@@ -217,5 +229,9 @@ _ANSWERS: dict[Reason, _Answer] = {
     ),
     "server_too_long": _Answer(502, "server_error", "the MCP server's answer is larger than its guard lets through"),
 }
+# JSON-RPC 2.0 §5.1.
+_METHOD_NOT_FOUND = -32601
+# MCP 2026-07-28, error codes.
+_HEADER_MISMATCH = -32020
 _RETRY_AFTER_SECONDS = 1
 _MAX_QUOTED = 256
