@@ -5,6 +5,7 @@ After each case: the answers are those of the catalogue, nothing ran but what wa
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import tempfile
@@ -304,6 +305,25 @@ async def endless(w: Any) -> list[Wire]:
 
     w.server._post = endlessly
     wire = await instead(w, GOOD).begun()
+    w.server._post = original
+    w.granted += 1
+    return [wire]
+
+
+@case("H-34.c")
+async def hangs(w: Any) -> list[Wire]:
+    original, hanging = w.server._post, asyncio.Event()
+
+    async def hang(message: Any, receive: Any, send: Any) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    w.server._post = hang
+    wire = instead(w, GOOD)
+    await asyncio.wait_for(hanging.wait(), 5)
+    w.f.clock.advance(60)
+    w.app.guard.hear_revocations()
+    await wire.begun()
     w.server._post = original
     w.granted += 1
     return [wire]

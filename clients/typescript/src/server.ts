@@ -35,5 +35,6 @@ export { linkGuard, type LinkedGuard, type LinkedGuardSettings } from "./link/li
 export { snapshotFile, type SnapshotMemory } from "./link/memory.js";
 export type { GuardEvent } from "./link/reporter.js";
 export { type AuthInfo, type HandlerContext, type McpHandler, type ToolContext, verifiedCall } from "./serve/context.js";
+export type { Limits } from "./serve/limits.js";
 export { type RecordSettings, registryRecord, type ToolRisk } from "./serve/record.js";
 export { type Arrival, type LinkedGuardLike, metadataUrl, protect, type Protected, type ProtectSettings } from "./serve/protect.js";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -11,6 +12,7 @@ from .call.strict_json import serialize
 from .events import Event, EventParser, EventsRefused
 from .guard import Refused
 from .guard.sessions import Session, Sessions
+from .limits import Limits
 from .screen import INTERNAL_ERROR, Screen, rpc_error
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -30,6 +32,7 @@ class Answer:
     request_id: str
     max_bytes: int
     """The longest message."""
+    limits: Limits
     sessions: Sessions
     """Where sessions are kept."""
     begins: bool = False
@@ -44,6 +47,10 @@ class Answer:
     trouble: str = "no_answer"
     """In a word: what was wrong with the answer."""
     _manner: Manner = "waiting"
+    has_failed: bool = False
+    """The client was told that there is no answer: nothing that comes is of any use."""
+    _begun: float = 0.0
+    """Uptime at which it began."""
     _start: Message = field(default_factory=dict)
     _held: bytearray = field(default_factory=bytearray)
     _parser: EventParser | None = None
@@ -69,6 +76,8 @@ class Answer:
             Errors that the server is to be told, because it does not get what it asked for.
         """
         errors: list[bytes] = []
+        if self._manner == "over":
+            return errors
         try:
             if message["type"] == "http.response.start":
                 await self._begin(message, send)
@@ -97,6 +106,28 @@ class Answer:
             if self.begins:
                 self.sessions.forget(session)
 
+    def due(self, started: float) -> float:
+        """The uptime at which it has taken too long.
+
+        Args:
+            started: Uptime at which the app was asked.
+        """
+        if self._manner == "over":
+            return -math.inf if self.has_failed else math.inf
+        if self._manner == "events":
+            return self._begun + self.limits.stream_seconds
+        return (started if self._manner == "waiting" else self._begun) + self.limits.answer_seconds
+
+    async def time_out(self, send: Send) -> None:
+        """It has taken too long, or what it stands for is revoked."""
+        if self._manner == "events" and self.outlives:
+            await self.close(send)
+        elif self._manner != "over" and (self._manner == "events" or not self._is_open):
+            # What was asked may run on: its response comes on another stream.
+            self.is_left, self.trouble = True, "server_timeout"
+            logger.warning("answer not in time", extra={"request_id": self.request_id})
+            await self._fail(Refused("server_timeout"), send)
+
     async def close(self, send: Send) -> None:
         """End what is still open: a subscription with the word that there is for it."""
         self._manner = "over"
@@ -113,6 +144,7 @@ class Answer:
 
     async def _begin(self, message: Message, send: Send) -> None:
         self._start = {**message, "headers": [*message.get("headers", [])]}
+        self._begun = self.screen.guard.clock.uptime()
         status = message["status"]
         self.trouble = f"status_{status}"
         if status == 200:
@@ -233,6 +265,7 @@ class Answer:
 
     async def _fail(self, refused: Refused, send: Send) -> None:
         """Say that the server's answer cannot be had, in whatever way is left."""
+        self.has_failed = True
         asked, refusal = self.screen.asked, self.screen.guard.refusal(refused)
         if self._manner == "events" and self._is_open:
             if asked is not None and not self.screen.subscribes:

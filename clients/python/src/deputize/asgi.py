@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -25,9 +24,9 @@ from .client import AsyncClient
 from .clock import Clock, SystemClock
 from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall
 from .guard.link import BrokerLink
-from .guard.message import LISTEN
 from .guard.sessions import Caller, Session, Sessions
 from .guard.verified import Verified
+from .limits import Limits, Meter, UnderWay
 from .listing import Lister
 from .passage import LISTING_KEY, STATE_KEY, App, Message, Passage, Receive, Scope, Send, current
 from .screen import Asked, Screen
@@ -55,6 +54,8 @@ class MiddlewareOptions:
     checks it and a proxy in front rewrites it."""
     tools_max_age_seconds: float = 5.0
     """How old the last look at the tools may be when a call comes. One that failed is repeated after a second."""
+    limits: Limits = field(default_factory=Limits)
+    """How much each caller may, and how long the app may take."""
     body_timeout_seconds: float = 30.0
     max_result_bytes: int = 8 * 1024 * 1024
     """The longest message of the server."""
@@ -109,7 +110,7 @@ class ToolCallMiddleware:
         self._also_passed = check_passed(self._options.passed_headers)
         self._sessions = Sessions(self._clock)
         self._watch = Watch(self.guard, self._link, Lister(app), self._options)
-        self._listening: Counter[Caller] = Counter()
+        self._meter = Meter(self._options.limits)
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,45 +199,57 @@ class ToolCallMiddleware:
     async def _prepare(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
         """The tools as they are now, session, and last of all the token."""
         examined = self.guard.examine(call)
-        if examined.message.method == LISTEN:
-            self._check_streams(Caller.of(examined.claims))
-        # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
-        await self._watch.observe(self._own_scope(scope))
-        session, asked = self._place(call, examined)
+        session = self._session_of(call, examined)
+        # Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
+        self._meter.count(examined, self._clock.uptime())
+        under_way = self._meter.enter(Caller.of(examined.claims))
         try:
-            verified = await self.guard.admit(examined)
+            # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up another.
+            await self._watch.observe(self._own_scope(scope))
+            verified, asked = await self._admitted(session, examined)
         except BaseException:
-            if session is not None and asked is not None:
-                session.take_requested(asked.id)
+            under_way.leave()
             raise
         begins = asked is not None and asked.method == "initialize"
         screen = Screen(self.guard, verified.claims, asked, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
         answer.begins = begins
-        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
+        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed, under_way)
 
-    def _place(self, call: IncomingCall, examined: Examined) -> tuple[Session | None, Asked | None]:
-        """The caller's session, where the request is of one, and what is asked."""
+    def _session_of(self, call: IncomingCall, examined: Examined) -> Session | None:
+        """The caller's session, where the request is of one."""
+        session_id = session_id_of(call, examined.message)
+        if examined.message.method == "initialize":
+            self._sessions.check_room(examined.claims)
+            return None
+        return None if session_id is None else self._sessions.find(session_id, examined.claims)
+
+    async def _admitted(self, session: Session | None, examined: Examined) -> tuple[Verified, Asked | None]:
+        """What may run, and what is asked with it."""
+        asked = self._note(session, examined)
+        try:
+            return await self.guard.admit(examined), asked
+        except BaseException:
+            if session is not None and asked is not None:
+                session.take_requested(asked.id)
+            raise
+
+    def _note(self, session: Session | None, examined: Examined) -> Asked | None:
+        """What is asked, noted in its session."""
         message, claims = examined.message, examined.claims
-        session_id = session_id_of(call, message)
-        session = None
-        if message.method == "initialize":
-            self._sessions.check_room(claims)
-        elif session_id is not None:
-            session = self._sessions.find(session_id, claims)
         if message.id is None:
-            return session, None
+            return None
         if message.is_response:
             # A response goes only to what the server asked in this session, once.
             if session is None:
                 raise Refused("no_session")
             session.take_asked(message.id)
-            return session, None
+            return None
         asked = Asked(message.id, message.method)
         if session is not None:
             is_fixed = message.call is not None and claims.level >= Level.L2
             session.note_requested(asked.id, asked.method, fixed=is_fixed)
-        return session, asked
+        return asked
 
     async def _stream(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
         """`GET` listens to the server's messages in a session, `DELETE` ends it (MCP up to 2025-11-25)."""
@@ -246,6 +259,7 @@ class ToolCallMiddleware:
         if session_id is None:
             raise Refused("no_stream")
         session = self._sessions.find(session_id, verified.claims)
+        under_way: UnderWay | None = None
         if call.method == "DELETE":
             self._sessions.forget(session)
         else:
@@ -253,15 +267,11 @@ class ToolCallMiddleware:
             # INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
             if cursor is not None and not session.knows_cursor(cursor):
                 raise Refused("session", "another's cursor")
-            self._check_streams(session.owner.caller)
+            under_way = self._meter.enter(session.owner.caller)
         screen = Screen(self.guard, verified.claims, None, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)
         answer.listens, answer.ends = call.method == "GET", call.method == "DELETE"
-        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed)
-
-    def _check_streams(self, caller: Caller) -> None:
-        if self._listening[caller] >= _MAX_STREAMS_OF_ONE:
-            raise Refused("limited", "too many streams", retry_after_seconds=1)
+        return Passage(self._app, scope, call, verified, screen, answer, self._also_passed, under_way)
 
     def _answer_to(self, verified: Verified, screen: Screen, request_id: str) -> Answer:
         return Answer(
@@ -270,19 +280,14 @@ class ToolCallMiddleware:
             next_nonce=verified.next_nonce,
             request_id=request_id,
             max_bytes=self._options.max_result_bytes,
+            limits=self._options.limits,
             sessions=self._sessions,
         )
 
     async def _run(self, passage: Passage, receive: Receive, send: Send) -> None:
-        caller = Caller.of(passage.verified.claims) if passage.answer.outlives else None
-        if caller is not None:
-            self._listening[caller] += 1
         try:
             await passage.run(receive, send)
         finally:
-            if caller is not None:
-                self._listening[caller] -= 1
-                self._listening += Counter()
             if isinstance(passage.verified, VerifiedCall):
                 self._link.report(passage.event(passage.verified))
 
@@ -351,11 +356,11 @@ async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body:
 
 
 _MAX_LENGTH_DIGITS = 12
-_MAX_STREAMS_OF_ONE = 16
 
 __all__ = [
     "LISTING_KEY",
     "STATE_KEY",
+    "Limits",
     "MiddlewareOptions",
     "ToolCallMiddleware",
     "current_call",

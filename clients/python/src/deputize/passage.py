@@ -16,6 +16,7 @@ from .guard import IncomingCall, VerifiedCall
 from .guard.report import Event
 from .guard.sessions import Session
 from .guard.verified import Verified
+from .limits import UnderWay
 from .listing import ask
 from .screen import Screen
 
@@ -44,6 +45,8 @@ class Passage:
     screen: Screen
     answer: Answer
     also_passed: frozenset[str]
+    under_way: UnderWay | None
+    """Counted for its caller, until it is done."""
     _failed: bool = False
     _is_over: asyncio.Event = field(default_factory=asyncio.Event)
     """The stream is ended from here."""
@@ -56,10 +59,7 @@ class Passage:
             session.under_way += 1
         token = current.set(self.verified if isinstance(self.verified, VerifiedCall) else None)
         try:
-            if self.answer.outlives:
-                await self._listen(receive, send)
-            else:
-                await self.app(self._forwarded(), self._receiving(receive), self._sending(send))
+            await self._serve(receive, send)
         except asyncio.CancelledError:
             # Whoever waited went away; what was asked may run on.
             self._failed = self.answer.is_left = True
@@ -70,6 +70,8 @@ class Passage:
         finally:
             current.reset(token)
             self.answer.end(failed=self._failed)
+            if self.under_way is not None:
+                self.under_way.leave()
             if session is not None:
                 session.under_way -= 1
 
@@ -86,29 +88,45 @@ class Passage:
             result_bytes=self.answer.sent_bytes,
         )
 
-    async def _listen(self, receive: Receive, send: Send) -> None:
-        """A stream of the server's messages: for an hour, or until what it stands for is revoked."""
+    async def _serve(self, receive: Receive, send: Send) -> None:
+        """Have the app serve it, as long as it may take, or until what a stream stands for is revoked."""
         clock = self.screen.guard.clock
-        until, said = clock.uptime() + _STREAM_SECONDS, clock.uptime()
+        started = said = clock.uptime()
         serving = asyncio.ensure_future(self.app(self._forwarded(), self._receiving(receive), self._sending(send)))
+        serving.add_done_callback(_settle)
         try:
             while not serving.done():
-                await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
-                if clock.uptime() > until or not self.screen.guard.is_good(self.screen.claims):
-                    # The app hears that the client is gone, and has a moment to take leave.
-                    self._is_over.set()
-                    await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
+                remaining = self.answer.due(started) - clock.uptime()
+                await asyncio.wait({serving}, timeout=min(_CHECK_SECONDS, max(_SHORTEST_CHECK_SECONDS, remaining)))
+                if serving.done():
+                    break
+                if clock.uptime() >= self.answer.due(started) or not self._may_go_on():
+                    await self._end(serving, send)
                     break
                 if clock.uptime() - said >= _KEEP_ALIVE_SECONDS:
                     said = clock.uptime()
                     await self.answer.keep_alive(send)
-            if serving.done():
+            if serving.done() and not self._is_over.is_set():
                 await serving
         finally:
             if not serving.done():
+                # Whatever it makes of that: nobody waits for it for long.
                 serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
-        await self.answer.close(send)
+                await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
+        if self.answer.outlives:
+            await self.answer.close(send)
+
+    def _may_go_on(self) -> bool:
+        return not self.answer.outlives or self.screen.guard.is_good(self.screen.claims)
+
+    async def _end(self, serving: asyncio.Future[None], send: Send) -> None:
+        """The client has its answer; the app hears that nobody waits any more, and has a moment to take leave."""
+        if not self.answer.outlives:
+            await self.answer.time_out(send)
+        self._is_over.set()
+        await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
+        if self.answer.outlives:
+            await self.answer.time_out(send)
 
     def _forwarded(self) -> Scope:
         """As it came, but for headers, query and whatever else nobody verified, and with the call in its state."""
@@ -168,6 +186,12 @@ class Passage:
         logger.info("server not told of a refusal")
 
 
-_STREAM_SECONDS = 3600.0
+def _settle(serving: asyncio.Future[None]) -> None:
+    """What an app that was given up says last is for nobody."""
+    if not serving.cancelled():
+        serving.exception()
+
+
 _CHECK_SECONDS = 1.0
+_SHORTEST_CHECK_SECONDS = 0.01
 _KEEP_ALIVE_SECONDS = 10.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from .asgi import LISTING_KEY, STATE_KEY, MiddlewareOptions, ToolCallMiddleware
+from .asgi import LISTING_KEY, STATE_KEY, Limits, MiddlewareOptions, ToolCallMiddleware
 from .guard import Verified, VerifiedCall, VerifiedListing, VerifiedResponse, VerifiedStream
 
 
@@ -42,4 +42,4 @@ def verified(request: Request) -> Verified:
     return other if is_other else verified_call(request)
 
 
-__all__ = ["MiddlewareOptions", "ToolCallMiddleware", "verified", "verified_call"]
+__all__ = ["Limits", "MiddlewareOptions", "ToolCallMiddleware", "verified", "verified_call"]

@@ -65,14 +65,17 @@ export class Transport {
   }
 }
 
-/** The body of a message, or `undefined` where it is longer than `maxBytes`. */
-export async function readBounded(message: Request | Response, maxBytes: number): Promise<Uint8Array | undefined> {
+/** The body of a message, or `undefined` where it is longer than `maxBytes`. Throws what `late` is aborted with. */
+export async function readBounded(message: Request | Response, maxBytes: number, late?: AbortSignal): Promise<Uint8Array | undefined> {
   if (message.body === null) return new Uint8Array();
   const chunks: Uint8Array[] = [];
   let length = 0;
   const reader = message.body.getReader();
+  late?.addEventListener("abort", () => void reader.cancel().catch(() => undefined), { once: true });
   for (;;) {
+    late?.throwIfAborted();
     const { done, value } = await reader.read();
+    late?.throwIfAborted();
     if (done) break;
     length += value.length;
     if (length > maxBytes) {

@@ -64,6 +64,8 @@ export type ReasonKind =
   | "server_refuses"
   /** The server says that it is not there. */
   | "server_down"
+  /** The server did not answer in time. */
+  | "server_timeout"
   /** The server asked for the client's model in its answer. */
   | "server_samples"
   /** What the server said is longer than allowed. */

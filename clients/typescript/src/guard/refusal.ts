@@ -149,6 +149,7 @@ const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, descr
   server_error: [502, "server_error", "the MCP server gave no valid answer"],
   server_refuses: [502, "server_error", "the MCP server does not accept its guard: tell its operator"],
   server_down: [503, "server_unavailable", "the MCP server is down: come back later"],
+  server_timeout: [504, "server_timeout", "the MCP server did not answer in time"],
   server_samples: [502, "server_error", "the MCP server asked for the client's model: its guard refuses that"],
   server_too_long: [502, "server_error", "the MCP server's answer is larger than its guard lets through"],
 };

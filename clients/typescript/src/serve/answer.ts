@@ -23,6 +23,10 @@ export interface Passing {
   readonly ends: boolean;
   /** The longest message. */
   readonly maxBytes: number;
+  /** How long a stream may last. */
+  readonly streamMs: number;
+  /** Aborted when an answer that is no stream has taken too long. */
+  readonly late: AbortSignal;
   /** Told errors that the server is to get, because it does not get what it asked for. */
   readonly tell: (error: string) => void;
   /** Told once, when nothing more of it comes. */
@@ -64,9 +68,9 @@ function noAnswer(status: number, { screen, listens }: Passing): Reason {
 
 /** An error of the protocol goes on with its status, under the id of the request. */
 async function rejected(response: Response, passing: Passing): Promise<Response> {
-  const { screen, maxBytes, onEnd } = passing;
+  const { screen, maxBytes, late, onEnd } = passing;
   const { status } = response;
-  const text = await readBounded(response, maxBytes);
+  const text = await readBounded(response, maxBytes, late);
   if (text === undefined) throw new Reason("server_too_long");
   const error = screen.errorOf(new TextDecoder().decode(text));
   if (error === undefined) throw noAnswer(status, passing);
@@ -75,8 +79,8 @@ async function rejected(response: Response, passing: Passing): Promise<Response>
 }
 
 /** An answer of one message. */
-async function one(response: Response, { screen, maxBytes, onEnd }: Passing): Promise<Response> {
-  const text = await readBounded(response, maxBytes);
+async function one(response: Response, { screen, maxBytes, late, onEnd }: Passing): Promise<Response> {
+  const text = await readBounded(response, maxBytes, late);
   if (text === undefined) throw new Reason("server_too_long");
   const judged = await screen.judge(new TextDecoder().decode(text));
   if (judged.verdict !== "last") throw new Reason("server_error", "no response");
@@ -93,6 +97,7 @@ class EventRelay {
   private bytes = 0;
   private isAnswered = false;
   private isResumable = false;
+  private isLate = false;
   private isOver = false;
   private watch: ReturnType<typeof setInterval> | undefined;
 
@@ -115,16 +120,16 @@ class EventRelay {
     });
   }
 
-  /** A stream on which the client only listens outlives its token: for an hour, or until what that stood for is revoked. */
+  /** A stream lasts only so long. One on which the client only listens ends when what its token stood for is revoked. */
   private watchOver(controller: ReadableStreamDefaultController<Uint8Array>): void {
-    if (!this.outlives) return;
     const { guard, claims } = this.passing.screen;
-    const untilMs = guard.uptimeMs() + STREAM_MS;
+    const untilMs = guard.uptimeMs() + this.passing.streamMs;
     let saidMs = guard.uptimeMs();
     this.watch = setInterval(() => {
       const nowMs = guard.uptimeMs();
+      this.isLate ||= nowMs >= untilMs;
       // What waits for the server's next word then hears that there is none.
-      if (nowMs > untilMs || !guard.isGood(claims)) return void this.reader.cancel().catch(() => undefined);
+      if (this.isLate || (this.outlives && !guard.isGood(claims))) return void this.reader.cancel().catch(() => undefined);
       if (nowMs - saidMs < KEEP_ALIVE_MS || this.isOver) return;
       saidMs = nowMs;
       // Whoever stands between closes what is silent for long. A client that does not read needs no more of it.
@@ -156,6 +161,7 @@ class EventRelay {
       if (!done) return sent;
       // Another stream than one that can be resumed owes its response.
       const isOwed = screen.asked !== undefined && !screen.subscribes;
+      if (isOwed && this.isLate) throw new Reason("server_timeout");
       if (isOwed && !this.isResumable) throw new Reason("server_error", "a stream without a response");
       return this.close(controller);
     } catch (error) {
@@ -217,7 +223,7 @@ class EventRelay {
     clearInterval(this.watch);
     void this.reader.cancel().catch(() => undefined);
     const { isAnswered, bytes } = this;
-    this.passing.onEnd({ isAnswered, isLeft: isGone || this.isResumable, bytes });
+    this.passing.onEnd({ isAnswered, isLeft: isGone || this.isResumable || this.isLate, bytes });
   }
 }
 
@@ -235,7 +241,6 @@ function kept(headers: Headers): Headers {
 
 /** The server does not know the session any more: neither does the guard then. */
 export const FORGOTTEN = "the server forgot it";
-const STREAM_MS = 3_600_000;
 const CHECK_MS = 1_000;
 const KEEP_ALIVE_MS = 10_000;
 const MAX_STREAM_BYTES = 64 * 1024 * 1024;

@@ -15,14 +15,16 @@ export interface Carriage {
   readonly verified: Verified;
   readonly session: Session | undefined;
   readonly requestId: string;
+  /** Aborted when nobody waits for an answer any more. */
+  readonly signal: AbortSignal;
 }
 
 /** The request as the handler may see it: no credential, no cookie, nothing said in somebody else's name, no query. */
 export function carried(carriage: Carriage, alsoPassed: ReadonlySet<string>): Request {
-  const { request, verified } = carriage;
+  const { request, verified, signal } = carriage;
   const url = new URL(request.url);
   url.search = "";
-  const { method, signal } = request;
+  const { method } = request;
   const body = verified.kind === "stream" ? {} : { body: verified.rebuiltBody() };
   return new Request(url, { method, headers: headersOf(carriage, alsoPassed), signal, ...body });
 }

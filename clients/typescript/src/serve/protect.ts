@@ -8,7 +8,6 @@ import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
 import type { Examined } from "../guard/guard.js";
 import { Fields, type IncomingCall } from "../guard/headers.js";
-import { LISTEN } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
@@ -17,7 +16,8 @@ import { type Carriage, carried, checkPassed, idToRefuse, ownMessage, sessionIdO
 import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
 import { type Asked, Screen } from "./screen.js";
-import { callerOf, type Session, Sessions } from "./sessions.js";
+import { type Limits, Meter, resolveLimits, unlessLate } from "./limits.js";
+import { type Session, Sessions } from "./sessions.js";
 import { Watch } from "./watch.js";
 
 /** Settings of {@link protect}. */
@@ -48,6 +48,8 @@ export interface ProtectSettings {
   readonly clientCertificateHeader?: string;
   /** Origins of web pages that may call, besides the endpoint's own. */
   readonly allowedOrigins?: readonly string[];
+  /** How much each caller may, and how long the handler may take. */
+  readonly limits?: Limits;
   /** How long the server's definitions are taken as they were; 30 s. */
   readonly discoveryMs?: number;
 }
@@ -113,22 +115,33 @@ interface Passage {
   readonly requestId: string;
   /** The session of the request, or the one that it began. */
   session: Session | undefined;
+  /** Aborted when nobody waits for an answer any more. */
+  readonly signal: AbortSignal;
+  /** Aborts that when the handler takes too long. A client that goes away stops nothing that runs. */
+  readonly late: AbortController;
+  /** Told when it is done: it is counted for its caller until then. */
+  readonly leave: () => void;
 }
+
+/** Where a request goes, and as what. */
+type Place = Pick<Passage, "verified" | "asked" | "session" | "leave">;
 
 class Protection {
   private readonly sessions: Sessions;
   private readonly watch: Watch;
   private readonly alsoPassed: ReadonlySet<string>;
   private readonly origins: ReadonlySet<string>;
-  /** Streams that are listened to, by caller. */
-  private readonly listening = new Map<string, number>();
+  private readonly limits: Required<Limits>;
+  private readonly meter: Meter;
 
   constructor(
     private readonly link: LinkedGuardLike,
     private readonly handler: McpHandler,
     private readonly settings: ProtectSettings,
   ) {
-    const { passedHeaders = [], allowedOrigins = [] } = settings;
+    const { passedHeaders = [], allowedOrigins = [], limits = {} } = settings;
+    this.limits = resolveLimits(limits);
+    this.meter = new Meter(this.limits);
     this.sessions = new Sessions(() => link.guard.uptimeMs());
     this.alsoPassed = checkPassed(passedHeaders);
     this.origins = new Set([new URL(link.guard.config.publicUrl).origin, ...allowedOrigins]);
@@ -173,90 +186,102 @@ class Protection {
     const incoming = { method: request.method, headers, body, clientCertificate };
     const isBare = request.method === "GET" || request.method === "DELETE";
     const place = isBare ? await this.listen(incoming, fields) : await this.examine(incoming, fields);
-    return { request, fields, requestId, ...place };
+    const late = new AbortController();
+    const signal = AbortSignal.any([request.signal, late.signal]);
+    return { request, fields, requestId, signal, late, ...place };
   }
 
   /** The tools as they are now, session, and last of all the token. */
-  private async examine(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
+  private async examine(incoming: IncomingCall, fields: Fields): Promise<Place> {
     const { guard } = this.link;
     const examined = await guard.examine(incoming);
-    if (examined.message.method === LISTEN) this.checkStreams(examined.claims);
-    // INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
-    await this.watch.observe();
-    const { session, asked } = this.place(examined, fields);
+    const session = this.sessionOf(examined, fields);
+    // Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
+    this.meter.count(examined, guard.uptimeMs());
+    const leave = this.meter.enter(examined.claims);
+    let asked: Asked | undefined;
     try {
-      return { verified: await guard.admit(examined), asked, session };
+      // INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
+      await this.watch.observe();
+      asked = noted(examined, session);
+      return { verified: await guard.admit(examined), asked, session, leave };
     } catch (error) {
       if (asked !== undefined) session?.takeRequested(asked.id);
+      leave();
       throw error;
     }
   }
 
-  /** The caller's session, where the request is of one, and what is asked. */
-  private place({ message, claims }: Examined, fields: Fields): Pick<Passage, "asked" | "session"> {
-    const { id, method, call, isResponse } = message;
+  /** The caller's session, where the request is of one. */
+  private sessionOf({ message, claims }: Examined, fields: Fields): Session | undefined {
     const sessionId = sessionIdOf(fields, message);
-    const begins = method === "initialize";
-    if (begins) this.sessions.checkRoom(claims);
-    const session = begins || sessionId === undefined ? undefined : this.sessions.find(sessionId, claims);
-    if (id === undefined) return { session, asked: undefined };
-    if (isResponse) {
-      // A response goes only to what the server asked in this session, once.
-      if (session === undefined) throw new Reason("no_session");
-      session.takeAsked(id);
-      return { session, asked: undefined };
+    if (message.method === "initialize") {
+      this.sessions.checkRoom(claims);
+      return undefined;
     }
-    session?.noteRequested(id, method, call !== undefined && isFixed(claims));
-    return { session, asked: { id, method } };
+    return sessionId === undefined ? undefined : this.sessions.find(sessionId, claims);
   }
 
   /** `GET` listens to the server's messages in a session, `DELETE` ends it (MCP up to 2025-11-25). */
-  private async listen(incoming: IncomingCall, fields: Fields): Promise<Pick<Passage, "verified" | "asked" | "session">> {
+  private async listen(incoming: IncomingCall, fields: Fields): Promise<Place> {
     const verified = await this.link.guard.verifyStream(incoming);
     const sessionId = sessionIdOf(fields, undefined);
     // Without a session there is nothing to listen to: none that is bound to its caller.
     if (sessionId === undefined) throw new Reason("no_stream");
     const session = this.sessions.find(sessionId, verified.claims);
     const cursor = fields.single("last-event-id");
+    let leave = (): void => undefined;
     if (incoming.method === "DELETE") {
       this.sessions.forget(session);
     } else if (cursor !== undefined && !session.knowsCursor(cursor)) {
       // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
       throw new Reason("session", "another's cursor");
     } else {
-      this.checkStreams(verified.claims);
+      leave = this.meter.enter(verified.claims);
     }
-    return { verified, asked: undefined, session };
-  }
-
-  private checkStreams(claims: ToolCallClaims): void {
-    if ((this.listening.get(callerOf(claims)) ?? 0) >= MAX_STREAMS_OF_ONE) throw new Reason("limited", "too many streams", 1);
+    return { verified, asked: undefined, session, leave };
   }
 
   private async pass(passage: Passage): Promise<Response> {
-    const { request, verified, asked } = passage;
+    const { request, verified, asked, signal, late } = passage;
     const { claims } = verified;
     const listens = verified.kind === "stream" && request.method === "GET";
     const ends = verified.kind === "stream" && !listens;
-    const onEnd = this.begun(passage, listens || asked?.method === LISTEN);
+    const onEnd = this.begun(passage);
+    const { answerSeconds, streamSeconds } = this.limits;
+    const timer = setTimeout(() => late.abort(new Reason("server_timeout")), answerSeconds * 1000);
     try {
-      const response = await handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
+      const response = await this.handled(passage);
       if (response.status === 200 && asked?.method === "initialize") this.begin(passage, response);
       const screen = new Screen(this.link.guard, claims, asked, passage.session, () => this.watch.lookAgain());
       const { maxResultBytes: maxBytes = MAX_RESULT_BYTES } = this.settings;
       const tell = (error: string) => void this.tell(passage, error);
-      const answer = await screened(response, { screen, listens, ends, maxBytes, tell, onEnd });
+      const streamMs = streamSeconds * 1000;
+      const answer = await screened(response, { screen, listens, ends, maxBytes, streamMs, late: late.signal, tell, onEnd });
       if (passage.session !== undefined) answer.headers.set("mcp-session-id", passage.session.id);
       // RFC 9449 §8.2.
       answer.headers.set("dpop-nonce", verified.nextNonce);
       return answer;
     } catch (error) {
       // Where the client went away, what was asked may run on.
-      onEnd({ isAnswered: false, isLeft: request.signal.aborted, bytes: 0 });
+      onEnd({ isAnswered: false, isLeft: signal.aborted, bytes: 0 });
       const { session } = passage;
       if (session !== undefined && error instanceof Reason && error.detail === FORGOTTEN) this.sessions.forget(session);
       throw error;
+    } finally {
+      clearTimeout(timer);
     }
+  }
+
+  /** The handler's answer, as long as somebody waits for it. */
+  private handled(passage: Passage): Promise<Response> {
+    const { late, verified } = passage;
+    const { signal } = late;
+    const handling = handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
+    // What comes too late is for nobody.
+    const drop = (response: Response) => (signal.aborted ? response.body?.cancel() : undefined);
+    handling.then(drop).catch(() => undefined);
+    return unlessLate(handling, signal);
   }
 
   /** The server began a session with its answer to `initialize`. */
@@ -270,21 +295,14 @@ class Protection {
   }
 
   /** Counts what is under way. What it gives back is to be told the end, of which it heeds the first word. */
-  private begun(passage: Passage, listens: boolean): (end: End) => void {
-    const { verified, asked } = passage;
-    const caller = callerOf(verified.claims);
-    const count = (step: number) => {
-      const left = (this.listening.get(caller) ?? 0) + step;
-      if (left > 0) this.listening.set(caller, left);
-      else this.listening.delete(caller);
-    };
-    if (listens) count(1);
+  private begun(passage: Passage): (end: End) => void {
+    const { verified, asked, leave } = passage;
     if (passage.session !== undefined) passage.session.underWay += 1;
     let isOver = false;
     return ({ isAnswered, isLeft, bytes }) => {
       if (isOver) return;
       isOver = true;
-      if (listens) count(-1);
+      leave();
       const { session } = passage;
       if (session !== undefined) session.underWay -= 1;
       // A call that nobody waits for may still run: its response comes on another stream.
@@ -325,6 +343,20 @@ class Protection {
   }
 }
 
+/** What is asked, noted in its session. */
+function noted({ message, claims }: Examined, session: Session | undefined): Asked | undefined {
+  const { id, method, call, isResponse } = message;
+  if (id === undefined) return undefined;
+  if (isResponse) {
+    // A response goes only to what the server asked in this session, once.
+    if (session === undefined) throw new Reason("no_session");
+    session.takeAsked(id);
+    return undefined;
+  }
+  session?.noteRequested(id, method, call !== undefined && isFixed(claims));
+  return { id, method };
+}
+
 /** Whether a call's token fixes what it does. */
 function isFixed({ detail }: ToolCallClaims): boolean {
   return isAtLeast(levelOf(detail), "L2");
@@ -354,4 +386,3 @@ export function metadataUrl(resource: string): string {
 }
 
 const MAX_RESULT_BYTES = 8 * 1024 * 1024;
-const MAX_STREAMS_OF_ONE = 16;

@@ -159,6 +159,15 @@ const CASES = new Map<string, Case>([
     lab.w.whole = undefined;
     return [heard];
   }],
+  ["H-34.c", async () => {
+    // A server that hangs: time is real here, so it has little.
+    const w = await SessionWorld.create({ limits: { answerSeconds: 0.05 } });
+    let asked = 0;
+    w.hangs = () => void (asked += 1);
+    const heard = await said(await w.send(GOOD, { detail: await l3("refund", ARGS) }));
+    assert.equal(asked, 1);
+    return [heard];
+  }],
   ["H-34.e", async (lab) => [await lab.answered('{"jsonrpc":"2.0","id":2,"result":{}}')]],
   ["H-34.f", async (lab) => [await lab.answered("not json")]],
   ["H-34.g", async (lab) => {

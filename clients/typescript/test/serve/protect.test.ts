@@ -64,7 +64,7 @@ test("a server that does not list its tools is not called, until it does", async
     if (method === "tools/list" && !lists) return new Response(null, { status: 500 });
     return (inner as (request: Request, context: unknown) => Promise<Response>)(request, context);
   };
-  const send = await world.mount("web-standard", handler, { discoveryMs: 0 });
+  const send = await world.mount("web-standard", handler, { discoveryMs: 0, limits: { burst: 1e6 } });
   assert.equal((await send(await look(world.fixture))).status, 503);
   assert.equal(world.errors.length, 1);
   lists = true;
@@ -118,7 +118,7 @@ test("what was seen counts while a look fails, and the next waits a second", asy
     looks += 1;
     return Promise.reject(new Error("canary: no list"));
   };
-  const send = await world.mount("web-standard", undefined, { tools, discoveryMs: 30_000 });
+  const send = await world.mount("web-standard", undefined, { tools, discoveryMs: 30_000, limits: { burst: 1e6 } });
   for (let times = 0; times < 3; times += 1) assert.equal((await send(await look(world.fixture))).status, 200);
   assert.deepEqual([looks, world.errors.length], [1, 1]);
   const end = performance.now() + 5_000;

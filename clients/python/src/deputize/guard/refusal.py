@@ -47,6 +47,7 @@ Reason: TypeAlias = Literal[
     "server_error",
     "server_refuses",
     "server_down",
+    "server_timeout",
     "server_samples",
     "server_too_long",
 ]
@@ -224,6 +225,7 @@ _ANSWERS: dict[Reason, _Answer] = {
     "server_error": _Answer(502, "server_error", "the MCP server gave no valid answer"),
     "server_refuses": _Answer(502, "server_error", "the MCP server does not accept its guard: tell its operator"),
     "server_down": _Answer(503, "server_unavailable", "the MCP server is down: come back later"),
+    "server_timeout": _Answer(504, "server_timeout", "the MCP server did not answer in time"),
     "server_samples": _Answer(
         502, "server_error", "the MCP server asked for the client's model: its guard refuses that"
     ),

@@ -1,0 +1,159 @@
+/** How much one caller may, and how long the handler may take: what is refused then, and what is not. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { protect } from "../../src/server.js";
+import type { Examined } from "../../src/guard/guard.js";
+import { Meter, resolveLimits } from "../../src/serve/limits.js";
+import { call, get, l1, l3, LIST, type Loose, promptToken } from "../guard/fixture.js";
+import { SessionWorld, type Stream, until } from "./session-server.js";
+
+const LOOKUP = call("lookup", {});
+const REFUND = call("refund", {});
+const BOB = { sub: "user:acme:x:bob" };
+const NOTE = { jsonrpc: "2.0", method: "notifications/message", params: {} };
+const looking = async () => ({ detail: await l1("lookup") });
+const refunding = async () => ({ detail: await l3("refund", {}) });
+const retryAfter = (refused: Loose) => (refused["headers"] as unknown as Headers).get("retry-after");
+
+/** Sockets would keep the process running; here nothing else does. */
+async function alive<T>(work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => undefined, 1_000);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+test("rates are each person's and refuse before the token is spent", async () => {
+  const w = await SessionWorld.create({ limits: { callsPerMinute: 60, burst: 2 } });
+  for (let times = 0; times < 2; times += 1) assert.equal((await w.send(REFUND, await refunding())).status, 200);
+  const token = await w.f.sign(w.f.claims(await l3("refund", {})));
+  const limited = await w.refused(429, REFUND, { token });
+  assert.deepEqual([limited["error"], retryAfter(limited)], ["temporarily_unavailable", "2"]);
+  assert.ok(!w.f.outside.redeemed.has(token));
+  assert.equal((await w.send(LOOKUP, await looking())).status, 200, "another tool");
+  assert.equal((await w.send(REFUND, { ...(await refunding()), claims: BOB })).status, 200, "another person");
+  w.f.pass(1);
+  assert.equal((await w.send(REFUND, { token })).status, 200, "the token was not spent");
+  await w.refused(429, REFUND, await refunding());
+});
+
+test("what is chosen by the client has one rate", async () => {
+  const w = await SessionWorld.create({ limits: { callsPerMinute: 1, burst: 2 } });
+  await w.approveMaterial();
+  for (let number = 0; number < 3; number += 1) {
+    const statuses = [
+      await w.send({ jsonrpc: "2.0", method: `notifications/x${number}` }),
+      await w.send({ ...LIST, id: number, method: "ping" }),
+      await w.send(get("greet", { city: String(number) }), { detail: await promptToken("greet") }),
+    ].map(({ status }) => status);
+    assert.deepEqual(statuses, number < 2 ? [202, 200, 200] : [429, 429, 429]);
+  }
+});
+
+test("a caller has only so many under way", async () => {
+  const w = await SessionWorld.create({ limits: { concurrent: 2 } });
+  const streams: Stream[] = [];
+  w.serve = (stream) => {
+    streams.push(stream);
+    stream.say(NOTE);
+  };
+  const underWay = [await w.send(LOOKUP, await looking()), await w.send({ ...LOOKUP, id: 2 }, await looking())];
+  for (const each of underWay) await each.event();
+  assert.equal(retryAfter(await w.refused(429, LIST)), "1");
+  assert.equal((await w.send(LIST, { claims: BOB })).status, 200);
+  for (const stream of streams) stream.answer({ content: [] });
+  for (const each of underWay) assert.deepEqual([Boolean((await each.event())?.["result"]), await each.event()], [true, undefined]);
+  w.serve = undefined;
+  for (let times = 0; times < 3; times += 1) {
+    await w.refused(403, call("lookup", { unknown: 1 }), await looking());
+    await w.refused(404, LIST, { headers: { "mcp-session-id": "none" } });
+    w.whole = () => new Response("<p>", { headers: { "content-type": "text/html" } });
+    assert.equal((await w.send(LOOKUP, await looking())).status, 502);
+  }
+  assert.equal((await w.send(LIST)).status, 200, "nothing is counted that is over");
+});
+
+test("a handler that does not answer in time is given up", async () => {
+  const w = await SessionWorld.create({ limits: { answerSeconds: 0.05, concurrent: 1 } });
+  const headers = { "mcp-session-id": await w.begin() };
+  let hanging: Request | undefined;
+  w.hangs = (request) => void (hanging = request);
+  const late = await w.send(REFUND, { ...(await refunding()), headers });
+  assert.deepEqual([late.status, (await late.json())["error"]], [504, "server_timeout"]);
+  assert.ok(hanging?.signal.aborted, "it hears of it");
+  w.hangs = undefined;
+  await w.refused(400, { ...LIST, id: 1 }, { headers });
+  assert.equal((await w.send(REFUND, await refunding())).status, 200, "the next honest call");
+  assert.deepEqual(w.events.filter(({ tool }) => tool === "refund").map(({ kind }) => kind), ["failed", "executed"]);
+  assert.deepEqual(w.errors, []);
+});
+
+test("an answer that does not end in time is none", async () => {
+  const w = await SessionWorld.create({ limits: { answerSeconds: 0.05 } });
+  for (const status of [200, 400]) {
+    let isGone = false;
+    const body = () => new ReadableStream({
+      start: (controller) => controller.enqueue(Buffer.from("{")),
+      cancel: () => void (isGone = true),
+    });
+    w.whole = () => new Response(body(), { status, headers: { "content-type": "application/json" } });
+    const late = await w.send(LOOKUP, await looking());
+    assert.deepEqual([late.status, (await late.json())["error"]], [504, "server_timeout"]);
+    await until(() => isGone);
+  }
+});
+
+test("a stream lasts only so long, and is kept alive meanwhile", async () => {
+  const w = await SessionWorld.create({ limits: { answerSeconds: 0.05, streamSeconds: 50 } });
+  let open: Stream | undefined;
+  w.serve = (stream) => {
+    open = stream;
+    stream.say(NOTE);
+  };
+  const calling = await w.send(LOOKUP, await looking());
+  assert.deepEqual(await calling.event(), NOTE);
+  w.f.pass(40);
+  assert.equal(await alive(() => calling.piece()), ": alive\n\n", "it is longer than an answer may take");
+  w.f.pass(10);
+  const error = { code: -32603, message: "the MCP server did not answer in time" };
+  assert.deepEqual(await alive(() => calling.event()), { jsonrpc: "2.0", id: 1, error });
+  assert.equal(await calling.event(), undefined);
+  assert.ok(open?.isGone);
+});
+
+test("where no more can be counted, new ones wait", () => {
+  const meter = new Meter(resolveLimits({ callsPerMinute: 60, burst: 2 }), 1);
+  const count = (sub: string, uptimeMs: number) =>
+    meter.count({ claims: { sub }, message: { method: "ping", call: undefined } } as unknown as Examined, uptimeMs);
+  const waits = { kind: "limited", retryAfterSeconds: 1 };
+  count("alice", 0);
+  assert.throws(() => count("bob", 0), waits);
+  count("alice", 0);
+  assert.throws(() => count("bob", 1_999), waits);
+  count("bob", 2_000);
+  assert.throws(() => count("alice", 2_000), waits);
+});
+
+test("what is refused for itself is not counted", async () => {
+  const w = await SessionWorld.create({ limits: { callsPerMinute: 1, burst: 1 } });
+  await w.refused(403, LOOKUP, { detail: await l1("refund") });
+  await w.refused(401, LOOKUP, { ...(await looking()), headers: { dpop: "forged" } });
+  assert.equal((await w.send(LOOKUP, await looking())).status, 200);
+  assert.equal(retryAfter(await w.refused(429, LOOKUP, await looking())), "61");
+  assert.equal((await w.send(LIST)).status, 200);
+});
+
+test("limits are bounds", async () => {
+  const w = await SessionWorld.create();
+  const link = { guard: w.f.guard, report: () => undefined };
+  const handler = () => new Response();
+  for (const name of ["callsPerMinute", "burst", "concurrent", "answerSeconds", "streamSeconds"]) {
+    for (const none of [0, -1, Infinity, NaN]) {
+      assert.throws(() => protect(link, handler, { limits: { [name]: none } }), new RegExp(name));
+    }
+  }
+  assert.throws(() => protect(link, handler, { limits: { calls: 1 } as object }), /calls/);
+});
