@@ -30,5 +30,6 @@ pub mod replay;
 pub mod revocation;
 pub mod risk;
 pub mod secret;
+pub mod templates;
 pub mod transaction;
 pub mod verify_subject;

@@ -54,6 +54,14 @@ impl Person {
         format!("user:{tenant}:{issuer_tag}:{stable}")
     }
 
+    /// The stable claim that its `sub` encodes.
+    pub fn stable(&self) -> Option<String> {
+        let (_, encoded) = self.sub.rsplit_once(':')?;
+        let pair = format!("={encoded}");
+        let (_, stable) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
+        Some(stable.into_owned())
+    }
+
     /// Whether a text is of the form of our `sub`; whether there is such a person, nobody can tell.
     pub fn is_sub(text: &str) -> bool {
         let Some(rest) = text.strip_prefix("user:") else { return false };

@@ -25,6 +25,7 @@ mod progress;
 mod ready;
 pub mod registry;
 pub mod serve;
+pub mod templates;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -77,6 +78,7 @@ enum Command {
     Client(client::Args),
     Keys(keys::Args),
     Registry(registry::Args),
+    Templates(templates::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Keep(keep::Args),
@@ -113,6 +115,7 @@ impl Command {
             Self::Client(args) => client::run(args, output).await,
             Self::Keys(args) => keys::run(args, output).await,
             Self::Registry(args) => registry::run(args, output).await,
+            Self::Templates(args) => templates::run(args, output).await,
             Self::Completions(args) => completions::run(args, output).await,
             Self::Keep(args) => keep::run(args).await,
         }

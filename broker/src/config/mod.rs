@@ -5,3 +5,4 @@ pub mod raw;
 pub mod read;
 pub mod registry;
 pub mod resolved;
+pub mod templates;

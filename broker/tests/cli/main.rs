@@ -13,4 +13,5 @@ mod environment;
 mod exchange;
 mod explain;
 mod program;
+mod templates;
 mod token;

@@ -329,7 +329,7 @@ fn time(now: u64) -> Result<Expression, Refusal> {
 
 /// Year, month and day of a day since 1970-01-01, in the proleptic Gregorian calendar. Years are counted from March,
 /// so that the leap day comes last.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + DAYS_FROM_YEAR_0_MARCH_TO_1970;
     let (era, day_of_era) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -16,6 +16,8 @@ mod survey;
 pub use facts::{ApprovalFacts, Binding, Claimed, Facts, Requirement, Verdict};
 pub use load::{PolicyError, PolicyFile};
 
+pub(crate) use context::civil;
+
 use arguments::{Arguments, Bounds};
 use cedar_policy::{AuthorizationError, Authorizer, Decision, EvaluationError, PolicySet, Request, Response};
 use entities::Vocabulary;

@@ -1,0 +1,102 @@
+//! `deputize templates`: on the examples, and on what is wrong with them.
+
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+use crate::program::run;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+fn examples() -> String {
+    deploy().join("example/templates").to_str().unwrap().to_owned()
+}
+
+/// A folder with one example in which something else stands.
+fn changed(name: &str, from: &str, to: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(Path::new(&examples()).join(name)).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(folder.path().join(name), text.replacen(from, to, 1)).unwrap();
+    let path = folder.path().to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn the_examples_are_clean() {
+    let ran = run(&["templates", "lint", &examples(), "--strict"]).expect(0);
+    assert!(ran.stdout.contains("✔ nothing is wrong") && ran.stdout.contains("of 2048"), "{ran:?}");
+    let json = run(&["templates", "lint", &examples(), "-o", "json"]).expect(0).json();
+    assert_eq!(json["templates"].as_array().unwrap().len(), 5);
+    run(&["templates", "lint", &examples(), "-o", "yaml"]).expect(0);
+}
+
+#[test]
+fn the_committed_schema_of_templates_is_that_of_this_program() {
+    let committed = std::fs::read_to_string(deploy().join("template.schema.json")).unwrap();
+    let now = run(&["templates", "schema"]).expect(0).stdout;
+    assert!(committed == now, "renew it: deputize templates schema > deploy/template.schema.json");
+    for file in std::fs::read_dir(examples()).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(text.starts_with("# yaml-language-server: $schema=../../template.schema.json\n"));
+    }
+}
+
+#[test]
+fn problems_are_named_with_what_to_do() {
+    for (name, from, to, words) in [
+        ("restart-instance.yaml", "statements:", "statement:", "did you mean `statements`?"),
+        ("restart-instance.yaml", "type: ec2_instance_id", "type: ec2_instance", "ec2_instance_id"),
+        ("restart-instance.yaml", "ec2:RebootInstances]\n    res", "ec2:*]\n    res", "no wildcards"),
+        ("restart-instance.yaml", "instance/i-*", "instance/i-0*", "for example with arn:aws:ec2"),
+        ("read-reports.yaml", "max_length: 80", "max_length: 500", "STS takes 2048"),
+    ] {
+        let (_folder, path) = changed(name, from, to);
+        let ran = run(&["templates", "lint", &path]).expect(5);
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+    let (_folder, path) = changed("restart-instance.yaml", "  window_seconds: 300\n", "");
+    let ran = run(&["templates", "lint", &path]).expect(0);
+    assert!(ran.stdout.contains("with 1 warnings"), "{ran:?}");
+    run(&["templates", "lint", &path, "--strict"]).expect(5);
+    run(&["templates", "lint", "/nowhere"]).expect(5);
+}
+
+fn simulate(template: &str, more: &[&str]) -> crate::program::Ran {
+    let folder = examples();
+    run(&[&["templates", "simulate", "--folder", &folder, "--template", template][..], more].concat())
+}
+
+#[test]
+fn a_simulation_shows_the_session_and_what_it_could_do() {
+    let arguments = r#"{"instance_id": "i-0123456789abcdef0"}"#;
+    let call = ["--user", "alice", "--arguments", arguments];
+    let json = simulate("restart-instance", &[&call[..], &["-o", "json"]].concat()).expect(0).json();
+    assert_eq!(json["source_identity"], "alice");
+    assert_eq!(json["policy"]["Statement"][0]["Action"], "ec2:RebootInstances");
+    let verdicts: Vec<_> =
+        json["verdicts"].as_array().unwrap().iter().map(|probe| &probe["verdict"]).collect();
+    assert_eq!(verdicts, ["allowed", "denied", "denied"]);
+    let table = simulate("restart-instance", &call).expect(0).stdout;
+    assert!(table.contains("after the window") && table.contains("\"NotResource\""), "{table}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("call.json");
+    std::fs::write(&file, r#"{"prefix": "sales/2026/"}"#).unwrap();
+    let file = ["--arguments", file.to_str().unwrap(), "--server-region", "eu-central-1"];
+    simulate("read-reports", &[&file[..], &["--claim", "data_region=eu"]].concat()).expect(0);
+    simulate("read-reports", &[&file[..], &["--claim", "data_region=us"]].concat()).expect(3);
+}
+
+#[test]
+fn a_call_that_does_not_fit_is_refused() {
+    let ran = simulate("restart-instance", &["--arguments", r#"{"instance_id": "i-*"}"#]).expect(3);
+    assert!(ran.stderr.contains("parameter \"instance\""), "{ran:?}");
+    let arguments = r#"{"instance_id": "i-0123456789abcdef0"}"#;
+    simulate("restart-instance", &["--arguments", arguments, "--roles", "support"]).expect(3);
+    simulate("restart-instance", &["--arguments", arguments, "--user", "al ice"]).expect(3);
+    simulate("restart-instance", &["--arguments", "{"]).expect(2);
+    let ran = simulate("reboot", &[]).expect(2);
+    assert!(ran.stderr.contains("restart-instance"), "{ran:?}");
+}
