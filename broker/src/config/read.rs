@@ -95,12 +95,11 @@ fn set(tree: &mut serde_json::Value, keys: &[String], value: serde_json::Value) 
     Some(())
 }
 
-/// serde names the unknown member in backticks and lists those that exist; the nearest one is probably meant.
+/// serde names the unknown member or value in backticks and lists those that exist; the nearest one is probably meant.
 fn with_suggestion(message: &str) -> String {
     let first = message.lines().next().unwrap_or_default();
-    let Some((unknown, rest)) =
-        first.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'))
-    else {
+    let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|words| first.split_once(words));
+    let Some((unknown, rest)) = unknown.and_then(|(_, rest)| rest.split_once('`')) else {
         return message.to_owned();
     };
     let known = rest.split_once("expected ").map_or("", |(_, known)| known.trim_start_matches("one of "));

@@ -47,7 +47,12 @@ fn the_committed_schema_of_templates_is_that_of_this_program() {
 fn problems_are_named_with_what_to_do() {
     for (name, from, to, words) in [
         ("restart-instance.yaml", "statements:", "statement:", "did you mean `statements`?"),
-        ("restart-instance.yaml", "type: ec2_instance_id", "type: ec2_instance", "ec2_instance_id"),
+        (
+            "restart-instance.yaml",
+            "type: ec2_instance_id",
+            "type: ec2_instance",
+            "did you mean `ec2_instance_id`?",
+        ),
         ("restart-instance.yaml", "ec2:RebootInstances]\n    res", "ec2:*]\n    res", "no wildcards"),
         ("restart-instance.yaml", "instance/i-*", "instance/i-0*", "for example with arn:aws:ec2"),
         ("read-reports.yaml", "max_length: 80", "max_length: 500", "STS takes 2048"),

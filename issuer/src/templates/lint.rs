@@ -21,8 +21,7 @@ pub(super) fn warnings(file: &TemplateFile) -> Vec<TemplateError> {
                 None => warn(
                     &place,
                     format!(
-                        "{action} is not known here: check its spelling; where a resource policy names the session, \
-                         nothing denies it on other resources"
+                        "{action} is not known here: check its spelling, and that it acts on such resources"
                     ),
                 ),
                 Some(known) if !known.has_resources() => warn(

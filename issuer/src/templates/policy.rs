@@ -9,7 +9,6 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
 use super::{
-    actions::known,
     arn::prefix_of,
     file::{Operator, Part, TemplateFile},
     parameter::escape,
@@ -74,10 +73,8 @@ pub(super) fn document(file: &TemplateFile, values: &BTreeMap<String, String>, w
         let mut allow = Rule { action: action.clone(), ..Rule::new(Effect::Allow) };
         allow.resource = if resources.is_empty() { Texts::one("*") } else { Texts(resources.clone()) };
         allow = allow.when("DateLessThan", CURRENT_TIME, Texts::one(&end));
-        // NotResource with an action that knows no resources would deny it always.
-        let all_have_resources =
-            statement.actions.iter().all(|action| known(action).is_some_and(|known| known.has_resources()));
-        if all_have_resources && !resources.is_empty() {
+        // Where resources are named every action acts on resources, or its Allow would grant nothing either.
+        if !resources.is_empty() {
             denies.push(Rule { action: action.clone(), not_resource: Texts(resources), ..Rule::deny() });
         }
         for condition in &statement.conditions {

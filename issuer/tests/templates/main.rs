@@ -31,10 +31,12 @@ pub fn text(name: &str) -> String {
     std::fs::read_to_string(folder.join(name).with_extension("yaml")).unwrap()
 }
 
+/// Reads a template.
 pub fn parse(yaml: &str) -> TemplateFile {
     serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
 }
 
+/// Reads and checks one.
 pub fn template(yaml: &str) -> Template {
     Template::check(parse(yaml)).unwrap_or_else(|errors| panic!("{errors:?}\n{yaml}"))
 }
@@ -60,6 +62,7 @@ pub fn render(template: &Template, person: &Person, argument: Value) -> Result<R
     render_at(template, person, argument, Some("eu-central-1"))
 }
 
+/// As [`render`], at a server of this region.
 pub fn render_at(
     template: &Template,
     person: &Person,
@@ -87,6 +90,7 @@ pub fn render_at(
     template.render(&call, &TestClock::at_seconds(NOW))
 }
 
+/// Id of the decision.
 pub const DECISION: Uuid = Uuid::from_u128(0x01981f6a_0000_7000_8000_000000000002);
 /// 2026-11-21T09:30:00Z.
 pub const NOW: u64 = 1_795_253_400;
