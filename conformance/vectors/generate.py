@@ -11,7 +11,18 @@ import json
 import pathlib
 
 from proofs import DPOP, JWKS, TOKENS
-from reference import Refused, admits, b64url, call_form, canonical, digest, is_well_formed, parse_strict, tool_form
+from reference import (
+    Refused,
+    admits,
+    b64url,
+    call_form,
+    canonical,
+    deciding_entry,
+    digest,
+    is_well_formed,
+    parse_strict,
+    tool_form,
+)
 from tables import (
     CALLS,
     CANONICAL,
@@ -22,6 +33,7 @@ from tables import (
     MANIFESTS_WITH_MORE,
     OFFERS,
     PROMPTS,
+    RESOURCE_DECISIONS,
     RESOURCE_ENTRIES,
     RESOURCES,
     STRICT_JSON,
@@ -153,15 +165,26 @@ def reads():
         said = {"of": digest("mcp-offers/1", form), "bits": b64url(bytes(bits).rstrip(b"\0"))}
         parts = {"tools": tools, "prompts": prompts, "resources": resources}
         offers.append({"case": name, **parts, "visible": shown, "shown": said})
+    for entry, named, others in RESOURCE_ENTRIES:
+        for uri in named + others:
+            assert deciding_entry([entry], uri) == (entry if uri in named else None), (entry, uri)
+    for name, entries, decisions in RESOURCE_DECISIONS:
+        for uri, expected in decisions.items():
+            assert deciding_entry(entries, uri) == expected, (name, uri, deciding_entry(entries, uri))
     write(
         "reads.json",
         "Digests of prompts and of resources' entries; what an L0 token says of what lists show (`shown`: offers sorted by "
         "their bytes, tools first, then prompts, then resources; one bit each, the first the lowest of the first byte; zero "
-        "bytes at the end left out); which URIs a registry entry names.",
+        "bytes at the end left out); which URIs a registry entry names; which of several entries decides about a URI, null "
+        "where nothing names it.",
         prompts=cases[0],
         resources=cases[1],
         offers=offers,
         entries=[{"entry": entry, "named": named, "others": others} for entry, named, others in RESOURCE_ENTRIES],
+        decisions=[
+            {"case": name, "entries": entries, "decided": [{"uri": uri, "entry": entry} for uri, entry in decided.items()]}
+            for name, entries, decided in RESOURCE_DECISIONS
+        ],
     )
 
 

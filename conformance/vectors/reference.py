@@ -1,6 +1,6 @@
-"""A second opinion: strict JSON, RFC 8785, the digests, constraints, ECDSA (RFC 6979) and Ed25519 (RFC 8032), done
-once more with the standard library alone and nothing of the project's own code. Checked against the values that the
-RFCs publish. For vectors only: nothing here is constant-time.
+"""A second opinion: strict JSON, RFC 8785, the digests, constraints, entries of resources, ECDSA (RFC 6979) and Ed25519
+(RFC 8032), done once more with the standard library alone and nothing of the project's own code. Checked against the
+values that the RFCs publish. For vectors only: nothing here is constant-time.
 """
 
 import base64
@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import math
+import re
 import struct
 
 MAX_SAFE = 2**53 - 1
@@ -266,6 +267,27 @@ def admits(constraints, arguments) -> bool:
         return False
 
     return walk("", arguments) and all(p in met or c.get("optional", False) for p, c in constraints.items())
+
+
+# --- entries of resources -------------------------------------------------------------------------------------
+
+# RFC 3986, sections 2 and 3.1: an absolute URI. Below a prefix: segments that are not empty and neither climb nor hide.
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+SEGMENT = r"(?!\.(?:/|;|\Z))(?:(?!\.\.)[^/%\\?#])+"
+BELOW = re.compile(rf"{SEGMENT}(?:/{SEGMENT})*")
+
+
+def deciding_entry(entries, uri):
+    """The entry that decides about a URI and names it, or None."""
+    if len(uri) > 1024 or not ABSOLUTE.fullmatch(uri):
+        return None
+    if uri in entries and not uri.endswith("/*"):
+        return uri
+    prefixes = [entry for entry in entries if entry.endswith("/*") and f"{uri}/".startswith(entry[:-1])]
+    longest = max(prefixes, key=len, default=None)
+    if longest is None or f"{uri}/" in entries:
+        return None
+    return longest if BELOW.fullmatch(uri[len(longest) - 1 :]) else None
 
 
 # --- signatures ----------------------------------------------------------------------------------------------

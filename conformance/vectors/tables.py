@@ -250,12 +250,39 @@ RESOURCE_ENTRIES = [
     ("demo://docs/a.md", ["demo://docs/a.md"],
      ["demo://docs/a.md/", "demo://docs/A.md", "DEMO://docs/a.md", "demo://docs/./a.md", "demo://docs/b/../a.md", "demo://docs/%61.md", "demo://docs/a.md?", "demo://docs/a.md#", ""]),
     ("file:///srv/project/*",
-     ["file:///srv/project/a", "file:///srv/project/a/b.txt", "file:///srv/project/.env", "file:///srv/project/a/", "file:///srv/project/*"],
-     ["file:///srv/project/", "file:///srv/project", "file:///srv/projects/a", "file:///etc/passwd", "file:///srv/project/../x",
+     ["file:///srv/project/a", "file:///srv/project/a/b.txt", "file:///srv/project/.env", "file:///srv/project/*"],
+     ["file:///srv/project/", "file:///srv/project/a/", "file:///srv/project/a//", "file:///srv/project", "file:///srv/projects/a", "file:///etc/passwd", "file:///srv/project/../x",
       "file:///srv/project/a/../../x", "file:///srv/project/..", "file:///srv/project/a..b", "file:///srv/project/./a", "file:///srv/project/..;/a",
       "file:///srv/project//etc", "file:///srv/project/%2e%2e/x", "file:///srv/project/%2E./x", "file:///srv/project/a%2fb", "file:///srv/project/a\\b",
       "file:///srv/project/a?b", "file:///srv/project/a#b", "file:///srv/project/a b", "file:///srv/project/\u00e9", "FILE:///srv/project/a",
       "http://srv/project/a", "file://user@host/srv/project/a", "file://host/srv/project/a"]),
+]
+
+# (name, entries, URIs and the entry that decides for each; None where nothing names it)
+RESOURCE_DECISIONS = [
+    ("exact before a prefix, a longer prefix before a shorter one",
+     ["d://h/*", "d://h/a/*", "d://h/a/b", "d://x"],
+     {"d://h/x": "d://h/*", "d://h/a/x": "d://h/a/*", "d://h/a/b": "d://h/a/b", "d://h/a/b/c": "d://h/a/*", "d://h/a/*": "d://h/a/*",
+      "d://h/*": "d://h/*", "d://x": "d://x", "d://x/": None, "d://h/": None, "d://h": None, "d://h/a/../x": None,
+      "d://h/a/%2e%2e/x": None, "e://h/x": None, "": None, "d://hh/x": None}),
+    ("a slash behind an exact entry",
+     ["mcp://x/*", "mcp://x/drafts"],
+     {"mcp://x/drafts": "mcp://x/drafts", "mcp://x/drafts/": None, "mcp://x/drafts//": None, "mcp://x/drafts/a": "mcp://x/*",
+      "mcp://x/drafts2": "mcp://x/*", "mcp://x/Drafts": "mcp://x/*", "mcp://x/other/": None, "mcp://x": None}),
+    ("an exact entry with a slash",
+     ["mcp://x/*", "mcp://x/drafts/"],
+     {"mcp://x/drafts/": "mcp://x/drafts/", "mcp://x/drafts": None, "mcp://x/drafts//": None, "mcp://x/drafts/a": "mcp://x/*"}),
+    ("a folder itself, whose contents a narrower prefix names",
+     ["mcp://x/*", "mcp://x/drafts/*"],
+     {"mcp://x/drafts": None, "mcp://x/drafts/": None, "mcp://x/drafts/a": "mcp://x/drafts/*", "mcp://x/drafts/a/": None,
+      "mcp://x/drafts/a/b": "mcp://x/drafts/*", "mcp://x/drafts2": "mcp://x/*", "mcp://x/a/drafts": "mcp://x/*"}),
+    ("a folder that has an entry of its own",
+     ["mcp://x/*", "mcp://x/drafts", "mcp://x/drafts/*"],
+     {"mcp://x/drafts": "mcp://x/drafts", "mcp://x/drafts/": None, "mcp://x/drafts/a": "mcp://x/drafts/*"}),
+    ("the longest prefix gives way to no shorter one",
+     ["mcp://x/*", "mcp://x/a/*", "mcp://x/a/b/*"],
+     {"mcp://x/a/b": None, "mcp://x/a": None, "mcp://x/a/b/..": None, "mcp://x/a/b//c": None, "mcp://x/a/b/c": "mcp://x/a/b/*",
+      "mcp://x/a/c": "mcp://x/a/*"}),
 ]
 
 # (name, constraints, arguments admitted, arguments refused)

@@ -91,8 +91,10 @@ impl Guard {
             let within = |(entry, _): &(&str, &Pinned)| {
                 resource::prefix_of(entry).is_some_and(|prefix| literal.starts_with(prefix))
             };
+            // The most exact entry decides, and one that is switched off gives way to no wider one.
             let (entry, pinned) = snapshot.resources().filter(within).max_by_key(|(entry, _)| entry.len())?;
-            let is_visible = self.is_visible(&snapshot, claims, Action::ReadResource, entry);
+            let is_visible =
+                pinned.enabled && self.is_visible(&snapshot, claims, Action::ReadResource, entry);
             (is_plain && is_visible).then(|| described(("uriTemplate", template), pinned, live))
         });
         Ok(shown.collect())

@@ -313,10 +313,9 @@ impl Snapshot {
         resource::find(&self.resources, uri).filter(|(_, pinned)| pinned.enabled)
     }
 
-    /// Entries of resources that are switched on.
+    /// Entries of resources, those included that are switched off.
     pub(crate) fn resources(&self) -> impl Iterator<Item = (&str, &Pinned)> {
-        let enabled = self.resources.iter().filter(|(_, pinned)| pinned.enabled);
-        enabled.map(|(entry, pinned)| (entry.as_str(), pinned))
+        self.resources.iter().map(|(entry, pinned)| (entry.as_str(), pinned))
     }
 
     /// What this action acts on, if it is approved.

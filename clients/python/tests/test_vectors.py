@@ -120,6 +120,12 @@ def test_entries_of_resources(case: Any) -> None:
         assert resource.find({entry}, uri) is None, uri
 
 
+@pytest.mark.parametrize("case", cases("reads.json", "decisions"))
+def test_which_entry_decides(case: Any) -> None:
+    for each in case["decided"]:
+        assert resource.find(set(case["entries"]), each["uri"]) == each["entry"], each["uri"]
+
+
 def admits(constraints: str, arguments: str) -> bool:
     try:
         Constraints(json.loads(constraints)).admit(parse_object(arguments.encode()))

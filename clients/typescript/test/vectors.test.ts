@@ -83,7 +83,7 @@ test("tool and manifest digests", async () => {
 });
 
 test("prompts, resources, and what lists show", async () => {
-  const { prompts, resources, offers, entries } = read("reads.json");
+  const { prompts, resources, offers, entries, decisions } = read("reads.json");
   for (const each of prompts) {
     assert.equal(await promptDigest(parseObject(each.definition)), each.digest, each.case);
   }
@@ -108,6 +108,11 @@ test("prompts, resources, and what lists show", async () => {
   for (const { entry, named, others } of entries) {
     for (const uri of named) assert.ok(names(entry, uri) && find(new Set([entry]), uri) === entry, uri);
     for (const uri of others) assert.ok(!names(entry, uri) && find(new Set([entry]), uri) === undefined, uri);
+  }
+  for (const { case: name, entries: registered, decided } of decisions) {
+    for (const { uri, entry } of decided) {
+      assert.equal(find(new Set(registered), uri) ?? null, entry, `${name}: ${uri}`);
+    }
   }
 });
 

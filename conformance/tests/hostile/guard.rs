@@ -349,6 +349,10 @@ async fn resource_outside(lab: &GuardLab) -> Vec<Response> {
         "demo://docs/./a",
         "DEMO://docs/a",
         "demo://docs/b",
+        "demo://docs/a/",
+        "demo://docs//a",
+        "demo://docs",
+        "demo://vault",
         "echo",
     ] {
         let message = read(uri);

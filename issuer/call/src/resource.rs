@@ -1,7 +1,7 @@
 //! Which resources a registry entry names: one URI, or with `/*` at its end everything below.
 //!
-//! URIs are compared as they stand (MCP has servers define their own schemes, so there is no normal form to rely on).
-//! Below a prefix nothing is admitted that a server could read as leading out of it.
+//! URIs are compared byte for byte (MCP has servers define their own schemes, so there is no normal form to rely on).
+//! Below a prefix nothing is admitted that a server could read as leading out of it, or as what a narrower entry names.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,8 @@ pub fn check_entry(entry: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The entry that names this URI: the URI itself goes before a prefix, a longer prefix before a shorter one.
+/// The entry that decides about this URI, where it names it: the URI itself goes before a prefix, a longer prefix before
+/// a shorter one. An entry that is switched off decides too, so `entries` must have it.
 pub fn find<'e, T>(entries: &'e BTreeMap<String, T>, uri: &str) -> Option<(&'e str, &'e T)> {
     check_uri(uri).ok()?;
     // What ends so is, as an entry, a prefix, and names itself no more than anything else does.
@@ -62,16 +63,19 @@ pub fn find<'e, T>(entries: &'e BTreeMap<String, T>, uri: &str) -> Option<(&'e s
     {
         return Some((entry, value));
     }
-    let mut end = uri.len();
-    while let Some(slash) = uri.get(..end).and_then(|before| before.rfind('/')) {
-        let (prefix, below) = uri.split_at_checked(slash + 1)?;
-        if let Some((entry, value)) = entries.get_key_value(&format!("{prefix}*")) {
-            // The longest prefix decides: where it admits nothing, no shorter one does.
-            return is_below(below).then_some((entry, value));
-        }
-        end = slash;
+    // INVARIANT: nothing is read by a wider entry that a server could take for what a narrower one is about. To many,
+    // `…/drafts` and `…/drafts/` are one folder: who speaks of one of them, or of all that is in it, decides for both.
+    if ["/", "/*"].iter().any(|end| entries.contains_key(&format!("{uri}{end}"))) {
+        return None;
     }
-    None
+    // The longest prefix decides: where it admits nothing, no shorter one does.
+    let (entry, value) = prefixes(entries, uri).next()?;
+    names(entry, uri).then_some((entry, value))
+}
+
+/// The wider entries that this entry lies below, the narrowest first.
+pub fn around<'e, T>(entries: &'e BTreeMap<String, T>, entry: &str) -> impl Iterator<Item = &'e str> {
+    prefixes(entries, entry).map(|(wider, _)| wider).filter(move |wider| *wider != entry)
 }
 
 /// Whether one entry names this URI.
@@ -88,17 +92,21 @@ pub fn prefix_of(entry: &str) -> Option<&str> {
     entry.strip_suffix('*').filter(|prefix| prefix.ends_with('/'))
 }
 
-/// What may stand behind a prefix: segments, none of them empty but the last, nothing encoded, nothing that climbs,
-/// neither query nor fragment.
+/// The entries with a prefix that this begins with, the longest first.
+fn prefixes<'e, T>(entries: &'e BTreeMap<String, T>, text: &str) -> impl Iterator<Item = (&'e str, &'e T)> {
+    text.rmatch_indices('/').filter_map(move |(slash, _)| {
+        let found = entries.get_key_value(&format!("{}*", text.get(..=slash)?));
+        found.map(|(entry, value)| (entry.as_str(), value))
+    })
+}
+
+/// What may stand behind a prefix: segments, none of them empty, the last one included; nothing encoded, nothing that
+/// climbs, neither query nor fragment.
 fn is_below(rest: &str) -> bool {
-    let mut segments = rest.split('/').rev();
-    let last = segments.next().unwrap_or_default();
     let climbs = |segment: &str| segment.starts_with(".;") || segment == ".";
-    !rest.is_empty()
-        && !rest.contains(['%', '\\', '?', '#'])
+    !rest.contains(['%', '\\', '?', '#'])
         && !rest.contains("..")
-        && !climbs(last)
-        && !segments.any(|segment| segment.is_empty() || climbs(segment))
+        && !rest.split('/').any(|segment| segment.is_empty() || climbs(segment))
 }
 
 fn authority(uri: &str) -> Option<&str> {
@@ -165,11 +173,13 @@ mod tests {
     #[test]
     fn a_prefix_admits_what_lies_below_and_nothing_else() {
         let entry = "file:///srv/project/*";
-        for below in ["a", "a/b.txt", "a/", "a/*", "*", ".env", "a.b", "~x", "a;b", "a:b@c"] {
+        for below in ["a", "a/b.txt", "a/*", "*", ".env", "a.b", "~x", "a;b", "a:b@c"] {
             assert!(names(entry, &format!("file:///srv/project/{below}")), "{below}");
         }
         for uri in [
             "file:///srv/project/",
+            "file:///srv/project/a/",
+            "file:///srv/project/a//",
             "file:///srv/project",
             "file:///srv/projects/a",
             "file:///etc/passwd",
@@ -221,5 +231,50 @@ mod tests {
         {
             assert_eq!(found(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn no_spelling_leads_around_a_narrower_entry() {
+        let entries: BTreeMap<String, ()> =
+            ["d://h/*", "d://h/file", "d://h/slash/", "d://h/folder/*", "d://h/both", "d://h/both/*"]
+                .map(|entry| (entry.to_owned(), ()))
+                .into();
+        let found = |uri| find(&entries, uri).map(|(entry, ())| entry);
+        for (uri, expected) in [
+            ("d://h/file", Some("d://h/file")),
+            ("d://h/file/", None),
+            ("d://h/file//", None),
+            ("d://h/file/x", Some("d://h/*")),
+            ("d://h/slash/", Some("d://h/slash/")),
+            ("d://h/slash", None),
+            ("d://h/slash//", None),
+            ("d://h/folder", None),
+            ("d://h/folder/", None),
+            ("d://h/folder/x", Some("d://h/folder/*")),
+            ("d://h/folder/x/", None),
+            ("d://h/folder2", Some("d://h/*")),
+            ("d://h/both", Some("d://h/both")),
+            ("d://h/both/", None),
+            ("d://h/both/x", Some("d://h/both/*")),
+            ("d://h/other", Some("d://h/*")),
+            ("d://h/other/", None),
+            ("d://h", None),
+        ] {
+            assert_eq!(found(uri), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn an_entry_lies_below_every_wider_one() {
+        let entries: BTreeMap<String, ()> =
+            ["d://h/*", "d://h/a/*", "d://h/a/b/*", "d://h/a/b/c", "d://h/ab/*", "d://h/a", "d://i/*"]
+                .map(|entry| (entry.to_owned(), ()))
+                .into();
+        let wider = |entry| around(&entries, entry).collect::<Vec<_>>().join(" ");
+        assert_eq!(wider("d://h/a/b/c"), "d://h/a/b/* d://h/a/* d://h/*");
+        assert_eq!(wider("d://h/a/b/*"), "d://h/a/* d://h/*");
+        assert_eq!(wider("d://h/ab/*"), "d://h/*");
+        assert_eq!(wider("d://h/a"), "d://h/*");
+        assert_eq!((wider("d://h/*"), wider("d://i/*"), wider("e://h/a")), Default::default());
     }
 }

@@ -165,6 +165,7 @@ fn prompts_resources_and_what_lists_show() {
         resources: Vec<Pinned>,
         offers: Vec<Offered>,
         entries: Vec<Entry>,
+        decisions: Vec<Decisions>,
     }
     #[derive(Deserialize)]
     struct Pinned {
@@ -186,6 +187,17 @@ fn prompts_resources_and_what_lists_show() {
         entry: String,
         named: Vec<String>,
         others: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Decisions {
+        case: String,
+        entries: Vec<String>,
+        decided: Vec<Decided>,
+    }
+    #[derive(Deserialize)]
+    struct Decided {
+        uri: String,
+        entry: Option<String>,
     }
     let file = read::<File>("reads.json");
     let parsed = |definition: &str| json::parse_object(definition.as_bytes()).unwrap();
@@ -217,6 +229,13 @@ fn prompts_resources_and_what_lists_show() {
                 assert_eq!(resource::names(entry, uri), expected, "{entry} {uri}");
                 assert_eq!(resource::find(&entries, uri).is_some(), expected, "{entry} {uri}");
             }
+        }
+    }
+    for Decisions { case, entries, decided } in file.decisions {
+        let entries = entries.into_iter().map(|entry| (entry, ())).collect();
+        for Decided { uri, entry } in decided {
+            let found = resource::find(&entries, &uri).map(|(found, ())| found);
+            assert_eq!(found, entry.as_deref(), "{case}: {uri}");
         }
     }
 }

@@ -134,7 +134,7 @@ impl Server {
     pub fn prompts(&self) -> impl Iterator<Item = &Arc<Tool>> {
         self.prompts.values()
     }
-    /// The resource with this URI, if an approved entry names it: the most exact one decides.
+    /// The resource with this URI, if an approved entry names it: the most exact one decides, enabled or not.
     pub fn resource(&self, uri: &str) -> Option<Arc<Tool>> {
         let (_, found) = find(&self.resources, uri)?;
         if found.name == uri {

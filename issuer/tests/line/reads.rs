@@ -166,6 +166,10 @@ async fn what_is_not_approved_is_not_granted() {
         "demo://user@docs/a",
         "https://docs/a",
         "demo://docs/old/a",
+        "demo://docs/old",
+        "demo://docs/old/",
+        "demo://docs/salaries.csv/",
+        "demo://docs/a/",
         "demo://other/a",
     ] {
         assert_eq!(

@@ -8,7 +8,7 @@ use deputize_issuer::registry::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     import::{between, changes, definitions, look},
@@ -131,14 +131,15 @@ fn against_offer(record: &ServerRecord, offer: &Offer) -> ManifestDiff {
         let uri =
             |resource: &Object| resource.get("uri").and_then(Value::as_str).unwrap_or_default().to_owned();
         let exact = record.resources.iter().filter(|entry| resource::prefix_of(&entry.uri).is_none());
+        let entries: BTreeMap<String, ()> =
+            record.resources.iter().map(|entry| (entry.uri.clone(), ())).collect();
         let is_new_or_exact = |listed: &&Object| {
             // What no entry could name is for nobody to read, and needs no word; another record may have prefixes.
             let could_be_named = resource::check_entry(&uri(listed)).is_ok();
             could_be_named
                 && resource::prefix_of(&uri(listed)).is_none()
-                && !record.resources.iter().any(|entry| {
-                    resource::prefix_of(&entry.uri).is_some() && resource::names(&entry.uri, &uri(listed))
-                })
+                && resource::find(&entries, &uri(listed))
+                    .is_none_or(|(entry, ())| resource::prefix_of(entry).is_none())
         };
         // What the server says of a resource beside its URI is not shown to anybody, and counts for nothing.
         let alone = |uri: String| Object::from_iter([("uri".to_owned(), Value::String(uri))]);

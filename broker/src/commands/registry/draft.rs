@@ -13,7 +13,7 @@ use deputize_issuer::registry::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::offer::Offer;
 use crate::commands::exit::CommandError;
@@ -230,17 +230,19 @@ fn resources(
 ) -> Vec<ResourceRecord> {
     let mut resources: Vec<ResourceRecord> =
         before.map(|record| record.resources.clone()).unwrap_or_default();
+    let mut known: BTreeMap<String, ()> = resources.iter().map(|entry| (entry.uri.clone(), ())).collect();
     for listed in &offer.listing.resources {
         let text = |name: &str| listed.get(name).and_then(Value::as_str).map(str::to_owned);
         let uri = text("uri").unwrap_or_default();
-        if resources.iter().any(|known| resource::names(&known.uri, &uri)) {
+        if resource::find(&known, &uri).is_some() {
             continue;
         }
-        if let Err(problem) = resource::check_entry(&uri) {
+        if let Err(problem) = check_listed(&uri) {
             let name = format!("resource {}", uri.chars().take(128).collect::<String>());
             left_out.push(LeftOut { name, problem: format!("its URI {problem}") });
             continue;
         }
+        known.insert(uri.clone(), ());
         resources.push(ResourceRecord {
             name: text("name").filter(|name| *name != uri),
             title: text("title"),
@@ -257,6 +259,17 @@ fn resources(
         });
     }
     resources
+}
+
+/// Whether a listed resource can be an entry as it is. No server makes an entry for everything below something.
+fn check_listed(uri: &str) -> Result<(), &'static str> {
+    resource::check_entry(uri)?;
+    match resource::prefix_of(uri) {
+        None => Ok(()),
+        Some(_) => {
+            Err("ends with `/*`, which names everything below: write such an entry yourself, if it is meant")
+        }
+    }
 }
 
 fn check_name(name: &str, is_first_of_its_name: bool, what: &str) -> Result<(), String> {

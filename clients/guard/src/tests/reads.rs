@@ -117,6 +117,10 @@ fn a_resource_is_bound_to_its_uri_as_it_stands() {
         "demo://docs//etc",
         "demo://user@docs/a",
         "demo://docs/old/a",
+        "demo://docs/old",
+        "demo://docs/old/",
+        "demo://docs/secret/",
+        "demo://docs/a/",
         "demo://docs/",
         "demo://other/a",
         "demo://docs/secret",
@@ -210,9 +214,15 @@ fn lists_show_what_the_token_says_and_what_was_approved() {
         f.guard.visible_resources(claims, &live, f.now).unwrap()
     };
     let templates = |claims: &_| -> Vec<Value> {
-        let live =
-            ["demo://docs/{id}", "demo://{host}/x", "file:///{path}", "demo://docs/x", "demo://docs/{+id}"]
-                .map(|template| json!({ "uriTemplate": template, "name": "n", "description": "x" }));
+        let live = [
+            "demo://docs/{id}",
+            "demo://{host}/x",
+            "file:///{path}",
+            "demo://docs/x",
+            "demo://docs/{+id}",
+            "demo://docs/old/{id}",
+        ]
+        .map(|template| json!({ "uriTemplate": template, "name": "n", "description": "x" }));
         f.guard.visible_templates(claims, &live, f.now).unwrap()
     };
     let all = claims(Some(shown(|_, _| true)));

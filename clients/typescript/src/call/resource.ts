@@ -1,6 +1,7 @@
 /**
  * Which resources a registry entry names: one URI, or with `/*` at its end everything below. URIs have no normal form
- * here: they are compared as they stand, and below a prefix nothing is admitted that could lead out of it.
+ * here: they are compared character by character, and below a prefix nothing is admitted that could lead out of it, or
+ * that could be read as what a narrower entry names.
  */
 
 /** Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters. */
@@ -16,10 +17,15 @@ export function names(entry: string, uri: string): boolean {
   return uri.startsWith(prefix) && isBelow(uri.slice(prefix.length));
 }
 
-/** The entry that names this URI: the URI itself goes before a prefix, a longer prefix before a shorter one. */
+/**
+ * The entry that decides about this URI, where it names it: the URI itself goes before a prefix, a longer prefix before a
+ * shorter one. An entry that is switched off decides too, so `entries` must have it.
+ */
 export function find(entries: { has(entry: string): boolean }, uri: string): string | undefined {
   if (!isUri(uri)) return undefined;
   if (!uri.endsWith("/*") && entries.has(uri)) return uri;
+  // To many servers `…/drafts` and `…/drafts/` are one: who speaks of one of them, or of all in it, decides for both.
+  if (entries.has(`${uri}/`) || entries.has(`${uri}/*`)) return undefined;
   for (let slash = uri.lastIndexOf("/"); slash >= 0; slash = slash === 0 ? -1 : uri.lastIndexOf("/", slash - 1)) {
     const entry = `${uri.slice(0, slash + 1)}*`;
     // The longest prefix decides: where it admits nothing, no shorter one does.
@@ -28,12 +34,12 @@ export function find(entries: { has(entry: string): boolean }, uri: string): str
   return undefined;
 }
 
-/** What may stand behind a prefix: segments, none of them empty but the last, nothing encoded, nothing that climbs. */
+/** What may stand behind a prefix: segments, none of them empty, the last included; nothing encoded, nothing that climbs. */
 function isBelow(rest: string): boolean {
   if (rest === "" || rest.includes("..") || /[%\\?#]/.test(rest)) return false;
   const segments = rest.split("/");
   const climbs = segments.some((segment) => segment === "." || segment.startsWith(".;"));
-  return !climbs && !segments.slice(0, -1).includes("");
+  return !climbs && !segments.includes("");
 }
 
 const URI = /^[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?#[\]@!$&'()*+,;=%]+$/;

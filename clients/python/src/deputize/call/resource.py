@@ -1,7 +1,7 @@
 """Which resources a registry entry names: one URI, or with `/*` at its end everything below.
 
-URIs have no normal form here: they are compared as they stand, and below a prefix nothing is admitted that could lead
-out of it.
+URIs have no normal form here: they are compared character by character, and below a prefix nothing is admitted that
+could lead out of it, or that could be read as what a narrower entry names.
 """
 
 from __future__ import annotations
@@ -30,11 +30,19 @@ def names(entry: str, uri: str) -> bool:
 
 
 def find(entries: Container[str], uri: str) -> str | None:
-    """The entry that names this URI: the URI itself goes before a prefix, a longer prefix before a shorter one."""
+    """The entry that decides about this URI, where it names it.
+
+    The URI itself goes before a prefix, a longer prefix before a shorter one. An entry that is switched off decides
+    too, so `entries` must have it.
+    """
     if not is_uri(uri):
         return None
     if uri in entries and _prefix_of(uri) is None:
         return uri
+    if f"{uri}/" in entries or f"{uri}/*" in entries:
+        # To many servers `…/drafts` and `…/drafts/` are one: who speaks of one of them, or of all in it, decides for
+        # both.
+        return None
     slash = uri.rfind("/")
     while slash >= 0:
         entry = f"{uri[: slash + 1]}*"
@@ -54,7 +62,7 @@ def _is_below(rest: str) -> bool:
         return False
     segments = rest.split("/")
     climbs = any(segment == "." or segment.startswith(".;") for segment in segments)
-    return not climbs and "" not in segments[:-1]
+    return not climbs and "" not in segments
 
 
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
