@@ -228,10 +228,10 @@ impl Vocabulary {
         ];
         let mut ancestors = server_place.ancestors;
         ancestors.push(server_place.uid);
-        if tool.entry != tool.name {
-            // What a prefix names is in what stands for the prefix.
-            ancestors.push(id(&tool.entry));
-        }
+        // INVARIANT: what a prefix names is in what stands for the prefix, and in every wider one, so that nothing said of
+        // a folder misses what a narrower entry names in it.
+        let own = (tool.entry != tool.name).then_some(&tool.entry);
+        ancestors.extend(own.into_iter().chain(&tool.within).map(|entry| id(entry)));
         let place = Place { uid: id(&tool.name), ancestors };
         let entity = entity(&place, attributes)?;
         Ok((place, entity))

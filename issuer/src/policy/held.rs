@@ -137,6 +137,7 @@ struct MadeOfServer {
 struct MadeOfTool {
     name: String,
     entry: String,
+    within: Vec<String>,
     tier: Tier,
     effect: Effect,
     data_class: Option<DataClass>,
@@ -163,6 +164,7 @@ impl MadeOf {
             tool: facts.tool.map(|tool| MadeOfTool {
                 name: tool.name.clone(),
                 entry: tool.entry.clone(),
+                within: tool.within.clone(),
                 tier: tool.record.tier,
                 effect: tool.record.effect,
                 data_class: tool.record.data_class,
@@ -203,6 +205,7 @@ impl MadeOfTool {
     fn is(&self, tool: &Tool) -> bool {
         self.name == tool.name
             && self.entry == tool.entry
+            && self.within == tool.within
             && self.tier == tool.record.tier
             && self.effect == tool.record.effect
             && self.data_class == tool.record.data_class

@@ -61,6 +61,8 @@ pub struct Tool {
     pub name: String,
     /// What the registry calls it: its name, or the entry (`…/*`) that names this resource.
     pub entry: String,
+    /// The wider entries of resources (`…/*`) that its entry lies below: what a policy says of them, it says of this.
+    pub within: Vec<String>,
     /// What its record says; of a prompt or resource, its controls in a tool's words.
     pub record: ToolRecord,
     /// Digest of its approved definition.

@@ -10,7 +10,7 @@ use deputize_call::{
     json::{JsonError, Object},
     level::Level,
     prompt::arguments_schema,
-    resource::check_entry,
+    resource::{around, check_entry},
     schema::PinnedSchema,
 };
 use serde_json::Value;
@@ -35,6 +35,7 @@ pub(super) fn pin_tools(server: &ServerRecord, problems: &mut Problems) -> BTree
                 action: Action::CallTool,
                 name: name.to_owned(),
                 entry: name.to_owned(),
+                within: Vec::new(),
                 record: record.clone(),
                 tool_digest,
                 least_level,
@@ -75,6 +76,7 @@ pub(super) fn pin_prompts(server: &ServerRecord, problems: &mut Problems) -> BTr
                 action: Action::GetPrompt,
                 name: name.to_owned(),
                 entry: name.to_owned(),
+                within: Vec::new(),
                 record: as_tool,
                 tool_digest,
                 least_level,
@@ -90,8 +92,8 @@ pub(super) fn pin_prompts(server: &ServerRecord, problems: &mut Problems) -> BTr
 pub(super) fn pin_resources(server: &ServerRecord, problems: &mut Problems) -> BTreeMap<String, Arc<Tool>> {
     let mut resources = BTreeMap::new();
     // They take no arguments, all of them.
-    let Ok(schema) = arguments_schema(&Object::new()) else { return resources };
-    let Ok(schema) = PinnedSchema::compile(&schema).map(Arc::new) else { return resources };
+    let Ok(schema) = arguments_schema(&Object::new()) else { return BTreeMap::new() };
+    let Ok(schema) = PinnedSchema::compile(&schema).map(Arc::new) else { return BTreeMap::new() };
     for record in server.resources.iter().take(MAX_RESOURCES) {
         let shown = format!("resource {}", record.uri);
         let mut of_resource = ToolProblems { server: &server.id, tool: &shown, problems };
@@ -115,16 +117,25 @@ pub(super) fn pin_resources(server: &ServerRecord, problems: &mut Problems) -> B
             action: Action::ReadResource,
             name: record.uri.clone(),
             entry: record.uri.clone(),
+            within: Vec::new(),
             record: as_tool,
             tool_digest,
             least_level,
             schema: Arc::clone(&schema),
         };
-        if resources.insert(record.uri.clone(), Arc::new(resource)).is_some() {
+        if resources.insert(record.uri.clone(), resource).is_some() {
             of_resource.add("this URI is taken: each entry names something else");
         }
     }
-    resources
+    placed(resources)
+}
+
+/// Each with the wider entries that it lies below.
+fn placed(resources: BTreeMap<String, Tool>) -> BTreeMap<String, Arc<Tool>> {
+    let within = |entry: &String| around(&resources, entry).map(str::to_owned).collect();
+    let all_within: Vec<Vec<String>> = resources.keys().map(within).collect();
+    let each = resources.into_iter().zip(all_within);
+    each.map(|((entry, tool), within)| (entry, Arc::new(Tool { within, ..tool }))).collect()
 }
 
 /// Where there are no arguments, there is nothing that L2 could constrain.

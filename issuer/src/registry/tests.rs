@@ -342,12 +342,24 @@ fn prompts_and_resources_are_pinned_as_tools_are() {
     assert_eq!(level(Action::ReadResource, "demo://docs/a.md"), Some(Level::L3));
     assert_eq!(level(Action::ReadResource, "demo://docs/b.md"), Some(Level::L1));
     assert_eq!(level(Action::ReadResource, "demo://other"), Some(Level::L3));
-    for unknown in ["demo://docs/", "demo://docs/../other", "demo://otherwise", "refund", "demo://other/x"] {
+    for unknown in [
+        "demo://docs/",
+        "demo://docs/secret",
+        "demo://docs/a.md/",
+        "demo://docs/../other",
+        "demo://otherwise",
+        "refund",
+        "demo://other/x",
+    ] {
         assert_eq!(level(Action::ReadResource, unknown), None, "{unknown}");
     }
     let below = server.offer(Action::ReadResource, "demo://docs/b.md").unwrap();
     assert_eq!((below.name.as_str(), below.entry.as_str()), ("demo://docs/b.md", "demo://docs/*"));
     assert_eq!(below.scope(), "mcp:resource:demo://docs/b.md");
+    let within = |uri| server.offer(Action::ReadResource, uri).unwrap().within.join(" ");
+    assert_eq!(within("demo://docs/a.md"), "demo://docs/*");
+    assert_eq!(within("demo://docs/secret/x"), "demo://docs/*");
+    assert_eq!((within("demo://docs/b.md"), within("demo://other")), (String::new(), String::new()));
     let hidden = server.offer(Action::ReadResource, "demo://docs/secret/x").unwrap();
     assert!(!hidden.record.enabled, "the most exact entry decides, and it is switched off");
     let weather = server.prompt("weather").unwrap();

@@ -252,6 +252,7 @@ async fn policy_and_reach_tell_the_three_apart() {
         setup.policies = r#"
             permit (principal, action == Action::"tools/list", resource);
             permit (principal, action == Action::"resources/read", resource in Resource::"crm#demo://docs/*");
+            forbid (principal, action, resource in Resource::"crm#demo://docs/salaries.csv");
         "#
         .to_owned();
     });
@@ -278,6 +279,24 @@ async fn policy_and_reach_tell_the_three_apart() {
     ] {
         assert_eq!(narrow.refusal(&beyond).await, IssueError::Target("beyond_the_clients_reach"));
     }
+}
+
+#[tokio::test]
+async fn what_is_forbidden_of_a_folder_is_forbidden_of_what_a_narrower_entry_names_in_it() {
+    let salaries = || read(json!({ "identifier": "demo://docs/salaries.csv", "arguments": {} }));
+    world(|_| ()).for_alice(&salaries()).await.unwrap();
+    let world = world(|setup| {
+        setup.policies.push_str(r#"forbid (principal, action, resource in Resource::"crm#demo://docs/*");"#);
+    });
+    for asked in [salaries(), read(json!({ "identifier": "demo://docs/a" }))] {
+        let refused = world.refusal(&asked).await;
+        assert!(matches!(refused, IssueError::Denied(DenialReason::Policy { .. })), "{refused:?}");
+    }
+    let shown = shown_to_alice(&world).await;
+    assert!(
+        !shown.is_empty() && shown.iter().all(|(action, _)| *action != Action::ReadResource),
+        "{shown:?}"
+    );
 }
 
 fn world_with_reach(reach: Reach) -> World {

@@ -60,6 +60,8 @@ fn policy() -> impl Strategy<Value = String> {
         r#"resource in Tenant::"acme""#,
         r#"resource == Prompt::"s1#greet""#,
         r#"resource in Resource::"s1#demo://docs/*""#,
+        r#"resource in Resource::"s1#demo://docs/old/*""#,
+        r#"resource == Resource::"s2#demo://docs/old/c""#,
         "resource is Tool",
         "resource is Resource",
         "resource is Server",
@@ -129,6 +131,8 @@ fn asked() -> impl Strategy<Value = Asked> {
         ("prompts/get", Some("read_contact")),
         ("resources/read", Some("demo://docs/a")),
         ("resources/read", Some("demo://b")),
+        ("resources/read", Some("demo://docs/old/a")),
+        ("resources/read", Some("demo://docs/old/c")),
         ("resources/read", None),
     ]);
     let level = prop::sample::select(vec![Level::L0, Level::L1, Level::L2, Level::L3]);

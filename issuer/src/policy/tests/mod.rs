@@ -234,17 +234,27 @@ fn policies_tell_tools_prompts_and_resources_apart() {
         offer(Action::GetPrompt, "greet"),
         offer(Action::ReadResource, "demo://docs/a"),
         offer(Action::ReadResource, "demo://b"),
+        offer(Action::ReadResource, "demo://docs/old/a"),
+        offer(Action::ReadResource, "demo://docs/old/c"),
     ];
     for (scope, expected) in [
-        ("action, resource", [true, true, true, true]),
-        (r#"action == Action::"prompts/get", resource"#, [false, true, false, false]),
-        (r#"action == Action::"resources/read", resource"#, [false, false, true, true]),
-        (r#"action, resource in Resource::"crm#demo://docs/*""#, [false, false, true, false]),
-        (r#"action, resource == Resource::"crm#demo://docs/a""#, [false, false, true, false]),
-        (r#"action, resource == Resource::"crm#demo://docs/*""#, [false; 4]),
-        (r#"action, resource == Prompt::"crm#greet""#, [false, true, false, false]),
-        (r#"action, resource == Tool::"crm#greet""#, [false; 4]),
-        (r#"action, resource in Server::"crm""#, [true, true, true, true]),
+        ("action, resource", [true, true, true, true, true, true]),
+        (r#"action == Action::"prompts/get", resource"#, [false, true, false, false, false, false]),
+        (r#"action == Action::"resources/read", resource"#, [false, false, true, true, true, true]),
+        (r#"action, resource in Resource::"crm#demo://docs/*""#, [false, false, true, false, true, true]),
+        (
+            r#"action, resource in Resource::"crm#demo://docs/old/*""#,
+            [false, false, false, false, true, true],
+        ),
+        (r#"action, resource == Resource::"crm#demo://docs/a""#, [false, false, true, false, false, false]),
+        (
+            r#"action, resource in Resource::"crm#demo://docs/old/c""#,
+            [false, false, false, false, false, true],
+        ),
+        (r#"action, resource == Resource::"crm#demo://docs/*""#, [false; 6]),
+        (r#"action, resource == Prompt::"crm#greet""#, [false, true, false, false, false, false]),
+        (r#"action, resource == Tool::"crm#greet""#, [false; 6]),
+        (r#"action, resource in Server::"crm""#, [true; 6]),
     ] {
         let engine = engine(&format!("permit (principal, {scope});"));
         let allowed = all.each_ref().map(|tool| {
@@ -253,6 +263,59 @@ fn policies_tell_tools_prompts_and_resources_apart() {
         });
         assert_eq!(allowed, expected, "{scope}");
     }
+}
+
+/// What is said of a folder misses nothing that narrower entries name in it: in calls, in lists, and in an engine that
+/// has answered before.
+#[test]
+fn a_forbid_on_a_prefix_reaches_what_narrower_entries_name() {
+    let world = World::new();
+    let read = |name: &str| world.server.offer(Action::ReadResource, name).unwrap();
+    let names = ["demo://docs/a", "demo://docs/old/a", "demo://docs/old/c", "demo://b"];
+    let permit = "permit (principal, action, resource);";
+    for (forbidden, expected) in [
+        ("demo://docs/*", [false, false, false, true]),
+        ("demo://docs/old/*", [true, false, false, true]),
+        ("demo://docs/old/c", [true, true, false, true]),
+        ("demo://docs/o*", [true, true, true, true]),
+    ] {
+        let forbid = format!(r#"forbid (principal, action, resource in Resource::"crm#{forbidden}");"#);
+        let engine = engine(&format!("{permit}\n{forbid}"));
+        for _ in 0..2 {
+            let allowed = names.map(|name| {
+                let tool = read(name);
+                let facts = Facts { action: tool.action.as_str(), tool: Some(&tool), ..world.facts() };
+                engine.evaluate(&facts).allowed
+            });
+            assert_eq!(allowed, expected, "{forbidden}");
+        }
+        let tools = names.map(read);
+        assert_eq!(engine.survey(&world.facts(), &tools.each_ref()), expected, "{forbidden}");
+    }
+}
+
+/// A wider entry that is registered later counts for who has asked before.
+#[test]
+fn what_is_held_of_a_resource_is_of_the_entries_that_are_registered_now() {
+    let narrow = World::with_server(|server| {
+        server["resources"] = json!([{ "uri": "demo://docs/old/c", "tier": "low" }])
+    });
+    let engine = engine(
+        r#"permit (principal, action, resource);
+        forbid (principal, action, resource in Resource::"crm#demo://docs/*");"#,
+    );
+    let is_allowed = |world: &World| {
+        let tool = world.server.offer(Action::ReadResource, "demo://docs/old/c").unwrap();
+        let facts = Facts { action: tool.action.as_str(), tool: Some(&tool), ..world.facts() };
+        engine.evaluate(&facts).allowed
+    };
+    let wider = World::with_server(|server| {
+        server["resources"] =
+            json!([{ "uri": "demo://docs/old/c", "tier": "low" }, { "uri": "demo://docs/*", "tier": "low" }]);
+    });
+    assert!(is_allowed(&narrow));
+    assert!(!is_allowed(&wider));
+    assert!(is_allowed(&narrow));
 }
 
 /// What lists show before it is known what is called: all that could be allowed, and nothing that never would be.

@@ -109,7 +109,10 @@ pub(super) fn server(id: &str) -> Value {
             tool("read_contact", "low", "read", None),
         ],
         "prompts": [prompt("greet")],
-        "resources": [{ "uri": "demo://docs/*", "tier": "low" }, { "uri": "demo://b", "tier": "high" }],
+        "resources": [
+            { "uri": "demo://docs/*", "tier": "low" }, { "uri": "demo://b", "tier": "high" },
+            { "uri": "demo://docs/old/*", "tier": "low" }, { "uri": "demo://docs/old/c", "tier": "high" },
+        ],
     })
 }
 
