@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use deputize_call::action::Action;
 use deputize_issuer::{
     drift::Drifted,
     lineage::{self, Born, Lineage},
@@ -144,7 +145,8 @@ impl Backwards {
             Some(_) | None => return,
         };
         if let (Some(server), Some(tool), Some(approved)) = (entry.server, entry.tool, entry.definition) {
-            let drifted = Drifted { server, tool, approved };
+            let action = entry.action.unwrap_or(Action::CallTool);
+            let drifted = Drifted { server, action, tool, approved };
             if self.settled_drifts.insert(drifted.clone()) {
                 self.restored.drifts.push((drifted, what));
             }

@@ -1,7 +1,7 @@
 //! The broker's door for guards: who may come in, what they are told and how soon, and what becomes of their reports.
 #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
-use deputize_call::digest::tool_digest;
+use deputize_call::digest::{prompt_digest, tool_digest};
 use deputize_conformance::{
     exchange::Lab,
     forge::{Key, claims, now},
@@ -489,6 +489,72 @@ async fn a_tool_that_drifted_gets_no_token_until_somebody_looked() {
     token_of(&refund(&lab).await);
     let listed = lab.world.administration.send(&Request::get("/admin/drifted")).await.unwrap().json();
     assert_eq!(listed["drifted"], json!([]));
+}
+
+#[tokio::test]
+async fn a_lift_is_of_the_tool_or_of_the_prompt_of_a_name_and_never_of_both() {
+    let _place = PORTS.write().await;
+    let mut lab = Lab::start(World::new().await).await;
+    let definition = json!({ "name": "refund_payment", "description": "How to ask for a refund." });
+    let of_prompt = prompt_digest(definition.as_object().unwrap()).unwrap();
+    lab.world.change_record("crm", |record| {
+        record["prompts"] = json!([{ "tier": "low", "prompt_digest": of_prompt, "definition": definition }]);
+    });
+    lab.world.reload(&lab.started).await;
+    let of_tool = tool_digest(lab.world.definitions("crm").remove(0).as_object().unwrap()).unwrap();
+    let tool = json!({ "server": CRM, "tool": "refund_payment", "approved": of_tool });
+    let prompt =
+        json!({ "server": CRM, "action": "prompts/get", "tool": "refund_payment", "approved": of_prompt });
+    let stop = async |lab: &Lab| {
+        let changes = |approved| json!({ "approved": approved, "changes": [] });
+        let events = json!([
+            event("drifted", json!({ "tool": "refund_payment", "detail": changes(of_tool) })),
+            event(
+                "drifted",
+                json!({ "tool": "refund_payment", "action": "prompts/get", "detail": changes(of_prompt) }),
+            ),
+        ]);
+        assert_eq!(lab_send(lab, &lab.report("crm", &events)).await.status, 200);
+        assert_eq!(stopped(lab).await, json!([tool, prompt]));
+    };
+    let order = |action: Option<&str>| {
+        let mut order = json!({ "server": CRM, "tool": "refund_payment" });
+        if let Some(action) = action {
+            order["action"] = json!(action);
+        }
+        order
+    };
+    let lift = async |lab: &Lab, action| lab.order("/admin/drifted/lift", &order(action)).await;
+
+    stop(&lab).await;
+    for (action, why) in [(None, "which of the two is meant"), (Some("tools/list"), "no such kind")] {
+        assert_eq!(lift(&lab, action).await.status, 400, "{why}");
+    }
+    assert_eq!(lift(&lab, Some("resources/read")).await.json(), json!({ "lifted": false }));
+    assert_eq!(stopped(&lab).await, json!([tool, prompt]), "nothing was lifted by that");
+    assert_eq!(lift(&lab, Some("tools/call")).await.json(), json!({ "lifted": true }));
+    token_of(&refund(&lab).await);
+    assert_eq!(stopped(&lab).await, json!([prompt]));
+    assert_eq!(lift(&lab, None).await.status, 400, "a prompt alone is not meant by its name alone");
+
+    // What is stopped and what is lifted outlast a restart, out of the log too.
+    lab.started.process.kill();
+    std::fs::remove_file(lab.world.folder().join("data/facts.redb")).unwrap();
+    lab.started = lab.world.start_again(&lab.world.config()).await;
+    assert_eq!(stopped(&lab).await, json!([prompt]));
+    assert_eq!(lift(&lab, Some("prompts/get")).await.json(), json!({ "lifted": true }));
+    assert_eq!(stopped(&lab).await, json!([]));
+
+    stop(&lab).await;
+    assert_eq!(lift(&lab, Some("prompts/get")).await.json(), json!({ "lifted": true }));
+    assert_eq!(stopped(&lab).await, json!([tool]));
+    assert_eq!(code(&refund(&lab).await), "400 invalid_authorization_details");
+    assert_eq!(lift(&lab, None).await.json(), json!({ "lifted": true }), "a tool needs no word");
+    token_of(&refund(&lab).await);
+}
+
+async fn stopped(lab: &Lab) -> Value {
+    lab.world.administration.send(&Request::get("/admin/drifted")).await.unwrap().json()["drifted"].clone()
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Tools whose server shows another definition than the approved one: nothing is issued for them until a person has
-//! looked (S-18).
+//! Tools and prompts whose server shows another definition than the approved one: nothing is issued for them until a
+//! person has looked (S-18).
 
 use async_trait::async_trait;
-use deputize_call::digest::Digest;
+use deputize_call::{action::Action, digest::Digest};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -16,13 +16,16 @@ use crate::{
     registry::{Server, Tool},
 };
 
-/// A tool that drifted, and from which definition: once another one is approved, it has not drifted from that.
+/// A tool or prompt that drifted, and from which definition: once another one is approved, it has not drifted from that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drifted {
     /// The server's resource URI.
     pub server: String,
-    /// The tool's name.
+    /// What is done with it: a tool and a prompt of one name are two things. A tool needs no word where it is written.
+    #[serde(default = "tools_call", skip_serializing_if = "is_tools_call")]
+    pub action: Action,
+    /// Its name.
     pub tool: String,
     /// Digest of the definition that was approved.
     pub approved: Digest,
@@ -60,17 +63,31 @@ pub struct DriftedSet {
 impl Drifted {
     /// This tool, as it is approved now.
     pub fn from_approved(server: &Server, tool: &Tool) -> Self {
-        Self { server: server.record.resource.clone(), tool: tool.name.clone(), approved: tool.tool_digest }
+        Self {
+            server: server.record.resource.clone(),
+            action: tool.action,
+            tool: tool.name.clone(),
+            approved: tool.tool_digest,
+        }
+    }
+
+    /// Whether it is what this server has under this name for this action, from whichever definition it drifted.
+    pub fn is_of(&self, server: &str, action: Action, name: &str) -> bool {
+        self.server == server && self.action == action && self.tool == name
     }
 }
 
-/// Issues for a tool again, by order of somebody who looked. False if it was not stopped.
+/// Issues for a tool again, by order of somebody who looked: for the one that this action acts on, and nothing else of
+/// its name. False if it was not stopped.
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`]: try again.
-pub async fn lift(desk: &Desk, by: &str, (server, tool): (&str, &str)) -> Result<bool, IssueError> {
-    let concerned =
-        desk.drifts.all().into_iter().filter(|drifted| drifted.server == server && drifted.tool == tool);
+pub async fn lift(
+    desk: &Desk,
+    by: &str,
+    (server, action, name): (&str, Action, &str),
+) -> Result<bool, IssueError> {
+    let concerned = desk.drifts.all().into_iter().filter(|drifted| drifted.is_of(server, action, name));
     let mut lifted = false;
     for drifted in concerned {
         // On record first: nothing is issued again that nobody answers for.
@@ -79,6 +96,15 @@ pub async fn lift(desk: &Desk, by: &str, (server, tool): (&str, &str)) -> Result
         lifted |= stored.map_err(|_| IssueError::RecordUnavailable("drift_not_stored"))?;
     }
     Ok(lifted)
+}
+
+fn tools_call() -> Action {
+    Action::CallTool
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_tools_call(action: &Action) -> bool {
+    *action == Action::CallTool
 }
 
 impl DriftedSet {

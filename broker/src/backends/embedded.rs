@@ -233,7 +233,7 @@ fn read_all(database: &Database) -> Result<Vec<(Revoked, u64)>, redb::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deputize_call::digest::Digest;
+    use deputize_call::{action::Action, digest::Digest};
     use deputize_issuer::clock::TestClock;
 
     #[tokio::test]
@@ -283,6 +283,7 @@ mod tests {
         let open = || EmbeddedRevocations::open(&folder.path().join("facts.redb"), clock.clone()).unwrap();
         let drifted = |tool: &str| Drifted {
             server: "https://a.example/mcp".to_owned(),
+            action: Action::CallTool,
             tool: tool.to_owned(),
             approved: Digest::from_bytes([7; 32]),
         };
@@ -291,11 +292,17 @@ mod tests {
         assert!(!drifts.hold(&drifted("a")), "no longer new");
         drifts.store(drifted("a")).await.unwrap();
         drifts.store(drifted("b")).await.unwrap();
+        let prompt = Drifted { action: Action::GetPrompt, ..drifted("a") };
+        drifts.store(prompt.clone()).await.unwrap();
         drop(drifts);
         let drifts = open().drifts().unwrap();
-        assert_eq!(drifts.all(), [drifted("a"), drifted("b")]);
+        assert_eq!(drifts.all(), [drifted("a"), drifted("b"), prompt.clone()]);
         assert!(drifts.lift(drifted("a")).await.unwrap());
         assert!(!drifts.lift(drifted("c")).await.unwrap(), "never was one");
+        drop(drifts);
+        let drifts = open().drifts().unwrap();
+        assert_eq!(drifts.all(), [drifted("b"), prompt.clone()]);
+        assert!(drifts.lift(prompt).await.unwrap());
         drop(drifts);
         assert_eq!(open().drifts().unwrap().all(), [drifted("b")]);
     }

@@ -168,7 +168,13 @@ impl Guards {
         if !self.desk.drifts.hold(&drifted) {
             return Ok(());
         }
-        tracing::warn!(server = server.record.id, tool = tool.name, "tool drifted: nothing is issued for it");
+        let action = tool.action.as_str();
+        tracing::warn!(
+            server = server.record.id,
+            tool = tool.name,
+            action,
+            "drifted: nothing is issued for it"
+        );
         metrics::counter!("deputize_drifts_total").increment(1);
         let stopped = self.record_stop(caller, &drifted, event.detail.as_ref()).await;
         if stopped.is_err() {

@@ -124,9 +124,9 @@ impl Guards {
         let rules = self.desk.rules.load_full();
         for drifted in self.desk.drifts.all() {
             let server = rules.registry.server(&drifted.server);
-            if server.is_none_or(|server| !server.approves(&drifted.tool, drifted.approved))
-                && !self.lift_outdated(drifted).await
-            {
+            let stands =
+                |server: &Arc<Server>| server.approves(drifted.action, &drifted.tool, drifted.approved);
+            if !server.is_some_and(stands) && !self.lift_outdated(drifted).await {
                 // It stands for a definition that nobody can ask for: only its place in the store is left over.
                 tracing::warn!("a drift from an earlier definition is still stored");
             }

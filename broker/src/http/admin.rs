@@ -9,9 +9,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use deputize_call::action::Action;
 use deputize_issuer::{
     desk::Desk,
-    drift,
+    drift::{self, Drifted, Drifts},
     error::IssueError,
     log::{Log, LogReader},
     person::Person,
@@ -154,7 +155,8 @@ async fn carry_out(
     .await
 }
 
-/// Answers `GET /admin/drifted`: tools for which nothing is issued, because they are no longer what was approved.
+/// Answers `GET /admin/drifted`: tools and prompts for which nothing is issued, because they are no longer what was
+/// approved.
 pub async fn drifted(State(administration): State<Arc<Administration>>) -> Response {
     error::json(StatusCode::OK, &json!({ "drifted": administration.desk.drifts.all() }))
 }
@@ -164,11 +166,27 @@ pub async fn drifted(State(administration): State<Arc<Administration>>) -> Respo
 #[serde(deny_unknown_fields)]
 pub struct LiftOrder {
     server: String,
+    /// Of what `tool` is the name; without it, of a tool.
+    action: Option<Action>,
     tool: String,
 }
 
-/// Answers `POST /admin/drifted/lift` with `{"server": resource, "tool": name}`: somebody looked, and the approved
-/// definition holds. A guard that sees another one stops the tool again.
+impl LiftOrder {
+    /// What is meant. Nobody who says only a name has looked at a prompt of that name.
+    fn action(&self, drifts: &dyn Drifts) -> Result<Action, DoorError> {
+        let is_other = |drifted: &Drifted| {
+            drifted.action != Action::CallTool && drifted.is_of(&self.server, drifted.action, &self.tool)
+        };
+        match self.action {
+            Some(action) => Ok(action),
+            None if drifts.all().iter().any(is_other) => Err(AMBIGUOUS_LIFT),
+            None => Ok(Action::CallTool),
+        }
+    }
+}
+
+/// Answers `POST /admin/drifted/lift` with `{"server": resource, "tool": name}`, and `"action": "prompts/get"` where a
+/// prompt has that name: somebody looked, and the approved definition holds. A guard that sees another one stops it again.
 pub async fn lift_drift(
     State(administration): State<Arc<Administration>>,
     Extension(RequestId(decision_id)): Extension<RequestId>,
@@ -176,8 +194,12 @@ pub async fn lift_drift(
 ) -> Response {
     let Ok(Json(order)) = order else { return refuse(BAD_LIFT) };
     let desk = Arc::clone(&administration.desk);
+    let action = match order.action(desk.drifts.as_ref()) {
+        Ok(action) => action,
+        Err(error) => return refuse(error),
+    };
     carry_out(Arc::clone(&desk), decision_id, async move {
-        let lifted = drift::lift(&desk, "admin", (&order.server, &order.tool)).await?;
+        let lifted = drift::lift(&desk, "admin", (&order.server, action, &order.tool)).await?;
         Ok(json!({ "lifted": lifted }))
     })
     .await
@@ -286,7 +308,12 @@ pub async fn refuse_browsers(request: Request, next: Next) -> Response {
 const NOT_LIFTED: DoorError = DoorError::Order(
     "only a person can be enabled again; what was revoked by token or transaction stays so until it expires",
 );
-const BAD_LIFT: DoorError = DoorError::Order("give server, its resource URI, and tool, its name");
+const BAD_LIFT: DoorError = DoorError::Order(
+    "give server, its resource URI, and tool, its name; of a prompt also action, which is prompts/get",
+);
+const AMBIGUOUS_LIFT: DoorError = DoorError::Order(
+    "a prompt of this name is stopped: give action, tools/call or prompts/get, to say which of the two is meant",
+);
 const BAD_ORDER: DoorError =
     DoorError::Order("send JSON with exactly one of transaction, person, token, as a text");
 

@@ -1,5 +1,6 @@
 //! What guards saw, on record: as they said it, each with the client that said it.
 
+use deputize_call::action::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -83,6 +84,7 @@ pub async fn record_drift(
     let entry = Entry {
         server: Some(drifted.server.clone()),
         tool: Some(drifted.tool.clone()),
+        action: Some(drifted.action).filter(|action| *action != Action::CallTool),
         definition: Some(drifted.approved),
         result: Some(result.to_owned()),
         by: Some(by.to_owned()),

@@ -165,8 +165,8 @@ impl Server {
         &self.offers
     }
     /// Whether this definition of a tool or prompt of this name is the approved one.
-    pub fn approves(&self, name: &str, digest: Digest) -> bool {
-        [self.tool(name), self.prompt(name)].into_iter().flatten().any(|tool| tool.tool_digest == digest)
+    pub fn approves(&self, action: Action, name: &str, digest: Digest) -> bool {
+        self.offer(action, name).is_some_and(|offer| offer.tool_digest == digest)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What guards see: on record where it cannot crowd out decisions, and a drifted tool gets no token.
 
 use crate::world::*;
+use deputize_call::action::Action::CallTool;
 use deputize_issuer::{
     drift::{Drifted, lift},
     error::IssueError,
@@ -36,14 +37,14 @@ async fn a_drifted_tool_gets_no_token_and_is_not_redeemed_until_it_is_lifted() {
     assert!(!active().await);
 
     world.audit.set_disk(Disk::Broken);
-    lift(&world.desk, "admin", (CRM, "read_contact")).await.unwrap_err();
+    lift(&world.desk, "admin", (CRM, CallTool, "read_contact")).await.unwrap_err();
     world.audit.set_disk(Disk::Sound);
     assert!(
         world.for_alice(&read_contact()).await.is_err(),
         "nobody answers for a lift that is not on record"
     );
-    assert!(lift(&world.desk, "admin", (CRM, "read_contact")).await.unwrap());
-    assert!(!lift(&world.desk, "admin", (CRM, "read_contact")).await.unwrap());
+    assert!(lift(&world.desk, "admin", (CRM, CallTool, "read_contact")).await.unwrap());
+    assert!(!lift(&world.desk, "admin", (CRM, CallTool, "read_contact")).await.unwrap());
     world.for_alice(&read_contact()).await.unwrap();
     assert!(active().await);
 }

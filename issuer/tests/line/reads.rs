@@ -12,7 +12,7 @@ use deputize_issuer::{
     ask::{Ask, CallAsk, ResourceUri},
     client::Reach,
     decide::Application,
-    drift::Drifted,
+    drift::{Drifted, lift},
     error::{DenialReason, IssueError},
     issue::issue,
     mint::ToolCallToken,
@@ -315,6 +315,46 @@ async fn a_prompt_that_drifted_gets_no_token() {
     let shown = shown_to_alice(&world).await;
     assert!(!shown.contains(&(Action::GetPrompt, "read_contact".to_owned())));
     assert!(shown.contains(&(Action::CallTool, "read_contact".to_owned())));
+}
+
+#[tokio::test]
+async fn who_lifts_a_tool_lifts_no_prompt_of_its_name_and_the_other_way_round() {
+    use Action::{CallTool, GetPrompt, ReadResource};
+    let world = world(|_| ());
+    let prompt = || get(json!({ "identifier": "read_contact" }));
+    let stop = || {
+        let rules = world.desk.rules.load();
+        let server = rules.registry.server(CRM).unwrap();
+        for action in [CallTool, GetPrompt] {
+            let offer = server.offer(action, "read_contact").unwrap();
+            assert!(world.desk.drifts.hold(&Drifted::from_approved(server, &offer)), "{action:?}");
+        }
+    };
+    let order = async |action| lift(&world.desk, "admin", (CRM, action, "read_contact")).await.unwrap();
+
+    stop();
+    assert!(!order(ReadResource).await);
+    assert!(order(CallTool).await);
+    world.for_alice(&read_contact()).await.unwrap();
+    assert_eq!(word(&world.refusal(&prompt()).await), "tool_drifted");
+    assert!(!order(CallTool).await, "there is nothing left that this means");
+    assert!(order(GetPrompt).await);
+    world.for_alice(&prompt()).await.unwrap();
+
+    stop();
+    assert!(order(GetPrompt).await);
+    world.for_alice(&prompt()).await.unwrap();
+    assert_eq!(word(&world.refusal(&read_contact()).await), "tool_drifted");
+    assert!(order(CallTool).await);
+
+    let lifted: Vec<Option<Action>> = world
+        .audit
+        .entries()
+        .iter()
+        .filter(|entry| entry.result.as_deref() == Some("lifted"))
+        .map(|entry| entry.action)
+        .collect();
+    assert_eq!(lifted, [None, Some(GetPrompt), Some(GetPrompt), None], "the record tells them apart");
 }
 
 #[tokio::test]
