@@ -330,3 +330,61 @@ fn name_of(definition: &Object) -> &str {
 
 /// Stands where only the operator knows what to say. A record that still has it is not approved.
 pub const CHANGE_ME: &str = "CHANGE ME";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::registry::{live::Listing, server_json::ServerJson};
+    use serde_json::json;
+
+    /// The entries of a record after an import, and how many listed resources were left out.
+    fn imported(before: &[&str], listed: &[&str]) -> (Vec<String>, usize) {
+        let of =
+            |uris: &[&str]| uris.iter().map(|uri| json!({ "uri": uri, "tier": "low" })).collect::<Value>();
+        let record = serde_json::from_value(json!({
+            "id": "docs", "resource": "https://docs.example.com/mcp", "tenant": "acme", "version": "1", "owner": "o",
+            "purpose": "p", "environment": "test", "data_class": "internal", "verifier": "guard", "tools": [],
+            "resources": of(before),
+        }));
+        let listed = listed.iter().map(|uri| Object::from_iter([("uri".to_owned(), json!(uri))]));
+        let offer = Offer {
+            source: "a test".to_owned(),
+            listing: Listing { resources: listed.collect(), ..Listing::default() },
+            endpoint: None,
+            described: ServerJson::default(),
+        };
+        let mut left_out = Vec::new();
+        let entries = resources(&offer, Some(&record.unwrap()), &mut left_out);
+        (entries.into_iter().map(|entry| entry.uri).collect(), left_out.len())
+    }
+
+    #[test]
+    fn what_is_listed_gets_an_entry_where_none_decides_for_it() {
+        let cases: [(&[&str], &[&str], &[&str]); 4] = [
+            (&["d://h/*"], &["d://h/a", "d://h/b/c"], &[]),
+            (&["d://h/*"], &["d://h/a/", "e://x"], &["d://h/a/", "e://x"]),
+            (&["d://h/*", "d://h/a/*"], &["d://h/a", "d://h/a/b"], &["d://h/a"]),
+            (&["d://h/a"], &["d://h/a", "d://h/b", "d://h/b"], &["d://h/b"]),
+        ];
+        for (before, listed, more) in cases {
+            let expected: Vec<&str> = before.iter().chain(more).copied().collect();
+            let (entries, left_out) = imported(before, listed);
+            assert_eq!(
+                (entries, left_out),
+                (expected.iter().map(ToString::to_string).collect(), 0),
+                "{listed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_server_names_everything_below_something() {
+        let listed = ["file:///home/*", "d://h/*", "file:///home/a"];
+        assert_eq!(imported(&[], &listed), (vec!["file:///home/a".to_owned()], 2));
+        assert_eq!(
+            imported(&["d://h/*"], &["d://h/*"]),
+            (vec!["d://h/*".to_owned()], 0),
+            "it is there already"
+        );
+    }
+}
