@@ -356,6 +356,42 @@ async def test_what_is_said_twice_is_heard_once() -> None:
         assert b"123456789012345678901234567890" in await w.send(LOOKUP, l1("lookup")).rest()
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("plain\ttext\r\n", "plain\ttext\r\n"),
+        ("\x1b[2J\x1b]0;title\x07", "\ufffd[2J\ufffd]0;title\ufffd"),
+        ("\x9b31m\x7f\0", "\ufffd31m\ufffd\ufffd"),
+        ("pay_\u202e18\u202c", "pay_\ufffd18\ufffd"),
+        ("\u2066a\u2069", "\ufffda\ufffd"),
+        ("a\U000e0001\U000e0068\U000e007f", "a\ufffd\ufffd\ufffd"),
+        ("a\u2060b\u2063", "a\ufffdb\ufffd"),
+        ("\u845b\U000e0100\U000f0000\ufeff\u200c", "\u845b\U000e0100\U000f0000\ufeff\u200c"),
+        ("\u05e9\u05dc\u200f! é €", "\u05e9\u05dc\u200f! é €"),
+    ],
+)
+async def test_what_would_steer_a_terminal_or_turn_text_round_is_put_in_plain_sight(said: str, shown: str) -> None:
+    async with world() as w:
+        result = {"content": [{"type": "text", "text": said}], said: True, "requestState": said}
+        w.server.answers["tools/call"] = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+        heard = (await w.send(LOOKUP, l1("lookup")).json())["result"]
+        assert heard == {"content": [{"type": "text", "text": shown}], shown: True, "requestState": said}
+        error = {"code": -1, "message": said}
+        w.server.answers["tools/call"] = json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode()
+        for w.server.status in (200, 400):
+            assert (await w.send(LOOKUP, l1("lookup")).json())["error"]["message"] == shown
+        w.server.answers.clear()
+
+        async def notes(stream: Stream) -> None:
+            await stream.say({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": said}})
+            await stream.answer({"text": said})
+
+        w.server.serve = notes
+        streamed = w.send(LOOKUP, l1("lookup"))
+        assert (await streamed.event())["params"] == {"data": shown}
+        assert (await streamed.event())["result"] == {"text": shown}
+
+
 async def test_errors_of_the_server_are_its_own() -> None:
     async with world() as w:
         error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "no"}}

@@ -13,6 +13,7 @@ from .guard import Guard, Refused
 from .guard.known import LISTS
 from .guard.message import LISTEN, is_id
 from .guard.sessions import Session
+from .legible import legible
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Screen:
         """
         message = _read(text)
         method, request_id = message.get("method"), message.get("id")
+        if isinstance(message.get("params"), dict):
+            message["params"] = _plain(message["params"])
         if isinstance(method, str) and "id" not in message:
             return self._notification(message, method)
         if isinstance(request_id, str | int) and is_id(request_id):
@@ -83,7 +86,7 @@ class Screen:
             return None
         if self.asked is None or not isinstance(error, dict):
             return None
-        return _written({"jsonrpc": "2.0", "id": self.asked.id, "error": error})
+        return _written({"jsonrpc": "2.0", "id": self.asked.id, "error": _plain(error)})
 
     def _request(self, message: JsonObject, method: str, request_id: str | int) -> Judged:
         """The server asks the client for something. Never for its model: that is refused on every stream."""
@@ -118,8 +121,12 @@ class Screen:
         result = message.get("result")
         if isinstance(result, dict) and "error" not in message:
             self._reduce(method, result)
+            # Definitions are what was approved, to the letter.
+            message["result"] = result if method == "tools/list" else _plain(result)
         elif "result" in message or "error" not in message:
             raise Refused("server_error", "neither a result nor an error")
+        else:
+            message["error"] = _plain(message["error"])
         return Judged("last", _written(message))
 
     def _reduce(self, method: str, result: JsonObject) -> None:
@@ -182,6 +189,13 @@ def _read(text: bytes | str) -> JsonObject:
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise Refused("server_error", "what is no JSON-RPC 2.0")
     return message
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    try:
+        return legible(value)
+    except RecursionError:
+        raise Refused("server_error", "what is nested too deeply") from None
 
 
 def _written(message: JsonObject) -> bytes:

@@ -6,6 +6,7 @@ import type { Guard } from "../guard/guard.js";
 import { LISTS } from "../guard/known.js";
 import { idOf, LISTEN, type MessageId } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
+import { legible, legibleMembers } from "./legible.js";
 import type { Session } from "./sessions.js";
 
 /** A request of the client. */
@@ -49,7 +50,9 @@ export class Screen {
 
   /** Judges one message of the server. Throws a {@link Reason} where it cannot go on, and nothing can in its place. */
   async judge(text: string): Promise<Judged> {
-    const message = read(text);
+    const said = read(text);
+    const params = objectAt(said, "params");
+    const message = params === undefined ? said : { ...said, params: legible(params) };
     const { method } = message;
     const id = idOf(message);
     if (typeof method === "string" && id !== undefined) return this.request(message, method, id);
@@ -64,7 +67,7 @@ export class Screen {
       const error = objectAt(read(text), "error");
       return this.asked === undefined || error === undefined
         ? undefined
-        : JSON.stringify({ jsonrpc: "2.0", id: this.asked.id, error });
+        : JSON.stringify({ jsonrpc: "2.0", id: this.asked.id, error: legible(error) });
     } catch {
       return undefined;
     }
@@ -102,8 +105,16 @@ export class Screen {
     if ((result === undefined) === (error === undefined) || (result !== undefined && !isObject(result))) {
       throw new Reason("server_error", "neither a result nor an error");
     }
-    const reduced = isObject(result) ? { ...message, result: await this.reduced(method, result) } : message;
+    const reduced = isObject(result)
+      ? { ...message, result: await this.plain(method, result) }
+      : { ...message, error: legible(error ?? null) };
     return { verdict: "last", text: JSON.stringify(reduced) };
+  }
+
+  /** A result as the caller may read it. Definitions are what was approved, to the letter. */
+  private async plain(method: string, result: JsonObject): Promise<JsonObject> {
+    const reduced = await this.reduced(method, result);
+    return method === "tools/list" ? reduced : legibleMembers(reduced);
   }
 
   /** A result with nothing in it but what the caller may have. */

@@ -291,6 +291,39 @@ test("a stream without a response ends with an error, and errors of the server a
   assert.deepEqual(await (await w.send(LOOKUP, await looking())).json(), { jsonrpc: "2.0", id: 1, result: { a: 3 } });
 });
 
+test("what would steer a terminal or turn text round is put in plain sight", async () => {
+  const w = await SessionWorld.create({ limits: { burst: 100 } });
+  for (const [text, shown] of [
+    ["plain\ttext\r\n", "plain\ttext\r\n"], ["\u001b[2J\u001b]0;title\u0007", "\ufffd[2J\ufffd]0;title\ufffd"],
+    ["\u009b31m\u007f\u0000", "\ufffd31m\ufffd\ufffd"], ["pay_\u202e18\u202c", "pay_\ufffd18\ufffd"],
+    ["\u2066a\u2069", "\ufffda\ufffd"], ["a\u{e0001}\u{e0068}\u{e007f}", "a\ufffd\ufffd\ufffd"],
+    ["a\u2060b\u2063", "a\ufffdb\ufffd"],
+    ["\u845b\u{e0100}\u{f0000}\ufeff\u200c", "\u845b\u{e0100}\u{f0000}\ufeff\u200c"],
+    ["\u05e9\u05dc\u200f! é €", "\u05e9\u05dc\u200f! é €"],
+  ] as const) {
+    const result = { content: [{ type: "text", text }], [text]: true, requestState: text };
+    w.answers.set("tools/call", JSON.stringify({ jsonrpc: "2.0", id: 1, result }));
+    const heard = (await (await w.send(LOOKUP, await looking())).json())["result"];
+    assert.deepEqual(heard, { content: [{ type: "text", text: shown }], [shown]: true, requestState: text });
+    w.answers.set("tools/call", JSON.stringify({ jsonrpc: "2.0", id: 1, error: { code: -1, message: text } }));
+    for (const status of [200, 400]) {
+      w.status = status;
+      const { error } = await (await w.send(LOOKUP, await looking())).json();
+      assert.equal((error as Loose)["message"], shown);
+    }
+    w.status = 200;
+    w.answers.clear();
+    w.serve = (stream) => {
+      stream.say({ jsonrpc: "2.0", method: "notifications/message", params: { data: text } });
+      stream.answer({ text });
+    };
+    const streamed = await w.send(LOOKUP, await looking());
+    assert.deepEqual((await streamed.event())?.["params"], { data: shown });
+    assert.deepEqual((await streamed.event())?.["result"], { text: shown });
+    w.serve = undefined;
+  }
+});
+
 const CERTIFICATE = Buffer.from("a certificate of the client's").toString("base64");
 const PEM = `-----BEGIN CERTIFICATE-----\n${CERTIFICATE}\n-----END CERTIFICATE-----\n`;
 const thumbprint = async (der: string) => encodeBase64url(await sha256(der));
