@@ -554,7 +554,8 @@ async fn a_lift_is_of_the_tool_or_of_the_prompt_of_a_name_and_never_of_both() {
 }
 
 async fn stopped(lab: &Lab) -> Value {
-    lab.world.administration.send(&Request::get("/admin/drifted")).await.unwrap().json()["drifted"].clone()
+    let answer = lab.world.administration.send(&Request::get("/admin/drifted")).await.unwrap();
+    answer.json().get("drifted").cloned().unwrap()
 }
 
 #[tokio::test]
