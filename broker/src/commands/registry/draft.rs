@@ -379,8 +379,8 @@ mod tests {
 
     #[test]
     fn no_server_names_everything_below_something() {
-        let listed = ["file:///home/*", "d://h/*", "file:///home/a"];
-        assert_eq!(imported(&[], &listed), (vec!["file:///home/a".to_owned()], 2));
+        let listed = ["file:///srv/*", "d://h/*", "file:///srv/a"];
+        assert_eq!(imported(&[], &listed), (vec!["file:///srv/a".to_owned()], 2));
         assert_eq!(
             imported(&["d://h/*"], &["d://h/*"]),
             (vec!["d://h/*".to_owned()], 0),
