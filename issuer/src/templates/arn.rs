@@ -58,13 +58,16 @@ pub(super) fn problems_of(aws: &Aws) -> Vec<(&'static str, String)> {
 
 /// The five fields before the resource, each with its colon.
 pub(super) fn prefix_of(resource: &Resource, aws: &Aws) -> String {
-    let (region, account) = match has_place(&resource.service) {
-        true => (aws.region.as_str(), aws.account.as_str()),
-        false => ("", ""),
-    };
+    let region = if has_place(&resource.service) { aws.region.as_str() } else { "" };
     let region = resource.region.as_deref().unwrap_or(region);
-    let account = resource.account.as_deref().unwrap_or(account);
+    let account = account_of(resource, aws);
     format!("arn:{}:{}:{region}:{account}:", aws.partition.as_str(), resource.service)
+}
+
+/// The account in its ARN; empty where the ARN has none, and so says nothing of whose the resource is.
+pub(super) fn account_of<'a>(resource: &'a Resource, aws: &'a Aws) -> &'a str {
+    let account = if has_place(&resource.service) { aws.account.as_str() } else { "" };
+    resource.account.as_deref().unwrap_or(account)
 }
 
 /// What is wrong with the fields before the resource.

@@ -172,6 +172,9 @@ impl<'a> Check<'a> {
         if key.eq_ignore_ascii_case("aws:CurrentTime") {
             self.refuse(place, "the window is always added: say aws.window_seconds");
         }
+        if key.eq_ignore_ascii_case(policy::RESOURCE_ACCOUNT) {
+            self.refuse(place, "the account is always aws.account: it is added where an ARN names none");
+        }
         let is_numeric = condition.operator == Operator::NumericLessThanEquals;
         if !(1..=20).contains(&condition.values.len()) || is_numeric && condition.values.len() != 1 {
             self.refuse(place, "1 to 20 values, and of a number one");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ceiling::Pattern,
-    policy::{Document, Effect, Rule, Texts, utc},
+    policy::{Document, Effect, RESOURCE_ACCOUNT, Rule, Texts, utc},
 };
 
 /// What comes of a request.
@@ -35,7 +35,8 @@ pub struct Probe {
     pub verdict: Verdict,
 }
 
-/// Each statement's actions: on its resources, on a neighbour of each, and when the window is over.
+/// Each statement's actions: on its resources, on a neighbour of each, on one of that name in another account where the
+/// name alone does not say whose it is, and when the window is over.
 pub(super) fn probes(document: &Document, window_end: u64) -> Vec<Probe> {
     let allows = document.statement.iter().filter(|rule| rule.effect == Effect::Allow).enumerate();
     let mut probes = Vec::new();
@@ -44,13 +45,19 @@ pub(super) fn probes(document: &Document, window_end: u64) -> Vec<Probe> {
             for resource in &allow.resource.0 {
                 let pattern = Pattern::rendered(resource);
                 let own = pattern.sample("x");
-                let mut tried = vec![("in the window", own.clone(), window_end.saturating_sub(1))];
+                let in_window = context(allow, window_end.saturating_sub(1));
+                let mut tried = vec![("in the window", own.clone(), in_window.clone())];
                 if resource != "*" {
-                    tried.push(("another resource", neighbour(resource), window_end.saturating_sub(1)));
+                    tried.push(("another resource", neighbour(resource), in_window.clone()));
                 }
-                tried.push(("after the window", own, window_end));
-                for (tried, resource, now) in tried {
-                    let request = Request { action, resource: &resource, context: context(allow, now) };
+                let mut elsewhere = in_window;
+                if let Some(account) = elsewhere.get_mut(RESOURCE_ACCOUNT) {
+                    *account = vec![OTHER_ACCOUNT.to_owned()];
+                    tried.push(("another account", own.clone(), elsewhere));
+                }
+                tried.push(("after the window", own, context(allow, window_end)));
+                for (tried, resource, context) in tried {
+                    let request = Request { action, resource: &resource, context };
                     let verdict = evaluate(document, &request);
                     probes.push(Probe { statement, tried, action: action.clone(), resource, verdict });
                 }
@@ -145,3 +152,6 @@ fn neighbour(resource: &str) -> String {
 fn number(text: &str) -> Option<i64> {
     text.parse().ok()
 }
+
+/// No account has it: accounts are 12 digits.
+const OTHER_ACCOUNT: &str = "another";

@@ -152,9 +152,10 @@ pub enum ParamType {
 pub struct Aws {
     /// Partition: nothing outside it is ever named.
     pub partition: Partition,
-    /// Account, 12 digits (quote them): nothing outside it is ever named.
+    /// Account, 12 digits (quote them): nothing of another one is ever reached. Where an ARN names no account (S3), the
+    /// session policy does, as `aws:ResourceAccount`.
     pub account: String,
-    /// Region: nothing outside it is ever named.
+    /// Region: no ARN names another. Those of S3 name none, so a bucket may be in any region of the account.
     pub region: String,
     /// ARN of the role, of that account.
     pub role_arn: String,
@@ -192,7 +193,8 @@ pub struct Resource {
     /// Region: the template's own by default, `""` for none, and no other. S3 has none.
     #[serde(default)]
     pub region: Option<String>,
-    /// Account: the template's own by default, `""` for none, and no other. S3 has none.
+    /// Account: the template's own by default, `""` for none, and no other. S3 has none. Where there is none, the
+    /// session policy demands that the resource is of the template's account.
     #[serde(default)]
     pub account: Option<String>,
     /// What follows the account's colon, part by part.

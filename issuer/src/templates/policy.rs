@@ -3,14 +3,14 @@
 //! A session policy limits what the role's own policies allow. It does not limit a resource policy that names the
 //! session's ARN: that Allow counts by itself (IAM User Guide, "Session policies"). A Deny counts always. So
 //! whatever is allowed here stands beside Denies of the rest: other times, other actions, other resources, other values of each
-//! condition.
+//! condition, other accounts.
 
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
 use super::{
-    arn::prefix_of,
-    file::{Operator, Part, TemplateFile},
+    arn::{account_of, prefix_of},
+    file::{Operator, Part, Statement, TemplateFile},
     parameter::escape,
 };
 use crate::policy::civil;
@@ -63,6 +63,7 @@ pub(super) fn document(file: &TemplateFile, values: &BTreeMap<String, String>, w
             ..Rule::deny().on("*")
         },
     ];
+    denies.extend(other_accounts(file));
     for statement in &file.statements {
         let action = Texts(statement.actions.clone());
         let resources: Vec<String> = statement
@@ -73,6 +74,9 @@ pub(super) fn document(file: &TemplateFile, values: &BTreeMap<String, String>, w
         let mut allow = Rule { action: action.clone(), ..Rule::new(Effect::Allow) };
         allow.resource = if resources.is_empty() { Texts::one("*") } else { Texts(resources.clone()) };
         allow = allow.when("DateLessThan", CURRENT_TIME, Texts::one(&end));
+        if names_no_account(statement, file) {
+            allow = allow.when("StringEquals", RESOURCE_ACCOUNT, Texts::one(&file.aws.account));
+        }
         // Where resources are named every action acts on resources, or its Allow would grant nothing either.
         if !resources.is_empty() {
             denies.push(Rule { action: action.clone(), not_resource: Texts(resources), ..Rule::deny() });
@@ -93,6 +97,21 @@ pub(super) fn document(file: &TemplateFile, values: &BTreeMap<String, String>, w
     }
     allows.extend(denies);
     Document { version: "2012-10-17", statement: allows }
+}
+
+/// INVARIANT: nothing of another account is within reach. An ARN without an account (a bucket's) is whoever's took the
+/// name first. A missing key is denied too: a negated comparison holds of it.
+fn other_accounts(file: &TemplateFile) -> Option<Rule> {
+    let open = file.statements.iter().filter(|statement| names_no_account(statement, file));
+    let action = Texts(open.flat_map(|statement| statement.actions.clone()).collect());
+    let deny = Rule { action, ..Rule::deny() }.on("*");
+    let account = Texts::one(&file.aws.account);
+    (!deny.action.is_empty()).then(|| deny.when("StringNotEquals", RESOURCE_ACCOUNT, account))
+}
+
+/// Whether some ARN of it leaves the account open.
+fn names_no_account(statement: &Statement, file: &TemplateFile) -> bool {
+    statement.resources.iter().any(|resource| account_of(resource, &file.aws).is_empty())
 }
 
 /// `2026-11-21T09:30:00Z` of seconds since the Unix epoch.
@@ -180,3 +199,5 @@ fn names(operator: Operator) -> (&'static str, &'static str, bool) {
 }
 
 const CURRENT_TIME: &str = "aws:CurrentTime";
+/// The account that owns the resource of a request (IAM User Guide, "AWS global condition context keys").
+pub(super) const RESOURCE_ACCOUNT: &str = "aws:ResourceAccount";

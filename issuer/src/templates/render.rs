@@ -51,7 +51,7 @@ pub struct RenderedSession {
     pub template_hash: Digest,
     /// The role.
     pub role_arn: String,
-    /// Its region: where STS is asked, and the only one that the policy names.
+    /// Its region: where STS is asked, and the only one that ARNs in the policy name.
     pub region: String,
     /// The session policy, at most [`MAX_POLICY_CHARACTERS`] of JSON.
     pub policy: String,

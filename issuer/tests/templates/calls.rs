@@ -44,6 +44,30 @@ fn a_session_is_for_one_resource_and_five_minutes() {
 }
 
 #[test]
+fn what_no_arn_pins_to_the_account_a_condition_does() {
+    let policy_of = |yaml: &str, name: &str| {
+        let session = render(&template(yaml), &alice(), good(name)).unwrap();
+        (serde_json::from_str::<Value>(&session.policy).unwrap(), session.probes())
+    };
+    let (policy, probes) = policy_of(&text("read-reports"), "read-reports");
+    let account = json!({ "aws:ResourceAccount": "111122223333" });
+    for allow in [0, 1] {
+        let condition = &policy["Statement"][allow]["Condition"];
+        assert_eq!(condition["StringEquals"]["aws:ResourceAccount"], "111122223333", "{policy:#}");
+    }
+    let deny = json!({ "Effect": "Deny", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*",
+        "Condition": { "StringNotEquals": account } });
+    assert!(policy["Statement"].as_array().unwrap().contains(&deny), "{policy:#}");
+    assert_eq!(probes.iter().filter(|probe| probe.tried == "another account").count(), 2);
+    // Another service whose ARN is said to have no account.
+    let open = text("restart-instance")
+        .replace("- service: ec2", "- service: ec2\n        account: \"\"")
+        .replace("eu-central-1:111122223333:instance", "eu-central-1::instance");
+    let (policy, _) = policy_of(&open, "restart-instance");
+    assert_eq!(policy["Statement"][0]["Condition"]["StringEquals"], account, "{policy:#}");
+}
+
+#[test]
 fn each_example_grants_its_resource_in_the_window_alone() {
     for name in EXAMPLES {
         let session = render(&template(&text(name)), &alice(), good(name)).unwrap();

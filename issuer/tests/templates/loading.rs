@@ -121,6 +121,13 @@ fn parts_and_parameters() {
 }
 
 #[test]
+fn conditions_that_are_always_added() {
+    for key in ["aws:CurrentTime", "AWS:currenttime", "aws:ResourceAccount", "aws:resourceaccount"] {
+        refused("read-reports", "key: s3:prefix", &format!("key: {key}"), "always");
+    }
+}
+
+#[test]
 fn sizes_and_tags() {
     refused("read-reports", "max_length: 80", "max_length: 400", "STS takes 2048");
     refused("read-reports", "max_length: 80", "max_length: 80\n    allow: '*'", "STS takes 2048");

@@ -27,13 +27,24 @@ fn restart_instance() {
 fn read_reports() {
     holds("read-reports", &text("read-reports"), |prefix, request| match request.action.as_str() {
         "s3:GetObject" => {
-            request.resource.starts_with(&format!("arn:aws:s3:::acme-reports/published/{prefix}"))
+            is_of_the_account(request)
+                && request.resource.starts_with(&format!("arn:aws:s3:::acme-reports/published/{prefix}"))
         }
         "s3:ListBucket" => {
-            request.resource == "arn:aws:s3:::acme-reports"
+            is_of_the_account(request)
+                && request.resource == "arn:aws:s3:::acme-reports"
                 && request.context.get("s3:prefix") == Some(&vec![format!("published/{prefix}")])
         }
         _ => false,
+    });
+}
+
+#[test]
+fn a_bucket_that_the_call_names_is_one_of_the_account() {
+    holds("read-bucket", READ_BUCKET, |bucket, request| {
+        request.action == "s3:GetObject"
+            && is_of_the_account(request)
+            && request.resource.starts_with(&format!("arn:aws:s3:::acme-{bucket}/"))
     });
 }
 
@@ -111,11 +122,12 @@ fn holds(name: &str, yaml: &str, own: impl Fn(&str, &Request) -> bool) {
 fn requests(name: &str, argument: &str) -> Vec<Request> {
     let request = |action: &str, resource: String, key: Option<(&str, String)>| {
         let time = ("aws:CurrentTime".to_owned(), vec!["2026-11-21T09:30:01Z".to_owned()]);
+        let account = ("aws:ResourceAccount".to_owned(), vec![ACCOUNT.to_owned()]);
         let key = key.map(|(key, value)| (key.to_owned(), vec![value]));
         Request {
             action: action.into(),
             resource,
-            context: BTreeMap::from_iter([time].into_iter().chain(key)),
+            context: BTreeMap::from_iter([time, account].into_iter().chain(key)),
         }
     };
     match name {
@@ -130,6 +142,7 @@ fn requests(name: &str, argument: &str) -> Vec<Request> {
                 Some(("s3:prefix", format!("published/{argument}"))),
             ),
         ],
+        "read-bucket" => vec![request("s3:GetObject", format!("arn:aws:s3:::acme-{argument}/q3.pdf"), None)],
         "query-orders" => vec![request(
             "dynamodb:Query",
             arn("dynamodb", "table/orders"),
@@ -148,7 +161,11 @@ fn requests(name: &str, argument: &str) -> Vec<Request> {
 }
 
 fn arn(service: &str, resource: &str) -> String {
-    format!("arn:aws:{service}:eu-central-1:111122223333:{resource}")
+    format!("arn:aws:{service}:eu-central-1:{ACCOUNT}:{resource}")
+}
+
+fn is_of_the_account(request: &Request) -> bool {
+    request.context.get("aws:ResourceAccount").is_some_and(|account| *account == [ACCOUNT])
 }
 
 /// Arguments: many that fit, many that nearly do, some of anything.
@@ -162,6 +179,7 @@ fn argument(name: &str) -> BoxedStrategy<String> {
         "read-reports" => proptest::collection::vec(of("abc-_.=0", 1..9), 1..5)
             .prop_map(|segments| format!("{}/", segments.join("/")))
             .boxed(),
+        "read-bucket" => of("abc019-", 1..20).boxed(),
         "query-orders" => of("abcXYZ019#|_-./", 1..41).boxed(),
         "read-log-group" => (of("abc/_.-#", 1..60), select(vec!["", ":*"]))
             .prop_map(|(group, end)| arn("logs", &format!("log-group:{group}{end}")))
@@ -250,9 +268,34 @@ fn twist() -> impl Strategy<Value = Twist> {
             select(vec![vec![], vec!["*"], vec!["published/"], vec![""], vec!["cus_1", "cus_2"]])
         )
             .prop_map(|(key, values)| Twist::Key(key, values)),
+        select(vec![vec![], vec!["999988887777"], vec!["*"], vec![""]])
+            .prop_map(|values| Twist::Key("aws:ResourceAccount", values)),
     ]
 }
 
+/// Buckets have no account in their ARNs, and anybody may own one of any name.
+const READ_BUCKET: &str = r#"
+name: read-bucket
+description: Reads the one bucket that the call names
+match: { server: https://reports.example.com/mcp, tool: read_bucket, tenant: acme }
+params:
+  bucket: { from: { argument: /bucket }, type: pattern, pattern: "^[a-z0-9-]+$", max_length: 40 }
+aws:
+  partition: aws
+  account: "111122223333"
+  region: eu-central-1
+  role_arn: arn:aws:iam::111122223333:role/deputize/read-bucket
+  window_seconds: 300
+statements:
+  - actions: [s3:GetObject]
+    resources:
+      - service: s3
+        parts: [{ literal: acme- }, { param: bucket }, { literal: / }, wildcard]
+ceiling:
+  actions: [s3:GetObject]
+  resources: ["arn:aws:s3:::acme-*/*"]
+"#;
+const ACCOUNT: &str = "111122223333";
 const HOSTILE: &[&str] = &[
     "*",
     "?",
