@@ -1,6 +1,7 @@
 //! What must hold of a template before any call sees it. Every problem is reported, not only the first.
 
 mod bounds;
+mod conditions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use super::{
     arn::{check_place, problems_of},
     characters::CharSet,
     error,
-    file::{Condition, Operator, ParamType, Part, Resource, Source, Statement, TagPart, TemplateFile},
+    file::{Part, Resource, Source, Statement, TagPart, TemplateFile},
     parameter::Parameter,
     policy,
     session::{MAX_TAGS, check_tag_key, check_tag_value},
@@ -156,42 +157,6 @@ impl<'a> Check<'a> {
         self.parts(&format!("{place}.parts"), &resource.parts, true);
         if !resource.parts.iter().any(|part| !matches!(part, Part::Wildcard)) {
             self.refuse(place, "a wildcard alone is everything: name something");
-        }
-    }
-
-    fn condition(&mut self, place: &str, condition: &'a Condition) {
-        let key = &condition.key;
-        let is_key =
-            key.contains(':') && key.len() <= 128 && CharSet::alphanumeric_and(":/_.-").misses(key).is_none();
-        if !is_key {
-            self.refuse(
-                place,
-                format!("{key:?} is no condition key: aws:RequestedRegion, dynamodb:LeadingKeys, …"),
-            );
-        }
-        if key.eq_ignore_ascii_case("aws:CurrentTime") {
-            self.refuse(place, "the window is always added: say aws.window_seconds");
-        }
-        if key.eq_ignore_ascii_case(policy::RESOURCE_ACCOUNT) {
-            self.refuse(place, "the account is always aws.account: it is added where an ARN names none");
-        }
-        let is_numeric = condition.operator == Operator::NumericLessThanEquals;
-        if !(1..=20).contains(&condition.values.len()) || is_numeric && condition.values.len() != 1 {
-            self.refuse(place, "1 to 20 values, and of a number one");
-        }
-        for (index, parts) in condition.values.iter().enumerate() {
-            let place = format!("{place}.values[{index}]");
-            self.parts(&place, parts, condition.operator == Operator::StringLike);
-            let is_number = match parts.as_slice() {
-                [Part::Literal(text)] => text.parse::<i64>().is_ok(),
-                [Part::Param(name)] => {
-                    self.file.params.get(name).is_some_and(|param| param.kind == ParamType::Integer)
-                }
-                _ => false,
-            };
-            if is_numeric && !is_number {
-                self.refuse(&place, "a number, or a parameter of type integer");
-            }
         }
     }
 

@@ -219,7 +219,7 @@ pub enum Part {
 pub struct Condition {
     /// How it is compared.
     pub operator: Operator,
-    /// The key, for example `dynamodb:LeadingKeys`.
+    /// The key, for example `dynamodb:LeadingKeys`: one of which it is known whether it has one value or several.
     pub key: String,
     /// The values, each in its parts; one of them must fit.
     pub values: Vec<Vec<Part>>,
@@ -228,13 +228,13 @@ pub struct Condition {
 /// Comparisons. Each has an opposite, from which the Deny is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operator {
-    /// Equal text.
+    /// Equal text; of keys with one value.
     StringEquals,
-    /// Equal text, wildcards allowed.
+    /// Equal text, wildcards allowed; of keys with one value.
     StringLike,
-    /// A number at most as large; one value.
+    /// A number at most as large; of keys with one value, and compared with one.
     NumericLessThanEquals,
-    /// Each value of the key is one of these, and there is at least one.
+    /// Each value of the key is one of these, and there is at least one; of keys with several values.
     #[serde(rename = "ForAllValues:StringEquals")]
     ForAllValuesStringEquals,
 }

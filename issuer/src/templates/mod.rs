@@ -13,6 +13,7 @@ mod characters;
 mod check;
 mod evaluate;
 mod file;
+mod keys;
 mod lint;
 mod overlap;
 mod parameter;

@@ -56,7 +56,14 @@ fn conditions_hold(conditions: &Value, request: &Request) -> bool {
 
 fn condition_holds(operator: &str, had: &[String], wanted: &[String]) -> bool {
     let is = |had: &String| wanted.iter().any(|wanted| literal(wanted) == *had);
+    let is_like =
+        |had: &String| wanted.iter().any(|wanted| like(&pieces(wanted), &had.chars().collect::<Vec<_>>()));
+    let number = |text: &str| text.parse::<i64>().unwrap();
     match operator {
+        "StringLike" => had.iter().any(is_like),
+        "StringNotLike" => !had.iter().any(is_like),
+        "NumericLessThanEquals" => had.iter().any(|had| number(had) <= number(&wanted[0])),
+        "NumericGreaterThan" => had.iter().any(|had| number(had) > number(&wanted[0])),
         "StringEquals" => had.iter().any(is),
         "StringNotEquals" => !had.iter().any(is),
         "ForAllValues:StringEquals" => had.iter().all(is),
@@ -153,4 +160,14 @@ fn the_engine_reads_wildcards_and_escapes() {
     ] {
         assert_eq!(like(&pieces(pattern), &text.chars().collect::<Vec<_>>()), matches, "{pattern} {text}");
     }
+}
+
+/// Why no template may compare a key with several values plainly.
+#[test]
+fn a_plain_comparison_limits_nothing_of_several_values() {
+    let (own, both) = (["own".to_owned()], ["own".to_owned(), "other".to_owned()]);
+    assert!(condition_holds("StringEquals", &both, &own) && !condition_holds("StringNotEquals", &both, &own));
+    assert!(condition_holds("StringLike", &both, &own) && !condition_holds("StringNotLike", &both, &own));
+    assert!(!condition_holds("ForAllValues:StringEquals", &both, &own));
+    assert!(condition_holds("ForAnyValue:StringNotEquals", &both, &own));
 }

@@ -121,6 +121,26 @@ fn parts_and_parameters() {
 }
 
 #[test]
+fn an_operator_is_of_the_kind_of_its_key() {
+    for key in ["dynamodb:LeadingKeys", "DynamoDB:leadingkeys", "dynamodb:Attributes", "aws:TagKeys"] {
+        for operator in ["StringEquals", "StringLike", "NumericLessThanEquals"] {
+            let from = "operator: ForAllValues:StringEquals\n        key: dynamodb:LeadingKeys";
+            let to = format!("operator: {operator}\n        key: {key}");
+            refused("query-orders", from, &to, "can have several values");
+        }
+    }
+    for key in ["s3:prefix", "aws:ResourceTag/team", "S3:MAX-KEYS"] {
+        let from = "operator: StringEquals\n        key: s3:prefix";
+        let several = format!("operator: ForAllValues:StringEquals\n        key: {key}");
+        refused("read-reports", from, &several, "has one value");
+    }
+    for key in ["s3:prefixes", "aws:ResourceTag/", "x:y", "dynamodb:LeadingKey"] {
+        refused("read-reports", "key: s3:prefix", &format!("key: {key}"), "is not known here");
+    }
+    template(&text("read-reports").replace("key: s3:prefix", "key: aws:ResourceTag/team"));
+}
+
+#[test]
 fn conditions_that_are_always_added() {
     for key in ["aws:CurrentTime", "AWS:currenttime", "aws:ResourceAccount", "aws:resourceaccount"] {
         refused("read-reports", "key: s3:prefix", &format!("key: {key}"), "always");

@@ -40,6 +40,40 @@ fn read_reports() {
 }
 
 #[test]
+fn a_list_of_what_is_like_a_prefix() {
+    let like = text("read-reports").replace("operator: StringEquals", "operator: StringLike").replace(
+        "[[{ literal: published/ }, { param: prefix }]]",
+        "[[{ literal: published/ }, { param: prefix }, wildcard]]",
+    );
+    holds("read-reports", &like, |prefix, request| {
+        let below = format!("published/{prefix}");
+        is_of_the_account(request)
+            && match request.action.as_str() {
+                "s3:GetObject" => request.resource.starts_with(&format!("arn:aws:s3:::acme-reports/{below}")),
+                "s3:ListBucket" => {
+                    let listed = request.context.get("s3:prefix");
+                    request.resource == "arn:aws:s3:::acme-reports"
+                        && listed.is_some_and(|listed| listed.len() == 1 && listed[0].starts_with(&below))
+                }
+                _ => false,
+            }
+    });
+}
+
+#[test]
+fn a_list_of_so_many_at_most() {
+    holds("list-some", LIST_SOME, |most, request| {
+        let asked = request.context.get("s3:max-keys");
+        request.action == "s3:ListBucket"
+            && request.resource == "arn:aws:s3:::acme-reports"
+            && is_of_the_account(request)
+            && asked.is_some_and(|asked| {
+                asked.len() == 1 && asked[0].parse::<i64>().unwrap() <= most.parse::<i64>().unwrap()
+            })
+    });
+}
+
+#[test]
 fn a_bucket_that_the_call_names_is_one_of_the_account() {
     holds("read-bucket", READ_BUCKET, |bucket, request| {
         request.action == "s3:GetObject"
@@ -94,7 +128,9 @@ fn holds(name: &str, yaml: &str, own: impl Fn(&str, &Request) -> bool) {
     let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
     let cases = (argument(name), proptest::collection::vec(twist(), 8));
     let outcome = runner.run(&cases, |(argument, twists)| {
-        let Ok(session) = render(&template, &alice(), json!(argument)) else { return Ok(()) };
+        let number = argument.parse::<i64>().ok().filter(|_| name == "list-some");
+        let given = number.map_or_else(|| json!(argument), |number| json!(number));
+        let Ok(session) = render(&template, &alice(), given) else { return Ok(()) };
         rendered.set(rendered.get() + 1);
         prop_assert!(session.policy.chars().count() <= template.worst_case_characters());
         let policy: serde_json::Value = serde_json::from_str(&session.policy).unwrap();
@@ -142,6 +178,11 @@ fn requests(name: &str, argument: &str) -> Vec<Request> {
                 Some(("s3:prefix", format!("published/{argument}"))),
             ),
         ],
+        "list-some" => vec![request(
+            "s3:ListBucket",
+            "arn:aws:s3:::acme-reports".into(),
+            Some(("s3:max-keys", argument.to_owned())),
+        )],
         "read-bucket" => vec![request("s3:GetObject", format!("arn:aws:s3:::acme-{argument}/q3.pdf"), None)],
         "query-orders" => vec![request(
             "dynamodb:Query",
@@ -179,6 +220,7 @@ fn argument(name: &str) -> BoxedStrategy<String> {
         "read-reports" => proptest::collection::vec(of("abc-_.=0", 1..9), 1..5)
             .prop_map(|segments| format!("{}/", segments.join("/")))
             .boxed(),
+        "list-some" => (-10..1100_i64).prop_map(|number| number.to_string()).boxed(),
         "read-bucket" => of("abc019-", 1..20).boxed(),
         "query-orders" => of("abcXYZ019#|_-./", 1..41).boxed(),
         "read-log-group" => (of("abc/_.-#", 1..60), select(vec!["", ":*"]))
@@ -209,6 +251,10 @@ enum Twist {
     Replace(&'static str, &'static str),
     Time(&'static str),
     Key(&'static str, Vec<&'static str>),
+    /// One value more.
+    More(&'static str, &'static str),
+    /// More text at the end of the value.
+    Longer(&'static str, &'static str),
 }
 
 impl Twist {
@@ -229,6 +275,17 @@ impl Twist {
             Self::Replace(from, to) => request.resource = request.resource.replace(from, to),
             Self::Time(time) => {
                 request.context.insert("aws:CurrentTime".into(), vec![(*time).into()]);
+            }
+            Self::More(key, value) => {
+                request.context.entry((*key).into()).or_default().push((*value).into());
+            }
+            Self::Longer(key, text) => {
+                request
+                    .context
+                    .entry((*key).into())
+                    .or_default()
+                    .iter_mut()
+                    .for_each(|had| had.push_str(text));
             }
             Self::Key(key, values) => {
                 request.context.insert((*key).into(), values.iter().map(|&value| value.into()).collect());
@@ -268,6 +325,10 @@ fn twist() -> impl Strategy<Value = Twist> {
             select(vec![vec![], vec!["*"], vec!["published/"], vec![""], vec!["cus_1", "cus_2"]])
         )
             .prop_map(|(key, values)| Twist::Key(key, values)),
+        select(vec!["cus_2", "", "*"]).prop_map(|value| Twist::More("dynamodb:LeadingKeys", value)),
+        select(vec!["2026/", "*", "x", "../"]).prop_map(|text| Twist::Longer("s3:prefix", text)),
+        select(vec![vec![], vec!["-6"], vec!["0"], vec!["500"], vec!["1001"]])
+            .prop_map(|values| Twist::Key("s3:max-keys", values)),
         select(vec![vec![], vec!["999988887777"], vec!["*"], vec![""]])
             .prop_map(|values| Twist::Key("aws:ResourceAccount", values)),
     ]
@@ -294,6 +355,32 @@ statements:
 ceiling:
   actions: [s3:GetObject]
   resources: ["arn:aws:s3:::acme-*/*"]
+"#;
+/// So many at once, and no more.
+const LIST_SOME: &str = r#"
+name: list-some
+description: Lists as many reports as the call says
+match: { server: https://reports.example.com/mcp, tool: list_reports, tenant: acme }
+params:
+  most: { from: { argument: /most }, type: integer, minimum: -5, maximum: 1000 }
+aws:
+  partition: aws
+  account: "111122223333"
+  region: eu-central-1
+  role_arn: arn:aws:iam::111122223333:role/deputize/list-reports
+  window_seconds: 300
+statements:
+  - actions: [s3:ListBucket]
+    resources:
+      - service: s3
+        parts: [{ literal: acme-reports }]
+    conditions:
+      - operator: NumericLessThanEquals
+        key: s3:max-keys
+        values: [[{ param: most }]]
+ceiling:
+  actions: [s3:ListBucket]
+  resources: ["arn:aws:s3:::acme-reports"]
 "#;
 const ACCOUNT: &str = "111122223333";
 const HOSTILE: &[&str] = &[
