@@ -20,12 +20,19 @@ pub(super) fn why_forbidden(action: &str) -> Option<&'static str> {
     if let Some((_, reason)) = FORBIDDEN_SERVICES.iter().find(|(forbidden, _)| *forbidden == service) {
         return Some(reason);
     }
-    let is_forbidden = FORBIDDEN.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(&action));
-    // Whatever the service calls its credentials: what was not thought of here.
-    let vends =
-        ["gettemporary", "getfederat", "assumerole", "getauthorizationtoken", "getclustercredentials"];
-    (is_forbidden || vends.iter().any(|vending| name.starts_with(vending)))
-        .then_some("it hands out credentials")
+    let is_of = |list: &[&str]| list.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(&action));
+    // Whatever the service, by how AWS names such actions: what was not thought of here.
+    let vends = ["assume", "getfederat", "gettemporary"].iter().any(|start| name.starts_with(start))
+        || ["credential", "accesskey", "password", "presigned", "embedurl"]
+            .iter()
+            .any(|word| name.contains(word))
+        || name.ends_with("token");
+    if vends || is_of(VENDS) {
+        return Some("it hands out credentials, or opens a session that no window ends");
+    }
+    let hands_on = ["acl", "grant", "grants", "permission", "permissions", "policies", "policy"];
+    (hands_on.iter().any(|end| name.ends_with(end)) || is_of(HANDS_ON))
+        .then_some("it hands on rights, or acts with those of another role")
 }
 
 impl Known {
@@ -35,7 +42,7 @@ impl Known {
     }
 }
 
-/// Actions that templates use most; what is not here may be named, and `lint` says so.
+/// Actions that templates use most. Another one is refused, unless the template states it as `unknown_actions`.
 const KNOWN: &[Known] = &[
     of("ec2:RebootInstances", &["instance/"]),
     of("ec2:StartInstances", &["instance/"]),
@@ -87,6 +94,9 @@ const KNOWN: &[Known] = &[
     of("events:PutEvents", &["event-bus/"]),
     of("ssm:GetParameter", &["parameter/"]),
     of("secretsmanager:GetSecretValue", &["secret:"]),
+    of("cloudwatch:GetMetricData", &[]),
+    of("cloudwatch:GetMetricStatistics", &[]),
+    of("cloudwatch:ListMetrics", &[]),
 ];
 
 const fn of(name: &'static str, resources: &'static [&'static str]) -> Known {
@@ -112,27 +122,79 @@ const FORBIDDEN_SERVICES: &[(&str, &str)] = &[
 ];
 
 /// Single actions that hand out credentials, or open sessions that outlive the window.
-const FORBIDDEN: &[&str] = &[
+const VENDS: &[&str] = &[
+    "airflow:CreateCliToken",
+    "airflow:CreateWebLoginToken",
+    "appstream:CreateStreamingURL",
     "codeartifact:GetAuthorizationToken",
     "connect:GetFederationToken",
+    "datazone:GetEnvironmentCredentials",
+    "deadline:AssumeQueueRoleForWorker",
+    "dsql:DbConnect",
+    "dsql:DbConnectAdmin",
     "ec2-instance-connect:OpenTunnel",
     "ec2-instance-connect:SendSerialConsoleSSHPublicKey",
     "ec2-instance-connect:SendSSHPublicKey",
     "ec2:GetPasswordData",
     "ecr-public:GetAuthorizationToken",
     "ecr:GetAuthorizationToken",
+    "ecs:ExecuteCommand",
+    "elasticache:Connect",
+    "elasticmapreduce:GetClusterSessionCredentials",
     "gamelift:GetComputeAuthToken",
     "gamelift:RequestUploadCredentials",
     "iot:AssumeRoleWithCertificate",
+    "iotsecuredtunneling:OpenTunnel",
     "lakeformation:GetDataAccess",
     "lightsail:DownloadDefaultKeyPair",
     "lightsail:GetInstanceAccessDetails",
     "lightsail:GetRelationalDatabaseMasterUserPassword",
+    "memorydb:Connect",
     "redshift-serverless:GetCredentials",
     "redshift:GetClusterCredentials",
     "redshift:GetClusterCredentialsWithIAM",
     "s3:GetDataAccess",
+    "s3express:CreateSession",
     "ssm:ResumeSession",
     "ssm:StartSession",
     "storagegateway:DescribeChapCredentials",
 ];
+
+/// Single actions that give rights to others, or make code or commands run under a role that is not the session's.
+const HANDS_ON: &[&str] = &[
+    "cloudformation:CreateChangeSet",
+    "cloudformation:CreateStack",
+    "cloudformation:ExecuteChangeSet",
+    "cloudformation:UpdateStack",
+    "codebuild:StartBuild",
+    "codebuild:StartBuildBatch",
+    "codebuild:UpdateProject",
+    "ec2:ModifyInstanceAttribute",
+    "ecs:RunTask",
+    "ecs:StartTask",
+    "kms:CreateGrant",
+    "lambda:AddPermission",
+    "lambda:UpdateFunctionCode",
+    "lambda:UpdateFunctionConfiguration",
+    "s3:PutBucketPolicy",
+    "ssm:CreateAssociation",
+    "ssm:SendCommand",
+    "ssm:StartAutomationExecution",
+    "ssm:UpdateAssociation",
+    "states:UpdateStateMachine",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_action_is_known_and_forbidden() {
+        for known in KNOWN {
+            assert_eq!(why_forbidden(known.name), None, "{}", known.name);
+        }
+        for forbidden in VENDS.iter().chain(HANDS_ON) {
+            assert!(why_forbidden(&forbidden.to_uppercase()).is_some(), "{forbidden}");
+        }
+    }
+}

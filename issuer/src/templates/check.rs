@@ -23,6 +23,7 @@ pub(super) fn check(file: &TemplateFile) -> Result<(BTreeMap<String, Parameter>,
     check.header();
     check.params();
     check.statements();
+    check.unknown_actions();
     check.tags();
     check.unused();
     check.ceiling();
@@ -145,9 +146,36 @@ impl<'a> Check<'a> {
                 (None, true) => {
                     self.refuse(&place, format!("{action} is not known here, so it needs `resources`"));
                 }
+                (None, false) if !self.is_stated(action) => self.refuse(
+                    &place,
+                    format!(
+                        "{action} is not known here: check its spelling, what it does and on what, and then state \
+                         it under `unknown_actions`"
+                    ),
+                ),
                 (Some(true), false) | (Some(false), true) | (None, false) => {}
             }
         }
+    }
+
+    /// An action of which nothing is known here is stated a second time, so that nobody names it without a look.
+    fn unknown_actions(&mut self) {
+        let file = self.file;
+        let named = |action: &str| {
+            let mut actions = file.statements.iter().flat_map(|statement| &statement.actions);
+            actions.any(|named| named.eq_ignore_ascii_case(action))
+        };
+        for action in &file.unknown_actions {
+            if known(action).is_some() {
+                self.refuse("unknown_actions", format!("{action} is known: leave it out"));
+            } else if !named(action) {
+                self.refuse("unknown_actions", format!("{action} stands in no statement: leave it out"));
+            }
+        }
+    }
+
+    fn is_stated(&self, action: &str) -> bool {
+        self.file.unknown_actions.iter().any(|stated| stated.eq_ignore_ascii_case(action))
     }
 
     fn resource(&mut self, place: &str, resource: &'a Resource) {

@@ -24,6 +24,10 @@ pub struct TemplateFile {
     pub aws: Aws,
     /// What the session may do. Each action stands in one statement.
     pub statements: Vec<Statement>,
+    /// Those actions of the statements that this program does not know: stated here, they were looked up by whoever
+    /// wrote the template, and are seen by whoever reviews it.
+    #[serde(default)]
+    pub unknown_actions: Vec<String>,
     /// Session tags, one value each: at most 50.
     #[serde(default)]
     pub tags: BTreeMap<String, Vec<TagPart>>,

@@ -55,6 +55,65 @@ fn actions_that_are_wild_forbidden_or_none() {
 }
 
 #[test]
+fn actions_that_hand_out_or_hand_on_rights_are_forbidden_even_if_they_are_stated() {
+    for action in [
+        "airflow:CreateCliToken",
+        "datazone:GetEnvironmentCredentials",
+        "deadline:AssumeQueueRoleForWorker",
+        "dsql:DbConnect",
+        "dsql:DbConnectAdmin",
+        "ecs:ExecuteCommand",
+        "elasticmapreduce:GetClusterSessionCredentials",
+        "kms:CreateGrant",
+        "kms:creategrant",
+        "lambda:AddPermission",
+        "lambda:UpdateFunctionCode",
+        "s3:PutBucketPolicy",
+        "s3:PutObjectAcl",
+        "s3express:CreateSession",
+        "ssm:SendCommand",
+        // Of services that nobody has thought of.
+        "new:AssumeSomething",
+        "new:FetchCredentialsOfThis",
+        "new:PutThingPolicy",
+        "new:AddThingPermission",
+        "new:MakeGrant",
+        "new:MakeLoginToken",
+    ] {
+        let to = format!("unknown_actions: [{action}]\nstatements:\n  - actions: [{action}]\n    res");
+        refused(
+            "restart-instance",
+            "statements:\n  - actions: [ec2:RebootInstances]\n    res",
+            &to,
+            "forbidden",
+        );
+    }
+}
+
+#[test]
+fn an_action_that_is_not_known_is_stated() {
+    let unknown = |stated: &str| {
+        text("restart-instance")
+            .replace("ec2:RebootInstances", "ec2:RebootInstance")
+            .replace("statements:\n", &format!("unknown_actions: [{stated}]\nstatements:\n"))
+    };
+    assert_eq!(template(&unknown("ec2:RebootInstance")).warnings(), []);
+    template(&unknown("EC2:rebootinstance"));
+    let words = |yaml: &str| match Template::check(parse(yaml)) {
+        Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Ok(_) => panic!("accepted: {yaml}"),
+    };
+    assert!(words(&unknown("")).contains("state it under `unknown_actions`"));
+    let more = words(&unknown("ec2:RebootInstance, ec2:RebootInstances, ec2:Reboot"));
+    assert!(more.contains("ec2:RebootInstances is known: leave it out"), "{more}");
+    assert!(more.contains("ec2:Reboot stands in no statement"), "{more}");
+    // Without resources nothing would bound it.
+    let everywhere = "statements:\n  - actions: [ec2:NewAction]\n";
+    let stated = format!("unknown_actions: [ec2:NewAction]\n{everywhere}");
+    refused("restart-instance", "statements:\n", &stated, "needs `resources`");
+}
+
+#[test]
 fn places_that_are_not_pinned() {
     for (from, to, words) in [
         ("iam::111122223333:role", "iam::999988887777:role", "pinned to"),
@@ -230,7 +289,6 @@ fn two_templates_for_one_call_are_an_error() {
 fn lint_names_what_looks_like_a_mistake() {
     for (name, from, to, words) in [
         ("restart-instance", "  window_seconds: 300\n", "", "it is not said"),
-        ("restart-instance", "ec2:RebootInstances", "ec2:RebootInstance", "is not known here"),
         (
             "restart-instance",
             "statements:\n",
