@@ -259,9 +259,17 @@ impl<'a> Check<'a> {
             if !keys.insert(key.to_ascii_lowercase()) {
                 self.refuse(&place, "another key differs from it by case alone");
             }
+            // Else `ab` and `c` would read like `a` and `bc`.
+            let is_value = |part: &TagPart| !matches!(part, TagPart::Literal(_));
+            if parts.windows(2).any(|pair| pair.iter().all(is_value)) {
+                self.refuse(&place, "two values with nothing between them: put a literal there");
+            }
             for part in parts {
                 match part {
                     TagPart::Literal(text) => {
+                        if text.is_empty() {
+                            self.refuse(&place, "an empty literal: leave it out");
+                        }
                         if let Err(problem) = check_tag_value(text) {
                             self.refuse(&place, problem);
                         }

@@ -219,6 +219,16 @@ fn sizes_and_tags() {
         "tags:\n  ab: [{ literal: \"\u{430}\" }]\n",
         "does not take in a tag",
     );
+    for (parts, words) in [
+        ("{ param: instance }, { param: instance }", "nothing between"),
+        ("{ fact: user }, { param: instance }", "nothing between"),
+        ("{ literal: x }, { claim: team }, { fact: tool }", "nothing between"),
+        ("{ param: instance }, { literal: '' }, { param: instance }", "an empty literal"),
+    ] {
+        refused("restart-instance", "tags:\n", &format!("tags:\n  ab: [{parts}]\n"), words);
+    }
+    let apart = "tags:\n  ab: [{ fact: user }, { literal: / }, { param: instance }]\n";
+    template(&text("restart-instance").replace("tags:\n", apart));
     let many: String = (0..51).map(|n| format!("  t{n}: [{{ literal: x }}]\n")).collect();
     refused("restart-instance", "tags:\n", &format!("tags:\n{many}"), "at most 50");
 }
