@@ -55,7 +55,7 @@ pub struct Match {
     pub server: String,
     /// Its tool.
     pub tool: String,
-    /// Tenant of the person and the client.
+    /// Tenant of the person.
     pub tenant: String,
     /// The person is in one of these groups (`{issuer}|{group}`); empty means any.
     #[serde(default)]

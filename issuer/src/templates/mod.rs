@@ -1,4 +1,4 @@
-//! Role templates: which call may have an AWS session, and for what exactly (S-44).
+//! Role templates: which call may have an AWS session, and for what exactly.
 //!
 //! A cloud team writes a template; a call fills it. What comes out is a [`RenderedSession`]: a role, a session policy
 //! that names the one resource and ends after minutes, tags, names. Nothing here asks AWS or knows a secret.

@@ -84,7 +84,7 @@ pub enum Refused {
         /// What is wrong.
         reason: &'static str,
     },
-    /// Person, server and role are not of one place (S-56).
+    /// Person, server and role are not of one place.
     #[error("residency: {0}")]
     Residency(&'static str),
     /// STS would not take it.
@@ -177,7 +177,7 @@ pub(super) fn matches(matching: &Match, call: &Call<'_>) -> Result<(), Refused> 
     Ok(())
 }
 
-/// Role, server and person must be of one place (S-56). Where a template says nothing of residency, a server whose
+/// Role, server and person must be of one place, so that data stays where it may be. Where a template says nothing of residency, a server whose
 /// record names a region must be in the role's.
 fn check_residency(template: &Template, call: &Call<'_>) -> Result<(), Refused> {
     let file = &template.file;
