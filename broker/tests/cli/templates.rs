@@ -70,7 +70,7 @@ fn problems_are_named_with_what_to_do() {
 
 fn simulate(template: &str, more: &[&str]) -> crate::program::Ran {
     let folder = examples();
-    run(&[&["templates", "simulate", "--folder", &folder, "--template", template][..], more].concat())
+    run(&[&["templates", "simulate", &folder, "--template", template][..], more].concat())
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A template's way into use:
   deputize templates lint templates                 every problem, with what to do; a counterexample where one exists
-  deputize templates simulate --folder templates --template restart-instance --user alice \\
+  deputize templates simulate templates --template restart-instance --user alice \\
       --arguments '{\"instance_id\": \"i-0123456789abcdef0\"}'
   deputize templates schema > template.schema.json  for editors: # yaml-language-server: $schema=template.schema.json
 

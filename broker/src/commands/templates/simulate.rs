@@ -24,13 +24,14 @@ use crate::{
 #[command(after_help = "Examples:
   deputize templates simulate --template restart-instance --user alice --roles operator \\
       --arguments '{\"instance_id\": \"i-0123456789abcdef0\"}'
-  deputize templates simulate --template read-reports --user alice --claim department=sales --arguments call.json -o json
+  deputize templates simulate deploy/example/templates --template read-reports --server-region eu-central-1 \\
+      --claim data_region=eu --arguments '{\"prefix\": \"sales/2026/\"}' -o json
 
 Whatever the template matches on and is not given is taken to match: groups, roles, claims with one value. Each statement
 is tried on its own resource, on another, and after the window. Exit code 0: a session, 3: refused.")]
 pub struct Args {
-    /// Folder of templates
-    #[arg(long, value_name = "DIR", default_value = "templates")]
+    /// Folder of templates (`*.yaml`, `*.yml`, `*.json`)
+    #[arg(value_name = "DIR", default_value = "templates")]
     folder: PathBuf,
     /// Name of the template
     #[arg(long, value_name = "NAME")]
