@@ -8,7 +8,7 @@ use super::read::{self, ConfigError};
 /// Reads and checks all templates of a folder.
 ///
 /// # Errors
-/// Everything that is wrong with them.
+/// Everything that is wrong with them: what cannot be read hides nothing that is wrong with the others.
 pub fn load_templates(folder: &Path) -> Result<Templates, Vec<ConfigError>> {
     let files = read::files_of(folder, &["yaml", "yml", "json"]).map_err(|error| vec![error])?;
     let (mut templates, mut errors) = (Vec::new(), Vec::new());
@@ -18,9 +18,12 @@ pub fn load_templates(folder: &Path) -> Result<Templates, Vec<ConfigError>> {
             Err(error) => errors.push(error),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    match Templates::build(templates) {
+        Ok(templates) if errors.is_empty() => return Ok(templates),
+        Ok(_) => {}
+        Err(problems) => {
+            errors.extend(problems.iter().map(|problem| ConfigError::new(folder, problem.to_string())));
+        }
     }
-    Templates::build(templates)
-        .map_err(|errors| errors.iter().map(|error| ConfigError::new(folder, error.to_string())).collect())
+    Err(errors)
 }

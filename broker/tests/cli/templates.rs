@@ -61,6 +61,11 @@ fn problems_are_named_with_what_to_do() {
         let ran = run(&["templates", "lint", &path]).expect(5);
         assert!(ran.stdout.contains(words), "{words}: {ran:?}");
     }
+    // One that cannot be read hides nothing that is wrong with another.
+    let (folder, path) = changed("restart-instance.yaml", "ec2:RebootInstances]\n    res", "ec2:*]\n    res");
+    std::fs::write(folder.path().join("other.yaml"), "statement: []\n").unwrap();
+    let ran = run(&["templates", "lint", &path]).expect(5);
+    assert!(ran.stdout.contains("other.yaml") && ran.stdout.contains("no wildcards"), "{ran:?}");
     let (_folder, path) = changed("restart-instance.yaml", "  window_seconds: 300\n", "");
     let ran = run(&["templates", "lint", &path]).expect(0);
     assert!(ran.stdout.contains("with 1 warnings"), "{ran:?}");
