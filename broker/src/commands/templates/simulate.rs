@@ -28,7 +28,8 @@ use crate::{
       --claim data_region=eu --arguments '{\"prefix\": \"sales/2026/\"}' -o json
 
 Whatever the template matches on and is not given is taken to match: groups, roles, claims with one value. Each statement
-is tried on its own resource, on another, and after the window. Exit code 0: a session, 3: refused.")]
+is tried on its own resource, on another, on one of that name in another account where a name can be anybody's, and
+after the window. Exit code 0: a session, 3: refused.")]
 pub struct Args {
     /// Folder of templates (`*.yaml`, `*.yml`, `*.json`)
     #[arg(value_name = "DIR", default_value = "templates")]
