@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -105,6 +106,33 @@ async def test_a_server_that_does_not_answer_in_time_is_given_up() -> None:
         await until(lambda: any(event["kind"] == "failed" for event in w.broker.reported))
         failed = next(event for event in w.broker.reported if event["kind"] == "failed")
         assert (failed["tool"], failed["class"]) == ("refund", "server_timeout")
+
+
+async def test_what_was_given_up_and_still_runs_is_counted_still() -> None:
+    async with world(limits=Limits(answer_seconds=5, concurrent=1)) as w:
+        finish, finished = asyncio.Event(), asyncio.Event()
+
+        async def insists(message: Any, receive: Any, send: Any) -> None:
+            # As a tool in a thread, which nothing stops.
+            with contextlib.suppress(asyncio.CancelledError):
+                await finish.wait()
+            await finish.wait()
+            finished.set()
+
+        original, w.server._post = w.server._post, insists  # type: ignore[method-assign]
+        calling = w.send(LOOKUP, l1("lookup"))
+        await until(lambda: len(w.server.received) == 1)
+        w.f.clock.advance(5)
+        assert (await calling.json())["error"] == "server_timeout"
+        await calling.done()
+        w.server._post = original  # type: ignore[method-assign]
+        assert not finished.is_set()
+        assert (await w.refused(w.send(LIST), 429))["error"] == "temporarily_unavailable"
+        assert (await w.send(LIST, claims=BOB).begun()).status == 200
+        finish.set()
+        await finished.wait()
+        await until(lambda: w.app._meter._under_way == {})
+        assert (await w.send(LIST).begun()).status == 200
 
 
 @pytest.mark.parametrize("begun", [b"{", b""])

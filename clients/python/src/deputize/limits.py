@@ -20,7 +20,8 @@ class Limits:
     burst: int = 30
     """How many of them at once."""
     concurrent: int = 16
-    """Requests and streams under way of one caller: a person through these agents and this client."""
+    """Requests and streams under way of one caller: a person through these agents and this client. What was given up
+    counts until the app is done with it."""
     answer_seconds: float = 60.0
     """How long an answer may take to begin, and then one that is no stream to end."""
     stream_seconds: float = 3600.0

@@ -51,6 +51,8 @@ class Passage:
     _is_over: asyncio.Event = field(default_factory=asyncio.Event)
     """The stream is ended from here."""
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
+    _serving: asyncio.Future[None] | None = None
+    """The app at work on it."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Have the app serve it."""
@@ -70,10 +72,19 @@ class Passage:
         finally:
             current.reset(token)
             self.answer.end(failed=self._failed)
-            if self.under_way is not None:
-                self.under_way.leave()
+            self._leave()
             if session is not None:
                 session.under_way -= 1
+
+    def _leave(self) -> None:
+        # INVARIANT: what was given up and still runs is counted still. Else the work of one caller has no bound.
+        if self.under_way is None:
+            return
+        if self._serving is None or self._serving.done():
+            self.under_way.leave()
+        else:
+            under_way = self.under_way
+            self._serving.add_done_callback(lambda _: under_way.leave())
 
     def event(self, verified: VerifiedCall) -> Event:
         """What the broker is told of a call."""
@@ -93,6 +104,7 @@ class Passage:
         clock = self.screen.guard.clock
         started = said = clock.uptime()
         serving = asyncio.ensure_future(self.app(self._forwarded(), self._receiving(receive), self._sending(send)))
+        self._serving = serving
         serving.add_done_callback(_settle)
         try:
             while not serving.done():

@@ -12,7 +12,10 @@ export interface Limits {
   readonly callsPerMinute?: number;
   /** How many of them at once; 30. */
   readonly burst?: number;
-  /** Requests and streams under way of one caller: a person through these agents and this client. 16. */
+  /**
+   * Requests and streams under way of one caller: a person through these agents and this client. One that was given up
+   * counts until the handler is done with it. 16.
+   */
   readonly concurrent?: number;
   /** How long an answer may take that is no stream, and a stream to begin; 60. */
   readonly answerSeconds?: number;

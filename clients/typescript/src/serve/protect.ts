@@ -117,10 +117,12 @@ interface Passage {
   session: Session | undefined;
   /** Aborted when nobody waits for an answer any more. */
   readonly signal: AbortSignal;
-  /** Aborts that when the handler takes too long. A client that goes away stops nothing that runs. */
+  /** Aborts that when the handler takes too long. A client that goes away aborts it too: the handler may heed it. */
   readonly late: AbortController;
   /** Told when it is done: it is counted for its caller until then. */
   readonly leave: () => void;
+  /** The handler at work on it; settled when it has answered, whether or not anybody waited for that. */
+  handling: Promise<unknown>;
 }
 
 /** Where a request goes, and as what. */
@@ -188,7 +190,7 @@ class Protection {
     const place = isBare ? await this.listen(incoming, fields) : await this.examine(incoming, fields);
     const late = new AbortController();
     const signal = AbortSignal.any([request.signal, late.signal]);
-    return { request, fields, requestId, signal, late, ...place };
+    return { request, fields, requestId, signal, late, handling: Promise.resolve(), ...place };
   }
 
   /** The tools as they are now, session, and last of all the token. */
@@ -280,7 +282,7 @@ class Protection {
     const handling = handle(this.handler, carried(passage, this.alsoPassed), contextOf(verified));
     // What comes too late is for nobody.
     const drop = (response: Response) => (signal.aborted ? response.body?.cancel() : undefined);
-    handling.then(drop).catch(() => undefined);
+    passage.handling = handling.then(drop).catch(() => undefined);
     return unlessLate(handling, signal);
   }
 
@@ -302,7 +304,8 @@ class Protection {
     return ({ isAnswered, isLeft, bytes }) => {
       if (isOver) return;
       isOver = true;
-      leave();
+      // INVARIANT: what was given up and still runs is counted still. Else the work of one caller has no bound.
+      void passage.handling.finally(leave);
       const { session } = passage;
       if (session !== undefined) session.underWay -= 1;
       // A call that nobody waits for may still run: its response comes on another stream.

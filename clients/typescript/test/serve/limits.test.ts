@@ -80,7 +80,12 @@ test("a handler that does not answer in time is given up", async () => {
   const w = await SessionWorld.create({ limits: { answerSeconds: 0.05, concurrent: 1 } });
   const headers = { "mcp-session-id": await w.begin() };
   let hanging: Request | undefined;
-  w.hangs = (request) => void (hanging = request);
+  // As an honest handler does that hears of it.
+  w.hangs = (request) =>
+    new Promise((_, reject) => {
+      hanging = request;
+      request.signal.addEventListener("abort", () => reject(request.signal.reason as Error));
+    });
   const late = await w.send(REFUND, { ...(await refunding()), headers });
   assert.deepEqual([late.status, (await late.json())["error"]], [504, "server_timeout"]);
   assert.ok(hanging?.signal.aborted, "it hears of it");
@@ -89,6 +94,19 @@ test("a handler that does not answer in time is given up", async () => {
   assert.equal((await w.send(REFUND, await refunding())).status, 200, "the next honest call");
   assert.deepEqual(w.events.filter(({ tool }) => tool === "refund").map(({ kind }) => kind), ["failed", "executed"]);
   assert.deepEqual(w.errors, []);
+});
+
+test("what was given up and still runs is counted still", async () => {
+  const w = await SessionWorld.create({ limits: { answerSeconds: 0.05, concurrent: 1 } });
+  let finish = (_: Response): void => assert.fail("it was never asked");
+  w.hangs = () => new Promise((resolve) => (finish = resolve));
+  assert.equal((await w.send(LOOKUP, await looking())).status, 504);
+  assert.equal((await w.refused(429, LIST))["error"], "temporarily_unavailable");
+  assert.equal((await w.send(LIST, { claims: BOB })).status, 200);
+  let isDropped = false;
+  finish(new Response(new ReadableStream({ cancel: () => void (isDropped = true) })));
+  await until(() => isDropped);
+  assert.equal((await w.send(LIST)).status, 200);
 });
 
 test("an answer that does not end in time is none", async () => {

@@ -118,8 +118,8 @@ export class SessionWorld {
   readonly answers = new Map<string, unknown>();
   /** Answers calls, whatever else is said. */
   whole: (() => Response) | undefined;
-  /** Told of a call that is then never answered. */
-  hangs: ((request: Request) => void) | undefined;
+  /** Answers calls when it likes, if ever. */
+  hangs: ((request: Request) => Promise<Response>) | undefined;
   /** The status of whole answers, and of streams to listen to. */
   status = 200;
   /** The status of what is no answer. */
@@ -198,8 +198,7 @@ export class SessionWorld {
     if (isLook) return Response.json({ jsonrpc: "2.0", id: message["id"], result: lists });
     this.received.push({ headers: request.headers, message, url: request.url });
     if (this.hangs !== undefined && message["method"] === "tools/call") {
-      this.hangs(request);
-      return new Promise(() => undefined);
+      return this.hangs(request);
     }
     return this.post(message);
   }
