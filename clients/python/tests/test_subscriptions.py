@@ -10,7 +10,7 @@ import pytest
 from deputize import passage
 from deputize.guard import Revocation
 from guard_broker import until
-from guard_fixture import l0, l1, l3
+from guard_fixture import call, l0, l1, l3
 from session_server import LOOKUP, Stream, again, world
 
 VERSION = "2026-07-28"
@@ -154,3 +154,54 @@ async def test_whose_call_it_is_only_the_guard_says() -> None:
         body = {**LOOKUP, "params": {**LOOKUP["params"], "_meta": {"deputize/call": "forged", "a": 1}}}
         assert (await w.send(body, l1("lookup")).begun()).status == 200
         assert w.server.received[-1][1]["params"]["_meta"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("revocation", "goes_on"),
+    [
+        (Revocation("person", "user:acme:x:alice"), False),
+        (Revocation("tool", "lookup"), False),
+        (Revocation("everything"), False),
+        (Revocation("person", "user:acme:x:bob"), True),
+        (Revocation("tool", "refund"), True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_a_call_that_is_answered_as_a_stream_ends_when_it_is_revoked(
+    revocation: Revocation,
+    goes_on: bool,
+    speaks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passage, "_CHECK_SECONDS", 0.01)
+    async with world() as w:
+        go, gone = asyncio.Event(), asyncio.Event()
+
+        async def slow(stream: Stream) -> None:
+            await stream.say(note("message"))
+            await go.wait()
+            if speaks or goes_on:
+                await stream.say(note("message"))
+                await stream.answer({"content": []})
+            if not goes_on:
+                await stream.gone.wait()
+                gone.set()
+
+        w.server.serve = slow
+        calling = w.send(call("lookup", {}), l1("lookup"))
+        assert (await calling.event())["method"] == "notifications/message"
+        w.app.guard.revoke(revocation)
+        go.set()
+        said = await calling.event()
+        if goes_on:
+            assert said["method"] == "notifications/message"
+            assert (await calling.event())["result"] == {"content": []}
+        else:
+            assert said == {"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "the token was revoked"}}
+        assert await calling.event() is None
+        await calling.done()
+        assert gone.is_set() is not goes_on
+        await until(lambda: any(event["kind"] in ("executed", "failed") for event in w.broker.reported))
+        told = next(event for event in w.broker.reported if event["kind"] in ("executed", "failed"))
+        assert (told["kind"], told["class"]) == (("executed", "ok") if goes_on else ("failed", "revoked"))

@@ -118,15 +118,24 @@ class Answer:
             return self._begun + self.limits.stream_seconds
         return (started if self._manner == "waiting" else self._begun) + self.limits.answer_seconds
 
-    async def time_out(self, send: Send) -> None:
+    def ending(self, started: float) -> Refused | None:
+        """Why it is waited for no longer, if it is not.
+
+        A stream ends when what it stands for is revoked: it lasts far longer than a token.
+        """
+        if self.screen.guard.clock.uptime() >= self.due(started):
+            return Refused("server_timeout")
+        return self.screen.revoked() if self.outlives or self._manner == "events" else None
+
+    async def give_up(self, cause: Refused, send: Send) -> None:
         """It has taken too long, or what it stands for is revoked."""
         if self._manner == "events" and self.outlives:
             await self.close(send)
         elif self._manner != "over" and (self._manner == "events" or not self._is_open):
             # What was asked may run on: its response comes on another stream.
-            self.is_left, self.trouble = True, "server_timeout"
-            logger.warning("answer not in time", extra={"request_id": self.request_id})
-            await self._fail(Refused("server_timeout"), send)
+            self.is_left, self.trouble = True, cause.reason
+            logger.warning("answer given up", extra={"reason": str(cause), "request_id": self.request_id})
+            await self._fail(cause, send)
 
     async def close(self, send: Send) -> None:
         """End what is still open: a subscription with the word that there is for it."""
@@ -232,8 +241,9 @@ class Answer:
     async def _pass_events(self, piece: bytes, send: Send) -> list[bytes]:
         errors: list[bytes] = []
         for event in self._parser.push(piece) if self._parser is not None else []:
-            if self.outlives and not self.screen.guard.is_good(self.screen.claims):
-                await self.close(send)
+            cause = self.screen.revoked()
+            if cause is not None:
+                await self.give_up(cause, send)
                 return errors
             session, cursor = self.session, event.id
             if session is None:

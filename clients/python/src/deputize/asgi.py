@@ -245,7 +245,7 @@ class ToolCallMiddleware:
                 raise Refused("no_session")
             session.take_asked(message.id)
             return None
-        asked = Asked(message.id, message.method)
+        asked = Asked(message.id, message.method, None if message.call is None else message.call.tool)
         if session is not None:
             is_fixed = message.call is not None and claims.level >= Level.L2
             session.note_requested(asked.id, asked.method, fixed=is_fixed)

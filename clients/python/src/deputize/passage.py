@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from .answer import Answer
 from .carried import Headers, carried
-from .guard import IncomingCall, VerifiedCall
+from .guard import IncomingCall, Refused, VerifiedCall
 from .guard.report import Event
 from .guard.sessions import Session
 from .guard.verified import Verified
@@ -112,8 +112,9 @@ class Passage:
                 await asyncio.wait({serving}, timeout=min(_CHECK_SECONDS, max(_SHORTEST_CHECK_SECONDS, remaining)))
                 if serving.done():
                     break
-                if clock.uptime() >= self.answer.due(started) or not self._may_go_on():
-                    await self._end(serving, send)
+                cause = self.answer.ending(started)
+                if cause is not None:
+                    await self._end(serving, cause, send)
                     break
                 if clock.uptime() - said >= _KEEP_ALIVE_SECONDS:
                     said = clock.uptime()
@@ -128,17 +129,14 @@ class Passage:
         if self.answer.outlives:
             await self.answer.close(send)
 
-    def _may_go_on(self) -> bool:
-        return not self.answer.outlives or self.screen.guard.is_good(self.screen.claims)
-
-    async def _end(self, serving: asyncio.Future[None], send: Send) -> None:
+    async def _end(self, serving: asyncio.Future[None], cause: Refused, send: Send) -> None:
         """The client has its answer; the app hears that nobody waits any more, and has a moment to take leave."""
         if not self.answer.outlives:
-            await self.answer.time_out(send)
+            await self.answer.give_up(cause, send)
         self._is_over.set()
         await asyncio.wait({serving}, timeout=_CHECK_SECONDS)
         if self.answer.outlives:
-            await self.answer.time_out(send)
+            await self.answer.give_up(cause, send)
 
     def _forwarded(self) -> Scope:
         """As it came, but for headers, query and whatever else nobody verified, and with the call in its state."""

@@ -22,6 +22,8 @@ class Asked:
 
     id: str | int
     method: str
+    tool: str | None = None
+    """The tool that it calls."""
 
 
 class Judged(NamedTuple):
@@ -52,6 +54,14 @@ class Screen:
     def subscribes(self) -> bool:
         """Whether what is asked is to hear of changes: a stream that owes no response."""
         return self.asked is not None and self.asked.method == LISTEN
+
+    def revoked(self) -> Refused | None:
+        """Why nothing more may be heard, where what the token stood for was revoked, or nothing can be said of that."""
+        try:
+            self.guard.check_revocation(self.claims, None if self.asked is None else self.asked.tool)
+        except Refused as cause:
+            return cause
+        return None
 
     def farewell(self) -> bytes:
         """What ends a subscription (MCP 2026-07-28, subscriptions, graceful closure)."""

@@ -121,13 +121,14 @@ export class Guard extends Known {
     }, context);
   }
 
-  /** Whether what a stream stands for still holds: it outlives its token, and ends when that is revoked. */
-  isGood(claims: ToolCallClaims): boolean {
+  /** Why nothing more may be heard, where what the token stood for was revoked, or nothing can be said of that. */
+  revoked(claims: ToolCallClaims, tool: string | undefined): Reason | undefined {
     try {
-      this.checkRevocation(claims, undefined);
-      return true;
-    } catch {
-      return false;
+      this.checkRevocation(claims, tool);
+      return undefined;
+    } catch (error) {
+      if (error instanceof Reason) return error;
+      throw error;
     }
   }
 

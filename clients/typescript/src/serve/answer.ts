@@ -97,7 +97,8 @@ class EventRelay {
   private bytes = 0;
   private isAnswered = false;
   private isResumable = false;
-  private isLate = false;
+  /** Why nothing more of it goes on: it has lasted too long, or what it stands for is revoked. */
+  private ending: Reason | undefined;
   private isOver = false;
   private watch: ReturnType<typeof setInterval> | undefined;
 
@@ -120,27 +121,23 @@ class EventRelay {
     });
   }
 
-  /** A stream lasts only so long. One on which the client only listens ends when what its token stood for is revoked. */
+  /** A stream lasts only so long, and ends when what its token stood for is revoked. */
   private watchOver(controller: ReadableStreamDefaultController<Uint8Array>): void {
-    const { guard, claims } = this.passing.screen;
+    const { screen } = this.passing;
+    const { guard } = screen;
     const untilMs = guard.uptimeMs() + this.passing.streamMs;
     let saidMs = guard.uptimeMs();
     this.watch = setInterval(() => {
       const nowMs = guard.uptimeMs();
-      this.isLate ||= nowMs >= untilMs;
+      this.ending ??= nowMs >= untilMs ? new Reason("server_timeout") : screen.revoked();
       // What waits for the server's next word then hears that there is none.
-      if (this.isLate || (this.outlives && !guard.isGood(claims))) return void this.reader.cancel().catch(() => undefined);
+      if (this.ending !== undefined) return void this.reader.cancel().catch(() => undefined);
       if (nowMs - saidMs < KEEP_ALIVE_MS || this.isOver) return;
       saidMs = nowMs;
       // Whoever stands between closes what is silent for long. A client that does not read needs no more of it.
       if ((controller.desiredSize ?? 0) > 0) controller.enqueue(this.encoder.encode(": alive\n\n"));
     }, CHECK_MS);
     (this.watch as { unref?: () => void }).unref?.();
-  }
-
-  /** On it the client only hears of news: it outlives its token, until that is revoked. */
-  private get outlives(): boolean {
-    return this.passing.listens || this.passing.screen.subscribes;
   }
 
   /** Passes on what the server says next; whether the client got any of it. */
@@ -150,7 +147,9 @@ class EventRelay {
     try {
       const { done, value } = await this.reader.read();
       for (const event of value === undefined ? [] : this.events.push(value)) {
-        if (this.outlives && !screen.guard.isGood(screen.claims)) return this.close(controller);
+        this.ending ??= screen.revoked();
+        // Whom an answer is owed hears why there is none.
+        if (this.ending !== undefined) return await this.fail(this.ending, controller);
         const text = await this.judged(event);
         if (text === undefined) continue;
         this.send(text, controller);
@@ -161,7 +160,7 @@ class EventRelay {
       if (!done) return sent;
       // Another stream than one that can be resumed owes its response.
       const isOwed = screen.asked !== undefined && !screen.subscribes;
-      if (isOwed && this.isLate) throw new Reason("server_timeout");
+      if (isOwed && this.ending !== undefined) throw this.ending;
       if (isOwed && !this.isResumable) throw new Reason("server_error", "a stream without a response");
       return this.close(controller);
     } catch (error) {
@@ -223,7 +222,7 @@ class EventRelay {
     clearInterval(this.watch);
     void this.reader.cancel().catch(() => undefined);
     const { isAnswered, bytes } = this;
-    this.passing.onEnd({ isAnswered, isLeft: isGone || this.isResumable || this.isLate, bytes });
+    this.passing.onEnd({ isAnswered, isLeft: isGone || this.isResumable || this.ending !== undefined, bytes });
   }
 }
 

@@ -8,6 +8,7 @@ import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
 import type { Examined } from "../guard/guard.js";
 import { Fields, type IncomingCall } from "../guard/headers.js";
+import { toolOf } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
@@ -357,7 +358,7 @@ function noted({ message, claims }: Examined, session: Session | undefined): Ask
     return undefined;
   }
   session?.noteRequested(id, method, call !== undefined && isFixed(claims));
-  return { id, method };
+  return { id, method, tool: toolOf(call) };
 }
 
 /** Whether a call's token fixes what it does. */

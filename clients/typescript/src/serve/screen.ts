@@ -13,6 +13,8 @@ import type { Session } from "./sessions.js";
 export interface Asked {
   readonly id: MessageId;
   readonly method: string;
+  /** The tool that it calls. */
+  readonly tool?: string | undefined;
 }
 
 /**
@@ -40,6 +42,11 @@ export class Screen {
   /** Whether what is asked is to hear of changes: a stream that owes no response. */
   get subscribes(): boolean {
     return this.asked?.method === LISTEN;
+  }
+
+  /** Why nothing more may be heard, where what the token stood for was revoked, or nothing can be said of that. */
+  revoked(): Reason | undefined {
+    return this.guard.revoked(this.claims, this.asked?.tool);
   }
 
   /** What ends a subscription (MCP 2026-07-28, subscriptions, graceful closure). */

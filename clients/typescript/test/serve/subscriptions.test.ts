@@ -102,6 +102,41 @@ test("a silent subscription is kept alive, and ends when it is revoked or has la
   }
 });
 
+for (const [revocation, goesOn] of [
+  [{ kind: "person", sub: "user:acme:x:alice" }, false], [{ kind: "tool", name: "lookup" }, false],
+  [{ kind: "everything" }, false], [{ kind: "person", sub: "user:acme:x:bob" }, true],
+  [{ kind: "tool", name: "refund" }, true],
+] as const) {
+  for (const speaks of [true, false]) {
+    const how = `${JSON.stringify(revocation)} ${goesOn ? "goes on" : "ends"}${speaks ? "" : ", though the server is silent"}`;
+    test(`a call that is answered as a stream: ${how}`, async () => {
+      const w = await SessionWorld.create();
+      let open: Stream | undefined;
+      w.serve = (stream) => {
+        open = stream;
+        stream.say(note("message"));
+      };
+      const calling = await w.send(LOOKUP, await looking());
+      assert.equal((await calling.event())?.["method"], "notifications/message");
+      w.f.guard.revoke(revocation);
+      if (speaks || goesOn) {
+        open?.say(note("message"));
+        open?.answer({ content: [] });
+      }
+      const said = await alive(() => calling.event());
+      if (goesOn) {
+        assert.equal(said?.["method"], "notifications/message");
+        assert.deepEqual((await calling.event())?.["result"], { content: [] });
+      } else {
+        assert.deepEqual(said, { jsonrpc: "2.0", id: 1, error: { code: -32603, message: "the token was revoked" } });
+      }
+      assert.equal(await calling.event(), undefined);
+      assert.ok(open?.isGone);
+      assert.deepEqual(w.events.at(-1)?.kind, goesOn ? "executed" : "failed");
+    });
+  }
+}
+
 test("a client that leaves ends it at the server, and opens only so many", async () => {
   const w = await SessionWorld.create();
   const streams: Stream[] = [];

@@ -158,14 +158,6 @@ class Guard(Known):
             raise self.refusal(refused) from None
         return VerifiedStream(claims, self._possession.next_nonce())
 
-    def is_good(self, claims: ToolCallClaims) -> bool:
-        """Whether what a stream stands for still holds: it outlives its token, and ends when that is revoked."""
-        try:
-            self.check_revocation(claims, None)
-        except Refused:
-            return False
-        return True
-
     def refusal(self, refused: Refused) -> Refusal:
         """The answer to a request that is refused, with the nonce for the next."""
         return Refusal(refused, self.settings, self._possession.next_nonce())
