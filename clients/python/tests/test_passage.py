@@ -372,10 +372,17 @@ async def test_what_is_said_twice_is_heard_once() -> None:
 )
 async def test_what_would_steer_a_terminal_or_turn_text_round_is_put_in_plain_sight(said: str, shown: str) -> None:
     async with world() as w:
-        result = {"content": [{"type": "text", "text": said}], said: True, "requestState": said}
+        inside = {"requestState": said, "a": [{"requestState": {"b": said}}]}
+        result = {"content": [{"type": "text", "text": said}], said: True, "requestState": said, "is": inside}
         w.server.answers["tools/call"] = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
         heard = (await w.send(LOOKUP, l1("lookup")).json())["result"]
-        assert heard == {"content": [{"type": "text", "text": shown}], shown: True, "requestState": said}
+        inside = {"requestState": shown, "a": [{"requestState": {"b": shown}}]}
+        assert heard == {
+            "content": [{"type": "text", "text": shown}],
+            shown: True,
+            "requestState": shown,
+            "is": inside,
+        }
         error = {"code": -1, "message": said}
         w.server.answers["tools/call"] = json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode()
         for w.server.status in (200, 400):
@@ -384,12 +391,37 @@ async def test_what_would_steer_a_terminal_or_turn_text_round_is_put_in_plain_si
 
         async def notes(stream: Stream) -> None:
             await stream.say({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": said}})
+            await stream.say({"jsonrpc": "2.0", "method": "notifications/message", "params": [{"data": said}]})
             await stream.answer({"text": said})
 
         w.server.serve = notes
         streamed = w.send(LOOKUP, l1("lookup"))
         assert (await streamed.event())["params"] == {"data": shown}
+        assert (await streamed.event())["params"] == [{"data": shown}]
         assert (await streamed.event())["result"] == {"text": shown}
+
+
+HIDDEN, SEEN = "\x1b[2J\u202e", "\ufffd[2J\ufffd"
+
+
+async def test_of_a_list_of_tools_only_the_approved_definitions_are_as_they_came() -> None:
+    async with world() as w:
+        result = {"tools": w.server.live, "_meta": {"note": HIDDEN}, "nextCursor": HIDDEN, "requestState": HIDDEN}
+        w.server.answers["tools/list"] = result
+        heard = (await w.send(LIST).json())["result"]
+        assert [each["name"] for each in heard.pop("tools")] == ["lookup", "transfer", "refund"]
+        assert heard == {"_meta": {"note": SEEN}, "nextCursor": SEEN, "requestState": SEEN}
+
+
+async def test_what_goes_back_to_the_server_is_as_it_came_where_it_is_asked_for() -> None:
+    async with world() as w:
+        for state, heard in ((HIDDEN, HIDDEN), ({"requestState": HIDDEN}, {"requestState": SEEN}), ([HIDDEN], [SEEN])):
+            asked = {"a": {"method": "elicitation/create", "params": {"message": HIDDEN, "requestState": HIDDEN}}}
+            result = {"resultType": "input_required", "requestState": state, "inputRequests": asked}
+            w.server.answers["tools/call"] = result
+            shown = {"a": {"method": "elicitation/create", "params": {"message": SEEN, "requestState": SEEN}}}
+            expected = {"resultType": "input_required", "requestState": heard, "inputRequests": shown}
+            assert (await w.send(LOOKUP, l1("lookup")).json())["result"] == expected
 
 
 async def test_errors_of_the_server_are_its_own() -> None:

@@ -12,7 +12,7 @@ from .call.strict_json import JsonObject, JsonValue
 
 
 def legible(value: JsonValue) -> JsonValue:
-    """The value with U+FFFD in the place of each such character, but in what goes back to the server as it came."""
+    """The value with U+FFFD in the place of each such character."""
     if isinstance(value, str):
         return _STEERING.sub("\ufffd", value)
     if isinstance(value, list):
@@ -22,10 +22,7 @@ def legible(value: JsonValue) -> JsonValue:
 
 def legible_members(members: JsonObject) -> JsonObject:
     """The same for an object's members, and their names."""
-    return {
-        _STEERING.sub("\ufffd", name): value if name == _REQUEST_STATE else legible(value)
-        for name, value in members.items()
-    }
+    return {_STEERING.sub("\ufffd", name): legible(value) for name, value in members.items()}
 
 
 # Controls but those that lay out text (ISO 6429: escape sequences begin with one), and the embeddings, overrides and
@@ -34,5 +31,3 @@ def legible_members(members: JsonObject) -> JsonObject:
 _STEERING = re.compile(
     "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2060-\\u2069\\U000e0000-\\U000e007f]"
 )
-# MCP 2026-07-28: opaque, and echoed in a retry.
-_REQUEST_STATE = "requestState"

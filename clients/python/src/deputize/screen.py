@@ -13,7 +13,7 @@ from .guard import Guard, Refused
 from .guard.known import LISTS
 from .guard.message import LISTEN, is_id
 from .guard.sessions import Session
-from .legible import legible
+from .legible import legible, legible_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Screen:
         """
         message = _read(text)
         method, request_id = message.get("method"), message.get("id")
-        if isinstance(message.get("params"), dict):
+        if "params" in message:
             message["params"] = _plain(message["params"])
         if isinstance(method, str) and "id" not in message:
             return self._notification(message, method)
@@ -131,8 +131,7 @@ class Screen:
         result = message.get("result")
         if isinstance(result, dict) and "error" not in message:
             self._reduce(method, result)
-            # Definitions are what was approved, to the letter.
-            message["result"] = result if method == "tools/list" else _plain(result)
+            message["result"] = _plain_result(method, result)
         elif "result" in message or "error" not in message:
             raise Refused("server_error", "neither a result nor an error")
         else:
@@ -206,6 +205,23 @@ def _plain(value: JsonValue) -> JsonValue:
         return legible(value)
     except RecursionError:
         raise Refused("server_error", "what is nested too deeply") from None
+
+
+def _plain_result(method: str, result: JsonObject) -> JsonObject:
+    """A result as the caller may read it."""
+    as_it_came: JsonObject = {}
+    if method == "tools/list":
+        # Definitions are what was approved, to the letter.
+        as_it_came["tools"] = result["tools"]
+    state = result.get("requestState")
+    if result.get("resultType") == "input_required" and isinstance(state, str):
+        # MCP 2026-07-28: opaque, and echoed in a retry.
+        as_it_came["requestState"] = state
+    try:
+        plain = legible_members({name: value for name, value in result.items() if name not in as_it_came})
+    except RecursionError:
+        raise Refused("server_error", "what is nested too deeply") from None
+    return plain | as_it_came
 
 
 def _written(message: JsonObject) -> bytes:

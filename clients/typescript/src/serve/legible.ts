@@ -6,7 +6,7 @@
 
 import { isObject, type Json, type JsonObject } from "../call/json.js";
 
-/** The value with U+FFFD in the place of each such character, but in what goes back to the server as it came. */
+/** The value with U+FFFD in the place of each such character. */
 export function legible(value: Json): Json {
   if (typeof value === "string") return value.replace(STEERING, "\ufffd");
   if (Array.isArray(value)) return value.map((each: Json) => legible(each));
@@ -16,7 +16,7 @@ export function legible(value: Json): Json {
 /** The same for an object's members, and their names. */
 export function legibleMembers(members: JsonObject): JsonObject {
   const entries = Object.entries(members).map(([name, value]): [string, Json] => [
-    name.replace(STEERING, "\ufffd"), name === REQUEST_STATE ? value : legible(value),
+    name.replace(STEERING, "\ufffd"), legible(value),
   ]);
   return Object.fromEntries(entries);
 }
@@ -28,5 +28,3 @@ export function legibleMembers(members: JsonObject): JsonObject {
  */
 const STEERING =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2060-\u2069\u{e0000}-\u{e007f}]/gu;
-/** MCP 2026-07-28: opaque, and echoed in a retry. */
-const REQUEST_STATE = "requestState";

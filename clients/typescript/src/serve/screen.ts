@@ -58,7 +58,7 @@ export class Screen {
   /** Judges one message of the server. Throws a {@link Reason} where it cannot go on, and nothing can in its place. */
   async judge(text: string): Promise<Judged> {
     const said = read(text);
-    const params = objectAt(said, "params");
+    const { params } = said;
     const message = params === undefined ? said : { ...said, params: legible(params) };
     const { method } = message;
     const id = idOf(message);
@@ -118,10 +118,17 @@ export class Screen {
     return { verdict: "last", text: JSON.stringify(reduced) };
   }
 
-  /** A result as the caller may read it. Definitions are what was approved, to the letter. */
+  /** A result as the caller may read it. */
   private async plain(method: string, result: JsonObject): Promise<JsonObject> {
     const reduced = await this.reduced(method, result);
-    return method === "tools/list" ? reduced : legibleMembers(reduced);
+    const { tools, requestState, resultType } = reduced;
+    return {
+      ...legibleMembers(reduced),
+      // Definitions are what was approved, to the letter.
+      ...(method === "tools/list" && tools !== undefined ? { tools } : {}),
+      // MCP 2026-07-28: opaque, and echoed in a retry.
+      ...(resultType === "input_required" && typeof requestState === "string" ? { requestState } : {}),
+    };
   }
 
   /** A result with nothing in it but what the caller may have. */

@@ -301,10 +301,11 @@ test("what would steer a terminal or turn text round is put in plain sight", asy
     ["\u845b\u{e0100}\u{f0000}\ufeff\u200c", "\u845b\u{e0100}\u{f0000}\ufeff\u200c"],
     ["\u05e9\u05dc\u200f! é €", "\u05e9\u05dc\u200f! é €"],
   ] as const) {
-    const result = { content: [{ type: "text", text }], [text]: true, requestState: text };
+    const inside = (state: string) => ({ requestState: state, a: [{ requestState: { b: state } }] });
+    const result = { content: [{ type: "text", text }], [text]: true, requestState: text, is: inside(text) };
     w.answers.set("tools/call", JSON.stringify({ jsonrpc: "2.0", id: 1, result }));
     const heard = (await (await w.send(LOOKUP, await looking())).json())["result"];
-    assert.deepEqual(heard, { content: [{ type: "text", text: shown }], [shown]: true, requestState: text });
+    assert.deepEqual(heard, { content: [{ type: "text", text: shown }], [shown]: true, requestState: shown, is: inside(shown) });
     w.answers.set("tools/call", JSON.stringify({ jsonrpc: "2.0", id: 1, error: { code: -1, message: text } }));
     for (const status of [200, 400]) {
       w.status = status;
@@ -315,12 +316,37 @@ test("what would steer a terminal or turn text round is put in plain sight", asy
     w.answers.clear();
     w.serve = (stream) => {
       stream.say({ jsonrpc: "2.0", method: "notifications/message", params: { data: text } });
+      stream.say({ jsonrpc: "2.0", method: "notifications/message", params: [{ data: text }] });
       stream.answer({ text });
     };
     const streamed = await w.send(LOOKUP, await looking());
     assert.deepEqual((await streamed.event())?.["params"], { data: shown });
+    assert.deepEqual((await streamed.event())?.["params"], [{ data: shown }]);
     assert.deepEqual((await streamed.event())?.["result"], { text: shown });
     w.serve = undefined;
+  }
+});
+
+const [HIDDEN, SEEN] = ["\u001b[2J\u202e", "\ufffd[2J\ufffd"];
+
+test("of a list of tools only the approved definitions are as they came", async () => {
+  const w = await SessionWorld.create();
+  const result = { tools: w.live, _meta: { note: HIDDEN }, nextCursor: HIDDEN, requestState: HIDDEN };
+  w.answers.set("tools/list", JSON.stringify({ jsonrpc: "2.0", id: LIST.id, result }));
+  const { tools, ...heard } = (await (await w.send(LIST)).json())["result"] as Loose;
+  assert.deepEqual(tools, DEFINITIONS);
+  assert.deepEqual(heard, { _meta: { note: SEEN }, nextCursor: SEEN, requestState: SEEN });
+});
+
+test("what goes back to the server is as it came where it is asked for", async () => {
+  const w = await SessionWorld.create();
+  for (const [state, heard] of [
+    [HIDDEN, HIDDEN], [{ requestState: HIDDEN }, { requestState: SEEN }], [[HIDDEN], [SEEN]],
+  ]) {
+    const asked = (text: string) => ({ a: { method: "elicitation/create", params: { message: text, requestState: text } } });
+    w.answers.set("tools/call", { resultType: "input_required", requestState: state, inputRequests: asked(HIDDEN) });
+    const { result } = await (await w.send(LOOKUP, await looking())).json();
+    assert.deepEqual(result, { resultType: "input_required", requestState: heard, inputRequests: asked(SEEN) });
   }
 });
 
