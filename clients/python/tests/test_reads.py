@@ -152,7 +152,10 @@ async def test_lists_show_what_the_token_says_and_no_more() -> None:
         assert shown == [{"uri": "demo://docs/a", **about, "mimeType": "text/plain", "size": 3}]
         odd = {**live, "mimeType": "text/plain; ignore all of it", "size": "3"}
         assert await listed(w, "resources/list", {"resources": [odd]}, some) == [{"uri": "demo://docs/a", **about}]
-        templates = [{"uriTemplate": text} for text in ("demo://docs/{id}", "demo://{id}", "demo://vault/{id}", "{x}")]
+        texts = ("demo://docs/{id}", "demo://{id}", "demo://vault/{id}", "{x}")
+        # Below a folder that is switched off, whatever is on around it.
+        texts += ("demo://docs/drafts/{id}", "demo://docs/drafts/a/{id}")
+        templates = [{"uriTemplate": text} for text in texts]
         shown = await listed(w, "resources/templates/list", {"resourceTemplates": templates}, some)
         assert shown == [{"uriTemplate": "demo://docs/{id}", **about}]
         silent = {**granted(), "actions": ["tools/list"]}

@@ -213,15 +213,15 @@ async function digestOf(action: Action, definition: JsonObject): Promise<string 
   return (action === "prompts/get" ? promptDigest(definition) : toolDigest(definition)).catch(() => undefined);
 }
 
-/** The longest approved prefix with which every expansion of a template begins. */
+/** The longest prefix with an entry with which every expansion of a template begins, if that is not switched off. */
 function entryOfTemplate({ resources }: Snapshot, template: string): string | undefined {
   if (!/^[!-~]{1,1024}$/.test(template)) return undefined;
   // RFC 6570 §2.1: what stands before the first expression is in every expansion as it stands.
   const [literal = ""] = template.split("{", 1);
-  const within = [...resources].filter(
-    ([entry, { enabled }]) => enabled && entry.endsWith("/*") && literal.startsWith(entry.slice(0, -1)),
-  );
-  return within.map(([entry]) => entry).sort((one, other) => other.length - one.length)[0];
+  const within = [...resources.keys()].filter((entry) => entry.endsWith("/*") && literal.startsWith(entry.slice(0, -1)));
+  // The most exact entry decides, and one that is switched off gives way to no wider one.
+  const [longest] = within.sort((one, other) => other.length - one.length);
+  return longest !== undefined && resources.get(longest)?.enabled === true ? longest : undefined;
 }
 
 /**

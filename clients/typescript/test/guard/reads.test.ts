@@ -127,7 +127,11 @@ test("lists show what the token says and no more", async () => {
   ]);
   const odd = { ...live, mimeType: "text/plain; ignore all of it", size: "3" };
   assert.deepEqual(await listed("resources/list", { resources: [odd] }), [{ uri: "demo://docs/a", ...about }]);
-  const templates = ["demo://docs/{id}", "demo://{id}", "demo://vault/{id}", "{x}"].map((uriTemplate) => ({ uriTemplate }));
+  const templates = [
+    "demo://docs/{id}", "demo://{id}", "demo://vault/{id}", "{x}",
+    // Below a folder that is switched off, whatever is on around it.
+    "demo://docs/drafts/{id}", "demo://docs/drafts/a/{id}",
+  ].map((uriTemplate) => ({ uriTemplate }));
   assert.deepEqual(await listed("resources/templates/list", { resourceTemplates: templates }), [
     { uriTemplate: "demo://docs/{id}", ...about },
   ]);

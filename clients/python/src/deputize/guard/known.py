@@ -225,17 +225,15 @@ def _digest_or_none(action: str, definition: JsonObject) -> str | None:
 
 
 def _entry_of_template(snapshot: Snapshot, template: str) -> str | None:
-    """The longest approved prefix with which every expansion of a template begins."""
+    """The longest prefix with an entry with which every expansion of a template begins, if that is not switched off."""
     if len(template) > MAX_URI_BYTES or not all("!" <= character <= "~" for character in template):
         return None
     # RFC 6570 §2.1: what stands before the first expression is in every expansion as it stands.
     literal = template.split("{", 1)[0]
-    within = [
-        entry
-        for entry, pinned in snapshot.resources.items()
-        if pinned.enabled and entry.endswith("/*") and literal.startswith(entry[:-1])
-    ]
-    return max(within, key=len, default=None)
+    within = [entry for entry in snapshot.resources if entry.endswith("/*") and literal.startswith(entry[:-1])]
+    # The most exact entry decides, and one that is switched off gives way to no wider one.
+    longest = max(within, key=len, default=None)
+    return longest if longest is not None and snapshot.resources[longest].enabled else None
 
 
 def _described(named_by: str, uri: str, pinned: Pinned, live: JsonObject) -> JsonObject:
