@@ -9,6 +9,10 @@ import type { LinkedGuardLike, ProtectSettings } from "./protect.js";
 export class Watch {
   private observed: Promise<void> | undefined;
   private observedAtMs = -Infinity;
+  /** How often it was told that the tools are not what they were. */
+  private changes = 0;
+  /** How often it had been told when it last began to look. */
+  private changesSeen = 0;
   private isDiscovered = false;
   /** The changes that were reported, by tool. As many as a snapshot has tools, at most. */
   private readonly drifts = new Map<string, string>();
@@ -25,19 +29,30 @@ export class Watch {
    * callers whose token was verified, and for nobody else: it makes the server work.
    */
   async observe(): Promise<void> {
-    const { discoveryMs = DISCOVERY_MS } = this.settings;
-    if (performance.now() - this.observedAtMs < discoveryMs) return;
+    if (this.isFresh()) return;
+    if (this.observed !== undefined && this.changesSeen !== this.changes) {
+      // It began before the last news, which may have come too late for it.
+      await this.observed;
+      if (this.isFresh()) return;
+    }
     this.observed ??= this.discover().finally(() => (this.observed = undefined));
     await this.observed;
   }
 
   /** The server's tools are not what they were: whoever comes next waits for a new look. */
   lookAgain(): void {
+    this.changes += 1;
     this.observedAtMs = -Infinity;
+  }
+
+  private isFresh(): boolean {
+    const { discoveryMs = DISCOVERY_MS } = this.settings;
+    return performance.now() - this.observedAtMs < discoveryMs;
   }
 
   private async discover(): Promise<void> {
     const { guard } = this.link;
+    this.changesSeen = this.changes;
     try {
       const tools = await soon(this.definitions());
       const { approved, drifted, unknown } = await guard.observeTools(tools);
@@ -48,7 +63,7 @@ export class Watch {
       this.isDiscovered = true;
       this.reportDrift(drifted);
       await this.lookAtPrompts();
-      this.observedAtMs = performance.now();
+      if (this.changesSeen === this.changes) this.observedAtMs = performance.now();
     } catch (error) {
       // The guard goes on with what it saw; if it saw nothing, it stops calls.
       this.failed(error);

@@ -298,3 +298,32 @@ test("one caller opens so many streams and sessions, and the others have room", 
   await w.refused(503, begin);
   assert.equal((await w.send(begin, { claims: BOB })).status, 200);
 });
+
+test("news that comes during a look is not lost", async () => {
+  const looks: ((tools: Loose[]) => void)[] = [];
+  let isFirst = true;
+  const tools = async () => {
+    if (!isFirst) return new Promise<Loose[]>((resolve) => looks.push(resolve));
+    isFirst = false;
+    return w.live;
+  };
+  const w = await SessionWorld.create({ discoveryMs: 1e9, tools: tools as () => Promise<never[]> });
+  const listening = await w.send("", { method: "GET", headers: { "mcp-session-id": await w.begin() } });
+  const change = async () => {
+    w.streams[0]?.say({ jsonrpc: "2.0", method: "notifications/tools/list_changed" });
+    assert.equal((await listening.event())?.["method"], "notifications/tools/list_changed");
+  };
+  await change();
+  const [before, later] = [w.send(LOOKUP, await looking()), looking()];
+  await until(() => looks.length === 1);
+  await change();
+  const after = w.send({ ...LOOKUP, id: 2 }, await later);
+  const [lookup, ...others] = w.live as [Loose, ...Loose[]];
+  looks[0]?.(w.live);
+  assert.equal((await before).status, 200, "it came before the news");
+  await until(() => looks.length === 2);
+  looks[1]?.([{ ...lookup, description: "another" }, ...others]);
+  assert.equal((await after).status, 403);
+  assert.equal((await w.send({ ...LOOKUP, id: 3 }, await looking())).status, 403);
+  assert.equal(looks.length, 2);
+});
