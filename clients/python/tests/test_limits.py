@@ -52,6 +52,21 @@ async def test_what_is_chosen_by_the_client_has_one_rate() -> None:
             assert statuses == ([202, 200, 200] if number < 2 else [429, 429, 429])
 
 
+async def test_streams_to_listen_to_have_one_rate() -> None:
+    async with world(limits=Limits(calls_per_minute=1, burst=2)) as w:
+        session = await w.begin()
+        for _ in range(2):
+            stream = w.send(None, method="GET", mcp_session_id=session)
+            assert (await stream.begun()).status == 200
+            stream.leave()
+            await stream.done()
+        limited = w.send(None, method="GET", mcp_session_id=session)
+        await w.refused(limited, 429)
+        assert limited.headers["retry-after"] == "61"
+        limited.leave()
+        assert (await w.send(LIST).begun()).status == 200, "another method"
+
+
 async def test_a_caller_has_only_so_many_under_way() -> None:
     async with world(limits=Limits(concurrent=2)) as w:
         go = asyncio.Event()

@@ -26,7 +26,7 @@ from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refuse
 from .guard.link import BrokerLink
 from .guard.sessions import Caller, Session, Sessions
 from .guard.verified import Verified
-from .limits import Limits, Meter, UnderWay
+from .limits import Limits, Meter, UnderWay, counted_as
 from .listing import Lister
 from .passage import LISTING_KEY, STATE_KEY, App, Message, Passage, Receive, Scope, Send, current
 from .screen import Asked, Screen
@@ -201,7 +201,7 @@ class ToolCallMiddleware:
         examined = self.guard.examine(call)
         session = self._session_of(call, examined)
         # Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
-        self._meter.count(examined, self._clock.uptime())
+        self._meter.count(examined.claims.sub, counted_as(examined.message), self._clock.uptime())
         under_way = self._meter.enter(Caller.of(examined.claims))
         try:
             # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up another.
@@ -267,6 +267,7 @@ class ToolCallMiddleware:
             # INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
             if cursor is not None and not session.knows_cursor(cursor):
                 raise Refused("session", "another's cursor")
+            self._meter.count(verified.claims.sub, call.method, self._clock.uptime())
             under_way = self._meter.enter(session.owner.caller)
         screen = Screen(self.guard, verified.claims, None, session, self._watch.look_again)
         answer = self._answer_to(verified, screen, request_id)

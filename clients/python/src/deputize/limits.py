@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
-from .guard import Examined, Refused
+from .guard import Refused
+from .guard.message import Message
 from .guard.sessions import Caller
 
 
@@ -16,7 +17,7 @@ class Limits:
     """Bounds on what goes to the app. Beyond a rate the answer is 429 with `Retry-After`, beyond a time 504."""
 
     calls_per_minute: int = 120
-    """Calls of one tool by one person; prompts together, and resources, and each other method."""
+    """Calls of one tool by one person; prompts together, and resources, streams to listen to, and each other method."""
     burst: int = 30
     """How many of them at once."""
     concurrent: int = 16
@@ -62,13 +63,13 @@ class Meter:
         """What may come at once, and the uptime at which that was reckoned."""
         self._under_way: Counter[Caller] = Counter()
 
-    def count(self, examined: Examined, uptime: float) -> None:
-        """Count one request of a person.
+    def count(self, person: str, what: str, uptime: float) -> None:
+        """Count one request of a person for something.
 
         Raises:
             Refused: over the rate, with the seconds after which to come back.
         """
-        key = (examined.claims.sub, _counted_as(examined))
+        key = (person, what)
         if len(self._buckets) >= _MAX_BUCKETS:
             # Whose bucket is full again is as good as never seen.
             full = [each for each in self._buckets if self._tokens(each, uptime) >= self._limits.burst]
@@ -99,8 +100,8 @@ class Meter:
         return min(burst, tokens + max(0.0, uptime - at) * self._per_second)
 
 
-def _counted_as(examined: Examined) -> str:
-    message = examined.message
+def counted_as(message: Message) -> str:
+    """What a message is a request for: a tool, or a method."""
     if message.call is not None and message.call.tool is not None:
         return message.call.tool
     # All notifications together: what they are called is the client's to choose. And all resources: below a prefix

@@ -1,14 +1,13 @@
 /** How much one caller may, and how long the handler may take: a rate for each person and tool, and so many at once. */
 
-import type { Examined } from "../guard/guard.js";
-import { toolOf } from "../guard/message.js";
+import { type Message, toolOf } from "../guard/message.js";
 import { Reason } from "../guard/reason.js";
 import { callerOf } from "./sessions.js";
 import type { ToolCallClaims } from "../call/claims.js";
 
 /** Bounds on what goes to the handler. Beyond a rate the answer is 429 with `Retry-After`, beyond a time 504. */
 export interface Limits {
-  /** Calls of one tool by one person; prompts together, and resources, and each other method. 120. */
+  /** Calls of one tool by one person; prompts together, and resources, streams to listen to, and each other method. 120. */
   readonly callsPerMinute?: number;
   /** How many of them at once; 30. */
   readonly burst?: number;
@@ -46,9 +45,9 @@ export class Meter {
     private readonly capacity = MAX_BUCKETS,
   ) {}
 
-  /** Counts one request of a person. Refuses over the rate, with the seconds after which to come back. */
-  count(examined: Examined, uptimeMs: number): void {
-    const key = JSON.stringify([examined.claims.sub, countedAs(examined)]);
+  /** Counts one request of a person for something. Refuses over the rate, with the seconds after which to come back. */
+  count(person: string, what: string, uptimeMs: number): void {
+    const key = JSON.stringify([person, what]);
     const { burst, callsPerMinute } = this.limits;
     if (this.buckets.size >= this.capacity) {
       // Whose bucket is full again is as good as never seen.
@@ -87,11 +86,11 @@ export class Meter {
 }
 
 /**
- * All notifications together: what they are called is the client's to choose. And all resources: below a prefix there is
- * no end of URIs.
+ * What a message is a request for: a tool, or a method. All notifications together: what they are called is the client's
+ * to choose. And all resources: below a prefix there is no end of URIs.
  */
-function countedAs({ message }: Examined): string {
-  return toolOf(message.call) ?? (message.method.startsWith("notifications/") ? "notifications" : message.method);
+export function countedAs({ call, method }: Message): string {
+  return toolOf(call) ?? (method.startsWith("notifications/") ? "notifications" : method);
 }
 
 /** What comes before the signal; what it was aborted with otherwise. */

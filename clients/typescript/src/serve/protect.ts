@@ -17,7 +17,7 @@ import { type Carriage, carried, checkPassed, idToRefuse, ownMessage, sessionIdO
 import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
 import { type Asked, Screen } from "./screen.js";
-import { type Limits, Meter, resolveLimits, unlessLate } from "./limits.js";
+import { countedAs, type Limits, Meter, resolveLimits, unlessLate } from "./limits.js";
 import { type Session, Sessions } from "./sessions.js";
 import { Watch } from "./watch.js";
 
@@ -200,7 +200,7 @@ class Protection {
     const examined = await guard.examine(incoming);
     const session = this.sessionOf(examined, fields);
     // Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
-    this.meter.count(examined, guard.uptimeMs());
+    this.meter.count(examined.claims.sub, countedAs(examined.message), guard.uptimeMs());
     const leave = this.meter.enter(examined.claims);
     let asked: Asked | undefined;
     try {
@@ -240,6 +240,7 @@ class Protection {
       // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
       throw new Reason("session", "another's cursor");
     } else {
+      this.meter.count(verified.claims.sub, incoming.method, this.link.guard.uptimeMs());
       leave = this.meter.enter(verified.claims);
     }
     return { verified, asked: undefined, session, leave };

@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { protect } from "../../src/server.js";
-import type { Examined } from "../../src/guard/guard.js";
 import { Meter, resolveLimits } from "../../src/serve/limits.js";
 import { call, get, l1, l3, LIST, type Loose, promptToken } from "../guard/fixture.js";
 import { SessionWorld, type Stream, until } from "./session-server.js";
@@ -51,6 +50,18 @@ test("what is chosen by the client has one rate", async () => {
     ].map(({ status }) => status);
     assert.deepEqual(statuses, number < 2 ? [202, 200, 200] : [429, 429, 429]);
   }
+});
+
+test("streams to listen to have one rate", async () => {
+  const w = await SessionWorld.create({ limits: { callsPerMinute: 1, burst: 2 } });
+  const listening = { method: "GET", headers: { "mcp-session-id": await w.begin() } };
+  for (let times = 0; times < 2; times += 1) {
+    const stream = await w.send("", listening);
+    assert.equal(stream.status, 200);
+    await stream.leave();
+  }
+  assert.equal(retryAfter(await w.refused(429, "", listening)), "61");
+  assert.equal((await w.send(LIST)).status, 200, "another method");
 });
 
 test("a caller has only so many under way", async () => {
@@ -145,7 +156,7 @@ test("a stream lasts only so long, and is kept alive meanwhile", async () => {
 test("where no more can be counted, new ones wait", () => {
   const meter = new Meter(resolveLimits({ callsPerMinute: 60, burst: 2 }), 1);
   const count = (sub: string, uptimeMs: number) =>
-    meter.count({ claims: { sub }, message: { method: "ping", call: undefined } } as unknown as Examined, uptimeMs);
+    meter.count(sub, "ping", uptimeMs);
   const waits = { kind: "limited", retryAfterSeconds: 1 };
   count("alice", 0);
   assert.throws(() => count("bob", 0), waits);
