@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deputize.call.keys import SigningKey
-from deputize.guard import Revocation
+from deputize.guard import Refused, Revocation
 from deputize.limits import Limits
 from guard_broker import until
 from guard_fixture import call, definitions, l0, l1, l2, l3
@@ -103,7 +103,7 @@ async def test_an_id_serves_one_request_at_a_time() -> None:
         assert (await w.send(again(LIST, 1), mcp_session_id=session).begun()).status == 200
 
 
-async def test_what_the_server_asks_is_answered_once_by_who_was_asked() -> None:
+async def test_what_the_server_asks_is_answered_once_by_who_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as w:
         session, answered = await w.begin(), asyncio.Event()
 
@@ -129,8 +129,15 @@ async def test_what_the_server_asks_is_answered_once_by_who_was_asked() -> None:
         ):
             await w.refused(w.send(broken, mcp_session_id=session), 400)
         good = response("e1", {"action": "accept", "content": {}})
+
+        async def down(_: Any) -> None:
+            raise Refused("unavailable", "the server is down")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(w.app.guard, "_admit", down)
+            await w.refused(w.send(good, mcp_session_id=session), 503)
         accepted = w.send(good, mcp_session_id=session)
-        assert (await accepted.begun()).status == 202
+        assert (await accepted.begun()).status == 202, "what was refused before did not cost the server its answer"
         headers, received = w.server.received[-1]
         assert received == good
         assert not {"mcp-method", "mcp-name", "deputize-call", "authorization"} & set(headers)

@@ -228,28 +228,32 @@ class ToolCallMiddleware:
         """What may run, and what is asked with it."""
         asked = self._note(session, examined)
         try:
-            return await self.guard.admit(examined), asked
+            verified = await self.guard.admit(examined)
         except BaseException:
             if session is not None and asked is not None:
                 session.take_requested(asked.id)
             raise
+        if examined.message.is_response:
+            self._take_asked(session, examined)
+        return verified, asked
 
     def _note(self, session: Session | None, examined: Examined) -> Asked | None:
         """What is asked, noted in its session."""
         message, claims = examined.message, examined.claims
-        if message.id is None:
-            return None
-        if message.is_response:
-            # A response goes only to what the server asked in this session, once.
-            if session is None:
-                raise Refused("no_session")
-            session.take_asked(message.id)
+        if message.id is None or message.is_response:
             return None
         asked = Asked(message.id, message.method, None if message.call is None else message.call.tool)
         if session is not None:
             is_fixed = message.call is not None and claims.level >= Level.L2
             session.note_requested(asked.id, asked.method, fixed=is_fixed)
         return asked
+
+    def _take_asked(self, session: Session | None, examined: Examined) -> None:
+        """A response that may go goes only to what the server asked in this session, once."""
+        if session is None:
+            raise Refused("no_session")
+        if examined.message.id is not None:
+            session.take_asked(examined.message.id)
 
     async def _stream(self, scope: Scope, call: IncomingCall, request_id: str) -> Passage:
         """`GET` listens to the server's messages in a session, `DELETE` ends it (MCP up to 2025-11-25)."""

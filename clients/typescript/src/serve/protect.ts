@@ -207,7 +207,9 @@ class Protection {
       // INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up who has one.
       await this.watch.observe();
       asked = noted(examined, session);
-      return { verified: await guard.admit(examined), asked, session, leave };
+      const verified = await guard.admit(examined);
+      takeAsked(examined, session);
+      return { verified, asked, session, leave };
     } catch (error) {
       if (asked !== undefined) session?.takeRequested(asked.id);
       leave();
@@ -351,15 +353,16 @@ class Protection {
 /** What is asked, noted in its session. */
 function noted({ message, claims }: Examined, session: Session | undefined): Asked | undefined {
   const { id, method, call, isResponse } = message;
-  if (id === undefined) return undefined;
-  if (isResponse) {
-    // A response goes only to what the server asked in this session, once.
-    if (session === undefined) throw new Reason("no_session");
-    session.takeAsked(id);
-    return undefined;
-  }
+  if (id === undefined || isResponse) return undefined;
   session?.noteRequested(id, method, call !== undefined && isFixed(claims));
   return { id, method, tool: toolOf(call) };
+}
+
+/** A response goes only to what the server asked in this session, once: one that may go, not one refused before. */
+function takeAsked({ message: { id, isResponse } }: Examined, session: Session | undefined): void {
+  if (id === undefined || !isResponse) return;
+  if (session === undefined) throw new Reason("no_session");
+  session.takeAsked(id);
 }
 
 /** Whether a call's token fixes what it does. */
