@@ -16,7 +16,7 @@ export interface Limits {
    * counts until the handler is done with it. 16.
    */
   readonly concurrent?: number;
-  /** How long an answer may take that is no stream, and a stream to begin; 60. */
+  /** How long an answer may take that is no stream, and a stream to begin; 60, and 24 days at most. */
   readonly answerSeconds?: number;
   /** How long a stream may last; 3600. */
   readonly streamSeconds?: number;
@@ -29,6 +29,9 @@ export function resolveLimits(limits: Limits): Required<Limits> {
     if (!(name in resolved)) throw new Error(`limits: there is no ${name}`);
     if (value === undefined) continue;
     if (!Number.isFinite(value) || value <= 0) throw new Error(`limits: ${name} must be above 0 and finite`);
+    if (name === "answerSeconds" && value > MAX_TIMER_SECONDS) {
+      throw new Error(`limits: ${name} must be at most ${MAX_TIMER_SECONDS}`);
+    }
     Object.assign(resolved, { [name]: value as number });
   }
   return resolved;
@@ -104,4 +107,6 @@ export function unlessLate<T>(work: Promise<T>, late: AbortSignal): Promise<T> {
 }
 
 const MAX_BUCKETS = 100_000;
+/** A timer of JavaScript that should take longer fires at once: its milliseconds are 31 bits. */
+const MAX_TIMER_SECONDS = 24 * 86_400;
 const LONGEST_WAIT_SECONDS = 3_600;

@@ -184,5 +184,8 @@ test("limits are bounds", async () => {
       assert.throws(() => protect(link, handler, { limits: { [name]: none } }), new RegExp(name));
     }
   }
+  const tooLong = { answerSeconds: 24 * 86_400 + 1 };
+  assert.throws(() => protect(link, handler, { limits: tooLong }), /answerSeconds must be at most 2073600/);
+  assert.equal(resolveLimits({ answerSeconds: 24 * 86_400 }).answerSeconds, 2_073_600);
   assert.throws(() => protect(link, handler, { limits: { calls: 1 } as object }), /calls/);
 });
