@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deputize import limits, passage
+from deputize.guard import Refused
 from deputize.limits import Limits
 from guard_broker import until
 from guard_fixture import call, get, l0, l1, l3, listing, material, prompt_token
@@ -201,6 +202,24 @@ async def test_where_no_more_can_be_counted_new_ones_wait(monkeypatch: pytest.Mo
         assert (await w.send(LOOKUP, l1("lookup")).begun()).status == 200, "who is counted goes on"
         w.f.clock.advance(2)
         assert (await w.send(LOOKUP, l1("lookup"), claims=BOB).begun()).status == 200, "the other is forgotten"
+
+
+def test_who_can_be_forgotten_is_looked_for_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MAX_BUCKETS", 1)
+    meter = limits.Meter(Limits(calls_per_minute=60, burst=2))
+
+    def waits(person: str, uptime: float) -> None:
+        with pytest.raises(Refused) as caught:
+            meter.count(person, "ping", uptime)
+        assert caught.value.retry_after_seconds == 1
+
+    for _ in range(2):
+        meter.count("alice", "ping", 0)
+    waits("bob", 1.5)
+    waits("bob", 2.25)
+    meter.count("bob", "ping", 2.5)
+    waits("alice", 3.25)
+    meter.count("alice", "ping", 3.5)
 
 
 async def test_a_look_of_others_is_not_counted_for_anybody() -> None:

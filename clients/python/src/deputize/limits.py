@@ -62,6 +62,8 @@ class Meter:
         self._buckets: dict[_Key, tuple[float, float]] = {}
         """What may come at once, and the uptime at which that was reckoned."""
         self._under_way: Counter[Caller] = Counter()
+        self._swept = -math.inf
+        """Uptime at which it was last looked who can be forgotten."""
 
     def count(self, person: str, what: str, uptime: float) -> None:
         """Count one request of a person for something.
@@ -70,11 +72,8 @@ class Meter:
             Refused: over the rate, with the seconds after which to come back.
         """
         key = (person, what)
-        if len(self._buckets) >= _MAX_BUCKETS:
-            # Whose bucket is full again is as good as never seen.
-            full = [each for each in self._buckets if self._tokens(each, uptime) >= self._limits.burst]
-            for each in full:
-                del self._buckets[each]
+        if len(self._buckets) >= _MAX_BUCKETS and key not in self._buckets:
+            self._sweep(uptime)
         if len(self._buckets) >= _MAX_BUCKETS and key not in self._buckets:
             raise Refused("limited", "too many are counted", retry_after_seconds=1)
         tokens = self._tokens(key, uptime)
@@ -94,6 +93,16 @@ class Meter:
         self._under_way[caller] += 1
         return UnderWay(self._under_way, caller)
 
+    def _sweep(self, uptime: float) -> None:
+        # Nobody makes it go through everything again and again: who is new is told to wait as long anyway.
+        if uptime - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept = uptime
+        # Whose bucket is full again is as good as never seen.
+        full = [each for each in self._buckets if self._tokens(each, uptime) >= self._limits.burst]
+        for each in full:
+            del self._buckets[each]
+
     def _tokens(self, key: _Key, uptime: float) -> float:
         burst = float(self._limits.burst)
         tokens, at = self._buckets.get(key, (burst, uptime))
@@ -111,4 +120,5 @@ def counted_as(message: Message) -> str:
 
 _Key: TypeAlias = tuple[str, str]
 _MAX_BUCKETS = 100_000
+_SWEEP_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 3600.0

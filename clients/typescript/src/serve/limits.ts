@@ -42,6 +42,8 @@ export class Meter {
   /** What may come at once, and when that was reckoned. */
   private readonly buckets = new Map<string, { readonly tokens: number; readonly atMs: number }>();
   private readonly underWay = new Map<string, number>();
+  /** When it was last looked who can be forgotten. */
+  private sweptMs = -Infinity;
 
   constructor(
     private readonly limits: Required<Limits>,
@@ -51,11 +53,8 @@ export class Meter {
   /** Counts one request of a person for something. Refuses over the rate, with the seconds after which to come back. */
   count(person: string, what: string, uptimeMs: number): void {
     const key = JSON.stringify([person, what]);
-    const { burst, callsPerMinute } = this.limits;
-    if (this.buckets.size >= this.capacity) {
-      // Whose bucket is full again is as good as never seen.
-      for (const each of this.buckets.keys()) if (this.tokens(each, uptimeMs) >= burst) this.buckets.delete(each);
-    }
+    const { callsPerMinute } = this.limits;
+    if (this.buckets.size >= this.capacity && !this.buckets.has(key)) this.sweep(uptimeMs);
     if (this.buckets.size >= this.capacity && !this.buckets.has(key)) throw new Reason("limited", "too many are counted", 1);
     const tokens = this.tokens(key, uptimeMs);
     if (tokens < 1) {
@@ -79,6 +78,16 @@ export class Meter {
       if (left > 0) this.underWay.set(caller, left);
       else this.underWay.delete(caller);
     };
+  }
+
+  private sweep(uptimeMs: number): void {
+    // Nobody makes it go through everything again and again: who is new is told to wait as long anyway.
+    if (uptimeMs - this.sweptMs < SWEEP_MS) return;
+    this.sweptMs = uptimeMs;
+    // Whose bucket is full again is as good as never seen.
+    for (const each of this.buckets.keys()) {
+      if (this.tokens(each, uptimeMs) >= this.limits.burst) this.buckets.delete(each);
+    }
   }
 
   private tokens(key: string, uptimeMs: number): number {
@@ -107,6 +116,7 @@ export function unlessLate<T>(work: Promise<T>, late: AbortSignal): Promise<T> {
 }
 
 const MAX_BUCKETS = 100_000;
+const SWEEP_MS = 1_000;
 /** A timer of JavaScript that should take longer fires at once: its milliseconds are 31 bits. */
 const MAX_TIMER_SECONDS = 24 * 86_400;
 const LONGEST_WAIT_SECONDS = 3_600;
