@@ -2,7 +2,7 @@
 
 use deputize_issuer::{
     client::Client,
-    policy::{PolicyEngine, PolicyFile},
+    policy::{PolicyEngine, PolicyError, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::Registry,
 };
@@ -118,13 +118,18 @@ impl Resolved {
     /// Everything that is wrong with them.
     pub fn load_rules(&self) -> Result<(Registry, PolicyEngine), Vec<ConfigError>> {
         let registry = self.registry.load();
-        let policies = load_policies(&self.policies);
+        let policies =
+            policy_files(&self.policies).and_then(|files| Ok((load_engine(&self.policies, &files)?, files)));
         match (registry, policies) {
-            (Ok(registry), Ok(policies)) => Ok((registry, policies)),
-            (registry, policies) => {
-                let errors = registry.err().into_iter().chain(policies.err()).flatten();
-                Err(errors.collect())
+            (Ok(registry), Ok((policies, files))) => {
+                let unknown = policies.unknown_names(&files, &registry);
+                if unknown.is_empty() {
+                    Ok((registry, policies))
+                } else {
+                    Err(in_folder(&self.policies, unknown))
+                }
             }
+            (registry, policies) => Err(registry.err().into_iter().chain(policies.err()).flatten().collect()),
         }
     }
 }
@@ -139,11 +144,23 @@ fn same_place(one: &str, other: &str) -> bool {
     place(one).is_some_and(|one| place(other) == Some(one))
 }
 
-/// Reads the policies of a folder.
+/// Reads the policies of a folder, whatever the registry has.
 ///
 /// # Errors
 /// Everything that is wrong with them.
 pub fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
+    load_engine(folder, &policy_files(folder)?)
+}
+
+fn load_engine(folder: &Path, files: &[PolicyFile]) -> Result<PolicyEngine, Vec<ConfigError>> {
+    PolicyEngine::load(files).map_err(|errors| in_folder(folder, errors))
+}
+
+fn in_folder(folder: &Path, errors: Vec<PolicyError>) -> Vec<ConfigError> {
+    errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect()
+}
+
+fn policy_files(folder: &Path) -> Result<Vec<PolicyFile>, Vec<ConfigError>> {
     let files = read::files_of(folder, &["cedar"]).map_err(|error| vec![error])?;
     if files.is_empty() {
         return Err(vec![ConfigError::new(folder, "no *.cedar files: without a policy nothing is allowed")]);
@@ -154,9 +171,7 @@ pub fn load_policies(folder: &Path) -> Result<PolicyEngine, Vec<ConfigError>> {
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         policies.push(PolicyFile { name, text });
     }
-    PolicyEngine::load(&policies).map_err(|errors| {
-        errors.into_iter().map(|error| ConfigError::new(folder, error.to_string())).collect()
-    })
+    Ok(policies)
 }
 
 /// The file under examination, and what is wrong with it.

@@ -44,8 +44,8 @@ pub(super) struct Loaded {
     pub(super) policy: Policy,
     pub(super) requires: Vec<Requirement>,
     pub(super) reads: Reads,
-    file: usize,
-    offset: usize,
+    pub(super) file: usize,
+    pub(super) offset: usize,
 }
 
 /// Reads and checks all files.
@@ -175,7 +175,7 @@ impl PolicyFile {
         }
     }
 
-    fn error_at(&self, offset: usize, length: usize, problem: &str) -> PolicyError {
+    pub(super) fn error_at(&self, offset: usize, length: usize, problem: &str) -> PolicyError {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -293,7 +293,7 @@ impl PolicyError {
         }
     }
 
-    fn help(mut self, help: &str) -> Self {
+    pub(super) fn help(mut self, help: &str) -> Self {
         help.clone_into(&mut self.help);
         self
     }

@@ -10,6 +10,7 @@ mod facts;
 mod held;
 mod index;
 mod load;
+mod named;
 mod reads;
 mod survey;
 

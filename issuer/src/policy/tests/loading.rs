@@ -1,6 +1,10 @@
 //! What is refused when policies are loaded, and how it is said.
 
-use crate::policy::{PolicyEngine, PolicyError, PolicyFile, schema_text};
+use super::world::server;
+use crate::{
+    policy::{PolicyEngine, PolicyError, PolicyFile, schema_text},
+    registry::Registry,
+};
 
 fn file(name: &str, text: &str) -> PolicyFile {
     PolicyFile { name: name.into(), text: text.into() }
@@ -158,4 +162,58 @@ fn bounds() {
 #[test]
 fn the_schema_is_at_hand() {
     assert!(schema_text().contains("entity User in [Group, Role, Tenant]"));
+}
+
+/// What matches nothing says nothing: a `forbid` on it would pass for one that holds.
+#[test]
+fn a_policy_names_what_the_registry_has() {
+    let registry = Registry::build(vec![serde_json::from_value(server("crm")).unwrap()]).unwrap();
+    let unknown = |scope: &str| {
+        let files = [file("test.cedar", &format!("// é\nforbid (principal, action, {scope};"))];
+        PolicyEngine::load(&files).unwrap().unknown_names(&files, &registry)
+    };
+    for known in [
+        r#"resource)"#,
+        r#"resource == Tool::"crm#read_contact")"#,
+        r#"resource == Prompt::"crm#greet")"#,
+        r#"resource in Resource::"crm#demo://docs/*")"#,
+        r#"resource in Resource::"crm#demo://docs/old/*")"#,
+        r#"resource == Resource::"crm#demo://b")"#,
+        r#"resource == Resource::"crm#demo://docs/one")"#,
+        r#"resource in Server::"crm")"#,
+        r#"resource in Server::"later")"#,
+        r#"resource in Resource::"later#demo://docs/board/*")"#,
+        r#"resource == Tool::"later#pay")"#,
+        r#"resource is Tool) when { resource.name == "crm#pay" }"#,
+    ] {
+        assert_eq!(unknown(known), [], "{known}");
+    }
+    for (scope, column, name, help) in [
+        (
+            r#"resource in Resource::"crm#demo://docs/board/*")"#,
+            50,
+            "demo://docs/board/*",
+            "give it an entry",
+        ),
+        (
+            r#"resource in Resource::"crm#demo://docs/olds/*")"#,
+            50,
+            "demo://docs/olds/*",
+            "`demo://docs/old/*`",
+        ),
+        (r#"resource == Resource::"crm#demo://docs/o*")"#, 50, "demo://docs/o*", "`demo://docs/*`"),
+        (r#"resource == Resource::"crm#demo://c")"#, 50, "demo://c", "`demo://b`"),
+        (r#"resource in Resource::"crm#demo://docs/a/")"#, 50, "demo://docs/a/", "`demo://docs/*`"),
+        (r#"resource == Tool::"crm#read_contacts")"#, 46, "read_contacts", "did you mean `read_contact`?"),
+        (r#"resource == Tool::"crm#greet")"#, 46, "greet", "deputize registry show crm"),
+        (r#"resource == Prompt::"crm#read_contact")"#, 48, "read_contact", "deputize registry show crm"),
+        (r#"resource == Tool::"read_contact")"#, 46, "read_contact", "the server's id"),
+        (r#"resource) unless { resource in [Tool::"crm#pay"] }"#, 66, "pay", "deputize registry show crm"),
+    ] {
+        let found = unknown(scope);
+        assert_eq!(found.len(), 1, "{scope}: {found:?}");
+        let error = &found[0];
+        assert_eq!((error.file.as_str(), error.line, error.column), ("test.cedar", 2, column), "{error}");
+        assert!(error.problem.contains(name) && error.help.contains(help), "{error}");
+    }
 }
