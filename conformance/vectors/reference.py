@@ -279,9 +279,9 @@ BELOW = re.compile(rf"{SEGMENT}(?:/{SEGMENT})*")
 
 def deciding_entry(entries, uri):
     """The entry that decides about a URI and names it, or None."""
-    if len(uri) > 1024 or not ABSOLUTE.fullmatch(uri):
+    if len(uri) > 1024 or not ABSOLUTE.fullmatch(uri) or uri.endswith("/*"):
         return None
-    if uri in entries and not uri.endswith("/*"):
+    if uri in entries:
         return uri
     prefixes = [entry for entry in entries if entry.endswith("/*") and f"{uri}/".startswith(entry[:-1])]
     longest = max(prefixes, key=len, default=None)

@@ -250,11 +250,11 @@ RESOURCE_ENTRIES = [
     ("demo://docs/a.md", ["demo://docs/a.md"],
      ["demo://docs/a.md/", "demo://docs/A.md", "DEMO://docs/a.md", "demo://docs/./a.md", "demo://docs/b/../a.md", "demo://docs/%61.md", "demo://docs/a.md?", "demo://docs/a.md#", ""]),
     ("file:///srv/project/*",
-     ["file:///srv/project/a", "file:///srv/project/a/b.txt", "file:///srv/project/.env", "file:///srv/project/*"],
+     ["file:///srv/project/a", "file:///srv/project/a/b.txt", "file:///srv/project/.env", "file:///srv/project/a*"],
      ["file:///srv/project/", "file:///srv/project/a/", "file:///srv/project/a//", "file:///srv/project", "file:///srv/projects/a", "file:///etc/passwd", "file:///srv/project/../x",
       "file:///srv/project/a/../../x", "file:///srv/project/..", "file:///srv/project/a..b", "file:///srv/project/./a", "file:///srv/project/..;/a",
       "file:///srv/project//etc", "file:///srv/project/%2e%2e/x", "file:///srv/project/%2E./x", "file:///srv/project/a%2fb", "file:///srv/project/a\\b",
-      "file:///srv/project/a?b", "file:///srv/project/a#b", "file:///srv/project/a b", "file:///srv/project/\u00e9", "FILE:///srv/project/a",
+      "file:///srv/project/a?b", "file:///srv/project/a#b", "file:///srv/project/a b", "file:///srv/project/*", "file:///srv/project/a/*", "file:///srv/project/\u00e9", "FILE:///srv/project/a",
       "http://srv/project/a", "file://user@host/srv/project/a", "file://host/srv/project/a"]),
 ]
 
@@ -262,8 +262,8 @@ RESOURCE_ENTRIES = [
 RESOURCE_DECISIONS = [
     ("exact before a prefix, a longer prefix before a shorter one",
      ["d://h/*", "d://h/a/*", "d://h/a/b", "d://x"],
-     {"d://h/x": "d://h/*", "d://h/a/x": "d://h/a/*", "d://h/a/b": "d://h/a/b", "d://h/a/b/c": "d://h/a/*", "d://h/a/*": "d://h/a/*",
-      "d://h/*": "d://h/*", "d://x": "d://x", "d://x/": None, "d://h/": None, "d://h": None, "d://h/a/../x": None,
+     {"d://h/x": "d://h/*", "d://h/a/x": "d://h/a/*", "d://h/a/b": "d://h/a/b", "d://h/a/b/c": "d://h/a/*", "d://h/a/*": None, "d://h/a/x*": "d://h/a/*",
+      "d://h/*": None, "d://h/b/*": None, "d://x": "d://x", "d://x/": None, "d://h/": None, "d://h": None, "d://h/a/../x": None,
       "d://h/a/%2e%2e/x": None, "e://h/x": None, "": None, "d://hh/x": None}),
     ("a slash behind an exact entry",
      ["mcp://x/*", "mcp://x/drafts"],

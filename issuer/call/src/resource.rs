@@ -8,11 +8,17 @@ use std::collections::BTreeMap;
 /// The longest URI of a resource, in bytes.
 pub const MAX_URI_BYTES: usize = 1024;
 
-/// Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters.
+/// Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters, and none that is an
+/// entry for everything below: in a token's scope it could be read so.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_uri(uri: &str) -> Result<(), &'static str> {
+    check_absolute(uri)?;
+    if prefix_of(uri).is_some() { Err("ends with `/*`, which only an entry may") } else { Ok(()) }
+}
+
+fn check_absolute(uri: &str) -> Result<(), &'static str> {
     if uri.len() > MAX_URI_BYTES {
         return Err("is longer than 1024 bytes");
     }
@@ -31,7 +37,7 @@ pub fn check_uri(uri: &str) -> Result<(), &'static str> {
 /// # Errors
 /// What is wrong with it.
 pub fn check_entry(entry: &str) -> Result<(), &'static str> {
-    check_uri(entry)?;
+    check_absolute(entry)?;
     if authority(entry).is_some_and(|authority| authority.contains('@')) {
         return Err("must have no user info");
     }
@@ -57,10 +63,7 @@ pub fn check_entry(entry: &str) -> Result<(), &'static str> {
 /// a shorter one. An entry that is switched off decides too, so `entries` must have it.
 pub fn find<'e, T>(entries: &'e BTreeMap<String, T>, uri: &str) -> Option<(&'e str, &'e T)> {
     check_uri(uri).ok()?;
-    // What ends so is, as an entry, a prefix, and names itself no more than anything else does.
-    if prefix_of(uri).is_none()
-        && let Some((entry, value)) = entries.get_key_value(uri)
-    {
+    if let Some((entry, value)) = entries.get_key_value(uri) {
         return Some((entry, value));
     }
     // INVARIANT: nothing is read by a wider entry that a server could take for what a narrower one is about. To many,
@@ -78,9 +81,9 @@ pub fn around<'e, T>(entries: &'e BTreeMap<String, T>, entry: &str) -> impl Iter
     prefixes(entries, entry).map(|(wider, _)| wider).filter(move |wider| *wider != entry)
 }
 
-/// Whether one entry names this URI.
+/// Whether one entry names this URI, or what a narrower entry (`…/*`) names.
 pub fn names(entry: &str, uri: &str) -> bool {
-    check_uri(uri).is_ok()
+    check_absolute(uri).is_ok()
         && match prefix_of(entry) {
             None => entry == uri,
             Some(prefix) => uri.strip_prefix(prefix).is_some_and(is_below),
@@ -121,6 +124,16 @@ fn is_uri_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_for_everything_below_is_nothing_to_ask_for() {
+        for uri in ["d://h/a", "d://h/a/", "d://h/*a", "d://h/a*", "d://h/*/a", "urn:a:*"] {
+            assert_eq!(check_uri(uri), Ok(()), "{uri}");
+        }
+        for uri in ["d://h/*", "d://h/a/*", "d://h/a/*/*", "d:/*", "d://h/a?b=/*"] {
+            assert!(check_uri(uri).is_err(), "{uri}");
+        }
+    }
 
     #[test]
     fn entries_are_checked() {
@@ -223,8 +236,8 @@ mod tests {
         assert_eq!(found("d://h/a/x"), Some(2));
         assert_eq!(found("d://h/a/b"), Some(3));
         assert_eq!(found("d://h/a/b/c"), Some(2));
-        assert_eq!(found("d://h/a/*"), Some(2), "a thing that is called `*`, below");
-        assert_eq!(found("d://h/*"), Some(1));
+        assert_eq!(found("d://h/a/x*"), Some(2));
+        assert_eq!((found("d://h/a/*"), found("d://h/*")), (None, None), "an entry is no URI to ask for");
         assert_eq!(found("d://x"), Some(4));
         for none in
             ["d://x/", "d://h/", "d://h", "d://h/a/../x", "d://h/a/%2e%2e/x", "e://h/x", "", "d://hh/x"]

@@ -234,7 +234,7 @@ fn resources(
     for listed in &offer.listing.resources {
         let text = |name: &str| listed.get(name).and_then(Value::as_str).map(str::to_owned);
         let uri = text("uri").unwrap_or_default();
-        if resource::find(&known, &uri).is_some() {
+        if known.contains_key(&uri) || resource::find(&known, &uri).is_some() {
             continue;
         }
         if let Err(problem) = check_listed(&uri) {

@@ -4,9 +4,17 @@
  * that could be read as what a narrower entry names.
  */
 
-/** Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters. */
+/**
+ * Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters, and none that is an entry
+ * for everything below: in a token's scope it could be read so.
+ */
 export function isUri(uri: string): boolean {
-  return uri.length <= MAX_URI_BYTES && URI.test(uri);
+  return isAbsolute(uri) && !uri.endsWith("/*");
+}
+
+/** Whether a snapshot may have this as an entry: a URI, or one with `/*` at its end. */
+export function isEntry(entry: string): boolean {
+  return isAbsolute(entry);
 }
 
 /** Whether one entry names this URI. */
@@ -23,7 +31,7 @@ export function names(entry: string, uri: string): boolean {
  */
 export function find(entries: { has(entry: string): boolean }, uri: string): string | undefined {
   if (!isUri(uri)) return undefined;
-  if (!uri.endsWith("/*") && entries.has(uri)) return uri;
+  if (entries.has(uri)) return uri;
   // To many servers `…/drafts` and `…/drafts/` are one: who speaks of one of them, or of all in it, decides for both.
   if (entries.has(`${uri}/`) || entries.has(`${uri}/*`)) return undefined;
   for (let slash = uri.lastIndexOf("/"); slash >= 0; slash = slash === 0 ? -1 : uri.lastIndexOf("/", slash - 1)) {
@@ -32,6 +40,10 @@ export function find(entries: { has(entry: string): boolean }, uri: string): str
     if (entries.has(entry)) return isBelow(uri.slice(slash + 1)) ? entry : undefined;
   }
   return undefined;
+}
+
+function isAbsolute(uri: string): boolean {
+  return uri.length <= MAX_URI_BYTES && URI.test(uri);
 }
 
 /** What may stand behind a prefix: segments, none of them empty, the last included; nothing encoded, nothing that climbs. */

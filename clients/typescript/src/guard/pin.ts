@@ -4,7 +4,7 @@ import { promptDigest, resourceDigest, toolDigest } from "../call/digest.js";
 import { isObject, type Json, type JsonObject } from "../call/json.js";
 import { isLevel, type Level } from "../call/level.js";
 import { argumentsSchema } from "../call/prompt.js";
-import { isUri } from "../call/resource.js";
+import { isEntry } from "../call/resource.js";
 import { PinnedSchema } from "../call/schema.js";
 
 /** Why a snapshot is refused. */
@@ -56,7 +56,7 @@ export const KINDS = {
   resources: {
     describedBy: "shown", namedBy: "uri", others: ["enabled"], digest: resourceDigest,
     schema: ({ uri }) => {
-      if (typeof uri !== "string" || !isUri(uri)) throw new Error("it is no absolute URI");
+      if (typeof uri !== "string" || !isEntry(uri)) throw new Error("its URI names no resource");
       // A resource takes no arguments.
       return argumentsSchema({});
     },

@@ -15,8 +15,16 @@ MAX_URI_BYTES: Final = 1024
 
 
 def is_uri(uri: str) -> bool:
-    """Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters."""
-    return len(uri) <= MAX_URI_BYTES and _URI.fullmatch(uri) is not None
+    """Whether a request may name this as a resource at all: an absolute URI of RFC 3986's characters.
+
+    None that is an entry for everything below (`…/*`): in a token's scope it could be read so.
+    """
+    return _is_absolute(uri) and _prefix_of(uri) is None
+
+
+def is_entry(entry: str) -> bool:
+    """Whether a snapshot may have this as an entry: a URI, or one with `/*` at its end."""
+    return _is_absolute(entry)
 
 
 def names(entry: str, uri: str) -> bool:
@@ -37,7 +45,7 @@ def find(entries: Container[str], uri: str) -> str | None:
     """
     if not is_uri(uri):
         return None
-    if uri in entries and _prefix_of(uri) is None:
+    if uri in entries:
         return uri
     if f"{uri}/" in entries or f"{uri}/*" in entries:
         # To many servers `…/drafts` and `…/drafts/` are one: who speaks of one of them, or of all in it, decides for
@@ -51,6 +59,10 @@ def find(entries: Container[str], uri: str) -> str | None:
             return entry if _is_below(uri[slash + 1 :]) else None
         slash = uri.rfind("/", 0, slash)
     return None
+
+
+def _is_absolute(uri: str) -> bool:
+    return len(uri) <= MAX_URI_BYTES and _URI.fullmatch(uri) is not None
 
 
 def _prefix_of(entry: str) -> str | None:

@@ -10,7 +10,7 @@ from deputize.call.claims import Level
 from deputize.call.closing import SchemaRefused
 from deputize.call.digest import prompt_digest, resource_digest, tool_digest
 from deputize.call.prompt import arguments_schema
-from deputize.call.resource import is_uri
+from deputize.call.resource import is_entry
 from deputize.call.schema import PinnedSchema
 from deputize.call.strict_json import JsonObject, JsonRefused, JsonValue
 
@@ -94,8 +94,8 @@ def _schema_of(definition: JsonObject, kind: Kind) -> JsonValue:
         return definition["inputSchema"]
     if kind is PROMPTS:
         return arguments_schema(definition)
-    if not is_uri(str(definition["uri"])):
-        raise ValueError("it is no absolute URI")
+    if not is_entry(str(definition["uri"])):
+        raise ValueError("its URI names no resource")
     # A resource takes no arguments.
     return arguments_schema({})
 
