@@ -19,6 +19,7 @@ from reference import (
     canonical,
     deciding_entry,
     digest,
+    is_entry,
     is_well_formed,
     parse_strict,
     tool_form,
@@ -28,6 +29,7 @@ from tables import (
     CANONICAL,
     CONJUNCTIONS,
     CONSTRAINTS,
+    ENTRIES,
     MALFORMED_CONSTRAINTS,
     MANIFESTS,
     MANIFESTS_WITH_MORE,
@@ -165,6 +167,8 @@ def reads():
         said = {"of": digest("mcp-offers/1", form), "bits": b64url(bytes(bits).rstrip(b"\0"))}
         parts = {"tools": tools, "prompts": prompts, "resources": resources}
         offers.append({"case": name, **parts, "visible": shown, "shown": said})
+    for entry in ENTRIES[0] + ENTRIES[1]:
+        assert is_entry(entry) == (entry in ENTRIES[0]), entry
     for entry, named, others in RESOURCE_ENTRIES:
         for uri in named + others:
             assert deciding_entry([entry], uri) == (entry if uri in named else None), (entry, uri)
@@ -175,11 +179,12 @@ def reads():
         "reads.json",
         "Digests of prompts and of resources' entries; what an L0 token says of what lists show (`shown`: offers sorted by "
         "their bytes, tools first, then prompts, then resources; one bit each, the first the lowest of the first byte; zero "
-        "bytes at the end left out); which URIs a registry entry names; which of several entries decides about a URI, null "
+        "bytes at the end left out); what may be a registry entry; which URIs an entry names; which of several entries decides about a URI, null "
         "where nothing names it.",
         prompts=cases[0],
         resources=cases[1],
         offers=offers,
+        well_formed={"entries": ENTRIES[0], "others": ENTRIES[1]},
         entries=[{"entry": entry, "named": named, "others": others} for entry, named, others in RESOURCE_ENTRIES],
         decisions=[
             {"case": name, "entries": entries, "decided": [{"uri": uri, "entry": entry} for uri, entry in decided.items()]}

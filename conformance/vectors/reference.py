@@ -277,6 +277,27 @@ SEGMENT = r"(?!\.(?:/|;|\Z))(?:(?!\.\.)[^/%\\?#])+"
 BELOW = re.compile(rf"{SEGMENT}(?:/{SEGMENT})*")
 
 
+# A host in lower case without user info, and as escapes only those that no plain character below a prefix stands for.
+ESCAPE = r"%(?:[01][0-9A-Fa-f]|2[0235]|3[CcEeFf]|5[Ee]|60|7[BbCcDdFf]|[89A-Fa-f][0-9A-Fa-f])"
+ENTRY = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.\-]*):(?://(?P<host>[^/?#@A-Z]*)(?=[/?#]|\Z)|(?!//))(?P<rest>(?:[^%]|ESCAPE)*)".replace("ESCAPE", ESCAPE),
+    re.DOTALL,
+)
+
+
+def is_entry(text):
+    """Whether a registry may have this as an entry."""
+    if len(text) > 1024 or not ABSOLUTE.fullmatch(text):
+        return False
+    found = ENTRY.fullmatch(text)
+    if found is None or {".", ".."} & set(re.split("[/?#]", text)):
+        return False
+    if not text.endswith("/*"):
+        return True
+    hidden = ".." in text or re.search("[%?#*]", text[:-1])
+    return not hidden and found["host"] is not None and (found["host"] + found["rest"])[:-1].strip("/") != ""
+
+
 def deciding_entry(entries, uri):
     """The entry that decides about a URI and names it, or None."""
     if len(uri) > 1024 or not ABSOLUTE.fullmatch(uri) or uri.endswith("/*"):

@@ -258,6 +258,17 @@ RESOURCE_ENTRIES = [
       "http://srv/project/a", "file://user@host/srv/project/a", "file://host/srv/project/a"]),
 ]
 
+# Texts that a registry may have as an entry, and texts that it may not
+ENTRIES = (
+    ["demo://docs/a.md", "file:///srv/project/*", "https://docs.example.com:8443/Reports/A.pdf", "https://docs.example.com/*", "https://docs.example.com/a?page=1",
+     "urn:isbn:0451450523", "urn:ISBN:0451450523", "file:///reports/Q3%20final.pdf", "file:///reports/100%25%3f%23%C3%A9%7Bx%7D", "d://h/a/", "d:///h/*", "a:b"],
+    ["", "*", "/*", "/etc/passwd", "file:", "file:///*", "file://*", "file:/srv/*", "urn:x/*", "https://user@host/a", "https://user:secret@host/*", "file:///srv/../etc",
+     "file:///srv/..", "file:///srv/./a", "file:///srv/%2e%2e/etc", "file:///srv/a%2Fb", "file:///srv/a%5cb", "demo://a b", "demo://a\\b", "demo://\u00e9", "demo://a/*/b/*",
+     "demo://a/x%20y/*", "demo://a/?q=/*", "demo://a#f/*", "demo://a/b..c/*", "1demo://a/b", "file:///srv/report%281%29.pdf", "file:///srv/%73alaries", "file:///srv/a%5Bb%5d", "file:///srv/a%3Ab",
+     "file:///srv/%7Ea", "file:///srv/100%", "file:///srv/100%2", "file:///srv/100%zz", "file:///srv/100%+1", "https://D.example/secret", "https://d.Example/*",
+     "HTTPS://d.example/secret", "URN:isbn:0451450523", "d://" + "a" * 1021],
+)
+
 # (name, entries, URIs and the entry that decides for each; None where nothing names it)
 RESOURCE_DECISIONS = [
     ("exact before a prefix, a longer prefix before a shorter one",

@@ -109,6 +109,14 @@ def test_what_lists_show(case: Any) -> None:
             assert not Offers([*case["tools"], "one more"]).is_shown(shown, action, name)
 
 
+def test_what_may_be_an_entry() -> None:
+    well_formed = load("reads.json")["well_formed"]
+    for entry in well_formed["entries"]:
+        assert resource.is_entry(entry), entry
+    for other in well_formed["others"]:
+        assert not resource.is_entry(other), other
+
+
 @pytest.mark.parametrize("case", cases("reads.json", "entries"))
 def test_entries_of_resources(case: Any) -> None:
     entry = case["entry"]

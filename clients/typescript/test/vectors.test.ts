@@ -11,7 +11,7 @@ import { JsonError, type JsonObject, parseObject, parseValue } from "../src/call
 import { JwsError } from "../src/call/jws.js";
 import { KeySet } from "../src/call/keys.js";
 import { ACTIONS, Offers, readBits } from "../src/call/offers.js";
-import { find, names } from "../src/call/resource.js";
+import { find, isEntry, names } from "../src/call/resource.js";
 import { verifyToken } from "../src/call/token.js";
 
 type Vectors = any;
@@ -83,7 +83,7 @@ test("tool and manifest digests", async () => {
 });
 
 test("prompts, resources, and what lists show", async () => {
-  const { prompts, resources, offers, entries, decisions } = read("reads.json");
+  const { prompts, resources, offers, well_formed, entries, decisions } = read("reads.json");
   for (const each of prompts) {
     assert.equal(await promptDigest(parseObject(each.definition)), each.digest, each.case);
   }
@@ -105,6 +105,8 @@ test("prompts, resources, and what lists show", async () => {
       }
     }
   }
+  for (const entry of well_formed.entries) assert.ok(isEntry(entry), entry);
+  for (const other of well_formed.others) assert.ok(!isEntry(other), other);
   for (const { entry, named, others } of entries) {
     for (const uri of named) assert.ok(names(entry, uri) && find(new Set([entry]), uri) === entry, uri);
     for (const uri of others) assert.ok(!names(entry, uri) && find(new Set([entry]), uri) === undefined, uri);

@@ -41,9 +41,18 @@ pub fn check_entry(entry: &str) -> Result<(), &'static str> {
     if authority(entry).is_some_and(|authority| authority.contains('@')) {
         return Err("must have no user info");
     }
+    // INVARIANT: an entry is spelt as requests below a prefix have to be, where nothing is encoded. To a server that decodes
+    // or folds case (RFC 3986 §6.2.2) another spelling would be the same thing, and to a wider entry one of its own.
+    let scheme = entry.split(':').next().unwrap_or_default();
+    if [Some(scheme), authority(entry)].into_iter().flatten().any(|part| part.contains(is_upper)) {
+        return Err("must have its scheme and host in lower case");
+    }
     let lower = entry.to_ascii_lowercase();
     if ["%2e", "%2f", "%5c"].iter().any(|hidden| lower.contains(hidden)) {
         return Err("must have no dot, slash or backslash percent-encoded");
+    }
+    if entry.split('%').skip(1).any(|after| !is_needed_escape(after)) {
+        return Err("must have percent-encoded only what a URI cannot have as it stands");
     }
     if entry.split(['/', '?', '#']).any(|segment| matches!(segment, "." | "..")) {
         return Err("must have no segment `.` or `..`");
@@ -112,6 +121,18 @@ fn is_below(rest: &str) -> bool {
         && !rest.split('/').any(|segment| segment.is_empty() || climbs(segment))
 }
 
+/// Whether what follows a `%` encodes (RFC 3986 §2.1) what no plain spelling below a prefix has: no character of a URI, or
+/// one that would end the path or begin an escape.
+fn is_needed_escape(after: &str) -> bool {
+    let digits = after.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    byte.is_some_and(|byte| !is_uri_byte(byte) || matches!(byte, b'%' | b'?' | b'#'))
+}
+
+fn is_upper(c: char) -> bool {
+    c.is_ascii_uppercase()
+}
+
 fn authority(uri: &str) -> Option<&str> {
     uri.split_once("://")?.1.split(['/', '?', '#']).next()
 }
@@ -145,6 +166,9 @@ mod tests {
             "file:///reports/2026/Q3%20final.pdf",
             "urn:isbn:0451450523",
             "https://docs.example.com/a?page=1",
+            "https://docs.example.com:8443/Reports/A.pdf",
+            "file:///reports/100%25%3f%23%C3%A9%7Bx%7D",
+            "urn:ISBN:0451450523",
         ] {
             assert_eq!(check_entry(good), Ok(()), "{good}");
         }
@@ -177,6 +201,18 @@ mod tests {
             "demo://a#f/*",
             "1demo://a/b",
             "demo://a\n",
+            "file:///srv/report%281%29.pdf",
+            "file:///srv/%73alaries",
+            "file:///srv/a%5Ba%5d",
+            "file:///srv/a%3Ab",
+            "file:///srv/100%",
+            "file:///srv/100%2",
+            "file:///srv/100%zz",
+            "file:///srv/100%+1",
+            "https://D.example/secret",
+            "https://d.Example/*",
+            "HTTPS://d.example/secret",
+            "URN:isbn:0451450523",
         ] {
             assert!(check_entry(bad).is_err(), "{bad}");
         }

@@ -164,6 +164,7 @@ fn prompts_resources_and_what_lists_show() {
         prompts: Vec<Pinned>,
         resources: Vec<Pinned>,
         offers: Vec<Offered>,
+        well_formed: WellFormed,
         entries: Vec<Entry>,
         decisions: Vec<Decisions>,
     }
@@ -181,6 +182,11 @@ fn prompts_resources_and_what_lists_show() {
         resources: Vec<String>,
         visible: Vec<String>,
         shown: Shown,
+    }
+    #[derive(Deserialize)]
+    struct WellFormed {
+        entries: Vec<String>,
+        others: Vec<String>,
     }
     #[derive(Deserialize)]
     struct Entry {
@@ -221,6 +227,12 @@ fn prompts_resources_and_what_lists_show() {
             let is_shown = offers.is_shown(&offered.shown, action, name);
             assert_eq!(is_shown, is_visible(name), "{}: {name}", offered.case);
         }
+    }
+    for entry in &file.well_formed.entries {
+        assert_eq!(resource::check_entry(entry), Ok(()), "{entry}");
+    }
+    for other in &file.well_formed.others {
+        assert!(resource::check_entry(other).is_err(), "{other}");
     }
     for Entry { entry, named, others } in &file.entries {
         let entries = std::collections::BTreeMap::from([(entry.clone(), ())]);

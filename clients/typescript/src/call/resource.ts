@@ -12,9 +12,19 @@ export function isUri(uri: string): boolean {
   return isAbsolute(uri) && !uri.endsWith("/*");
 }
 
-/** Whether a snapshot may have this as an entry: a URI, or one with `/*` at its end. */
+/**
+ * Whether a registry may have this as an entry: a URI, or with `/` and `*` at its end all that lies below it. It is spelt as
+ * requests below a prefix have to be, where nothing is encoded: to a server that decodes or folds case (RFC 3986 §6.2.2)
+ * another spelling would be the same thing, and to a wider entry one of its own.
+ */
 export function isEntry(entry: string): boolean {
-  return isAbsolute(entry);
+  if (!isAbsolute(entry) || hasNeedlessEscape(entry)) return false;
+  const [, scheme = "", host = ""] = /^([^:]*):(?:\/\/([^/?#]*))?/.exec(entry) ?? [];
+  if (/[A-Z]/.test(scheme + host) || host.includes("@")) return false;
+  if (entry.split(/[/?#]/).some((segment) => segment === "." || segment === "..")) return false;
+  if (!entry.endsWith("/*")) return true;
+  const prefix = entry.slice(0, -1);
+  return !prefix.includes("..") && !/[%?#*]/.test(prefix) && /^[^:]*:\/\/\/*[^/]/.test(prefix);
 }
 
 /** Whether one entry names this URI. */
@@ -42,6 +52,14 @@ export function find(entries: { has(entry: string): boolean }, uri: string): str
   return undefined;
 }
 
+function hasNeedlessEscape(uri: string): boolean {
+  const escapes = uri.split("%").slice(1);
+  return escapes.some((escape) => {
+    const digits = /^[0-9A-Fa-f]{2}/.exec(escape)?.[0];
+    return digits === undefined || PLAIN.test(String.fromCharCode(Number.parseInt(digits, 16)));
+  });
+}
+
 function isAbsolute(uri: string): boolean {
   return uri.length <= MAX_URI_BYTES && URI.test(uri);
 }
@@ -55,4 +73,6 @@ function isBelow(rest: string): boolean {
 }
 
 const URI = /^[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?#[\]@!$&'()*+,;=%]+$/;
+/** What may stand as it is below a prefix, where nothing is encoded; and a backslash, which is none for anybody. */
+const PLAIN = /[A-Za-z0-9\-._~:/[\]@!$&'()*+,;=\\]/;
 const MAX_URI_BYTES = 1024;

@@ -7,6 +7,7 @@ could lead out of it, or that could be read as what a narrower entry names.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Container
 from typing import Final
 
@@ -23,8 +24,25 @@ def is_uri(uri: str) -> bool:
 
 
 def is_entry(entry: str) -> bool:
-    """Whether a snapshot may have this as an entry: a URI, or one with `/*` at its end."""
-    return _is_absolute(entry)
+    """Whether a registry may have this as an entry: a URI, or with `/*` at its end all that lies below it.
+
+    It is spelt as requests below a prefix have to be, where nothing is encoded. To a server that decodes or folds case
+    (RFC 3986 section 6.2.2) another spelling would be the same thing, and to a wider entry one of its own.
+    """
+    if not _is_absolute(entry) or _has_needless_escape(entry):
+        return False
+    scheme, host = entry.partition(":")[0], _host_of(entry)
+    if f"{scheme}{host}" != f"{scheme}{host}".lower() or "@" in host:
+        return False
+    if any(segment in {".", ".."} for segment in re.split(r"[/?#]", entry)):
+        return False
+    prefix = _prefix_of(entry)
+    if prefix is None:
+        return True
+    _, slashes, below = prefix.partition("://")
+    return (
+        ".." not in prefix and not any(each in prefix for each in "%?#*") and slashes != "" and below.strip("/") != ""
+    )
 
 
 def names(entry: str, uri: str) -> bool:
@@ -65,6 +83,16 @@ def _is_absolute(uri: str) -> bool:
     return len(uri) <= MAX_URI_BYTES and _URI.fullmatch(uri) is not None
 
 
+def _has_needless_escape(uri: str) -> bool:
+    escapes = uri.split("%")[1:]
+    return any(_ESCAPED.match(escape) is None or chr(int(escape[:2], 16)) in _PLAIN for escape in escapes)
+
+
+def _host_of(uri: str) -> str:
+    """With user info and port, where there are any."""
+    return re.split(r"[/?#]", uri.partition("://")[2], maxsplit=1)[0]
+
+
 def _prefix_of(entry: str) -> str | None:
     return entry[:-1] if entry.endswith("/*") else None
 
@@ -78,3 +106,6 @@ def _is_below(rest: str) -> bool:
 
 
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
+_ESCAPED: Final = re.compile(r"[0-9A-Fa-f]{2}")
+# What may stand as it is below a prefix, where nothing is encoded; and a backslash, which is none for anybody.
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-._~:/[]@!$&'()*+,;=\\")
