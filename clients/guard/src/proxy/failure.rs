@@ -25,6 +25,9 @@ pub(super) enum Failure {
     /// What the server said is larger than allowed.
     #[error("the server's answer is too large")]
     TooLarge,
+    /// What the call stood on was revoked while it ran, or nobody can tell any more.
+    #[error("the call was revoked")]
+    Revoked,
     /// No such session, or not this caller's.
     #[error("unknown session or stream")]
     UnknownSession,
@@ -103,6 +106,9 @@ impl Failure {
             Self::TooLarge => {
                 (502, "server_error", "the MCP server's answer is larger than its guard lets through")
             }
+            Self::Revoked => {
+                (401, "invalid_token", "the token was revoked while the call ran, or no one can tell")
+            }
             Self::UnknownSession => (404, "unknown_session", "no such session or stream: initialize anew"),
             Self::NoSession => (400, "invalid_request", "send the Mcp-Session-Id that initialize gave"),
             Self::NotAsked => {
@@ -153,6 +159,7 @@ impl Failure {
             Self::Sampling => "sampling",
             Self::GuardRefused => "guard_refused",
             Self::TooLarge => "too_large",
+            Self::Revoked => "revoked",
             _ => "refused",
         }
     }

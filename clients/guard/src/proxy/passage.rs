@@ -323,7 +323,8 @@ impl Passage {
     }
 
     fn finished(&self, ended: Ended) {
-        let is_open = matches!(ended.class, Ok(RESUMABLE | ABANDONED) | Err(Failure::TimedOut));
+        let is_open =
+            matches!(ended.class, Ok(RESUMABLE | ABANDONED) | Err(Failure::TimedOut | Failure::Revoked));
         match (&self.place.session, &self.asked) {
             (Some(session), Some(asked)) if !is_open => session.forget_requested(&asked.id),
             _ => {}

@@ -90,7 +90,7 @@ impl Relay {
                 () = client.closed(), if cancels => return Ended { class: Ok(ABANDONED), ..ended },
                 _ = silence.tick() => {
                     if !self.may_go_on() {
-                        return self.farewell(ended, &client).await;
+                        return self.fail(Failure::Revoked, ended, &client).await;
                     }
                     if !give(&client, Bytes::from_static(KEEP_ALIVE)).await {
                         return Ended { class: Ok(ABANDONED), ..ended };
@@ -99,7 +99,7 @@ impl Relay {
                 }
             };
             if !self.may_go_on() {
-                return self.farewell(ended, &client).await;
+                return self.fail(Failure::Revoked, ended, &client).await;
             }
             let said = match next {
                 Some(Ok(said)) => said,
@@ -132,10 +132,11 @@ impl Relay {
         }
     }
 
-    /// A stream on which the client only listens outlives its token, and ends with what that token stood for.
+    /// A stream outlives its token, and ends with what that token stood for: a server that answers a call with one cannot
+    /// keep open what was revoked.
     fn may_go_on(&self) -> bool {
         let Screen { guard, claims, clock, .. } = &self.screen;
-        self.screen.waits() || guard.check_revocation(claims, None, clock.uptime()).is_ok()
+        guard.check_revocation(claims, None, clock.uptime()).is_ok()
     }
 
     /// The event that goes to the client, if any, and what the response is, if it is one.

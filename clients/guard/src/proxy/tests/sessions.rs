@@ -215,6 +215,55 @@ async fn a_stream_ends_with_what_its_token_stood_for() {
     }
 }
 
+/// A server that answers a call with a stream cannot keep it open for who is revoked.
+#[tokio::test]
+async fn a_call_that_is_answered_with_a_stream_ends_with_what_its_token_stood_for() {
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": "x" } });
+    for (revoked, is_ended) in [
+        (Revocation::Person { sub: "user:acme:x:bob".to_owned() }, false),
+        (Revocation::Person { sub: "user:acme:x:alice".to_owned() }, true),
+        (Revocation::Everything, true),
+    ] {
+        let bench = Bench::new().await;
+        let session = bench.session().await;
+        let here = [("mcp-session-id", session.as_str())];
+        bench.server.reply("lookup", Reply::Live);
+        let lookup = call("lookup", json!({}));
+        let response =
+            json!({ "jsonrpc": "2.0", "id": lookup["id"], "result": { "content": [{ "text": "done" }] } });
+        let saying = async {
+            let stream = bench.server.live_stream().await;
+            bench.proxy.guard().revoke(revoked.clone(), Duration::from_secs(1000));
+            stream.send(event(&note)).await.unwrap();
+            // The stream may be gone by then.
+            drop(stream.send(event(&response)).await);
+            stream
+        };
+        let (got, _open) = tokio::join!(bench.granted(l1("lookup"), &here, &lookup), saying);
+        let events = got.events();
+        let last = events.last().unwrap();
+        assert_eq!((got.status, &last["id"]), (200, &lookup["id"]), "{revoked:?}: {}", got.text);
+        if is_ended {
+            assert_eq!(
+                (events.len(), &last["error"]["code"]),
+                (1, &json!(-32603)),
+                "{revoked:?}: {}",
+                got.text
+            );
+            assert!(last["error"]["message"].as_str().unwrap().contains("revoked"), "{last}");
+            until(|| !bench.outside.of_kind(EventKind::Failed).is_empty()).await;
+            assert!(bench.outside.of_kind(EventKind::Executed).is_empty());
+        } else {
+            assert_eq!(
+                (events.len(), &last["result"]),
+                (2, &response["result"]),
+                "{revoked:?}: {}",
+                got.text
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_id_is_one_requests_while_it_is_under_way() {
     let bench = Bench::new().await;
