@@ -5,7 +5,7 @@
 use deputize_call::json::Object;
 use serde_json::Value;
 
-/// Puts U+FFFD in the place of each such character, in names and texts, but in what goes back to the server as it came.
+/// Puts U+FFFD in the place of each such character, in names and texts.
 pub(super) fn make_legible(value: &mut Value) {
     match value {
         Value::String(text) if is_steering(text) => *text = legible(text),
@@ -16,13 +16,27 @@ pub(super) fn make_legible(value: &mut Value) {
 }
 
 /// The same for an object's members.
-pub(super) fn make_members_legible(object: &mut Object) {
+fn make_members_legible(object: &mut Object) {
     if object.keys().any(|name| is_steering(name)) {
         let members = std::mem::take(object).into_iter();
         *object = members.map(|(name, value)| (legible(&name), value)).collect();
     }
-    let said = object.iter_mut().filter(|(name, _)| *name != REQUEST_STATE);
-    said.for_each(|(_, value)| make_legible(value));
+    object.values_mut().for_each(make_legible);
+}
+
+/// The same for the result of a method, but for the members in which the letter counts: `tools` of a list are what was
+/// approved, and (MCP 2026-07-28) the state of a question is opaque text, which goes back to the server as it came.
+pub(super) fn make_result_legible(method: &str, result: &mut Object) {
+    let is_question = result.get("resultType").and_then(Value::as_str) == Some(INPUT_REQUIRED);
+    let has_state = is_question && result.get(REQUEST_STATE).is_some_and(Value::is_string);
+    let to_the_letter = [(TOOLS, method == "tools/list"), (REQUEST_STATE, has_state)];
+    let kept: Vec<(String, Value)> = to_the_letter
+        .into_iter()
+        .filter(|(_, is_kept)| *is_kept)
+        .filter_map(|(name, _)| result.remove_entry(name))
+        .collect();
+    make_members_legible(result);
+    result.extend(kept);
 }
 
 fn legible(text: &str) -> String {
@@ -42,8 +56,11 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// MCP 2026-07-28: the type of a result that asks for something first.
+pub(super) const INPUT_REQUIRED: &str = "input_required";
 /// MCP 2026-07-28: opaque, and echoed in a retry.
 const REQUEST_STATE: &str = "requestState";
+const TOOLS: &str = "tools";
 
 #[cfg(test)]
 mod tests {
@@ -72,10 +89,43 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_back_to_the_server_is_as_it_came() {
-        let state = json!({ "requestState": "\u{1b}", "inputRequests": {} });
-        let mut value = state.clone();
-        make_legible(&mut value);
-        assert_eq!(value, state);
+    fn only_the_state_of_a_question_goes_back_as_it_came() {
+        let question = |state: Value| json!({ "resultType": "input_required", "requestState": state });
+        let hidden = "\u{1b}\u{e0041}";
+        let (seen, nested) = ("\u{fffd}\u{fffd}", json!({ "requestState": "\u{1b}\u{e0041}" }));
+        for (said, shown) in [
+            (question(json!(hidden)), question(json!(hidden))),
+            (question(nested.clone()), question(json!({ "requestState": seen }))),
+            (question(json!([hidden])), question(json!([seen]))),
+            (json!({ "requestState": hidden }), json!({ "requestState": seen })),
+            (
+                json!({ "resultType": "complete", "requestState": hidden }),
+                json!({ "resultType": "complete", "requestState": seen }),
+            ),
+            (
+                json!({ "structuredContent": nested }),
+                json!({ "structuredContent": { "requestState": seen } }),
+            ),
+        ] {
+            let mut result = said.as_object().unwrap().clone();
+            make_result_legible("tools/call", &mut result);
+            assert_eq!(Value::Object(result), shown, "{said}");
+        }
+    }
+
+    #[test]
+    fn only_the_tools_of_a_list_stay_to_the_letter() {
+        let hidden = json!("\u{202e}a\u{1b}");
+        let (seen, tools) = (json!("\u{fffd}a\u{fffd}"), json!([{ "name": "a", "description": hidden }]));
+        let said = json!({ "tools": tools, "nextCursor": hidden, "_meta": { "m": hidden, "tools": hidden } });
+        let all_seen = json!({ "m": seen, "tools": seen });
+        for (method, kept) in
+            [("tools/list", tools.clone()), ("tools/call", json!([{ "name": "a", "description": seen }]))]
+        {
+            let mut result = said.as_object().unwrap().clone();
+            make_result_legible(method, &mut result);
+            let shown = json!({ "tools": kept, "nextCursor": seen, "_meta": all_seen });
+            assert_eq!(Value::Object(result), shown, "{method}");
+        }
     }
 }

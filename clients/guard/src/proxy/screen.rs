@@ -2,7 +2,7 @@
 
 use super::{
     failure::{Failure, METHOD_NOT_FOUND, REFUSED_BY_GUARD, rpc_error},
-    legible::{make_legible, make_members_legible},
+    legible::{INPUT_REQUIRED, make_legible, make_result_legible},
     session::Session,
     watch::Watch,
 };
@@ -151,18 +151,15 @@ impl Screen {
             "server/discover" => self.trim_capabilities(result, self.streams_alone),
             _ => {}
         }
-        if method != "tools/list" {
-            // Definitions are what was approved, to the letter.
-            make_members_legible(result);
-        }
-        if result.get("resultType").and_then(Value::as_str) == Some("input_required") {
+        make_result_legible(method, result);
+        if result.get("resultType").and_then(Value::as_str) == Some(INPUT_REQUIRED) {
             let inputs = result.get("inputRequests").and_then(Value::as_object);
             let samples = |input: &Value| input.get("method").and_then(Value::as_str) == Some(SAMPLING);
             if inputs.is_some_and(|inputs| inputs.values().any(samples)) {
                 tracing::warn!("server asked for sampling: refused");
                 return Err(Failure::Sampling);
             }
-            return Ok("input_required");
+            return Ok(INPUT_REQUIRED);
         }
         let is_error = result.get("isError").and_then(Value::as_bool).unwrap_or_default();
         Ok(if is_error { "tool_error" } else { "result" })
