@@ -27,6 +27,7 @@ pub(super) async fn get(
     let fields = fields(&sender.headers)?;
     let call = proxy.bare_call("GET", &fields, &sender);
     let (HeardStream { stream, remaining }, session) = owned(&proxy, &call, sender.source).await?;
+    proxy.meter.count(&stream.claims().sub, "GET", proxy.clock.uptime())?;
     let cursor = call.single("last-event-id").map_err(|_| Failure::MalformedHeader)?;
     // INVARIANT: a cursor resumes only a stream of its own session; any other is as one that never was.
     if cursor.is_some_and(|cursor| !is_cursor(cursor) || !session.knows_cursor(cursor)) {

@@ -215,6 +215,22 @@ async fn a_stream_ends_with_what_its_token_stood_for() {
     }
 }
 
+#[tokio::test]
+async fn streams_are_asked_for_at_a_rate_as_calls_are() {
+    let bench = Bench::with(false, |settings| settings.limits.burst = 2).await;
+    let session = bench.session().await;
+    for (status, cursor) in [(405, None), (404, Some("never-given")), (429, None)] {
+        let got = listen(&bench, &session, cursor).await;
+        assert_eq!(got.status, status, "{}", got.text);
+    }
+    let other = bench.token_of("user:acme:x:bob", &bench.key, l0());
+    let headers = [("mcp-session-id", session.as_str())];
+    let got = bench.send_as(&bench.key, "GET", &other, (&headers, None)).await;
+    assert_eq!(got.status, 404, "another person has a rate of his own: {}", got.text);
+    bench.clock.pass(Duration::from_secs(1));
+    assert_eq!(listen(&bench, &session, None).await.status, 405, "and time gives more");
+}
+
 /// A server that answers a call with a stream cannot keep it open for who is revoked.
 #[tokio::test]
 async fn a_call_that_is_answered_with_a_stream_ends_with_what_its_token_stood_for() {
