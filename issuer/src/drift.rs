@@ -87,7 +87,16 @@ pub async fn lift(
     by: &str,
     (server, action, name): (&str, Action, &str),
 ) -> Result<bool, IssueError> {
-    let concerned = desk.drifts.all().into_iter().filter(|drifted| drifted.is_of(server, action, name));
+    let approved = {
+        let rules = desk.rules.load();
+        let offer = rules.registry.server(server).and_then(|server| server.offer(action, name));
+        offer.map(|offer| offer.tool_digest)
+    };
+    let is_meant = |drifted: &Drifted| {
+        drifted.is_of(server, action, name)
+            || (drifted.is_of(server, Action::CallTool, name) && Some(drifted.approved) == approved)
+    };
+    let concerned = desk.drifts.all().into_iter().filter(is_meant);
     let mut lifted = false;
     for drifted in concerned {
         // On record first: nothing is issued again that nobody answers for.
@@ -118,7 +127,11 @@ impl DriftedSet {
 impl Drifts for DriftedSet {
     fn has_drifted(&self, server: &Server, tool: &Tool) -> bool {
         let drifted = self.drifted.read().unwrap_or_else(PoisonError::into_inner);
-        !drifted.is_empty() && drifted.contains(&Drifted::from_approved(server, tool))
+        let this = Drifted::from_approved(server, tool);
+        // What was stored before there were prompts among them says nothing of the action. Digests of tools and of
+        // prompts have prefixes of their own, so that a tool that drifted is never taken for a prompt.
+        !drifted.is_empty()
+            && (drifted.contains(&this) || drifted.contains(&Drifted { action: Action::CallTool, ..this }))
     }
     fn all(&self) -> Vec<Drifted> {
         self.drifted.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()

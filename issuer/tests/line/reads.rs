@@ -317,6 +317,29 @@ async fn a_prompt_that_drifted_gets_no_token() {
     assert!(shown.contains(&(Action::CallTool, "read_contact".to_owned())));
 }
 
+/// As it was stored before drifts said whether a tool or a prompt is meant.
+#[tokio::test]
+async fn a_prompt_that_drifted_before_drifts_told_the_action_gets_no_token_until_it_is_lifted() {
+    let world = world(|_| ());
+    let prompt = || get(json!({ "identifier": "read_contact" }));
+    let stored = {
+        let rules = world.desk.rules.load();
+        let server = rules.registry.server(CRM).unwrap();
+        let drifted = Drifted::from_approved(server, server.prompt("read_contact").unwrap());
+        let mut written = serde_json::to_value(drifted).unwrap();
+        written.as_object_mut().unwrap().remove("action").unwrap();
+        serde_json::from_value::<Drifted>(written).unwrap()
+    };
+    for action in [Action::GetPrompt, Action::CallTool] {
+        world.desk.drifts.store(stored.clone()).await.unwrap();
+        assert_eq!(word(&world.refusal(&prompt()).await), "tool_drifted");
+        world.for_alice(&read_contact()).await.expect("the tool of that name has another definition");
+        assert!(!lift(&world.desk, "admin", (CRM, Action::ReadResource, "read_contact")).await.unwrap());
+        assert!(lift(&world.desk, "admin", (CRM, action, "read_contact")).await.unwrap(), "{action:?}");
+        world.for_alice(&prompt()).await.expect("somebody has looked");
+    }
+}
+
 #[tokio::test]
 async fn who_lifts_a_tool_lifts_no_prompt_of_its_name_and_the_other_way_round() {
     use Action::{CallTool, GetPrompt, ReadResource};
