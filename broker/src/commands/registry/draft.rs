@@ -237,7 +237,7 @@ fn resources(
         if known.contains_key(&uri) || resource::find(&known, &uri).is_some() {
             continue;
         }
-        if let Err(problem) = check_listed(&uri) {
+        if let Err(problem) = check_listed(&uri).and_then(|()| check_beside(&known, &uri)) {
             let name = format!("resource {}", uri.chars().take(128).collect::<String>());
             left_out.push(LeftOut { name, problem: format!("its URI {problem}") });
             continue;
@@ -270,6 +270,18 @@ fn check_listed(uri: &str) -> Result<(), &'static str> {
             Err("ends with `/*`, which names everything below: write such an entry yourself, if it is meant")
         }
     }
+}
+
+/// Whether no entry differs from it by the last slash alone. To many servers the two are one, and what an operator said of
+/// one of them, that it is switched off for instance, would not hold for the other.
+fn check_beside(known: &BTreeMap<String, ()>, uri: &str) -> Result<(), &'static str> {
+    let other = uri.strip_suffix('/').map_or_else(|| format!("{uri}/"), str::to_owned);
+    if known.contains_key(&other) {
+        return Err(
+            "differs from an entry by its last slash: write an entry yourself, if another thing is meant",
+        );
+    }
+    Ok(())
 }
 
 fn check_name(name: &str, is_first_of_its_name: bool, what: &str) -> Result<(), String> {
@@ -375,6 +387,19 @@ mod tests {
                 "{listed:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_differs_from_an_entry_by_the_last_slash_gets_none() {
+        for (before, listed, other) in [
+            (&["d://h/secret"][..], "d://h/secret/", "d://h/secrets"),
+            (&["d://h/secret/"], "d://h/secret", "d://h/secre"),
+            (&["d://h/*", "d://h/secret"], "d://h/secret/", "d://h/public/"),
+        ] {
+            let all = |more: &[&str]| before.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(imported(before, &[listed, other]), (all(&[other]), 1), "{listed}");
+        }
+        assert_eq!(imported(&[], &["d://h/a", "d://h/a/"]), (vec!["d://h/a".to_owned()], 1), "both are new");
     }
 
     #[test]
