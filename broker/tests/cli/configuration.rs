@@ -107,6 +107,30 @@ fn problems_are_all_named_with_what_to_do() {
     assert!(lint(&accepted).stdout.contains("rollback"), "accepted, with a warning");
 }
 
+/// It would match nothing, and a `forbid` on it forbid nothing.
+#[test]
+fn a_policy_on_what_its_server_does_not_have_is_a_problem() {
+    let (folder, config) = changed("policies: ../../broker/policies", "policies: policies");
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    for (named, parts) in [
+        (r#"Tool::"crm#lookup_customer""#, None),
+        (r#"Tool::"crm#lookup_customers""#, Some(["did you mean `lookup_customer`?", "own:1:46"])),
+        (r#"Resource::"crm#crm://notes/*""#, Some(["crm://notes/*", "give it an entry"])),
+        (r#"Resource::"not-yet#crm://notes/*""#, None),
+    ] {
+        let policy = format!("forbid (principal, action, resource == {named});");
+        std::fs::write(policies.join("own.cedar"), policy).unwrap();
+        match parts {
+            None => drop(lint(&config).expect(0)),
+            Some(parts) => {
+                let ran = lint(&config).expect(5);
+                assert!(parts.iter().all(|part| ran.stdout.contains(part)), "{ran:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn warnings_fail_only_where_they_are_told_to() {
     let (_folder, config) =
