@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::{
     exit::{CommandError, CommandResult, Exit},
+    findings::Findings,
     input::ConfigArgs,
-    output::{Facts, Output, clean},
+    output::{Facts, Output},
 };
 use crate::config::{
     raw::Config,
@@ -65,8 +66,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     }
     let report = check(&args.config);
     output.show(&report, || report.to_text(args.strict))?;
-    let clean = report.problems.is_empty() && (report.warnings.is_empty() || !args.strict);
-    Ok(if clean { Exit::Ok } else { Exit::Configuration })
+    Ok(report.findings(args.strict).exit())
 }
 
 /// The JSON Schema of the configuration, as it is committed.
@@ -113,15 +113,13 @@ fn check_providers(resolved: &Resolved) -> Result<(), String> {
 }
 
 impl Report {
+    fn findings(&self, strict: bool) -> Findings<'_> {
+        Findings { problems: &self.problems, warnings: &self.warnings, strict }
+    }
+
     fn to_text(&self, strict: bool) -> String {
-        let mut text = String::new();
-        for (mark, findings) in [('✖', &self.problems), ('!', &self.warnings)] {
-            for finding in findings {
-                // Snippets of the source have several lines.
-                let lines: Vec<_> = finding.lines().map(clean).collect();
-                text.push_str(&format!("{mark} {}\n", lines.join("\n  ")));
-            }
-        }
+        let findings = self.findings(strict);
+        let mut text = findings.listed();
         if let Some(summary) = &self.summary {
             let mut facts = Facts::default();
             facts.add("issuer", &summary.issuer);
@@ -139,16 +137,7 @@ impl Report {
             facts.add("policies", format!("{}, digest {}", summary.policies, summary.policy_digest));
             text.push_str(&facts.to_string());
         }
-        text.push_str(&match (self.problems.len(), self.warnings.len()) {
-            (0, 0) => "✔ nothing is wrong\n".to_owned(),
-            (0, warnings) if strict => {
-                format!("  next: correct the {warnings} warnings above, or lint without --strict\n")
-            }
-            (0, warnings) => format!("✔ it can be served, with {warnings} warnings\n"),
-            (problems, _) => {
-                format!("  next: correct what is above ({problems}); `serve` would refuse to start\n")
-            }
-        });
+        text.push_str(&findings.verdict("it can be served", "`serve` would refuse to start"));
         text
     }
 }

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exchange;
 mod exit;
 pub mod explain;
+mod findings;
 pub mod guard;
 mod input;
 mod keep;

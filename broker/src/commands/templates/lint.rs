@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use crate::{
     commands::{
-        exit::{CommandResult, Exit},
-        output::{Columns, Output, clean},
+        exit::CommandResult,
+        findings::Findings,
+        output::{Columns, Output},
     },
     config::templates::load_templates,
 };
@@ -55,8 +56,7 @@ struct Row {
 pub fn run(args: &Args, output: Output) -> CommandResult {
     let report = check(args);
     output.show(&report, || report.to_text(args.strict))?;
-    let is_clean = report.problems.is_empty() && (report.warnings.is_empty() || !args.strict);
-    Ok(if is_clean { Exit::Ok } else { Exit::Configuration })
+    Ok(report.findings(args.strict).exit())
 }
 
 fn check(args: &Args) -> Report {
@@ -85,15 +85,13 @@ fn check(args: &Args) -> Report {
 }
 
 impl Report {
+    fn findings(&self, strict: bool) -> Findings<'_> {
+        Findings { problems: &self.problems, warnings: &self.warnings, strict }
+    }
+
     fn to_text(&self, strict: bool) -> String {
-        let mut text = String::new();
-        for (mark, findings) in [('✖', &self.problems), ('!', &self.warnings)] {
-            for finding in findings {
-                // Snippets of the source have several lines.
-                let lines: Vec<_> = finding.lines().map(clean).collect();
-                text.push_str(&format!("{mark} {}\n", lines.join("\n  ")));
-            }
-        }
+        let findings = self.findings(strict);
+        let mut text = findings.listed();
         if !self.templates.is_empty() {
             let mut columns = Columns::new(&["TEMPLATE", "TOOL", "ROLE", "LARGEST POLICY"]);
             for row in &self.templates {
@@ -102,16 +100,7 @@ impl Report {
             }
             text.push_str(&columns.to_string());
         }
-        text.push_str(&match (self.problems.len(), self.warnings.len()) {
-            (0, 0) => "✔ nothing is wrong\n".to_owned(),
-            (0, warnings) if strict => {
-                format!("  next: correct the {warnings} warnings above, or lint without --strict\n")
-            }
-            (0, warnings) => format!("✔ they can be used, with {warnings} warnings\n"),
-            (problems, _) => {
-                format!("  next: correct what is above ({problems}); none of them is used until then\n")
-            }
-        });
+        text.push_str(&findings.verdict("they can be used", "none of them is used until then"));
         text
     }
 }
