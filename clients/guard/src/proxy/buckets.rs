@@ -8,6 +8,7 @@ pub(super) struct Buckets<K> {
     burst: f64,
     most: usize,
     buckets: HashMap<K, Bucket>,
+    swept_at: Option<Duration>,
 }
 
 /// What may come at once now, and when that was reckoned.
@@ -19,7 +20,7 @@ struct Bucket {
 impl<K: Hash + Eq> Buckets<K> {
     pub(super) fn new(per_minute: u32, burst: u32, most: usize) -> Self {
         let (per_second, burst) = (f64::from(per_minute) / 60.0, f64::from(burst.max(1)));
-        Self { per_second, burst, most, buckets: HashMap::new() }
+        Self { per_second, burst, most, buckets: HashMap::new(), swept_at: None }
     }
 
     /// Takes one.
@@ -31,12 +32,16 @@ impl<K: Hash + Eq> Buckets<K> {
         let refilled = |bucket: &Bucket| {
             (bucket.tokens + uptime.saturating_sub(bucket.at).as_secs_f64() * per_second).min(burst)
         };
-        if self.buckets.len() >= self.most {
-            // Whose bucket is full again is as good as never seen.
-            self.buckets.retain(|_, bucket| refilled(bucket) < burst);
-        }
         if self.buckets.len() >= self.most && !self.buckets.contains_key(&key) {
-            return Err(1);
+            // All of them are looked through once a second at most, however many new ones come.
+            if self.swept_at.is_none_or(|at| uptime.saturating_sub(at) >= SWEEP_EVERY) {
+                self.swept_at = Some(uptime);
+                // Whose bucket is full again is as good as never seen.
+                self.buckets.retain(|_, bucket| refilled(bucket) < burst);
+            }
+            if self.buckets.len() >= self.most {
+                return Err(1);
+            }
         }
         let bucket = self.buckets.entry(key).or_insert(Bucket { tokens: burst, at: uptime });
         let tokens = refilled(bucket);
@@ -55,6 +60,8 @@ impl<K: Hash + Eq> Buckets<K> {
         }
     }
 }
+
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -85,5 +92,15 @@ mod tests {
         assert!(buckets.take(3, now).is_err());
         assert!(buckets.take(0, now).is_ok());
         assert!(buckets.take(3, now + Duration::from_secs(1)).is_ok(), "1 and 2 are full again");
+    }
+
+    #[test]
+    fn full_counters_are_looked_through_once_a_second() {
+        let mut buckets = Buckets::new(60, 2, 2);
+        let at = |milliseconds| Duration::from_millis(milliseconds);
+        assert!(buckets.take("a", at(0)).is_ok() && buckets.take("b", at(0)).is_ok());
+        assert!(buckets.take("c", at(900)).is_err(), "looked through: neither is full again");
+        assert!(buckets.take("c", at(1_200)).is_err(), "both are, and nobody looks");
+        assert!(buckets.take("c", at(1_900)).is_ok());
     }
 }
