@@ -15,6 +15,7 @@ use deputize_issuer::{
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
     revocation::{Revocations, Revoked},
+    templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -115,6 +116,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
             },
         ),
         refusals: Refusals::default(),
+        aws: None,
         clock,
     };
     record_start(&desk)?;
@@ -201,6 +203,8 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
         providers: providers(resolved, provider_keys)?,
         registry,
         policies,
+        templates: Templates::default(),
+        aws_accounts: AwsAccounts::default(),
     })
 }
 

@@ -11,12 +11,15 @@ use crate::{
     keys::KeySource,
     limits::Limits,
     lineage::Lineage,
+    mint::{SecurityTokenService, WebIdentity},
     policy::PolicyEngine,
     provider::Providers,
     record::{Audit, Pseudonyms, Refusals},
     registry::Registry,
     replay::ReplayStore,
     revocation::Revocations,
+    role_session::RoleSessions,
+    templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
 };
 
@@ -56,6 +59,18 @@ pub struct Desk {
     pub limits: Limits,
     /// Counts of refusals.
     pub refusals: Refusals,
+    /// The door to AWS, where there is one.
+    pub aws: Option<AwsDoor>,
+}
+
+/// What sessions of AWS roles need beyond the rest.
+pub struct AwsDoor {
+    /// Asked for sessions.
+    pub sts: Arc<dyn SecurityTokenService>,
+    /// What STS knows us by.
+    pub web_identity: WebIdentity,
+    /// Sessions that were given out, and those that are being asked for.
+    pub sessions: RoleSessions,
 }
 
 /// What is read from configuration files, checked as a whole.
@@ -69,6 +84,10 @@ pub struct Rules {
     pub registry: Registry,
     /// Policies.
     pub policies: PolicyEngine,
+    /// AWS role templates; none without `aws`.
+    pub templates: Templates,
+    /// The AWS accounts whose roles may be used.
+    pub aws_accounts: AwsAccounts,
 }
 
 /// Settings of the issuer.

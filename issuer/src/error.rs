@@ -2,6 +2,8 @@
 
 use deputize_call::level::Level;
 
+use crate::mint::StsRefusal;
+
 /// Why an exchange ends without a credential. `&'static str` reasons are constant words for metrics and the
 /// record; `String` details are for `explain` alone and never reach the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +80,17 @@ pub enum IssueError {
     /// An upstream that the decision needs cannot be reached.
     #[error("{0}")]
     UpstreamUnavailable(&'static str),
+    /// No role template gives this call an AWS session: none is for it, several are, or one refuses it.
+    #[error("{reason}")]
+    NoSession {
+        /// Constant word.
+        reason: &'static str,
+        /// For `explain`. No value of the call is in it.
+        detail: String,
+    },
+    /// AWS gives no session.
+    #[error("{0}")]
+    Sts(StsRefusal),
     /// A fault of ours.
     #[error("{0}")]
     Internal(&'static str),
@@ -120,7 +133,9 @@ impl IssueError {
             | Self::UpstreamUnavailable(reason)
             | Self::Internal(reason)
             | Self::SubjectToken { reason, .. }
-            | Self::AuthorizationDetails { reason, .. } => reason,
+            | Self::AuthorizationDetails { reason, .. }
+            | Self::NoSession { reason, .. } => reason,
+            Self::Sts(refusal) => refusal.reason(),
             Self::GrantType => "grant_type_unsupported",
             Self::NonceNeeded { .. } => "nonce_needed",
             Self::Denied(DenialReason::Policy { .. }) => "policy",
@@ -134,7 +149,10 @@ impl IssueError {
     /// What only the record and `explain` may say.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Self::SubjectToken { detail, .. } | Self::AuthorizationDetails { detail, .. } => Some(detail),
+            Self::SubjectToken { detail, .. }
+            | Self::AuthorizationDetails { detail, .. }
+            | Self::NoSession { detail, .. } => Some(detail),
+            Self::Sts(StsRefusal::Other(code)) => Some(code),
             Self::Request(_)
             | Self::GrantType
             | Self::ClientAuthentication(_)
@@ -149,6 +167,7 @@ impl IssueError {
             | Self::RecordUnavailable(_)
             | Self::Uncertain(_)
             | Self::UpstreamUnavailable(_)
+            | Self::Sts(_)
             | Self::Internal(_) => None,
         }
     }

@@ -29,6 +29,7 @@ pub mod registry;
 pub mod replay;
 pub mod revocation;
 pub mod risk;
+pub mod role_session;
 pub mod secret;
 pub mod templates;
 pub mod transaction;

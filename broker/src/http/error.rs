@@ -165,6 +165,17 @@ fn told(error: &IssueError) -> Told {
             unavailable("a once-only check has no certain answer now, so nothing was issued")
         }
         IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
+        IssueError::NoSession { .. } => {
+            bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
+        }
+        IssueError::Sts(refusal) if refusal.may_pass() => {
+            unavailable("AWS gives no session now; come back as Retry-After says")
+        }
+        IssueError::Sts(_) => {
+            // What AWS refuses is for who configures role, trust policy and template, not for who called.
+            let hint = "AWS refused the role session; an operator can explain the decision";
+            Told { status: StatusCode::BAD_GATEWAY, ..bad("server_error", hint) }
+        }
         IssueError::Internal(_) => {
             let hint = "a fault of the broker; an operator can explain the decision";
             Told { status: StatusCode::INTERNAL_SERVER_ERROR, ..bad("server_error", hint) }
@@ -357,7 +368,7 @@ const EXPLANATIONS: [(&str, &str, &str); 13] = [
     ("not_found", "There is nothing at this path.", "See /.well-known/oauth-authorization-server."),
     (
         "server_error",
-        "A fault of the broker.",
-        "An operator finds it by the decision_id; nothing was issued.",
+        "A fault of the broker, or AWS refused the role session (502).",
+        "An operator finds it by the decision_id: `deputize explain` says what AWS answered. Nothing was issued.",
     ),
 ];

@@ -6,6 +6,7 @@
 //! A template is checked whole when it is loaded: every action, every ARN, the size of the largest policy that it can
 //! render, and that nothing it can render is beyond its ceiling, whatever a call's arguments are.
 
+mod accounts;
 mod actions;
 mod arn;
 mod ceiling;
@@ -21,6 +22,7 @@ mod policy;
 mod render;
 mod session;
 
+pub use accounts::{AwsAccounts, NoAccount};
 pub use arn::Partition;
 pub use evaluate::{Probe, Verdict};
 pub use file::{

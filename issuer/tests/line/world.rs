@@ -33,6 +33,7 @@ use deputize_issuer::{
     registry::Registry,
     replay::ReplayStore,
     revocation::RevokedSet,
+    templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
     verify_subject::{PresentedSubject, Subject, verify_subject},
 };
@@ -371,6 +372,7 @@ impl Setup {
             pseudonyms: Pseudonyms::new(&[2; 32]),
             limits: self.limits,
             refusals: Refusals::default(),
+            aws: None,
             clock,
         };
         (desk, revocations, provider_keys)
@@ -386,6 +388,8 @@ impl Setup {
             providers: Providers::new(self.providers.clone(), provider_keys.clone(), None).unwrap(),
             registry: Registry::build(records).unwrap_or_else(|errors| panic!("{errors:?}")),
             policies: PolicyEngine::load(&[file]).unwrap_or_else(|errors| panic!("{errors:?}")),
+            templates: Templates::default(),
+            aws_accounts: AwsAccounts::default(),
         }
     }
 }
