@@ -16,6 +16,7 @@ from deputize.fastmcp import DeputizeProvider, current_call
 
 PORT = int(os.environ.get("PORT", "8020"))
 URL = f"http://127.0.0.1:{PORT}/mcp"
+ARGUMENTS = {"customer_id": "cus_17", "text": "called"}
 
 server = FastMCP("notes")
 

@@ -18,7 +18,7 @@ from deputize.listing import list_tools
 async def main(module: str) -> None:
     example = importlib.import_module(module)
     async with AsyncExitStack() as stack:
-        if module == "fastmcp_server":
+        if hasattr(example, "server"):
             app = example.server.http_app(path="/mcp", stateless_http=True)
             await stack.enter_async_context(app.lifespan(app))
         else:
@@ -26,12 +26,12 @@ async def main(module: str) -> None:
         scope = {"type": "http", "path": "/mcp", "headers": [(b"host", b"127.0.0.1")], "scheme": "http"}
         definitions = await list_tools(app, scope)
     record = {
-        "id": "notes",
+        "id": module.removesuffix("_server"),
         "resource": example.URL,
         "tenant": "dev",
         "version": "1.0.0",
         "owner": "you@corp.example",
-        "purpose": "Notes about customers",
+        "purpose": example.__doc__.partition(".")[0],
         "environment": "development",
         "data_class": "internal",
         "verifier": "guard",
@@ -42,7 +42,7 @@ async def main(module: str) -> None:
                 "effect": "write",
                 "tool_digest": tool_digest(definition),
                 "definition": definition,
-                "example_arguments": {"customer_id": "cus_17", "text": "called"},
+                "example_arguments": example.ARGUMENTS,
             }
             for definition in definitions
         ],

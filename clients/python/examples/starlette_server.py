@@ -22,6 +22,7 @@ from deputize.starlette import MiddlewareOptions, ToolCallMiddleware, verified_c
 
 PORT = int(os.environ.get("PORT", "8020"))
 URL = f"http://127.0.0.1:{PORT}/mcp"
+ARGUMENTS = {"customer_id": "cus_17", "text": "called"}
 TOOLS = [
     {
         "name": "add_note",

@@ -36,7 +36,7 @@ class Wire:
 
     async def begun(self) -> Wire:
         """Waits for the beginning of the answer."""
-        await asyncio.wait_for(self._begun.wait(), 5)
+        await asyncio.wait_for(self._begun.wait(), _SECONDS)
         if self.task.done() and self.status == 0:
             await self.task
         return self
@@ -45,7 +45,7 @@ class Wire:
         """The next message of a stream; `None` at its end."""
         await self.begun()
         while not self._events:
-            piece = await asyncio.wait_for(self._pieces.get(), 5)
+            piece = await asyncio.wait_for(self._pieces.get(), _SECONDS)
             if piece is None:
                 return None
             self._events += self._parser.push(piece)
@@ -56,7 +56,7 @@ class Wire:
         """All that comes until the end."""
         await self.begun()
         whole = b""
-        while (piece := await asyncio.wait_for(self._pieces.get(), 5)) is not None:
+        while (piece := await asyncio.wait_for(self._pieces.get(), _SECONDS)) is not None:
             whole += piece
         return whole
 
@@ -70,7 +70,7 @@ class Wire:
 
     async def done(self) -> None:
         """Waits until the app is done with it."""
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, _SECONDS)
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:
@@ -88,3 +88,7 @@ class Wire:
                 self._pieces.put_nowait(message["body"])
             if not message.get("more_body", False):
                 self._pieces.put_nowait(None)
+
+
+# Far beyond what anything takes: a busy machine is no failure.
+_SECONDS = 30.0

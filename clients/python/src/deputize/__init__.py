@@ -4,15 +4,18 @@ An agent exchanges its user's token with `AsyncClient` or `Client`, or leaves th
 server puts `deputize.asgi.ToolCallMiddleware` or `deputize.fastmcp.DeputizeProvider` in front of its tools.
 """
 
+from .aws import AwsCredentials, CallCredentials, credentials_from_guard
 from .call.claims import Level
 from .call.keys import SigningKey
 from .client import (
     AsyncClient,
+    AwsRequest,
     Call,
     CallDigest,
     Client,
     ClientOptions,
     Constrained,
+    DecryptionKey,
     ExchangeRequest,
     Listing,
     Tool,
@@ -21,6 +24,7 @@ from .client import (
 from .errors import (
     AccessDeniedError,
     ApprovalPendingError,
+    AwsCredentialsExpiredError,
     ConfigurationError,
     DeputizeError,
     ExchangeError,
@@ -37,12 +41,17 @@ __all__ = [
     "AccessDeniedError",
     "ApprovalPendingError",
     "AsyncClient",
+    "AwsCredentials",
+    "AwsCredentialsExpiredError",
+    "AwsRequest",
     "Call",
+    "CallCredentials",
     "CallDigest",
     "Client",
     "ClientOptions",
     "ConfigurationError",
     "Constrained",
+    "DecryptionKey",
     "DeputizeError",
     "ExchangeError",
     "ExchangeRequest",
@@ -61,4 +70,5 @@ __all__ = [
     "UnreachableError",
     "UnsafeRequestError",
     "VerifiedCall",
+    "credentials_from_guard",
 ]

@@ -16,11 +16,12 @@ from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from .answer import Answer
+from .aws.door import BrokerDoor
 from .call.claims import DETAIL_TYPE, Level
 from .call.strict_json import JsonObject, serialize
 from .carried import check_passed, session_id_of, without_claims, words_of
 from .certificates import of_connection, of_header
-from .client import AsyncClient
+from .client import AsyncClient, Client
 from .clock import Clock, SystemClock
 from .guard import Examined, Guard, GuardSettings, IncomingCall, Refusal, Refused, VerifiedCall
 from .guard.link import BrokerLink
@@ -70,6 +71,8 @@ class MiddlewareOptions:
     clock: Clock | None = None
     broker: AsyncClient | None = None
     """Asks the broker as the server's own client; by default one that is made of the settings."""
+    aws_broker: Client | None = None
+    """As `broker`, for AWS credentials, which tools ask for in threads of their own. Give both, or neither."""
 
 
 def current_call() -> VerifiedCall:
@@ -102,7 +105,10 @@ class ToolCallMiddleware:
         self._options = options or MiddlewareOptions()
         self._clock = self._options.clock or SystemClock()
         self._link = BrokerLink(settings, self._clock, self._options.broker)
-        self.guard = Guard(settings, self._link, clock=self._clock)
+        self._aws = BrokerDoor(
+            settings, self._clock, self._options.aws_broker, may_make_one=self._options.broker is None
+        )
+        self.guard = Guard(settings, self._link, aws=self._aws, clock=self._clock)
         self._metadata_path = urlsplit(settings.resource_metadata).path
         public = urlsplit(settings.public_url)
         self._mcp_path = self._options.mcp_path or public.path
@@ -151,6 +157,7 @@ class ToolCallMiddleware:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
         await self._link.aclose()
+        self._aws.close()
 
     async def wait_until_connected(self) -> None:
         """Wait until the first snapshot was taken."""

@@ -77,9 +77,9 @@ class AccessDeniedError(ExchangeError):
         reason: Who said no; `approval_required` where a person would have to approve, and approvals are not configured.
     """
 
-    def __init__(self, refused: Refused, reason: DenialReason) -> None:
+    def __init__(self, refused: Refused, reason: DenialReason, what_to_do: str | None = None) -> None:
         self.reason: DenialReason = reason
-        super().__init__(refused)
+        super().__init__(refused, what_to_do)
 
 
 class ApprovalPendingError(ExchangeError):
@@ -123,6 +123,16 @@ class RetryLaterError(ExchangeError):
     def __init__(self, refused: Refused, retry_after_seconds: int | None) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(refused, "come back later, after retry_after_seconds where it is given")
+
+
+class AwsCredentialsExpiredError(DeputizeError):
+    """The call has run longer than the window of its AWS credentials. It gets no others."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the window of the call's AWS credentials is over",
+            "do what needs them early in the call, have the template's window widened, or let the agent call again",
+        )
 
 
 class ToolChangedError(DeputizeError):

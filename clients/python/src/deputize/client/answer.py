@@ -97,8 +97,13 @@ def read_redemption(received: Received) -> Redemption:
     raise ProtocolError("the redemption response is malformed")
 
 
-def read_refusal(received: Received) -> ExchangeError:
-    """The error that an answer stands for."""
+def read_refusal(received: Received, advice: Mapping[str, str] | None = None) -> ExchangeError:
+    """The error that an answer stands for.
+
+    Args:
+        received: The answer.
+        advice: What to do, by the error's code, where that is not what it is at an exchange.
+    """
     members = received.members()
     refused = Refused(
         status=received.status,
@@ -106,13 +111,16 @@ def read_refusal(received: Received) -> ExchangeError:
         description=_plain(members.get("error_description")) or "",
         decision_id=_plain(members.get("decision_id")),
     )
-    if received.status == 429 or received.status >= 500:
+    what_to_do = (advice or {}).get(refused.error)
+    # What another server said is no matter of time (RFC 9110 §15.6.3).
+    if received.status == 429 or (received.status >= 500 and received.status != 502):
         retry_after = received.headers.get("retry-after", "")
         is_seconds = retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10
         return RetryLaterError(refused, int(retry_after) if is_seconds else None)
     if refused.error == "access_denied":
         reason = members.get("reason")
-        return AccessDeniedError(refused, _REASONS.get(reason, "other") if isinstance(reason, str) else "other")
+        denied_by = _REASONS.get(reason, "other") if isinstance(reason, str) else "other"
+        return AccessDeniedError(refused, denied_by, what_to_do)
     if refused.error == "authorization_pending" and members.get("approval_id"):
         times = (_whole(members.get("interval"), _DEFAULT_INTERVAL_SECONDS), _whole(members.get("expires_in"), 0))
         approval_id = _plain(members["approval_id"]) or ""
@@ -121,7 +129,7 @@ def read_refusal(received: Received) -> ExchangeError:
         acr_values = tuple((_plain(members.get("acr_values")) or "").split())
         max_age = members.get("max_age")
         return SignInRequiredError(refused, acr_values, max_age if type(max_age) is int else None)
-    return ExchangeError(refused)
+    return ExchangeError(refused, what_to_do)
 
 
 def _plain(text: object) -> str | None:

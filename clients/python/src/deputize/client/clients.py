@@ -10,11 +10,13 @@ from typing import TypeVar
 import anyio
 import httpx2
 
+from deputize.aws.credentials import AwsCredentials
 from deputize.call.keys import SigningKey
 from deputize.call.strict_json import JsonObject
 from deputize.errors import ApprovalPendingError, ProtocolError, UnreachableError
 
 from .answer import Received, Redemption
+from .aws import AwsRequest
 from .conversation import Broker, ClientOptions, Conversation, Outgoing, Pause
 from .request import ExchangeRequest
 from .token import ToolToken
@@ -101,6 +103,16 @@ class Client(_Held):
     def redeem(self, token: str) -> Redemption:
         """Redeem an L3 token, as the guard of its audience."""
         return self._hold(self.broker.redeem(token))
+
+    def aws_credentials(self, request: AwsRequest) -> AwsCredentials:
+        """Ask for AWS credentials for the one call of a token, as the server that it is for.
+
+        Raises:
+            ExchangeError: where the broker refuses: its classes say what to do.
+            ConfigurationError: where the answer is sealed and there is no key, or the other way round.
+            UnreachableError: where the broker cannot be reached.
+        """
+        return self._hold(self.broker.aws_credentials(request))
 
     def close(self) -> None:
         """Close its connections."""
@@ -197,6 +209,16 @@ class AsyncClient(_Held):
     async def redeem(self, token: str) -> Redemption:
         """Redeem an L3 token, as the guard of its audience."""
         return await self._hold(self.broker.redeem(token))
+
+    async def aws_credentials(self, request: AwsRequest) -> AwsCredentials:
+        """Ask for AWS credentials for the one call of a token, as the server that it is for.
+
+        Raises:
+            ExchangeError: where the broker refuses: its classes say what to do.
+            ConfigurationError: where the answer is sealed and there is no key, or the other way round.
+            UnreachableError: where the broker cannot be reached.
+        """
+        return await self._hold(self.broker.aws_credentials(request))
 
     async def aclose(self) -> None:
         """Close its connections."""

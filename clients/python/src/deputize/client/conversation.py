@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
+from deputize.aws.credentials import AwsCredentials
 from deputize.call.dpop import NewProof, prove
 from deputize.call.keys import SigningKey
 from deputize.call.strict_json import JsonObject
@@ -22,9 +23,11 @@ from deputize.errors import (
 from deputize.urls import is_safe_url
 
 from .answer import Received, Redemption, read_redemption, read_refusal, read_token
+from .aws import AwsRequest, read_credentials
 from .cache import TokenCache
 from .metadata import Endpoints, metadata_url, read_endpoints
 from .request import MAX_WAIT_SECONDS, ExchangeRequest
+from .sealed import DecryptionKey
 from .token import ToolToken
 
 T = TypeVar("T")
@@ -70,6 +73,9 @@ class ClientOptions:
     timeout_seconds: float = 10.0
     cache_capacity: int = 1_000
     """How many tokens are cached; 0 for none."""
+    encryption_key: DecryptionKey | None = None
+    """What AWS credentials are sealed to: the private half of this client's key with `use: enc` at the broker. Where it
+    is given, credentials that are not sealed are refused."""
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -84,6 +90,7 @@ class Broker:
         self.clock = options.clock
         self._private_key = private_key
         self._dpop_key = options.dpop_key or SigningKey.generate()
+        self._encryption_key = options.encryption_key
         self._cache = TokenCache(options.cache_capacity)
         self._endpoints: Endpoints | None = None
         self._nonce: str | None = None
@@ -148,6 +155,13 @@ class Broker:
         """Redeem an L3 token, as the guard of its audience."""
         endpoints = yield from self._discover()
         return read_redemption((yield from self._post_token(endpoints.redemption, token)))
+
+    def aws_credentials(self, request: AwsRequest) -> Conversation[AwsCredentials]:
+        """Ask for AWS credentials for the one call of a token, as the server that it is for."""
+        url = f"{self.issuer.rstrip('/')}/aws/credentials"
+        headers = {**_FORM_HEADERS, "accept": "application/json, application/jose"}
+        received: Received = yield Outgoing("POST", url, headers, self._authenticated(request.form()))
+        return read_credentials(received, self._encryption_key)
 
     def forget(self, token: ToolToken) -> None:
         """Take a token out of the cache, for example because a server no longer accepts it."""

@@ -161,6 +161,15 @@ def _detail(detail: Detail, action: Action, resource: str) -> JsonObject | None:
     return entry
 
 
+def exact(value: object) -> str:
+    """The text of a value that every language reads alike.
+
+    Raises:
+        UnsafeRequestError: where there is none.
+    """
+    return serialize(_json(value)).decode()
+
+
 def _json(value: object) -> JsonValue:
     """The value, once it is sure that every language reads it alike."""
     try:

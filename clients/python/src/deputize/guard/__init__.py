@@ -4,7 +4,7 @@ No HTTP framework and no sockets. A call reaches the server only as a `VerifiedC
 what is forwarded is re-serialized from what was verified.
 """
 
-from .guard import Admission, Examined, Guard, Redeemed, Redeemer
+from .guard import Admission, AwsDoor, Examined, Guard, Redeemed, Redeemer
 from .headers import IncomingCall
 from .known import ObservedTools
 from .message import LISTING_METHODS
@@ -19,6 +19,7 @@ __all__ = [
     "LISTING_METHODS",
     "SNAPSHOT_TYP",
     "Admission",
+    "AwsDoor",
     "Examined",
     "Guard",
     "GuardSettings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from deputize.aws.credentials import Kept
 from deputize.call.claims import GrantedDetail, Level, ToolCallClaims
 from deputize.call.closing import SchemaRefused
 from deputize.call.constraints import ConstraintRefused
@@ -45,6 +46,14 @@ class Admission(Protocol):
         ...
 
 
+class AwsDoor(Protocol):
+    """Where the AWS credentials of a call come from (`POST /aws/credentials`)."""
+
+    def kept_for(self, token: str, rebuilt_body: bytes) -> Kept:
+        """Those of this call. Nothing is asked before somebody wants them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Examined:
     """A request that may run, but for what is asked last: the server's health, and the one use of its token."""
@@ -76,11 +85,13 @@ class Guard(Known):
         redeemer: Redeemer,
         *,
         admission: Admission | None = None,
+        aws: AwsDoor | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(settings, SystemClock() if clock is None else clock)
         self._redeemer = redeemer
         self._admission = admission
+        self._aws = aws
         self._possession = Possession(settings, self.clock)
         self._uses = Uses(settings.counted_tokens)
         self._clocks = ClockWatch()
@@ -133,6 +144,7 @@ class Guard(Known):
                 rebuilt_body=body,
                 next_nonce=next_nonce,
                 mirrored=examined.mirrored,
+                aws=None if self._aws is None else self._aws.kept_for(examined.token, body),
             )
         if message.is_response and message.id is not None:
             return VerifiedResponse(claims, message.id, body, next_nonce)

@@ -33,7 +33,7 @@ class BrokerLink:
     def __init__(self, settings: GuardSettings, clock: Clock, client: AsyncClient | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        options = ClientOptions(clock=clock)
+        options = ClientOptions(clock=clock, encryption_key=settings.encryption_key)
         self._client = client or AsyncClient(settings.issuer, settings.client_id, settings.private_key, options)
         self._memory = _Memory(settings)
         self._outbox = Outbox(clock)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 from deputize.call.jws import JwsRefused
 from deputize.call.keys import KeySet, SigningKey
 from deputize.call.strict_json import JsonObject, JsonRefused, parse_object
+from deputize.client.sealed import DecryptionKey
+from deputize.errors import ConfigurationError
 from deputize.urls import is_safe_url
 
 
@@ -35,6 +37,9 @@ class GuardSettings:
     """The key with which it authenticates there."""
     snapshot_keys: KeySet
     """The keys that sign the broker's snapshots."""
+    encryption_key: DecryptionKey | None = None
+    """What the broker seals AWS credentials to: the private half of this client's key with `use: enc` there. Where it
+    is given, credentials that are not sealed are refused."""
     name: str = "guard"
     """Names this process in its nonces."""
     state_file: Path | None = None
@@ -70,7 +75,7 @@ class GuardSettings:
         """Read settings from a JSON file.
 
         Its members are `issuer`, `resource`, `public_url`, `client_id`, `private_key` (a JWK), `snapshot_keys` (a
-        JWKS) and, if wanted, `state_file`.
+        JWKS) and, if wanted, `encryption_key` (a JWK) and `state_file`.
 
         Raises:
             SettingsError: naming the file and what is wrong with it.
@@ -95,12 +100,12 @@ class GuardSettings:
         if "DEPUTIZE_GUARD_SETTINGS" in environment:
             return cls.from_file(environment["DEPUTIZE_GUARD_SETTINGS"])
         settings: JsonObject = {}
-        for name in (*_TEXTS, *_KEYS, "state_file"):
+        for name in (*_TEXTS, *_KEYS, *_OPTIONAL):
             text = environment.get(f"DEPUTIZE_{name.upper()}")
             if text is None:
                 continue
             try:
-                settings[name] = parse_object(text.encode()) if name in _KEYS else text
+                settings[name] = parse_object(text.encode()) if name in _JSON else text
             except JsonRefused as error:
                 raise SettingsError(f"DEPUTIZE_{name.upper()}: {error}") from None
         return cls.from_mapping(settings)
@@ -142,7 +147,7 @@ class GuardSettings:
         Raises:
             SettingsError: naming the member that is missing or wrong.
         """
-        unknown = sorted(set(settings) - {*_TEXTS, *_KEYS, "state_file"})
+        unknown = sorted(set(settings) - {*_TEXTS, *_KEYS, *_OPTIONAL})
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]}")
         for names, kind, what in ((_TEXTS, str, "a text"), (_KEYS, dict, "an object")):
@@ -151,6 +156,7 @@ class GuardSettings:
                     raise SettingsError(f"{name} must be {what}")
         state_file = settings.get("state_file")
         private_key, snapshot_keys = settings["private_key"], settings["snapshot_keys"]
+        encryption_key = settings.get("encryption_key")
         try:
             return cls(
                 issuer=str(settings["issuer"]),
@@ -159,11 +165,16 @@ class GuardSettings:
                 client_id=str(settings["client_id"]),
                 private_key=SigningKey.from_jwk(json.dumps(private_key)),
                 snapshot_keys=KeySet.from_jwks(json.dumps(snapshot_keys).encode()),
+                encryption_key=None if encryption_key is None else DecryptionKey.from_jwk(json.dumps(encryption_key)),
                 state_file=Path(state_file) if isinstance(state_file, str) else None,
             )
         except JwsRefused as error:
             raise SettingsError(f"private_key or snapshot_keys: {error}") from None
+        except ConfigurationError as error:
+            raise SettingsError(str(error)) from None
 
 
 _TEXTS = ("issuer", "resource", "public_url", "client_id")
 _KEYS = ("private_key", "snapshot_keys")
+_OPTIONAL = ("encryption_key", "state_file")
+_JSON = (*_KEYS, "encryption_key")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
+from deputize.aws.credentials import CallCredentials, Kept, credentials_of
 from deputize.call.claims import Level, ToolCallClaims
 from deputize.call.strict_json import JsonObject
+from deputize.errors import ConfigurationError
 
 from .headers import encode_value
+
+if TYPE_CHECKING:
+    import boto3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,6 +38,33 @@ class VerifiedCall:
     """`DPoP-Nonce` of the answer (RFC 9449 §8.2)."""
     mirrored: tuple[tuple[str, str], ...] = ()
     """The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments."""
+    aws: Kept | None = field(default=None, compare=False)
+    """Where `aws_credentials` come from."""
+
+    def aws_credentials(self) -> CallCredentials:
+        """AWS credentials for the one resource in this call: asked for at their first use, kept until they end.
+
+        With botocore installed (`deputize[aws]`) they are one of its `RefreshableCredentials` too.
+
+        Raises:
+            ConfigurationError: where this is no call of a tool, or nothing here asks a broker.
+        """
+        if self.action != "tools/call":
+            raise ConfigurationError("AWS credentials are for calls of tools alone", "offer what needs them as a tool")
+        if self.aws is None:
+            raise ConfigurationError("this call has no way to the broker", "put ToolCallMiddleware before the server")
+        return credentials_of(self.aws)
+
+    def boto3_session(self, region_name: str | None = None) -> boto3.Session:
+        """A session of boto3 with the credentials of this call, which looks for none anywhere else.
+
+        Args:
+            region_name: The region; by default that of `AWS_DEFAULT_REGION`.
+
+        Raises:
+            ConfigurationError: as `aws_credentials`, and where boto3 is not installed.
+        """
+        return self.aws_credentials().boto3_session(region_name)
 
     @property
     def tool(self) -> str | None:
