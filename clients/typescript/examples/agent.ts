@@ -15,9 +15,12 @@ await mcp.connect(new StreamableHTTPClientTransport(url, { fetch }));
 
 const { tools } = await mcp.listTools();
 console.log("tools:", tools.map((tool) => tool.name).join(", "));
-const [name, args] = tools.some((tool) => tool.name === "get_order")
-  ? (["get_order", { order_id: "ord_7" }] as const)
-  : (["lookup_customer", { customer_id: "cus_17" }] as const);
+const EXAMPLES: [tool: string, args: Record<string, string>][] = [
+  ["get_order", { order_id: "ord_7" }],
+  ["restart_instance", { instance_id: "i-0123456789abcdef0" }],
+];
+const known = EXAMPLES.find(([each]) => tools.some((tool) => tool.name === each));
+const [name, args] = known ?? ["lookup_customer", { customer_id: "cus_17" }];
 try {
   const { content } = await mcp.callTool({ name, arguments: args });
   console.log(`${name}:`, JSON.stringify(content));

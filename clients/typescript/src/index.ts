@@ -4,6 +4,8 @@
  * @packageDocumentation
  */
 
+export type { AwsIdentity } from "./aws/credentials.js";
+export type { AwsRequest } from "./aws/request.js";
 export type { Constraint } from "./call/constraints.js";
 export { callDigest, toolDigest, type CallInput } from "./call/digest.js";
 export { JsonError, parseObject, type Json, type JsonObject, type JsonProblem } from "./call/json.js";

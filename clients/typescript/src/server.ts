@@ -4,6 +4,9 @@
  * @packageDocumentation
  */
 
+export type { AwsCredentialsProvider, AwsIdentity } from "./aws/credentials.js";
+export { awsCredentialsFromGuard, type RequestHeaders } from "./aws/from-guard.js";
+export type { AwsRequest } from "./aws/request.js";
 export { type GrantedDetail, levelOf, type ToolCallClaims } from "./call/claims.js";
 export { type Constraint, checkConstraints, ConstraintError, type Constraints, readConstraints } from "./call/constraints.js";
 export { callDigest, type CallInput, manifestDigest, toolDigest } from "./call/digest.js";
@@ -14,7 +17,8 @@ export type { Level } from "./call/level.js";
 export { PinnedSchema, SchemaError } from "./call/schema.js";
 export { type ExpectedToken, verifyToken } from "./call/token.js";
 export {
-  ConfigurationError, DeputizeError, ExchangeError, ProtocolError, type Refused, RetryLaterError, UnreachableError,
+  AccessDeniedError, AwsCredentialsExpiredError, ConfigurationError, DeputizeError, ExchangeError, ProtocolError,
+  type Refused, RetryLaterError, UnreachableError,
 } from "./client/errors.js";
 export type { DeputizeClient } from "./client/client.js";
 export type { FetchLike } from "./client/transport.js";

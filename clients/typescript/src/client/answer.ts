@@ -38,8 +38,8 @@ export function needsNonce(received: Received): boolean {
   return received.status !== 200 && received.dpopNonce !== undefined && received.body["error"] === "use_dpop_nonce";
 }
 
-/** The error that an answer stands for. */
-export function readRefusal(received: Received): ExchangeError {
+/** The error that an answer stands for. `advice` says what to do, by its code, where that is not what it is at an exchange. */
+export function readRefusal(received: Received, advice?: ReadonlyMap<string, string>): ExchangeError {
   const { status, body, retryAfterSeconds } = received;
   const refused: Refused = {
     status,
@@ -47,10 +47,12 @@ export function readRefusal(received: Received): ExchangeError {
     description: plain(body["error_description"]) ?? "",
     decisionId: plain(body["decision_id"]),
   };
-  if (status === 429 || status >= 500) return new RetryLaterError(refused, retryAfterSeconds);
+  const whatToDo = advice?.get(refused.error);
+  // What another server said is no matter of time (RFC 9110 §15.6.3).
+  if (status === 429 || (status >= 500 && status !== 502)) return new RetryLaterError(refused, retryAfterSeconds);
   switch (refused.error) {
     case "access_denied":
-      return new AccessDeniedError(refused, denialReason(body["reason"]));
+      return new AccessDeniedError(refused, denialReason(body["reason"]), whatToDo);
     case "authorization_pending":
       return readPending(refused, body);
     case "insufficient_user_authentication":
@@ -60,7 +62,7 @@ export function readRefusal(received: Received): ExchangeError {
         seconds(body["max_age"]),
       );
     default:
-      return new ExchangeError(refused);
+      return new ExchangeError(refused, whatToDo);
   }
 }
 

@@ -1,6 +1,9 @@
 /** The client: proves itself, exchanges, and remembers what may be remembered. */
 
 import type { JWK } from "jose";
+import { type AwsIdentity, shy } from "../aws/credentials.js";
+import { awsFormOf, type AwsRequest, readAwsCredentials } from "../aws/request.js";
+import { DecryptionKey } from "../aws/sealed.js";
 import { encodeBase64url, sha256 } from "../call/bytes.js";
 import { accessTokenHash, PROOF_TYP, withoutQuery } from "../call/dpop.js";
 import type { JsonObject } from "../call/json.js";
@@ -24,6 +27,11 @@ export interface ClientSettings {
   readonly privateKey: JWK;
   /** The key of its proofs, as a private JWK; by default a fresh one that dies with the client. */
   readonly dpopKey?: JWK;
+  /**
+   * What the broker seals AWS credentials to, as a private JWK: the other half of this client's key with `use: "enc"`
+   * there. Where it is given, credentials that are not sealed are refused.
+   */
+  readonly encryptionKey?: JWK;
   /** How long a request may take; 10 s by default. */
   readonly timeoutMs?: number;
   /** How many tokens are cached; 1,000 by default, 0 for none. */
@@ -57,6 +65,7 @@ export type Redemption = "redeemed" | "already_used" | "revoked";
 export class DeputizeClient {
   readonly #assertionKey: Signer;
   readonly #proofKey: Signer;
+  readonly #encryptionKey: DecryptionKey | undefined;
   readonly #transport: Transport;
   readonly #cache: TokenCache;
   readonly #clock: Clock;
@@ -68,11 +77,12 @@ export class DeputizeClient {
     readonly issuer: string,
     /** This client's id. */
     readonly clientId: string,
-    keys: { assertion: Signer; proof: Signer },
+    keys: { assertion: Signer; proof: Signer; encryption: DecryptionKey | undefined },
     settings: ClientSettings,
   ) {
     this.#assertionKey = keys.assertion;
     this.#proofKey = keys.proof;
+    this.#encryptionKey = keys.encryption;
     this.#clock = settings.clock ?? systemClock;
     this.#cache = new TokenCache(settings.cacheCapacity ?? 1_000);
     const fetchLike: FetchLike = settings.fetch ?? ((url, init) => fetch(url, init));
@@ -84,7 +94,9 @@ export class DeputizeClient {
     const issuer = checkUrl(settings.issuer, "the issuer");
     const assertion = await Signer.fromJwk(settings.privateKey);
     const proof = settings.dpopKey === undefined ? await Signer.generate() : await Signer.fromJwk(settings.dpopKey);
-    return new DeputizeClient(issuer, settings.clientId, { assertion, proof }, settings);
+    const { encryptionKey } = settings;
+    const encryption = encryptionKey === undefined ? undefined : await DecryptionKey.fromJwk(encryptionKey);
+    return new DeputizeClient(issuer, settings.clientId, { assertion, proof, encryption }, settings);
   }
 
   /**
@@ -163,6 +175,18 @@ export class DeputizeClient {
     if (typeof redeemed !== "boolean") throw new ProtocolError("the redemption response is malformed");
     if (redeemed) return "redeemed";
     return reason === "already_used" ? "already_used" : "revoked";
+  }
+
+  /**
+   * Asks for AWS credentials for the one call of a token, as the server that it is for. In a server behind `protect`,
+   * `verifiedCall(ctx).awsCredentials()` does it.
+   *
+   * @throws {ExchangeError} and its kinds: the broker said no, or not yet.
+   */
+  async awsCredentials(request: AwsRequest): Promise<AwsIdentity> {
+    const url = `${this.issuer.replace(/\/$/, "")}/aws/credentials`;
+    const received = await this.#transport.post(url, await this.#authenticated(awsFormOf(request)));
+    return shy(await readAwsCredentials(received, this.#encryptionKey));
   }
 
   /** A client assertion (RFC 7523 §2.2): for the broker alone, good for a minute, once. */

@@ -57,8 +57,9 @@ export class AccessDeniedError extends ExchangeError {
     refused: Refused,
     /** Who said no: `approval_required` where a person would have to approve and approvals are not configured. */
     readonly reason: "policy" | "approval_required" | "human" | "other",
+    whatToDo?: string,
   ) {
-    super(refused);
+    super(refused, whatToDo);
   }
 }
 
@@ -106,6 +107,18 @@ export class RetryLaterError extends ExchangeError {
     readonly retryAfterSeconds: number | undefined,
   ) {
     super(refused, "come back later, after retryAfterSeconds where it is given");
+  }
+}
+
+/** The call has run longer than the window of its AWS credentials. It gets no others. */
+export class AwsCredentialsExpiredError extends DeputizeError {
+  override readonly name = "AwsCredentialsExpiredError";
+
+  constructor() {
+    super(
+      "the window of the call's AWS credentials is over",
+      "do what needs them early in the call, have the template's window widened, or let the agent call again",
+    );
   }
 }
 

@@ -14,6 +14,10 @@ export interface Received {
   readonly body: JsonObject;
   readonly dpopNonce: string | undefined;
   readonly retryAfterSeconds: number | undefined;
+  /** In lower case, without parameters. */
+  readonly mediaType?: string | undefined;
+  /** The body as it came. */
+  readonly bytes?: Uint8Array;
 }
 
 /** Sends requests to the broker. */
@@ -54,6 +58,8 @@ export class Transport {
           body: jsonOf(text),
           dpopNonce: header(response, "dpop-nonce", MAX_NONCE_LENGTH),
           retryAfterSeconds: retryAfter(header(response, "retry-after", 10)),
+          mediaType: header(response, "content-type", MAX_NONCE_LENGTH)?.split(";", 1)[0]?.trim().toLowerCase(),
+          bytes: text,
         };
       });
     } catch (error) {

@@ -1,5 +1,7 @@
 /** The line that every request goes down, in the order in which it is cheapest to refuse and safest to accept. */
 
+import { type AwsCredentialsProvider, type AwsIdentity, Kept } from "../aws/credentials.js";
+import type { AwsRequest } from "../aws/request.js";
 import { type GrantedDetail, levelOf, type ToolCallClaims } from "../call/claims.js";
 import { checkConstraints, ConstraintError } from "../call/constraints.js";
 import { isAtLeast } from "../call/level.js";
@@ -34,6 +36,8 @@ export interface Outside {
    * not spend it. Without it, every call is taken.
    */
   admit?(claims: ToolCallClaims): Promise<"ready" | "unavailable" | { readonly retryAfterSeconds: number }>;
+  /** Asks for the AWS credentials of a call. Without it, calls have none. */
+  awsCredentials?(request: AwsRequest): Promise<AwsIdentity>;
 }
 
 /** Stands before one MCP server and lets through what was granted, and nothing else. */
@@ -98,7 +102,17 @@ export class Guard extends Known {
     // INVARIANT: `check` gives each call its digest; without one nothing runs.
     if (call === undefined || callDigest === undefined) return new VerifiedListing(BY_THE_GUARD, parts, method);
     const { action, name, arguments: args } = call;
-    return new VerifiedCall(BY_THE_GUARD, parts, { action, name, arguments: args, callDigest, mirrored });
+    const verified = { action, name, arguments: args, callDigest, mirrored };
+    return new VerifiedCall(BY_THE_GUARD, parts, verified, this.awsOf(call, token));
+  }
+
+  /** Where the credentials of a call come from. Nothing is asked before somebody wants them. */
+  private awsOf({ arguments: args, inputResponses, requestState }: Call, token: string): AwsCredentialsProvider | undefined {
+    const ask = this.outside.awsCredentials?.bind(this.outside);
+    if (ask === undefined) return undefined;
+    // As text: what a tool makes of its arguments does not change what is asked.
+    const said = JSON.stringify({ token, arguments: args, inputResponses, requestState });
+    return new Kept(() => ask(JSON.parse(said) as AwsRequest), this.clock).provider;
   }
 
   /**

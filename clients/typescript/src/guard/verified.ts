@@ -1,9 +1,11 @@
 /** What a guard lets through. Only a guard makes them: there is no other way to the server. */
 
+import type { AwsCredentialsProvider } from "../aws/credentials.js";
 import { levelOf, type ToolCallClaims } from "../call/claims.js";
 import type { JsonObject } from "../call/json.js";
 import type { Level } from "../call/level.js";
 import type { Action } from "../call/offers.js";
+import { ConfigurationError } from "../client/errors.js";
 
 /** Known to the guard alone: the package does not export it. */
 export const BY_THE_GUARD: unique symbol = Symbol("made by the guard");
@@ -50,11 +52,13 @@ export class VerifiedCall extends VerifiedRequest {
   readonly callDigest: string;
   /** The `Mcp-Param-*` fields that go with it, from the approved schema and the verified arguments. */
   readonly mirrored: readonly (readonly [name: string, value: string])[];
+  readonly #aws: AwsCredentialsProvider | undefined;
 
   constructor(
     by: typeof BY_THE_GUARD,
     parts: ConstructorParameters<typeof VerifiedRequest>[1],
     call: Pick<VerifiedCall, "action" | "name" | "arguments" | "callDigest" | "mirrored">,
+    aws?: AwsCredentialsProvider,
   ) {
     super(by, parts);
     this.action = call.action;
@@ -62,6 +66,23 @@ export class VerifiedCall extends VerifiedRequest {
     this.arguments = call.arguments;
     this.callDigest = call.callDigest;
     this.mirrored = call.mirrored;
+    this.#aws = aws;
+  }
+
+  /**
+   * AWS credentials for the one resource in this call: a provider for clients of the AWS SDK (v3). They are asked for at
+   * their first use, and kept until their window ends.
+   *
+   * @throws {@link ConfigurationError}: this is no call of a tool, or nothing here asks a broker.
+   */
+  awsCredentials(): AwsCredentialsProvider {
+    if (this.action !== "tools/call") {
+      throw new ConfigurationError("AWS credentials are for calls of tools alone", "offer what needs them as a tool");
+    }
+    if (this.#aws === undefined) {
+      throw new ConfigurationError("this call has no way to the broker", "make the guard with linkGuard");
+    }
+    return this.#aws;
   }
 
   /** Name of the tool, if it is one that is called. */

@@ -9,7 +9,7 @@ import type { JWK } from "jose";
 import { type Json, type JsonObject, parseObject, parseValue, wholeNumberAt } from "../call/json.js";
 import { KeySet } from "../call/keys.js";
 import { readRefusal } from "../client/answer.js";
-import { DeputizeClient } from "../client/client.js";
+import { type ClientSettings, DeputizeClient } from "../client/client.js";
 import { ConfigurationError, ExchangeError, ProtocolError, UnreachableError } from "../client/errors.js";
 import { withDeadline } from "../client/deadline.js";
 import { checkUrl } from "../client/metadata.js";
@@ -29,6 +29,11 @@ export interface LinkedGuardSettings extends GuardSettings {
   readonly clientId: string;
   /** The key with which it authenticates, as a private JWK. */
   readonly privateKey: JWK;
+  /**
+   * What the broker seals AWS credentials to, as a private JWK: the other half of this server's key with `use: "enc"`
+   * there. Where it is given, credentials that are not sealed are refused.
+   */
+  readonly encryptionKey?: NonNullable<ClientSettings["encryptionKey"]>;
   /** The broker's snapshot keys: a JWKS, or its `keys`. What they did not sign is not believed. */
   readonly snapshotKeys: { readonly keys: readonly JWK[] } | readonly JWK[];
   /** Whether the server would take a call now; without it, every call is taken. */
@@ -79,7 +84,9 @@ export async function linkGuard(settings: LinkedGuardSettings): Promise<LinkedGu
   const client = await DeputizeClient.create({ timeoutMs: REQUEST_MS, ...settings });
   const redeem: Outside["redeem"] = (token) => client.redeem(token).catch(() => "unavailable" as const);
   const { admit } = settings;
-  const guard = await Guard.create(settings, admit === undefined ? { redeem } : { redeem, admit }, clock);
+  const awsCredentials: Outside["awsCredentials"] = (request) => client.awsCredentials(request);
+  const outside: Outside = { redeem, awsCredentials, ...(admit === undefined ? {} : { admit }) };
+  const guard = await Guard.create(settings, outside, clock);
   const link = new Link(guard, client, signers, settings, clock);
   await link.start();
   return link;

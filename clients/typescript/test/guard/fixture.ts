@@ -67,6 +67,8 @@ export class FakeOutside implements Outside {
   meanwhile: () => void = () => undefined;
   admission: Awaited<ReturnType<NonNullable<Outside["admit"]>>> = "ready";
 
+  declare awsCredentials?: NonNullable<Outside["awsCredentials"]>;
+
   async redeem(token: string): ReturnType<Outside["redeem"]> {
     this.meanwhile();
     if (this.redemption !== undefined) return this.redemption;
