@@ -21,6 +21,7 @@ pub mod measure;
 pub mod node;
 pub mod ordinary;
 pub mod process;
+pub mod stand_in;
 pub mod trust;
 pub mod weak_rsa;
 pub mod whole_call;
