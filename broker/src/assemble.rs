@@ -30,8 +30,9 @@ use crate::{
         jwe::{DecryptionKeyFile, JweKeys},
         key_files::{self, KeyFiles},
         oidc::{IssuerSource, OidcKeys, Timing},
+        web_identity_keys::WebIdentityRing,
     },
-    config::resolved::{Mode, Resolved},
+    config::resolved::{Mode, Resolved, WebIdentityIssuer},
     guards::{Announced, Guards, News},
     restore::{self, Drift},
 };
@@ -44,6 +45,8 @@ pub struct Assembly {
     pub log: Log,
     /// What guards are told and tell.
     pub guards: Arc<Guards>,
+    /// The keys of the identity that AWS knows, where there is one.
+    pub web_identity: Option<Arc<WebIdentityRing>>,
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
@@ -84,6 +87,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     revocations.place(places, clock.now_seconds().saturating_add(LONGEST_TOKEN_SECONDS));
     let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
+    let web_identity = web_identity(resolved, clock.as_ref())?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
     let desk = Desk {
         settings: Settings {
@@ -125,7 +129,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let per_second = resolved.limits.guard_events_per_second;
     let guards = Arc::new(Guards::new(Arc::clone(&desk), log.clone(), snapshot_key, news, per_second));
     guards.restore_events(events);
-    Ok(Assembly { desk, log, guards, mode, provider_keys: Mutex::new(provider_keys) })
+    Ok(Assembly { desk, log, guards, web_identity, mode, provider_keys: Mutex::new(provider_keys) })
 }
 
 /// Reads registry, policies, clients and identity providers again and swaps them in as a whole; on any error the old
@@ -137,6 +141,9 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let mut held = assembly.provider_keys.lock().await;
     let provider_keys = provider_keys(resolved, assembly.mode, Some(&held))?;
     let rules = rules(resolved, &provider_keys)?;
+    if let (Some(ring), Some(identity)) = (&assembly.web_identity, &resolved.web_identity) {
+        ring.sign_with(identity.algorithm);
+    }
     assembly.desk.rules.store(Arc::new(rules));
     *held = provider_keys;
     // Durable before guards are told: the version of what they are told is the log's size. Told in any case: what
@@ -191,6 +198,14 @@ impl Assembly {
         let keys = Arc::clone(&*self.provider_keys.lock().await);
         keys.asked_once().await;
     }
+}
+
+fn web_identity(resolved: &Resolved, clock: &dyn Clock) -> Result<Option<Arc<WebIdentityRing>>, CannotStart> {
+    let open = |identity: &WebIdentityIssuer| {
+        let ring = WebIdentityRing::open(&resolved.data_dir, identity.algorithm, clock.now_seconds());
+        ring.map(Arc::new).map_err(cannot)
+    };
+    resolved.web_identity.as_ref().map(open).transpose()
 }
 
 fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, CannotStart> {

@@ -25,13 +25,27 @@ pub struct Ring {
 impl KeySource {
     /// A ring of the signing key and further public keys.
     pub fn new(current: SigningKey, others: Vec<PublicKey>) -> Self {
-        let current = Arc::new(current);
-        let mut keys = vec![current.public().clone()];
-        keys.extend(others);
-        Self { ring: ArcSwap::from_pointee(Ring { current, published: KeySet::new(keys) }) }
+        Self::of(Ring::new(Arc::new(current), others))
+    }
+    /// A source that stands at this ring, until it is turned.
+    pub fn of(ring: Ring) -> Self {
+        Self { ring: ArcSwap::from_pointee(ring) }
     }
     /// The ring as it is now.
     pub fn ring(&self) -> arc_swap::Guard<Arc<Ring>> {
         self.ring.load()
+    }
+    /// Takes another ring from now on: a key's time has come, or has gone.
+    pub fn turn_to(&self, ring: Ring) {
+        self.ring.store(Arc::new(ring));
+    }
+}
+
+impl Ring {
+    /// A ring of the signing key and further public keys. The signing key is always published, and first.
+    pub fn new(current: Arc<SigningKey>, others: Vec<PublicKey>) -> Self {
+        let mut keys = vec![current.public().clone()];
+        keys.extend(others);
+        Self { current, published: KeySet::new(keys) }
     }
 }

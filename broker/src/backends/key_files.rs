@@ -157,7 +157,7 @@ pub fn make_private_folder(folder: &Path) -> Result<(), KeyFileError> {
 }
 
 /// A key's bytes, if its file is there and its owner's alone.
-fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
+pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
             Err(problem(path, &"others may read it: chmod 600, and rotate the key if they did"))
@@ -188,7 +188,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     written.map_err(|error: std::io::Error| problem(path, &error))
 }
 
-fn problem(path: &Path, problem: &dyn std::fmt::Display) -> KeyFileError {
+pub(super) fn problem(path: &Path, problem: &dyn std::fmt::Display) -> KeyFileError {
     KeyFileError { path: path.to_owned(), problem: problem.to_string() }
 }
 

@@ -6,3 +6,4 @@ pub mod fetch;
 pub mod jwe;
 pub mod key_files;
 pub mod oidc;
+pub mod web_identity_keys;

@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     assemble::{self, Assembly, CannotStart},
+    backends::web_identity_keys::WebIdentityRing,
     config::resolved::{self, Mode, Resolved},
     http::{
         admin::Administration,
@@ -22,6 +23,7 @@ use crate::{
         router,
         source::SourceLimit,
         tls,
+        web_identity::PublishedIdentity,
     },
     telemetry,
 };
@@ -129,10 +131,13 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     };
     let socket = bind_socket(&resolved.admin_socket)?;
     tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration)), inside));
-    let public =
-        router::public(Arc::clone(&assembly.desk), Arc::clone(&assembly.guards), Arc::clone(&sources));
+    let ring = assembly.web_identity.as_ref().map(Arc::clone);
+    let identity = ring.as_ref().zip(resolved.web_identity.as_ref());
+    let identity = identity.map(|(ring, of)| PublishedIdentity::new(&of.issuer, ring.source()));
+    let (desk, guards) = (Arc::clone(&assembly.desk), Arc::clone(&assembly.guards));
+    let public = router::public(desk, guards, Arc::clone(&sources), identity);
     tasks.spawn(serve_tcp(listener, public, listening));
-    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, stopping));
+    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, ring, stopping));
     administration.ready.store(true, Ordering::Release);
     Ok(Running { address, admin_address, assembly, stop, administration, tasks })
 }
@@ -200,20 +205,27 @@ async fn reload(running: &Running, path: &Path) {
     }
 }
 
-/// Once a second: what was counted goes into the log. Now and then: what nobody needs is forgotten.
+/// Once a second: what was counted goes into the log, and keys whose time has come are taken. Now and then: what nobody needs is forgotten.
 async fn keep_house(
     desk: Arc<deputize_issuer::desk::Desk>,
     sources: Arc<SourceLimit>,
+    web_identity: Option<Arc<WebIdentityRing>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut ticks = 0_u64;
+    let mut turning_failed = false;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
         desk.refusals.write(&desk);
+        let turned = web_identity.as_ref().map_or(Ok(()), |ring| ring.turn(desk.clock.now_seconds()));
+        if let (Err(error), false) = (&turned, turning_failed) {
+            tracing::error!(%error, "web-identity keys not turned, the old ones stay");
+        }
+        turning_failed = turned.is_err();
         ticks += 1;
         if ticks.is_multiple_of(10) {
             sources.forget_idle();

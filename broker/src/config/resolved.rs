@@ -1,5 +1,6 @@
 //! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
 
+use deputize_call::sign::SigningAlgorithm;
 use deputize_issuer::{
     client::Client,
     policy::{PolicyEngine, PolicyError, PolicyFile},
@@ -48,7 +49,18 @@ pub struct Resolved {
     pub limits: Limits,
     /// The registry.
     pub registry: RegistryFolder,
+    /// The identity that AWS knows, where there is one.
+    pub web_identity: Option<WebIdentityIssuer>,
     policies: PathBuf,
+}
+
+/// The identity that AWS knows us by.
+#[derive(Debug, Clone)]
+pub struct WebIdentityIssuer {
+    /// Issuer URL, without a trailing slash.
+    pub issuer: String,
+    /// What its tokens are signed with.
+    pub algorithm: SigningAlgorithm,
 }
 
 /// The public listener.
@@ -231,6 +243,7 @@ impl Check<'_> {
                     .map(|tls| (self.folder.join(tls.certificate_file), self.folder.join(tls.key_file))),
             },
             admin_address,
+            web_identity: None,
             admin_socket: raw
                 .admin
                 .socket

@@ -67,7 +67,8 @@ pub async fn error_page(code: Result<Path<String>, PathRejection>) -> Response {
     }
 }
 
-fn public(body: &serde_json::Value, media_type: &'static str) -> Response {
+/// An answer that anybody may keep for five minutes.
+pub fn public(body: &serde_json::Value, media_type: &'static str) -> Response {
     let mut response = error::json(StatusCode::OK, body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -15,3 +15,4 @@ pub mod router;
 pub mod source;
 pub mod tls;
 pub mod token;
+pub mod web_identity;

@@ -203,6 +203,20 @@ const ENDPOINTS: &[Endpoint] = &[
         body: Body::None,
         proof: Proof::None,
     },
+    Endpoint {
+        path: "/web-identity/.well-known/openid-configuration",
+        method: "get",
+        summary: "Discovery document of the identity that AWS knows; where AWS is configured",
+        body: Body::None,
+        proof: Proof::None,
+    },
+    Endpoint {
+        path: "/web-identity/jwks",
+        method: "get",
+        summary: "Public keys of that identity; where AWS is configured",
+        body: Body::None,
+        proof: Proof::None,
+    },
 ];
 
 #[cfg(test)]

@@ -16,10 +16,16 @@ use super::{
     guard, lifecycle, metadata,
     source::{SourceLimit, limit_source, name_request, refuse},
     token,
+    web_identity::{self, PublishedIdentity},
 };
 
-/// The public door.
-pub fn public(desk: Arc<Desk>, guards: Arc<Guards>, sources: Arc<SourceLimit>) -> Router {
+/// The public door. Without a web identity there are no paths of it.
+pub fn public(
+    desk: Arc<Desk>,
+    guards: Arc<Guards>,
+    sources: Arc<SourceLimit>,
+    web_identity: Option<PublishedIdentity>,
+) -> Router {
     let guards = Router::new()
         .route("/guard/snapshot", get(guard::snapshot))
         .route("/guard/events", get(guard::stream).post(guard::report))
@@ -34,8 +40,17 @@ pub fn public(desk: Arc<Desk>, guards: Arc<Guards>, sources: Arc<SourceLimit>) -
         .route("/openapi.json", get(metadata::openapi))
         .route("/docs/errors/{code}", get(metadata::error_page))
         .with_state(Arc::clone(&desk))
-        .merge(guards);
+        .merge(guards)
+        .merge(web_identity.map(web_identity_routes).unwrap_or_default());
     named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
+}
+
+/// What AWS reads.
+fn web_identity_routes(identity: PublishedIdentity) -> Router {
+    Router::new()
+        .route("/web-identity/.well-known/openid-configuration", get(web_identity::discovery))
+        .route("/web-identity/jwks", get(web_identity::jwks))
+        .with_state(identity)
 }
 
 /// Health and metrics: what probes and scrapers may see.
