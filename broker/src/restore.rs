@@ -130,6 +130,8 @@ impl Backwards {
                 self.restored.revocations.push((standing.collect(), until));
             }
             // If there are more than fit, the newest are held; older ones could only be refused as unknown.
+            // A session of a role is no token: nothing is made from it, and AWS ends it by itself.
+            (Kind::Intent, _) if entry.aws.is_some() => {}
             (Kind::Intent, Some(expires_at)) if expires_at >= now && self.live.len() < lineage::CAPACITY => {
                 self.live.extend(token(entry, expires_at));
             }

@@ -4,12 +4,15 @@
 //! ∩ what the calling tool lists as `downstream` and ∩ what every agent in the chain may. Never a union.
 
 mod claims;
+mod role;
 mod target;
 mod visible;
 
+pub(crate) use role::RoleApplication;
+pub use role::RoleTerms;
 pub(crate) use target::{Pinned, Wanted};
 
-use deputize_call::{claims::ToolCallClaims, json::Object, level::Level};
+use deputize_call::{action::Action, claims::ToolCallClaims, json::Object, level::Level};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -24,8 +27,9 @@ use crate::{
     error::{DenialReason, IssueError},
     hop,
     lineage::Born,
+    mint::Mint,
     policy::{Binding, Claimed, Facts, Verdict},
-    registry::Tier,
+    registry::{Tier, Tool},
     revocation::Revoked,
     risk::{self, Risk},
     verify_subject::Subject,
@@ -44,29 +48,40 @@ pub struct Application<'a> {
     pub ask: &'a Ask,
 }
 
+/// What wants a decision: an exchange, a session of a role. Each is decided by rules of its own, and then goes the same
+/// way.
+pub trait Decide: Sync {
+    /// What a yes lays down.
+    type Terms: Mint;
+    /// Decides.
+    ///
+    /// # Errors
+    /// Every way in which the answer is no.
+    fn decide(&self, desk: &Desk) -> Result<Decision<Self::Terms>, IssueError>;
+}
+
 /// What `decide` answers when it is not a denial.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives for one match; boxing every grant would cost more")]
-pub enum Decision {
+pub enum Decision<T> {
     /// Yes.
-    Grant(Grant),
+    Grant(Grant<T>),
     /// Not before a person has said yes.
     Wait(Wait),
 }
 
-/// Permission to mint one credential. Only [`decide`] makes it, it can be neither copied nor built otherwise, and
+/// Permission to mint one credential. Only this stage makes it, it can be neither copied nor built otherwise, and
 /// only [`crate::record::open_record`] takes it.
 ///
-/// INVARIANT: a `Grant` stands for one decision of policy, and is used at most once.
+/// INVARIANT: a `Grant` stands for one decision, and is used at most once.
 #[derive(Debug)]
 #[must_use = "a grant that is dropped was a decision for nothing"]
-pub struct Grant {
-    terms: Terms,
+pub struct Grant<T> {
+    terms: T,
 }
 
-/// What was granted.
+/// What was granted to an exchange. For the record and the mint alone.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub struct ToolCallTerms {
     pub(crate) decision_id: Uuid,
     pub(crate) claims: ToolCallClaims,
     pub(crate) tier: Option<Tier>,
@@ -91,7 +106,7 @@ pub struct Wait {
 /// Every way in which the answer is no: [`IssueError::Target`], [`IssueError::AuthorizationDetails`],
 /// [`IssueError::LevelTooLow`], [`IssueError::Scope`], [`IssueError::UserAuthentication`], [`IssueError::Denied`];
 /// and [`IssueError::Uncertain`] where what it needs is not certain.
-pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, IssueError> {
+pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<ToolCallTerms>, IssueError> {
     if !desk.clock_watch.agrees(desk.clock.as_ref()) {
         return Err(IssueError::Uncertain("clocks_disagree"));
     }
@@ -114,9 +129,9 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
     let shown = visible::shown(desk, &rules, application, &wanted)?;
     let claims = claims(desk, application, &wanted, (&verdict, rules.policies.digest()), shown)?;
     check_not_revoked(desk, &claims)?;
-    remember_lineage(desk, application, &wanted, &claims)?;
+    remember_lineage(desk, &rules, application, &wanted, &claims)?;
     Ok(Decision::Grant(Grant {
-        terms: Terms {
+        terms: ToolCallTerms {
             decision_id: application.decision_id,
             claims,
             tier: wanted.tool.as_ref().map(|tool| tool.record.tier),
@@ -130,9 +145,20 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision, Is
     }))
 }
 
-impl Grant {
+impl Decide for Application<'_> {
+    type Terms = ToolCallTerms;
+    fn decide(&self, desk: &Desk) -> Result<Decision<ToolCallTerms>, IssueError> {
+        decide(desk, self)
+    }
+}
+
+impl<T> Grant<T> {
+    pub(crate) fn terms(&self) -> &T {
+        &self.terms
+    }
+
     /// Gives the terms up to the record; the grant is gone.
-    pub(crate) fn into_terms(self) -> Terms {
+    pub(crate) fn into_terms(self) -> T {
         self.terms
     }
 }
@@ -287,18 +313,23 @@ fn requirement(wanted: &Wanted, verdict: &Verdict) -> Option<crate::policy::Requ
     verdict.requires.iter().copied().chain(by_tier).max()
 }
 
-/// Held for what may have children, or is one. Before anything is minted, so that a revocation of the parent which
-/// comes in between finds the child.
+/// Held for what may have children, is one, or may lead to a session of a role, which is the person's. Before anything
+/// is minted, so that a revocation of the parent which comes in between finds the child.
 fn remember_lineage(
     desk: &Desk,
+    rules: &Rules,
     application: &Application<'_>,
     wanted: &Wanted,
     claims: &ToolCallClaims,
 ) -> Result<(), IssueError> {
     let Some(subject) = application.subject else { return Ok(()) };
-    let may_have_children = wanted.level <= Level::L1
-        || wanted.tool.as_ref().is_some_and(|tool| !tool.record.downstream.is_empty());
-    if !may_have_children && claims.pjti.is_none() {
+    let server = &wanted.server.record.resource;
+    let leads_on = |tool: &Arc<Tool>| {
+        let has_template = tool.action == Action::CallTool && rules.templates.any_for(server, &tool.name);
+        !tool.record.downstream.is_empty() || has_template
+    };
+    let leads_on = wanted.level <= Level::L1 || wanted.tool.as_ref().is_some_and(leads_on);
+    if !leads_on && claims.pjti.is_none() {
         return Ok(());
     }
     let born = Born {

@@ -11,11 +11,15 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
+    clock::Clock,
     error::IssueError,
     log::Class,
+    mint::{RoleCredentials, RoleOrder, SecurityTokenService, StsRefusal},
     provider::{KeyGeneration, KeysUnavailable, ProviderKeys},
     record::{Audit, Entry},
     replay::{ReplayStore, Seen},
+    secret::Secret,
+    templates::RenderedSession,
 };
 
 /// An audit log that keeps its entries in memory, and that can be told to fail or to take its time.
@@ -171,6 +175,86 @@ impl ProviderKeys for FakeProviderKeys {
         _seen_generation: u64,
     ) -> Result<KeyGeneration, KeysUnavailable> {
         self.keys(issuer).await
+    }
+}
+
+/// A security token service that remembers what was ordered, and that can refuse, hang or answer rubbish.
+pub struct FakeSts {
+    clock: Arc<dyn Clock>,
+    orders: Mutex<Vec<FakeOrder>>,
+    mood: watch::Sender<Mood>,
+}
+
+/// What a [`FakeSts`] was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FakeOrder {
+    /// The session.
+    pub session: RenderedSession,
+    /// The web identity, which no real one would keep.
+    pub web_identity: String,
+}
+
+/// How a [`FakeSts`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mood {
+    /// Gives what is asked for: each time other credentials.
+    Gives,
+    /// Does not answer until this changes.
+    Hangs,
+    /// Refuses.
+    Refuses(StsRefusal),
+    /// Gives credentials that are none.
+    Rubbish,
+}
+
+impl FakeSts {
+    /// One that gives.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, orders: Mutex::default(), mood: watch::Sender::new(Mood::Gives) }
+    }
+    /// Changes how it does; who waits is answered accordingly.
+    pub fn set_mood(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+    /// Everything that was ordered, in order.
+    pub fn orders(&self) -> Vec<FakeOrder> {
+        lock(&self.orders).clone()
+    }
+}
+
+#[async_trait]
+impl SecurityTokenService for FakeSts {
+    async fn assume_role(&self, order: RoleOrder<'_>) -> Result<RoleCredentials, StsRefusal> {
+        let (session, web_identity) = (order.session().clone(), order.web_identity().expose().clone());
+        let expires_at_seconds = self.clock.now_seconds() + u64::from(session.duration_seconds);
+        let assumed_role_arn = format!("{}/{}", session.role_arn, session.session_name);
+        let number = {
+            let mut orders = lock(&self.orders);
+            orders.push(FakeOrder { session, web_identity });
+            orders.len()
+        };
+        let mut mood = self.mood.subscribe();
+        let mood = mood.wait_for(|mood| *mood != Mood::Hangs).await.map(|mood| mood.clone());
+        let credentials = |secret: String| RoleCredentials {
+            access_key_id: format!("ASIAFAKE{number:012}"),
+            secret_access_key: Secret::new(secret),
+            session_token: Secret::new(format!("session-token-{number}")),
+            expires_at_seconds,
+            assumed_role_arn,
+            packed_policy_percent: Some(10),
+        };
+        match mood {
+            Ok(Mood::Gives) => Ok(credentials(format!("secret-access-key-{number}"))),
+            Ok(Mood::Rubbish) => Ok(credentials(String::new())),
+            Ok(Mood::Refuses(refusal)) => Err(refusal),
+            Ok(Mood::Hangs) | Err(_) => Err(StsRefusal::Timeout),
+        }
+    }
+}
+
+impl std::fmt::Debug for FakeSts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeSts").finish_non_exhaustive()
     }
 }
 

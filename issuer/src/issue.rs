@@ -1,47 +1,53 @@
 //! The waist: every credential goes through these four stages, in this order, and through nothing else.
 
 use crate::{
-    decide::{Application, Decision, decide},
+    decide::{Decide, Decision},
     desk::Desk,
     error::{DenialReason, IssueError},
-    mint::{ToolCallToken, mint},
-    record::{abandon_record, close_record, open_record},
+    mint::{Mint, mint},
+    record::{Recorded as _, abandon_record, close_record, open_record},
 };
 use uuid::Uuid;
 
-/// Decides, records, mints and closes the record.
+/// Decides, records, mints and closes the record, whatever it is that is wanted.
 ///
 /// # Errors
-/// Whatever [`decide`] refuses; [`IssueError::RecordUnavailable`] if the intent is not durable.
-pub async fn issue(desk: &Desk, application: &Application<'_>) -> Result<ToolCallToken, IssueError> {
-    let grant = match decide(desk, application)? {
+/// Whatever the decision refuses; [`IssueError::RecordUnavailable`] if the intent is not durable; what the mint could
+/// not do.
+pub async fn issue<A: Decide>(
+    desk: &Desk,
+    application: &A,
+) -> Result<<A::Terms as Mint>::Credential, IssueError> {
+    let grant = match application.decide(desk)? {
         Decision::Grant(grant) => grant,
         // There is nobody to wait for yet: until approvals are configured, waiting is a denial that says so.
         Decision::Wait(_) => return Err(IssueError::Denied(DenialReason::ApprovalRequired)),
     };
-    let waiting = Waiting { desk, decision_id: application.decision_id };
-    let record = open_record(desk, grant).await;
-    waiting.end();
-    let record = record?;
-    let (token, outcome) = mint(&desk.keys, record);
+    let pending = Pending { desk, decision_id: grant.terms().decision_id() };
+    let minted = match open_record(desk, grant).await {
+        Ok(record) => Ok(mint(desk, record).await),
+        Err(error) => Err(error),
+    };
+    pending.end();
+    let (credential, outcome) = minted?;
     close_record(desk, &outcome);
-    token.ok_or(IssueError::Internal("signing_failed"))
+    credential
 }
 
-/// Waits for the intent to become durable. Dropped meanwhile, because the caller went away, it closes the record:
-/// every intent has its outcome.
-struct Waiting<'d> {
+/// An intent on its way, from before it is durable until its outcome is known. Dropped meanwhile, because the caller
+/// went away, it closes the record: every intent has its outcome.
+struct Pending<'d> {
     desk: &'d Desk,
     decision_id: Uuid,
 }
 
-impl Waiting<'_> {
+impl Pending<'_> {
     fn end(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
         abandon_record(self.desk, self.decision_id);
     }

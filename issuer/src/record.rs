@@ -2,10 +2,11 @@
 
 mod entry;
 mod guard;
+mod intent;
 mod pseudonym;
 mod refusals;
 
-pub use entry::{Entry, Kind, SpentTag};
+pub use entry::{AwsSession, Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
@@ -18,7 +19,7 @@ use crate::{
     ask::Target,
     authenticate::{Caller, SpentId},
     client::Client,
-    decide::{Grant, Terms},
+    decide::Grant,
     desk::Desk,
     error::{DenialReason, IssueError},
     log::{Class, Log, LogError},
@@ -38,13 +39,21 @@ pub trait Audit: Send + Sync {
     fn append_later(&self, class: Class, entry: Vec<u8>) -> Result<(), IssueError>;
 }
 
+/// What a yes lays down, as the record sees it.
+pub trait Recorded: Sized + Send {
+    /// Id of the decision.
+    fn decision_id(&self) -> Uuid;
+    /// The intent: what is about to be minted, for whom, by whose leave.
+    fn intent(&self, desk: &Desk) -> Entry;
+}
+
 /// A grant whose intent is durable. Only [`open_record`] makes it, and only [`crate::mint`] takes it.
 ///
 /// INVARIANT: there is one durable intent record for each `OpenRecord`, and an `OpenRecord` is used at most once.
 #[derive(Debug)]
 #[must_use = "an open record must be minted or closed"]
-pub struct OpenRecord {
-    terms: Terms,
+pub struct OpenRecord<T> {
+    terms: T,
     index: u64,
 }
 
@@ -61,9 +70,9 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`].
-pub async fn open_record(desk: &Desk, grant: Grant) -> Result<OpenRecord, IssueError> {
+pub async fn open_record<T: Recorded>(desk: &Desk, grant: Grant<T>) -> Result<OpenRecord<T>, IssueError> {
     let terms = grant.into_terms();
-    let entry = entry::intent(desk, &terms).to_bytes()?;
+    let entry = terms.intent(desk).to_bytes()?;
     let index = desk.audit.append(Class::Routine, entry).await?;
     Ok(OpenRecord { terms, index })
 }
@@ -78,8 +87,8 @@ pub fn close_record(desk: &Desk, outcome: &Outcome) {
     }
 }
 
-/// Records that an intent led to nothing because whoever asked went away. The intent, which may yet become durable,
-/// bears the same decision id.
+/// Records that an intent led to nothing that anybody got, because whoever asked went away. The intent, which may yet
+/// become durable, bears the same decision id.
 pub fn abandon_record(desk: &Desk, decision_id: Uuid) {
     let entry = entry::abandoned(desk, decision_id).to_bytes();
     if entry.and_then(|entry| desk.audit.append_later(Class::Vital, entry)).is_err() {
@@ -101,6 +110,8 @@ pub struct Refused<'a> {
     pub resource: Option<&'a str>,
     /// For which tool, prompt or resource.
     pub target: Option<&'a Target>,
+    /// With which token of ours.
+    pub jti: Option<&'a str>,
 }
 
 /// Records a refusal to an authenticated client: on its own within the client's quota, else counted. The assertion
@@ -209,9 +220,17 @@ pub async fn record_redemption(
     desk.audit.append(Class::Vital, entry).await
 }
 
-impl OpenRecord {
-    pub(crate) fn into_parts(self) -> (Terms, u64) {
-        (self.terms, self.index)
+impl<T: Recorded> OpenRecord<T> {
+    pub(crate) fn decision_id(&self) -> Uuid {
+        self.terms.decision_id()
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub(crate) fn into_terms(self) -> T {
+        self.terms
     }
 }
 

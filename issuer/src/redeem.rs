@@ -9,6 +9,7 @@ use crate::{
     error::IssueError,
     record,
     revocation::{Place, Revoked},
+    templates::MAX_WINDOW_SECONDS,
 };
 
 /// The answer to a redemption.
@@ -59,6 +60,12 @@ pub async fn redeem(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
 
 fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Option<&'static str> {
     let [detail] = &claims.authorization_details;
+    let is_for_one_call = detail.level() == Level::L3;
+    not_usable(desk, caller, claims).or((!is_for_one_call).then_some("not_a_single_use_token"))
+}
+
+/// Why a client may not use a token as the server that was called with it; `None` if it may.
+pub(crate) fn not_usable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Option<&'static str> {
     if caller.client().server.as_deref() != Some(claims.aud.as_str())
         || caller.client().tenant != claims.tenant
     {
@@ -66,9 +73,6 @@ fn not_redeemable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) -> Opti
     }
     if !still_allowed(desk, claims) {
         return Some(NOT_ACTIVE);
-    }
-    if detail.level() != Level::L3 {
-        return Some("not_a_single_use_token");
     }
     // Only its maker redeems it, and only the process that made it: what was used before a restart is not known.
     // The index alone would not tell it of a log that was put back to an older state.
@@ -96,7 +100,8 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
         return Err(limited);
     }
     let by = By { name: &client.id, spent: caller.spent() };
-    let until_seconds = claims.exp + REVOCATION_GRACE_SECONDS;
+    let until_seconds =
+        claims.exp + REVOCATION_GRACE_SECONDS + desk.aws.as_ref().map_or(0, |_| WINDOW_SECONDS);
     // Tokens that have no children are not among those that are remembered.
     let place = Place { audience: claims.aud.into(), client_id: claims.client_id.into() };
     desk.revocations.place(vec![(claims.jti.clone(), place)], until_seconds);
@@ -203,14 +208,21 @@ fn may_handle(caller: &Caller, claims: &ToolCallClaims) -> bool {
 
 /// The claims of a token of ours that is neither expired nor revoked.
 fn unrevoked_claims(desk: &Desk, access_token: &str) -> Option<ToolCallClaims> {
+    claims_within(desk, access_token, 0)
+}
+
+/// The claims of a token of ours that did not expire more than so many seconds ago, and is not revoked.
+pub(crate) fn claims_within(desk: &Desk, access_token: &str, seconds: u64) -> Option<ToolCallClaims> {
     let expected = token::Expected {
         issuer: &desk.settings.issuer,
         audience: None,
         now_seconds: desk.clock.now_seconds(),
-        leeway_seconds: 0,
+        leeway_seconds: seconds,
     };
     let claims = token::verify(access_token, &desk.keys.ring().published, &expected).ok()?.into_claims();
-    (!desk.is_revoked(&claims)).then_some(claims)
+    // The leeway is for its end alone.
+    let has_begun = claims.nbf.max(claims.iat) <= expected.now_seconds;
+    (has_begun && !desk.is_revoked(&claims)).then_some(claims)
 }
 
 /// Whether the client that got a token, and the server and tool (or prompt, or resource) that it is for, have not been disabled since; and
@@ -244,7 +256,10 @@ static PERSONS: Mutex<()> = Mutex::const_new(());
 const NOT_REDEEMABLE: &str = "not_redeemable";
 const NOT_THE_AUDIENCE: &str = "not_the_audience";
 const NOT_ACTIVE: &str = "token_not_active";
-/// A revoked token stays on the list this much longer than it lives, for verifiers' leeway.
+/// The longest window of a role session: so long may a token get again what it got, though it has expired.
+pub(crate) const WINDOW_SECONDS: u64 = MAX_WINDOW_SECONDS as u64;
+/// A revoked token stays on the list this much longer than it lives, for verifiers' leeway; and longer still where it
+/// may have got a role session.
 const REVOCATION_GRACE_SECONDS: u64 = 60;
 /// Descendants in one entry of the log, of some 50 bytes each: an entry holds 64 KiB.
 const REVOKED_IN_AN_ENTRY: usize = 500;

@@ -226,6 +226,9 @@ async fn keep_house(
             tracing::error!(%error, "web-identity keys not turned, the old ones stay");
         }
         turning_failed = turned.is_err();
+        if let Some(aws) = &desk.aws {
+            aws.sessions.forget_before(desk.clock.now_seconds());
+        }
         ticks += 1;
         if ticks.is_multiple_of(10) {
             sources.forget_idle();

@@ -55,6 +55,7 @@ async fn exchange(desk: &Desk, request: &FormRequest) -> Result<Response, IssueE
         bearer: None,
         resource: Some(parsed.ask.resource.as_str()),
         target: parsed.ask.call.target(),
+        jti: None,
     };
     let subject = match &parsed.subject {
         None => Ok(None),

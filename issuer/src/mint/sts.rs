@@ -86,7 +86,6 @@ pub enum StsRefusal {
 }
 
 impl<'a> RoleOrder<'a> {
-    #[expect(dead_code, reason = "the mint of role sessions is what will make it")]
     pub(super) fn new(session: &'a RenderedSession, web_identity: &'a Secret<String>) -> Self {
         Self { session, web_identity }
     }

@@ -2,11 +2,8 @@
 
 use deputize_call::claims::{TYP, ToolCallClaims};
 
-use crate::{
-    keys::KeySource,
-    record::{OpenRecord, Outcome},
-    secret::Secret,
-};
+use super::Mint;
+use crate::{decide::ToolCallTerms, desk::Desk, error::IssueError, record::OpenRecord, secret::Secret};
 
 /// A minted tool-call token.
 #[derive(Debug)]
@@ -17,18 +14,15 @@ pub struct ToolCallToken {
     pub claims: ToolCallClaims,
 }
 
-/// Signs. The open record is used up whether this succeeds or not; the outcome says which.
-pub fn mint(keys: &KeySource, record: OpenRecord) -> (Option<ToolCallToken>, Outcome) {
-    let (terms, index) = record.into_parts();
-    let mut claims = terms.claims;
-    claims.log.index = index;
-    let signed = keys.ring().current.sign(TYP, &claims);
-    let outcome = Outcome {
-        decision_id: terms.decision_id,
-        index,
-        result: signed.as_ref().map(|_| ()).map_err(|_| "signing_failed"),
-    };
-    let token =
-        signed.ok().map(|access_token| ToolCallToken { access_token: Secret::new(access_token), claims });
-    (token, outcome)
+impl Mint for ToolCallTerms {
+    type Credential = ToolCallToken;
+
+    async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<ToolCallToken, IssueError> {
+        let index = record.index();
+        let mut claims = record.into_terms().claims;
+        claims.log.index = index;
+        let signed = desk.keys.ring().current.sign(TYP, &claims);
+        let access_token = Secret::new(signed.map_err(|_| IssueError::Internal("signing_failed"))?);
+        Ok(ToolCallToken { access_token, claims })
+    }
 }

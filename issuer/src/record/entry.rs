@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{
     action::Action,
-    claims::{Confirmation, PolicyRef, PresentedBy},
+    claims::{PolicyRef, PresentedBy},
     digest::Digest,
 };
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,8 @@ use uuid::Uuid;
 
 use super::{Outcome, Refused, Seen, internal_detail};
 use crate::{
-    ask::Claimed,
     authenticate::{Caller, SpentId},
     client::Client,
-    decide::Terms,
     desk::Desk,
     error::IssueError,
     revocation::Revoked,
@@ -98,6 +96,29 @@ pub struct Entry {
     pub revoked: Vec<Revoked>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsSession>,
+}
+
+/// A session of an AWS role, as its intent says it: each name as AWS's own log has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsSession {
+    /// Name of the template.
+    pub template: String,
+    /// Its version.
+    pub template_hash: Digest,
+    /// The role's account.
+    pub account: String,
+    /// The role's region.
+    pub region: String,
+    /// The role's ARN.
+    pub role: String,
+    /// `RoleSessionName`.
+    pub session_name: String,
+    /// `SourceIdentity`.
+    pub source_identity: String,
+    /// When what it can do ends, in Unix seconds.
+    pub window_end: u64,
 }
 
 /// What an entry is about.
@@ -182,6 +203,7 @@ impl Entry {
             by: None,
             revoked: Vec::new(),
             seen: None,
+            aws: None,
         }
     }
 
@@ -214,44 +236,6 @@ impl SpentTag {
     }
 }
 
-pub(super) fn intent(desk: &Desk, terms: &Terms) -> Entry {
-    let claims = &terms.claims;
-    let [detail] = &claims.authorization_details;
-    let pseudonyms = desk.pseudonyms.of(&claims.tenant, desk.clock.now_seconds());
-    let (Confirmation::Jkt(key) | Confirmation::X5tS256(key)) = &claims.cnf;
-    Entry {
-        decision: Some(terms.decision_id),
-        tenant: Some(claims.tenant.clone()),
-        client: Some(claims.client_id.clone()),
-        sub: Some(claims.sub.clone()),
-        issuer: terms.person_issuer.clone(),
-        actors: claims.act.as_ref().map(|act| act.chain().map(str::to_owned).collect()).unwrap_or_default(),
-        txn: Some(claims.txn.clone()),
-        jti: Some(claims.jti.clone()),
-        pjti: claims.pjti.clone(),
-        exp: Some(claims.exp),
-        key: Some(key.clone()),
-        bearer: claims.bearer.clone(),
-        server: Some(claims.aud.clone()),
-        tool: detail.identifier.clone(),
-        action: detail.actions.first().and_then(|action| Action::from_method(action)).filter(is_not_a_call),
-        level: Some(detail.level().as_str().to_owned()),
-        tier: terms.tier.map(|tier| tier.as_str().to_owned()),
-        call: detail.call_digest.map(|digest| pseudonyms.name("call", digest.as_bytes())),
-        arguments: terms
-            .arguments
-            .as_ref()
-            .map(|arguments| pseudonyms.arguments(arguments))
-            .unwrap_or_default(),
-        policy: Some(detail.policy.clone()),
-        risk: Some(terms.risk.score),
-        risk_reasons: terms.risk.reasons.iter().map(|&reason| reason.to_owned()).collect(),
-        claimed: claimed(&terms.claimed),
-        registry: Some(terms.registry_digest.clone()),
-        ..Entry::new(Kind::Intent, desk.clock.now_ms()).spent(terms.spent)
-    }
-}
-
 pub(super) fn outcome(desk: &Desk, outcome: &Outcome) -> Entry {
     Entry {
         decision: Some(outcome.decision_id),
@@ -278,6 +262,7 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         client: client.map(|client| client.id.clone()),
         sub: refused.sub.map(str::to_owned),
         bearer: refused.bearer.cloned(),
+        jti: refused.jti.map(bounded),
         server: refused.resource.map(bounded),
         tool: refused.target.map(|target| bounded(&target.name)),
         action: refused.target.map(|target| target.action).filter(is_not_a_call),
@@ -321,26 +306,13 @@ pub(super) fn redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> 
     }
 }
 
-fn claimed(claimed: &Claimed) -> BTreeMap<String, String> {
-    [
-        ("parent_request_id", &claimed.parent_request_id),
-        ("host", &claimed.host),
-        ("model", &claimed.model),
-        ("workflow", &claimed.workflow),
-        ("traceparent", &claimed.traceparent),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| value.as_ref().map(|value| (name.to_owned(), bounded(value))))
-    .collect()
-}
-
 /// Entries say what is done where it is no call of a tool.
-fn is_not_a_call(action: &Action) -> bool {
+pub(super) fn is_not_a_call(action: &Action) -> bool {
     *action != Action::CallTool
 }
 
 /// Text that the other side chose, cut to what a record has room for.
-fn bounded(text: &str) -> String {
+pub(super) fn bounded(text: &str) -> String {
     text.chars().take(MAX_TEXT_CHARACTERS).collect()
 }
 

@@ -42,7 +42,11 @@ use parameter::Parameter;
 
 /// Templates of which no two match one call. Immutable: a reload makes new ones.
 #[derive(Debug, Default)]
-pub struct Templates(BTreeMap<String, Template>);
+pub struct Templates {
+    by_name: BTreeMap<String, Template>,
+    /// Which tools of which servers have any.
+    tools: BTreeMap<String, BTreeSet<String>>,
+}
 
 /// A template that was checked.
 #[derive(Debug, Clone)]
@@ -101,22 +105,35 @@ impl Templates {
                 Err(problems) => errors.extend(problems),
             }
         }
-        if errors.is_empty() { Ok(Self(templates)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::of(templates)) } else { Err(errors) }
+    }
+
+    fn of(by_name: BTreeMap<String, Template>) -> Self {
+        let mut tools = BTreeMap::<String, BTreeSet<String>>::new();
+        for matching in by_name.values().map(|template| &template.file.matching) {
+            tools.entry(matching.server.clone()).or_default().insert(matching.tool.clone());
+        }
+        Self { by_name, tools }
+    }
+
+    /// Whether any call of this tool could have a template.
+    pub fn any_for(&self, server: &str, tool: &str) -> bool {
+        self.tools.get(server).is_some_and(|tools| tools.contains(tool))
     }
 
     /// The one template for this call, if there is one.
     pub fn for_call(&self, call: &Call<'_>) -> Option<&Template> {
-        self.0.values().find(|template| template.matches(call).is_ok())
+        self.iter().find(|template| template.matches(call).is_ok())
     }
 
     /// The template of this name.
     pub fn get(&self, name: &str) -> Option<&Template> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Template> {
-        self.0.values()
+        self.by_name.values()
     }
 }
 

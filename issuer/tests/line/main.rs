@@ -15,5 +15,6 @@ mod guards;
 mod next_hops;
 mod reads;
 mod records;
+mod role_sessions;
 mod subjects;
 mod world;

@@ -18,21 +18,22 @@ use deputize_issuer::{
     client::{Client, Clients, PresentedActor, Reach},
     clock::{Clock, ClockWatch, TestClock},
     decide::Application,
-    desk::{Desk, Rules, Settings},
+    desk::{AwsDoor, Desk, Rules, Settings},
     drift::DriftedSet,
     error::IssueError,
-    fakes::{FakeAudit, FakeProviderKeys, FakeReplay},
+    fakes::{FakeAudit, FakeProviderKeys, FakeReplay, FakeSts},
     issue::issue,
     keys::KeySource,
     limits::{Limits, Rate},
     lineage::Lineage,
-    mint::ToolCallToken,
+    mint::{ToolCallToken, WebIdentity},
     policy::{PolicyEngine, PolicyFile},
     provider::{Preset, Provider, Providers, SubjectTokenType},
     record::{Audit, Pseudonyms, Refusals, Refused, record_denial},
     registry::Registry,
     replay::ReplayStore,
     revocation::RevokedSet,
+    role_session::RoleSessions,
     templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
     verify_subject::{PresentedSubject, Subject, verify_subject},
@@ -68,6 +69,10 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) once_capacity: usize,
     pub(crate) keys: HashMap<String, Arc<SigningKey>>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) templates: Vec<Value>,
+    /// The door to AWS, for a world that has one.
+    pub(crate) sts: Option<Arc<FakeSts>>,
 }
 
 pub(crate) struct World {
@@ -77,6 +82,7 @@ pub(crate) struct World {
     pub(crate) replay: Arc<FakeReplay>,
     pub(crate) revocations: Arc<RevokedSet>,
     pub(crate) provider_keys: Arc<FakeProviderKeys>,
+    pub(crate) clients: Vec<Client>,
     keys: HashMap<String, Arc<SigningKey>>,
     serial: AtomicU64,
 }
@@ -89,13 +95,23 @@ impl World {
     pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup::new();
         change(&mut setup);
-        let clock = Arc::new(TestClock::at_seconds(NOW));
+        let clock = Arc::clone(&setup.clock);
         let (audit, replay) = (Arc::new(FakeAudit::new("log.example/one")), Arc::new(FakeReplay::default()));
-        let keys = setup.keys.clone();
+        let (keys, clients) = (setup.keys.clone(), setup.clients.clone());
         let (desk, revocations, provider_keys) =
             setup.desk(clock.clone() as _, audit.clone() as _, replay.clone() as _);
         let desk = Arc::new(desk);
-        Self { desk, clock, audit, replay, revocations, provider_keys, keys, serial: AtomicU64::new(0) }
+        Self {
+            desk,
+            clock,
+            audit,
+            replay,
+            revocations,
+            provider_keys,
+            clients,
+            keys,
+            serial: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn key(&self, name: &str) -> &SigningKey {
@@ -218,6 +234,7 @@ impl World {
             bearer: None,
             resource: Some(ask.resource.as_str()),
             target: ask.call.target(),
+            jti: None,
         };
         let subject = verify_subject(&self.desk, caller, &presented).await;
         let issued = match &subject {
@@ -279,6 +296,9 @@ impl Setup {
             limits: Limits::new(PLENTY, PLENTY),
             once_capacity: 100_000,
             keys: HashMap::new(),
+            clock: Arc::new(TestClock::at_seconds(NOW)),
+            templates: Vec::new(),
+            sts: None,
         };
         for name in [IDP, OTHER_IDP, ISSUER, "spare"] {
             setup.make_key(name);
@@ -354,6 +374,18 @@ impl Setup {
             provider_keys.publish(issuer, KeySet::new(vec![self.keys[issuer].public().clone()]));
         }
         let rules = self.rules(&provider_keys);
+        let aws = self.sts.clone().map(|sts| AwsDoor {
+            sts,
+            web_identity: WebIdentity {
+                keys: Arc::new(KeySource::new(
+                    SigningKey::generate(SigningAlgorithm::ES256).unwrap(),
+                    Vec::new(),
+                )),
+                issuer: format!("{ISSUER}/web-identity"),
+                audience: "sts.amazonaws.com".to_owned(),
+            },
+            sessions: RoleSessions::default(),
+        });
         let own_key = SigningKey::from_pkcs8(&self.keys[ISSUER].to_pkcs8().unwrap(), None).unwrap();
         let desk = Desk {
             settings: self.settings,
@@ -372,10 +404,15 @@ impl Setup {
             pseudonyms: Pseudonyms::new(&[2; 32]),
             limits: self.limits,
             refusals: Refusals::default(),
-            aws: None,
+            aws,
             clock,
         };
         (desk, revocations, provider_keys)
+    }
+
+    fn templates(&self) -> Templates {
+        let files = self.templates.iter().map(|file| serde_json::from_value(file.clone()).unwrap());
+        Templates::build(files.collect()).unwrap_or_else(|errors| panic!("{errors:?}"))
     }
 
     /// The rules as they would be loaded; also for reloading them into a running desk.
@@ -388,8 +425,8 @@ impl Setup {
             providers: Providers::new(self.providers.clone(), provider_keys.clone(), None).unwrap(),
             registry: Registry::build(records).unwrap_or_else(|errors| panic!("{errors:?}")),
             policies: PolicyEngine::load(&[file]).unwrap_or_else(|errors| panic!("{errors:?}")),
-            templates: Templates::default(),
-            aws_accounts: AwsAccounts::default(),
+            templates: self.templates(),
+            aws_accounts: AwsAccounts::new(["111122223333".to_owned()]).unwrap(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One decision, one credential.
-use deputize_issuer::decide::Grant;
+use deputize_issuer::decide::{Grant, ToolCallTerms};
 
-fn twice(grant: Grant) -> (Grant, Grant) {
+fn twice(grant: Grant<ToolCallTerms>) -> (Grant<ToolCallTerms>, Grant<ToolCallTerms>) {
     (grant.clone(), grant)
 }
 

@@ -1,7 +1,9 @@
 //! One record, one credential.
-use deputize_issuer::record::OpenRecord;
+use deputize_issuer::{decide::ToolCallTerms, record::OpenRecord};
 
-fn twice(record: OpenRecord) -> (OpenRecord, OpenRecord) {
+type Open = OpenRecord<ToolCallTerms>;
+
+fn twice(record: Open) -> (Open, Open) {
     (record.clone(), record)
 }
 

@@ -1,10 +1,8 @@
 //! A grant is made by `decide` alone.
-use deputize_issuer::decide::Grant;
+use deputize_issuer::decide::{Grant, ToolCallTerms};
 
-fn forge() -> Grant {
-    Grant { terms: unimplemented!() }
+fn forge(terms: ToolCallTerms) -> Grant<ToolCallTerms> {
+    Grant { terms }
 }
 
-fn main() {
-    forge();
-}
+fn main() {}

@@ -1,8 +1,8 @@
 //! An open record is made by `open_record` alone.
-use deputize_issuer::{decide::Grant, record::OpenRecord};
+use deputize_issuer::{decide::RoleTerms, record::OpenRecord};
 
-fn forge(grant: Grant) -> OpenRecord {
-    OpenRecord { terms: grant, index: 0 }
+fn forge(terms: RoleTerms) -> OpenRecord<RoleTerms> {
+    OpenRecord { terms, index: 0 }
 }
 
 fn main() {}

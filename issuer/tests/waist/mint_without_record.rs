@@ -1,8 +1,12 @@
 //! No record, no credential.
-use deputize_issuer::{decide::Grant, keys::KeySource, mint::mint};
+use deputize_issuer::{
+    decide::{Grant, ToolCallTerms},
+    desk::Desk,
+    mint::mint,
+};
 
-fn unrecorded(keys: &KeySource, grant: Grant) {
-    let _ = mint(keys, grant);
+async fn unrecorded(desk: &Desk, grant: Grant<ToolCallTerms>) {
+    let _ = mint(desk, grant).await;
 }
 
 fn main() {}

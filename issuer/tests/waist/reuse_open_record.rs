@@ -1,9 +1,9 @@
 //! One record, one credential.
-use deputize_issuer::{keys::KeySource, mint::mint, record::OpenRecord};
+use deputize_issuer::{decide::RoleTerms, desk::Desk, mint::mint, record::OpenRecord};
 
-fn twice(keys: &KeySource, record: OpenRecord) {
-    let _first = mint(keys, record);
-    let _second = mint(keys, record);
+async fn twice(desk: &Desk, record: OpenRecord<RoleTerms>) {
+    let _first = mint(desk, record).await;
+    let _second = mint(desk, record).await;
 }
 
 fn main() {}

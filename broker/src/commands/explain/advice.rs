@@ -34,7 +34,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 44] = [
+const ADVICE: [(&[&str], &str); 56] = [
     (
         &["tool_drifted"],
         "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",
@@ -166,6 +166,45 @@ const ADVICE: [(&[&str], &str); 44] = [
     ),
     (&["not_a_person"], "bring a token of a user, not one that an application got for itself"),
     (&["subject"], "configure `claims.stable` of the identity provider: the claim is missing in this token"),
+    (
+        &["no_template"],
+        "no role template is for this call and person: `deputize templates simulate` says why one is not",
+    ),
+    (&["another_template"], "the server expects another template than the one for this call: see `detail`"),
+    (&["account_not_allowed"], "add the account to `aws.accounts`, if its roles may be used"),
+    (
+        &["parameter_outside_its_type", "session_tag", "source_identity", "session_policy_too_long"],
+        "a value of the call or of the person is none that the template takes: see `detail`, and try it with `deputize templates simulate`",
+    ),
+    (
+        &["residency"],
+        "person, server and role are not of one place: correct `region` of the registry file, or the template's `residency`",
+    ),
+    (
+        &["window_over"],
+        "the call's window is over: credentials are for one call; what takes longer needs another call",
+    ),
+    (
+        &["parameter_left_open", "token_leaves_the_call_open", "other_arguments"],
+        "AWS credentials are for one call: exchange for its exact arguments (L3), and ask with the same",
+    ),
+    (
+        &["not_the_audience", "token_not_active", "not_redeemable"],
+        "bring the token that this server was called with, while it lives, and authenticate as that server",
+    ),
+    (
+        &["made_before_this_start"],
+        "the broker restarted since, or another made the token: exchange the user's token anew",
+    ),
+    (
+        &["sts_access_denied"],
+        "the role's trust policy does not allow it: it must name our identity provider, the template's `sub`, and sts:TagSession and sts:SetSourceIdentity",
+    ),
+    (
+        &["sts_invalid_identity_token", "sts_idp_communication"],
+        "AWS must reach and trust the web identity's issuer: compare the account's identity provider with its discovery document and keys",
+    ),
+    (&["sts_throttled", "sts_timeout", "sts_unreachable"], "AWS STS cannot be asked now: try again"),
 ];
 
 #[cfg(test)]

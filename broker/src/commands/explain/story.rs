@@ -32,7 +32,7 @@ pub(super) struct Story {
     policies_unknown: Option<&'static str>,
     /// What to do, for a denial.
     next: Option<&'static str>,
-    /// Whether the token was made.
+    /// Whether what was granted was made.
     outcome: Option<Event>,
     /// When it was used (L3).
     redeemed: Option<Event>,
@@ -40,7 +40,7 @@ pub(super) struct Story {
     at_the_guard: Vec<Event>,
     /// When it, its transaction, its person or a token it came from was revoked.
     revoked: Vec<Event>,
-    /// Tokens that were made from it.
+    /// Tokens and AWS sessions that were made from it.
     onward: Vec<Onward>,
 }
 
@@ -63,6 +63,8 @@ struct Onward {
     decision: Option<Uuid>,
     server: Option<String>,
     tool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aws_role: Option<String>,
 }
 
 impl Story {
@@ -96,7 +98,11 @@ impl Story {
         let event = |what: String| Event { index, at: moment::format(entry.at), what };
         let same_token = self.record.jti.is_some() && entry.jti == self.record.jti;
         match entry.kind {
-            Kind::Outcome if entry.intent == Some(self.index) && entry.decision == self.record.decision => {
+            // Whoever abandons an intent does not know yet where it stands.
+            Kind::Outcome
+                if entry.decision == self.record.decision
+                    && entry.intent.is_none_or(|intent| intent == self.index) =>
+            {
                 let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 let result = entry.result.as_deref().unwrap_or("unknown");
                 self.outcome = Some(event(format!("{result}{reason}")));
@@ -121,7 +127,8 @@ impl Story {
             }
             Kind::Intent if entry.pjti.is_some() && entry.pjti == self.record.jti => {
                 let (server, tool) = (entry.server.clone(), entry.tool.clone());
-                self.onward.push(Onward { index, decision: entry.decision, server, tool });
+                let aws_role = entry.aws.as_ref().map(|aws| aws.role.clone());
+                self.onward.push(Onward { index, decision: entry.decision, server, tool, aws_role });
             }
             _ => {}
         }
@@ -187,6 +194,18 @@ impl Story {
                 .map(|(jti, exp)| format!("{jti}, good until {}", moment::format_seconds(exp))),
         );
         facts.add_some("made from", record.pjti.as_deref());
+        if let Some(aws) = &record.aws {
+            facts.add("AWS role", format!("{} in {}, by template {}", aws.role, aws.region, aws.template));
+            facts.add(
+                "AWS session",
+                format!(
+                    "{}, for {}, good until {}",
+                    aws.session_name,
+                    aws.source_identity,
+                    moment::format_seconds(aws.window_end)
+                ),
+            );
+        }
         facts.add_some("policy set", record.policy.as_ref().map(|policy| policy.digest.as_str()));
         self.afterwards(&mut facts);
         facts.add("record", format!("{}; `deputize audit prove {}` proves it", self.index, self.index));
@@ -219,11 +238,15 @@ impl Story {
 
     fn afterwards(&self, facts: &mut Facts) {
         if self.record.kind == Kind::Intent {
+            let made = if self.record.aws.is_some() { "session" } else { "token" };
             facts.add(
                 "outcome",
-                self.outcome.as_ref().map_or(
-                    "not recorded: the process ended before it could be; treat the token as issued"
-                        .to_owned(),
+                self.outcome.as_ref().map_or_else(
+                    || {
+                        format!(
+                            "not recorded: the process ended before it could be; treat the {made} as issued"
+                        )
+                    },
                     |outcome| format!("{} at {}", outcome.what, outcome.at),
                 ),
             );
@@ -238,7 +261,8 @@ impl Story {
         for onward in &self.onward {
             let what = onward.tool.as_deref().or(onward.server.as_deref()).unwrap_or("unknown");
             let decision = onward.decision.map(|id| id.to_string()).unwrap_or_default();
-            facts.add("onward", format!("{what}, decision {decision}"));
+            let role = onward.aws_role.as_ref().map(|role| format!(", as {role}")).unwrap_or_default();
+            facts.add("onward", format!("{what}{role}, decision {decision}"));
         }
     }
 
