@@ -1,4 +1,8 @@
-//! Puts the broker together. The only file that names concrete backends.
+//! Puts the broker together. Only it and what is below it names concrete backends.
+
+mod aws;
+
+pub use aws::AwsBackends;
 
 use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet};
@@ -15,7 +19,6 @@ use deputize_issuer::{
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
     revocation::{Revocations, Revoked},
-    templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -27,13 +30,13 @@ use crate::{
         approvals_seen,
         embedded::{EmbeddedDrifts, EmbeddedRevocations},
         fetch::{Fetcher, Reach},
-        jwe::{DecryptionKeyFile, JweKeys},
+        jwe::{DecryptionKeyFile, JweKeys, JweSeal},
         key_files::{self, KeyFiles},
         oidc::{IssuerSource, OidcKeys, Timing},
-        web_identity_keys::WebIdentityRing,
     },
-    config::resolved::{Mode, Resolved, WebIdentityIssuer},
+    config::resolved::{LoadedRules, Mode, Resolved},
     guards::{Announced, Guards, News},
+    http::aws::SealAnswer,
     restore::{self, Drift},
 };
 
@@ -45,8 +48,10 @@ pub struct Assembly {
     pub log: Log,
     /// What guards are told and tell.
     pub guards: Arc<Guards>,
-    /// The keys of the identity that AWS knows, where there is one.
-    pub web_identity: Option<Arc<WebIdentityRing>>,
+    /// What stands behind the door to AWS, where there is one.
+    pub aws: Option<AwsBackends>,
+    /// Seals answers to clients' keys.
+    pub seal: Arc<dyn SealAnswer>,
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
@@ -87,7 +92,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     revocations.place(places, clock.now_seconds().saturating_add(LONGEST_TOKEN_SECONDS));
     let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
-    let web_identity = web_identity(resolved, clock.as_ref())?;
+    let aws = AwsBackends::open(resolved, mode, &clock)?;
     let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
     let desk = Desk {
         settings: Settings {
@@ -120,7 +125,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
             },
         ),
         refusals: Refusals::default(),
-        aws: None,
+        aws: aws.as_ref().map(AwsBackends::door),
         clock,
     };
     record_start(&desk)?;
@@ -129,10 +134,11 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let per_second = resolved.limits.guard_events_per_second;
     let guards = Arc::new(Guards::new(Arc::clone(&desk), log.clone(), snapshot_key, news, per_second));
     guards.restore_events(events);
-    Ok(Assembly { desk, log, guards, web_identity, mode, provider_keys: Mutex::new(provider_keys) })
+    let (seal, provider_keys) = (Arc::new(JweSeal), Mutex::new(provider_keys));
+    Ok(Assembly { desk, log, guards, aws, seal, mode, provider_keys })
 }
 
-/// Reads registry, policies, clients and identity providers again and swaps them in as a whole; on any error the old
+/// Reads registry, policies, role templates, clients and identity providers again and swaps them in as a whole; on any error the old
 /// ones stay. Keys of identity providers that stay are carried over.
 ///
 /// # Errors
@@ -141,8 +147,9 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let mut held = assembly.provider_keys.lock().await;
     let provider_keys = provider_keys(resolved, assembly.mode, Some(&held))?;
     let rules = rules(resolved, &provider_keys)?;
-    if let (Some(ring), Some(identity)) = (&assembly.web_identity, &resolved.web_identity) {
-        ring.sign_with(identity.algorithm);
+    aws::check(assembly.aws.as_ref(), resolved)?;
+    if let Some((held, aws)) = assembly.aws.as_ref().zip(resolved.aws.as_ref()) {
+        held.change(aws, assembly.mode)?;
     }
     assembly.desk.rules.store(Arc::new(rules));
     *held = provider_keys;
@@ -200,16 +207,8 @@ impl Assembly {
     }
 }
 
-fn web_identity(resolved: &Resolved, clock: &dyn Clock) -> Result<Option<Arc<WebIdentityRing>>, CannotStart> {
-    let open = |identity: &WebIdentityIssuer| {
-        let ring = WebIdentityRing::open(&resolved.data_dir, identity.algorithm, clock.now_seconds());
-        ring.map(Arc::new).map_err(cannot)
-    };
-    resolved.web_identity.as_ref().map(open).transpose()
-}
-
 fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, CannotStart> {
-    let (registry, policies) = resolved.load_rules().map_err(|errors| {
+    let LoadedRules { registry, policies, templates } = resolved.load_rules().map_err(|errors| {
         CannotStart(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
     approvals_seen::admit(&resolved.data_dir, registry.seals()).map_err(cannot)?;
@@ -218,8 +217,8 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
         providers: providers(resolved, provider_keys)?,
         registry,
         policies,
-        templates: Templates::default(),
-        aws_accounts: AwsAccounts::default(),
+        templates,
+        aws_accounts: resolved.aws.as_ref().map(|aws| aws.accounts.clone()).unwrap_or_default(),
     })
 }
 
@@ -322,6 +321,7 @@ fn configuration(desk: &Desk) -> Result<Vec<u8>, CannotStart> {
     let rules = desk.rules.load();
     let mut entry = Entry::new(Kind::Configuration, desk.clock.now_ms());
     entry.registry = Some(rules.registry.digest().to_string());
+    entry.templates = desk.aws.as_ref().map(|_| rules.templates.digest().to_string());
     entry.policy = Some(deputize_call::claims::PolicyRef {
         digest: rules.policies.digest().to_owned(),
         ids: Vec::new(),

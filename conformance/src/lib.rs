@@ -22,6 +22,7 @@ pub mod node;
 pub mod ordinary;
 pub mod process;
 pub mod stand_in;
+pub mod sts;
 pub mod trust;
 pub mod weak_rsa;
 pub mod whole_call;

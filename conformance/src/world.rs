@@ -1,9 +1,10 @@
 //! A broker under `serve` with everything around it: two tenants, three issuers, clients, servers, policies.
 
+mod aws;
 mod servers;
 
-use self::servers::servers;
 pub use self::servers::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED};
+use self::{aws::Aws, servers::servers};
 use crate::{
     forge::{Key, now, unique},
     identity::{self, IdentityServer},
@@ -42,6 +43,8 @@ pub struct World {
     extra_policies: usize,
     behind_proxy: bool,
     decryption_key: Option<String>,
+    more_client_keys: Vec<(&'static str, Value)>,
+    aws: Option<Aws>,
 }
 
 /// A started broker and how long it took until it was ready.
@@ -81,6 +84,8 @@ impl World {
             extra_policies: 0,
             behind_proxy: false,
             decryption_key: None,
+            more_client_keys: Vec::new(),
+            aws: None,
         }
     }
 
@@ -281,8 +286,7 @@ impl World {
         std::fs::write(folder.join("ca.pem"), self.authority.pem()).unwrap();
         self.authority.certify().write(folder, "tls");
         for (id, key) in &self.client_keys {
-            let jwks = json!({ "keys": [key.jwk()] });
-            std::fs::write(folder.join(format!("clients/{id}.json")), jwks.to_string()).unwrap();
+            self.write_key_set(id, key);
         }
         for server in servers() {
             let file = folder.join(format!("registry/{}.json", server["id"].as_str().unwrap()));
@@ -326,6 +330,7 @@ impl World {
         }
         json!({
             "issuer": self.base,
+            "aws": self.aws.as_ref().map(Aws::configuration),
             "data_dir": "data",
             "listen": listen,
             "admin": { "address": self.observation.authority },

@@ -1,6 +1,9 @@
 //! OAuth clients as configured: who may authenticate, and how far each may reach.
 
 mod decoy;
+mod encryption_key;
+
+pub use encryption_key::{EncryptionKey, SealingAlgorithm};
 
 use deputize_call::{
     action::Action,
@@ -21,6 +24,8 @@ pub struct Client {
     pub actor: Option<String>,
     /// Keys of its assertions (`private_key_jwt`, RFC 7523).
     pub keys: KeySet,
+    /// The key to which answers with secrets in them are sealed, where it has one.
+    pub encryption_key: Option<EncryptionKey>,
     /// SHA-256 of its bootstrap secret, where one is configured (S-08: off by default).
     pub secret_sha256: Option<[u8; 32]>,
     /// `aud`, and `azp`/`client_id`, of the user tokens that it may bring.
@@ -189,6 +194,7 @@ mod tests {
             tenant: "acme".to_owned(),
             actor: None,
             keys: KeySet::new(keys),
+            encryption_key: None,
             secret_sha256: None,
             subject_audiences: Vec::new(),
             presents_actors: Vec::new(),

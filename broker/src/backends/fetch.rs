@@ -2,12 +2,17 @@
 //! again; nothing is followed, inflated or waited for without a bound.
 
 mod address;
+mod checked;
 #[cfg(test)]
 mod tests;
 
-use self::address::{CheckedResolver, Lookup};
-use reqwest::{StatusCode, Url, header};
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+pub(super) use self::{
+    address::{Lookup, system_lookup},
+    checked::{CheckedClient, Patience, from_reqwest},
+};
+
+use reqwest::{Method, StatusCode, Url, header};
+use std::{path::PathBuf, time::Duration};
 
 /// How far a fetcher may reach. The default is production's: HTTPS to public addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +29,7 @@ pub struct Reach {
 /// Fetches small JSON documents.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    client: reqwest::Client,
-    reach: Reach,
+    client: CheckedClient,
     timeout: Duration,
 }
 
@@ -53,7 +57,7 @@ pub enum FetchError {
     /// Neither connection nor answer.
     #[error("no answer: {0}")]
     Transport(String),
-    /// The whole exchange took longer than [`TOTAL_TIMEOUT`].
+    /// The whole exchange took too long.
     #[error("took too long")]
     Timeout,
     /// Any status but 200; redirects are not followed.
@@ -62,7 +66,7 @@ pub enum FetchError {
     /// The answer is not JSON, or is compressed.
     #[error("answer is not plain JSON")]
     MediaType,
-    /// Over [`MAX_BODY_BYTES`].
+    /// Over the bound.
     #[error("answer too large")]
     TooLarge,
 }
@@ -74,62 +78,21 @@ impl Fetcher {
     }
 
     fn assemble(reach: Reach, lookup: Lookup, timeout: Duration) -> Result<Self, FetchError> {
-        // One provider of cryptography in the process; an error only says that it is installed already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let roots = match &reach.ca_file {
-            None => Vec::new(),
-            Some(file) => read_certificates(file)?,
-        };
-        let builder = reqwest::Client::builder()
-            .user_agent("deputize")
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(timeout)
-            // A pooled connection would keep an address that was checked long ago.
-            .pool_max_idle_per_host(0)
-            .https_only(!reach.allow_http)
-            .dns_resolver(Arc::new(CheckedResolver::new(reach.allow_private_addresses, lookup)));
-        let builder =
-            if reach.allow_http { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
-        let client = builder.build().map_err(|error| FetchError::Setup(describe(&error)))?;
-        Ok(Self { client, reach, timeout })
+        // A pooled connection would keep an address that was checked long ago.
+        let patience = Patience { connect: CONNECT_TIMEOUT, total: timeout, idle: Duration::ZERO };
+        Ok(Self { client: CheckedClient::new(reach, lookup, patience)?, timeout })
     }
 
     /// Fetches one JSON document.
     pub async fn get_json(&self, url: &Url) -> Result<Fetched, FetchError> {
-        self.check_url(url)?;
         // The client's own timeout does not cover name resolution.
         tokio::time::timeout(self.timeout, self.exchange(url)).await.map_err(|_| FetchError::Timeout)?
-    }
-
-    /// Whether a URL may be fetched at all. A literal address never meets the resolver: it is checked here.
-    fn check_url(&self, url: &Url) -> Result<(), FetchError> {
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(FetchError::Url("credentials in it"));
-        }
-        let literal = match url.host() {
-            None => return Err(FetchError::Url("no host")),
-            Some(url::Host::Domain(_)) => None,
-            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-        };
-        if literal.is_some_and(|address| !address::allowed(address, self.reach.allow_private_addresses)) {
-            return Err(FetchError::Address);
-        }
-        let loopback = literal.map_or(url.host_str() == Some("localhost"), |address| address.is_loopback());
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if self.reach.allow_http && loopback => Ok(()),
-            _ => Err(FetchError::Url("not https")),
-        }
     }
 
     async fn exchange(&self, url: &Url) -> Result<Fetched, FetchError> {
         let request = self
             .client
-            .get(url.clone())
+            .request(Method::GET, url)?
             .header(header::ACCEPT, "application/json, application/jwk-set+json")
             .header(header::ACCEPT_ENCODING, "identity");
         let mut response = request.send().await.map_err(from_reqwest)?;
@@ -171,13 +134,6 @@ impl FetchError {
     }
 }
 
-fn read_certificates(file: &std::path::Path) -> Result<Vec<reqwest::Certificate>, FetchError> {
-    let unreadable = |why: &dyn std::fmt::Display| FetchError::Setup(format!("{}: {why}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| unreadable(&error))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
-    if certificates.is_empty() { Err(unreadable(&"no certificate in it")) } else { Ok(certificates) }
-}
-
 /// `application/json`, `application/jwk-set+json` and other `+json` types (RFC 6839 §3.1).
 fn is_json(content_type: &header::HeaderValue) -> bool {
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -196,26 +152,6 @@ fn max_age(cache_control: &str) -> Option<Duration> {
     }
     let seconds = directives.iter().find_map(|directive| directive.strip_prefix("max-age="))?;
     seconds.trim_matches('"').parse().ok().map(Duration::from_secs)
-}
-
-fn from_reqwest(error: reqwest::Error) -> FetchError {
-    if error.is_timeout() {
-        return FetchError::Timeout;
-    }
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = cause {
-        if error.is::<address::NotAllowed>() {
-            return FetchError::Address;
-        }
-        cause = error.source();
-    }
-    FetchError::Transport(describe(&error))
-}
-
-/// An error with its causes; reqwest's own text stops at the first.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The largest document accepted, as it comes over the wire.

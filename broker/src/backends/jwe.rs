@@ -1,4 +1,5 @@
-//! Users' tokens that an identity provider encrypted to us (JWE, RFC 7516), opened with keys from files.
+//! Users' tokens that an identity provider encrypted to us (JWE, RFC 7516), opened with keys from files; and answers
+//! that we seal to a client's key.
 //!
 //! The header is checked before any key is touched: algorithms from an allow-list, no compression, no passwords,
 //! nothing critical, an ephemeral key that lies on its curve.
@@ -7,6 +8,8 @@
 mod header;
 #[cfg(feature = "jwe")]
 mod keys;
+#[cfg(feature = "jwe")]
+mod seal;
 #[cfg(test)]
 #[cfg(feature = "jwe")]
 mod tests;
@@ -14,7 +17,7 @@ mod tests;
 use std::path::PathBuf;
 
 #[cfg(feature = "jwe")]
-pub use self::keys::JweKeys;
+pub use self::{keys::JweKeys, seal::JweSeal};
 
 /// A private key for decryption.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,22 @@ pub enum JweSetupError {
         /// What is wrong with it; nothing of the key is in it.
         problem: String,
     },
+}
+
+/// Without the feature `jwe` nothing can be sealed, and configurations that want it are refused.
+#[cfg(not(feature = "jwe"))]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JweSeal;
+
+#[cfg(not(feature = "jwe"))]
+impl crate::http::aws::SealAnswer for JweSeal {
+    fn seal(
+        &self,
+        _: &deputize_issuer::client::EncryptionKey,
+        _: &[u8],
+    ) -> Result<String, crate::http::aws::CannotSeal> {
+        Err(crate::http::aws::CannotSeal)
+    }
 }
 
 /// Without the feature `jwe` nothing can be decrypted, and whoever configures it is told so.

@@ -6,4 +6,5 @@ pub mod fetch;
 pub mod jwe;
 pub mod key_files;
 pub mod oidc;
+pub mod sts;
 pub mod web_identity_keys;

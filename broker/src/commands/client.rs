@@ -31,6 +31,9 @@ enum Command {
   deputize client add support-bot --folder clients
       writes clients/support-bot.private.jwk.json (give it to the client, to nobody else)
       and    clients/support-bot.jwks.json (public; the configuration names it)
+  deputize client add ops-guard --folder clients --sealed
+      as well clients/ops-guard.sealing.private.jwk.json: AWS credentials are then answered encrypted to that key, so that
+      nobody who ends TLS on the way reads them
   deputize client add quick-try --secret
       prints a bootstrap secret once; allow_client_secrets: true would have to permit it
 
@@ -47,12 +50,16 @@ struct Add {
     /// A bootstrap secret instead of a key: weaker, for first steps
     #[arg(long)]
     secret: bool,
+    /// A second key, to which answers with AWS credentials are sealed (docs/aws.md)
+    #[arg(long, conflicts_with = "secret")]
+    sealed: bool,
 }
 
 #[derive(Serialize)]
 struct Added {
     client_id: String,
     private_key_file: Option<PathBuf>,
+    sealing_key_file: Option<PathBuf>,
     jwks_file: Option<PathBuf>,
     kid: Option<String>,
     /// No `Debug` on this type: it is shown once, on purpose, and nowhere else.
@@ -85,7 +92,8 @@ fn check_id(id: &str) -> Result<(), CommandError> {
 }
 
 fn with_key(args: &Add) -> Result<Added, CommandError> {
-    let pair = KeyPair::write(&args.folder, &args.id)?;
+    let write = if args.sealed { KeyPair::write_with_sealing } else { KeyPair::write };
+    let pair = write(&args.folder, &args.id)?;
     // The configuration may stand in another folder than this command.
     let jwks_file = pair.public_file.canonicalize().unwrap_or_else(|_| pair.public_file.clone());
     Ok(Added {
@@ -95,6 +103,7 @@ fn with_key(args: &Add) -> Result<Added, CommandError> {
         secret_sha256: None,
         configuration: configuration(args, "jwks_file", &jwks_file.display().to_string()),
         private_key_file: Some(pair.private_file),
+        sealing_key_file: pair.sealing_file,
         jwks_file: Some(pair.public_file),
     })
 }
@@ -107,6 +116,7 @@ fn with_secret(args: &Add) -> Result<Added, CommandError> {
     Ok(Added {
         client_id: args.id.clone(),
         private_key_file: None,
+        sealing_key_file: None,
         jwks_file: None,
         kid: None,
         configuration: configuration(args, "secret_sha256", &digest),
@@ -132,6 +142,9 @@ impl Added {
         if let (Some(private), Some(public)) = (&self.private_key_file, &self.jwks_file) {
             let _ = writeln!(text, "private key  {} (for the client alone)", private.display());
             let _ = writeln!(text, "public key   {}", public.display());
+        }
+        if let Some(sealing) = &self.sealing_key_file {
+            let _ = writeln!(text, "sealing key  {} (for the client alone)", sealing.display());
         }
         if let Some(secret) = &self.secret {
             let _ = writeln!(text, "secret       {secret} (shown this once)");

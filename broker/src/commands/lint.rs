@@ -15,10 +15,10 @@ use super::{
 };
 use crate::config::{
     raw::Config,
-    resolved::{self, Resolved},
+    resolved::{self, LoadedRules, Resolved},
 };
 
-/// Checks the whole configuration: the file, key sets, registry and policies, and what should agree among them.
+/// Checks the whole configuration: the file, key sets, registry, policies and role templates, and what should agree among them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize lint --config deputize.yaml
@@ -53,6 +53,8 @@ struct Summary {
     policies: usize,
     registry_digest: String,
     policy_digest: String,
+    /// AWS role templates.
+    templates: usize,
 }
 
 /// Runs it.
@@ -89,8 +91,8 @@ fn check(config: &ConfigArgs) -> Report {
     }
     match resolved.load_rules() {
         Err(errors) => report.problems.extend(errors.iter().map(ToString::to_string)),
-        Ok((registry, policies)) => {
-            report.warnings = cross::warnings(&resolved, &registry);
+        Ok(LoadedRules { registry, policies, templates }) => {
+            report.warnings = cross::warnings(&resolved, &registry, &templates);
             let servers = registry.servers();
             report.summary = Some(Summary {
                 issuer: resolved.issuer.clone(),
@@ -101,6 +103,7 @@ fn check(config: &ConfigArgs) -> Report {
                 policies: policies.len(),
                 registry_digest: registry.digest().to_string(),
                 policy_digest: policies.digest().to_owned(),
+                templates: templates.iter().count(),
             });
         }
     }
@@ -135,6 +138,9 @@ impl Report {
                 ),
             );
             facts.add("policies", format!("{}, digest {}", summary.policies, summary.policy_digest));
+            if summary.templates > 0 {
+                facts.add("role templates", summary.templates.to_string());
+            }
             text.push_str(&facts.to_string());
         }
         text.push_str(&findings.verdict("it can be served", "`serve` would refuse to start"));

@@ -20,7 +20,6 @@ mod key_pair;
 pub mod keys;
 mod keysource;
 pub mod lint;
-mod moment;
 mod output;
 mod progress;
 mod ready;
@@ -36,7 +35,10 @@ use self::{
     exit::{CommandResult, Exit},
     output::{Format, Output},
 };
-use crate::telemetry::{self, LogFormat};
+use crate::{
+    moment,
+    telemetry::{self, LogFormat},
+};
 
 /// Identity and token-exchange broker for AI agents.
 #[derive(Debug, Parser)]

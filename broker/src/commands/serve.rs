@@ -19,6 +19,7 @@ use crate::{
     config::resolved::{self, Mode, Resolved},
     http::{
         admin::Administration,
+        aws::AwsCredentials,
         listen::{Listening, serve_tcp, serve_unix},
         router,
         source::SourceLimit,
@@ -131,11 +132,12 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     };
     let socket = bind_socket(&resolved.admin_socket)?;
     tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration)), inside));
-    let ring = assembly.web_identity.as_ref().map(Arc::clone);
-    let identity = ring.as_ref().zip(resolved.web_identity.as_ref());
-    let identity = identity.map(|(ring, of)| PublishedIdentity::new(&of.issuer, ring.source()));
+    let ring = assembly.aws.as_ref().map(|aws| Arc::clone(&aws.ring));
+    let identity =
+        assembly.aws.as_ref().map(|aws| PublishedIdentity::new(&aws.identity.issuer, aws.ring.source()));
+    let aws = AwsCredentials { desk: Arc::clone(&assembly.desk), seal: Arc::clone(&assembly.seal) };
     let (desk, guards) = (Arc::clone(&assembly.desk), Arc::clone(&assembly.guards));
-    let public = router::public(desk, guards, Arc::clone(&sources), identity);
+    let public = router::public(desk, guards, Arc::clone(&sources), identity.map(|identity| (identity, aws)));
     tasks.spawn(serve_tcp(listener, public, listening));
     tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, ring, stopping));
     administration.ready.store(true, Ordering::Release);

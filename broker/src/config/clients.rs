@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::keys::KeySet;
-use deputize_issuer::client::{AcceptedBearer, Client, PresentedActor, Reach};
+use deputize_issuer::client::{AcceptedBearer, Client, EncryptionKey, PresentedActor, Reach};
 use std::{collections::HashSet, path::Path};
 
 use super::{
@@ -39,6 +39,7 @@ impl Check<'_> {
 
     fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
         let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file)));
+        let (keys, encryption_key) = keys.unzip();
         let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {
             let digest = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             if digest.is_none() {
@@ -60,6 +61,7 @@ impl Check<'_> {
             tenant: raw.tenant.clone(),
             actor: raw.actor.clone(),
             keys: keys.unwrap_or_default(),
+            encryption_key: encryption_key.flatten(),
             secret_sha256,
             subject_audiences: raw.subject_audiences.clone(),
             presents_actors: raw
@@ -139,9 +141,19 @@ impl Check<'_> {
             .collect()
     }
 
-    fn jwks(&mut self, file: &Path) -> Option<KeySet> {
+    /// The keys that verify, and the one to which answers are sealed.
+    fn jwks(&mut self, file: &Path) -> Option<(KeySet, Option<EncryptionKey>)> {
+        let refuse = |error: &dyn std::fmt::Display| ConfigError::new(file, error.to_string());
         let keys = read::read_text(file).and_then(|text| {
-            KeySet::from_jwks(text.as_bytes()).map_err(|error| ConfigError::new(file, error.to_string()))
+            let verifying = KeySet::from_jwks(text.as_bytes()).map_err(|error| refuse(&error))?;
+            let sealing = EncryptionKey::from_jwks(text.as_bytes())
+                .map_err(|error| refuse(&format!("key with use \"enc\": {error}")))?;
+            if sealing.is_some() && !cfg!(feature = "jwe") {
+                return Err(refuse(
+                    &"sealing answers to the key with use \"enc\" needs a build with the feature jwe",
+                ));
+            }
+            Ok((verifying, sealing))
         });
         keys.map_err(|error| self.errors.push(error)).ok()
     }

@@ -1,5 +1,6 @@
 //! Configuration in two steps: [`raw`] is what the file says, [`resolved`] is what is true.
 
+pub mod aws;
 mod clients;
 pub mod raw;
 pub mod read;

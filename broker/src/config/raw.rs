@@ -1,5 +1,9 @@
 //! What the configuration file says, member for member. `resolved` checks it; nothing else reads it.
 
+mod aws;
+
+pub use aws::{AssumeRole, Aws, Sts, WebIdentity, WebIdentityAlgorithm};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -36,6 +40,9 @@ pub struct Config {
     /// Files with private keys (JWK) for JWE-wrapped subject tokens.
     #[serde(default)]
     pub jwe_key_files: Vec<PathBuf>,
+    /// AWS credentials for the one resource in a call; without it there are none.
+    #[serde(default)]
+    pub aws: Option<Aws>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -187,7 +194,7 @@ pub struct Client {
     /// What `act.sub` says when it acts; its id by default. Often a SPIFFE ID.
     #[serde(default)]
     pub actor: Option<String>,
-    /// File with its public keys (JWKS).
+    /// File with its public keys (JWKS). Answers with AWS credentials are sealed to the first with `use: enc`.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
     /// SHA-256 of its bootstrap secret, base64url; `deputize client add --secret` prints it.

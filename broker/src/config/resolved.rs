@@ -1,11 +1,11 @@
 //! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
 
-use deputize_call::sign::SigningAlgorithm;
 use deputize_issuer::{
     client::Client,
     policy::{PolicyEngine, PolicyError, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::Registry,
+    templates::Templates,
 };
 use std::{
     net::SocketAddr,
@@ -15,6 +15,7 @@ use std::{
 use url::Url;
 
 use super::{
+    aws::Aws,
     raw,
     read::{self, ConfigError},
     registry::RegistryFolder,
@@ -49,18 +50,20 @@ pub struct Resolved {
     pub limits: Limits,
     /// The registry.
     pub registry: RegistryFolder,
-    /// The identity that AWS knows, where there is one.
-    pub web_identity: Option<WebIdentityIssuer>,
+    /// AWS, where sessions of its roles are given out.
+    pub aws: Option<Aws>,
     policies: PathBuf,
 }
 
-/// The identity that AWS knows us by.
-#[derive(Debug, Clone)]
-pub struct WebIdentityIssuer {
-    /// Issuer URL, without a trailing slash.
-    pub issuer: String,
-    /// What its tokens are signed with.
-    pub algorithm: SigningAlgorithm,
+/// What was read from the folders that the configuration names.
+#[derive(Debug)]
+pub struct LoadedRules {
+    /// The registry.
+    pub registry: Registry,
+    /// The policies.
+    pub policies: PolicyEngine,
+    /// The role templates; none without `aws`.
+    pub templates: Templates,
 }
 
 /// The public listener.
@@ -124,30 +127,33 @@ pub fn load(path: &Path, mode: Mode) -> Result<Resolved, Vec<ConfigError>> {
 }
 
 impl Resolved {
-    /// Reads the registry and the policies, which can be reloaded.
+    /// Reads the registry, the policies and the role templates, which can be reloaded.
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn load_rules(&self) -> Result<(Registry, PolicyEngine), Vec<ConfigError>> {
+    pub fn load_rules(&self) -> Result<LoadedRules, Vec<ConfigError>> {
         let registry = self.registry.load();
         let policies =
             policy_files(&self.policies).and_then(|files| Ok((load_engine(&self.policies, &files)?, files)));
-        match (registry, policies) {
-            (Ok(registry), Ok((policies, files))) => {
-                let unknown = policies.unknown_names(&files, &registry);
-                if unknown.is_empty() {
-                    Ok((registry, policies))
-                } else {
-                    Err(in_folder(&self.policies, unknown))
-                }
+        let (registry, policies, files) = match (registry, policies) {
+            (Ok(registry), Ok((policies, files))) => (registry, policies, files),
+            (registry, policies) => {
+                return Err(registry.err().into_iter().chain(policies.err()).flatten().collect());
             }
-            (registry, policies) => Err(registry.err().into_iter().chain(policies.err()).flatten().collect()),
+        };
+        let unknown = in_folder(&self.policies, policies.unknown_names(&files, &registry));
+        let templates = self.aws.as_ref().map(|aws| aws.load_templates(&registry)).transpose();
+        match templates {
+            Ok(templates) if unknown.is_empty() => {
+                Ok(LoadedRules { registry, policies, templates: templates.unwrap_or_default() })
+            }
+            templates => Err(unknown.into_iter().chain(templates.err().into_iter().flatten()).collect()),
         }
     }
 }
 
 /// Whether two issuers are one place, though they may be spelled in two ways.
-fn same_place(one: &str, other: &str) -> bool {
+pub(super) fn same_place(one: &str, other: &str) -> bool {
     let place = |text: &str| {
         let url = Url::parse(text).ok()?;
         let path = url.path().trim_end_matches('/').to_owned();
@@ -217,8 +223,13 @@ impl Check<'_> {
                  seen and used assertions could be used again; audit.allow_no_anchor: true accepts that",
             );
         }
-        let own =
-            [raw.issuer.clone(), format!("{}/spiffe", raw.issuer), format!("{}/web-identity", raw.issuer)];
+        let aws = raw.aws.as_ref().map(|aws| self.aws(aws, &raw.issuer));
+        let mut own = vec![
+            raw.issuer.clone(),
+            format!("{}/spiffe", raw.issuer),
+            format!("{}/web-identity", raw.issuer),
+        ];
+        own.extend(aws.as_ref().map(|aws| aws.web_identity.issuer.clone()));
         if raw
             .identity_providers
             .iter()
@@ -243,7 +254,6 @@ impl Check<'_> {
                     .map(|tls| (self.folder.join(tls.certificate_file), self.folder.join(tls.key_file))),
             },
             admin_address,
-            web_identity: None,
             admin_socket: raw
                 .admin
                 .socket
@@ -257,6 +267,7 @@ impl Check<'_> {
             jwe_key_files: raw.jwe_key_files.iter().map(|file| self.folder.join(file)).collect(),
             limits: self.limits(&raw.limits),
             registry,
+            aws,
             policies: self.folder.join(raw.policies),
         })
     }
@@ -315,7 +326,7 @@ impl Check<'_> {
         }
     }
 
-    fn https(&mut self, member: &str, text: &str) {
+    pub(super) fn https(&mut self, member: &str, text: &str) {
         match Url::parse(text) {
             Ok(url) if url.scheme() == "https" => {}
             Ok(url) if url.scheme() == "http" && self.mode == Mode::Development => {}
@@ -330,6 +341,11 @@ impl Check<'_> {
             self.refuse(format!("{member}: {text:?} is not an address like 0.0.0.0:8443"));
         }
         parsed.ok()
+    }
+
+    /// Whether the rules of `dev` hold.
+    pub(super) fn is_development(&self) -> bool {
+        self.mode == Mode::Development
     }
 
     /// Notes that something is wrong.

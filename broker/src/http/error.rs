@@ -2,7 +2,10 @@
 //! To callers the reason is coarse; the detail belongs to `explain`.
 
 use axum::response::{IntoResponse, Response};
-use deputize_issuer::error::{DenialReason, IssueError};
+use deputize_issuer::{
+    error::{DenialReason, IssueError},
+    mint::StsRefusal,
+};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use oauth2::{StandardErrorResponse, basic::BasicErrorResponseType};
 use serde::Serialize;
@@ -143,12 +146,7 @@ fn told(error: &IssueError) -> Told {
             "invalid_authorization_details",
             format!("this tool needs a token of level {least}: ask with constraints (L2) or arguments (L3)"),
         ),
-        IssueError::Denied(DenialReason::Policy { .. }) => {
-            bad("access_denied", "policy does not allow it; an operator can explain the decision")
-        }
-        IssueError::Denied(DenialReason::ApprovalRequired) => {
-            bad("access_denied", "a person would have to approve this call, and approvals are not configured")
-        }
+        IssueError::Denied(reason) => told_of_denial(reason),
         IssueError::UserAuthentication { .. } => bad(
             "insufficient_user_authentication",
             "the user has to sign in again, more strongly or more recently, for this tool",
@@ -168,19 +166,31 @@ fn told(error: &IssueError) -> Told {
         IssueError::NoSession { .. } => {
             bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
         }
-        IssueError::Sts(refusal) if refusal.may_pass() => {
-            unavailable("AWS gives no session now; come back as Retry-After says")
-        }
-        IssueError::Sts(_) => {
-            // What AWS refuses is for who configures role, trust policy and template, not for who called.
-            let hint = "AWS refused the role session; an operator can explain the decision";
-            Told { status: StatusCode::BAD_GATEWAY, ..bad("server_error", hint) }
-        }
+        IssueError::Sts(refusal) => told_of_aws(refusal),
         IssueError::Internal(_) => {
             let hint = "a fault of the broker; an operator can explain the decision";
             Told { status: StatusCode::INTERNAL_SERVER_ERROR, ..bad("server_error", hint) }
         }
     }
+}
+
+fn told_of_denial(reason: &DenialReason) -> Told {
+    let description = match reason {
+        DenialReason::Policy { .. } => "policy does not allow it; an operator can explain the decision",
+        DenialReason::ApprovalRequired => {
+            "a person would have to approve this call, and approvals are not configured"
+        }
+    };
+    bad("access_denied", description)
+}
+
+/// What AWS refuses is for who configures role, trust policy and template, not for who called.
+fn told_of_aws(refusal: &StsRefusal) -> Told {
+    if refusal.may_pass() {
+        return unavailable("AWS gives no session now; come back as Retry-After says");
+    }
+    let hint = "AWS refused the role session; an operator can explain the decision";
+    Told { status: StatusCode::BAD_GATEWAY, ..bad("server_error", hint) }
 }
 
 fn bad(code: &'static str, description: impl Into<String>) -> Told {
@@ -338,7 +348,7 @@ const EXPLANATIONS: [(&str, &str, &str); 13] = [
     (
         "invalid_authorization_details",
         "The call cannot be granted as it stands.",
-        "The description names the member. High-risk tools need exact arguments (L3).",
+        "The description names the member. High-risk tools need exact arguments (L3). AWS credentials are for the very call of the token, with exactly its arguments.",
     ),
     (
         "invalid_dpop_proof",
@@ -352,7 +362,7 @@ const EXPLANATIONS: [(&str, &str, &str); 13] = [
     ),
     (
         "access_denied",
-        "Policy or a person said no.",
+        "Policy or a person said no; or no AWS role template gives this call credentials.",
         "`deputize explain DECISION_ID` tells an operator the whole story; `deputize can-i` tries it without consequences.",
     ),
     (

@@ -24,34 +24,35 @@ pub async fn authorization_server(State(desk): State<Arc<Desk>>) -> Response {
     let issuer = &desk.settings.issuer;
     let methods = ["private_key_jwt", "client_secret_post"];
     let client_algorithms = ["ES256", "ES384", "EdDSA", "RS256", "PS256"];
-    public(
-        &json!({
-            "issuer": issuer,
-            "token_endpoint": desk.settings.token_endpoint,
-            "jwks_uri": format!("{issuer}/jwks"),
-            "introspection_endpoint": format!("{issuer}/introspect"),
-            "revocation_endpoint": format!("{issuer}/revoke"),
-            "redemption_endpoint": format!("{issuer}/redeem"),
-            "guard_snapshot_endpoint": format!("{issuer}/guard/snapshot"),
-            "guard_events_endpoint": format!("{issuer}/guard/events"),
-            "service_documentation": format!("{issuer}/openapi.json"),
-            // RFC 8414 §2 demands the member; without an authorization endpoint there are none.
-            "response_types_supported": [],
-            "grant_types_supported": [
-                "urn:ietf:params:oauth:grant-type:token-exchange",
-                "client_credentials"
-            ],
-            "token_endpoint_auth_methods_supported": methods,
-            "token_endpoint_auth_signing_alg_values_supported": client_algorithms,
-            "introspection_endpoint_auth_methods_supported": methods,
-            "introspection_endpoint_auth_signing_alg_values_supported": client_algorithms,
-            "revocation_endpoint_auth_methods_supported": methods,
-            "revocation_endpoint_auth_signing_alg_values_supported": client_algorithms,
-            "dpop_signing_alg_values_supported": client_algorithms,
-            "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
-        }),
-        "application/json",
-    )
+    let mut metadata = json!({
+        "issuer": issuer,
+        "token_endpoint": desk.settings.token_endpoint,
+        "jwks_uri": format!("{issuer}/jwks"),
+        "introspection_endpoint": format!("{issuer}/introspect"),
+        "revocation_endpoint": format!("{issuer}/revoke"),
+        "redemption_endpoint": format!("{issuer}/redeem"),
+        "guard_snapshot_endpoint": format!("{issuer}/guard/snapshot"),
+        "guard_events_endpoint": format!("{issuer}/guard/events"),
+        "service_documentation": format!("{issuer}/openapi.json"),
+        // RFC 8414 §2 demands the member; without an authorization endpoint there are none.
+        "response_types_supported": [],
+        "grant_types_supported": [
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+            "client_credentials"
+        ],
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": client_algorithms,
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": client_algorithms,
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": client_algorithms,
+        "dpop_signing_alg_values_supported": client_algorithms,
+        "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
+    });
+    if let (Some(members), Some(_)) = (metadata.as_object_mut(), &desk.aws) {
+        members.insert("aws_credentials_endpoint".to_owned(), format!("{issuer}/aws/credentials").into());
+    }
+    public(&metadata, "application/json")
 }
 
 /// Answers `GET /openapi.json`.

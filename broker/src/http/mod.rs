@@ -1,6 +1,7 @@
 //! Doors 1 and 3 over HTTP.
 
 pub mod admin;
+pub mod aws;
 pub mod error;
 pub mod form;
 pub mod guard;

@@ -167,6 +167,20 @@ const ENDPOINTS: &[Endpoint] = &[
         proof: Proof::None,
     },
     Endpoint {
+        path: "/aws/credentials",
+        method: "post",
+        summary: "AWS credentials for the one resource in a call, for the server that was called; where AWS is configured. Sealed (application/jose) to a client whose JWKS has a key with use \"enc\"",
+        body: Body::Form(&[
+            ("subject_token", true, "the tool-call token that the server was called with"),
+            ("subject_token_type", true, "urn:ietf:params:oauth:token-type:access_token"),
+            ("arguments", true, "the call's arguments, a JSON object"),
+            ("input_responses", false, "the call's inputResponses, JSON, where it has them"),
+            ("request_state", false, "the call's requestState, JSON, where it has one"),
+            ("template", false, "name of the role template that the server expects"),
+        ]),
+        proof: Proof::None,
+    },
+    Endpoint {
         path: "/guard/snapshot",
         method: "get",
         summary: "What the registry approved for this server: tools, keys, revocations; signed",

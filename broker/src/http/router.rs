@@ -12,6 +12,7 @@ use crate::guards::Guards;
 
 use super::{
     admin::{self, Administration},
+    aws::{self, AwsCredentials},
     error::DoorError,
     guard, lifecycle, metadata,
     source::{SourceLimit, limit_source, name_request, refuse},
@@ -19,12 +20,12 @@ use super::{
     web_identity::{self, PublishedIdentity},
 };
 
-/// The public door. Without a web identity there are no paths of it.
+/// The public door. Without AWS there are no paths of it.
 pub fn public(
     desk: Arc<Desk>,
     guards: Arc<Guards>,
     sources: Arc<SourceLimit>,
-    web_identity: Option<PublishedIdentity>,
+    aws: Option<(PublishedIdentity, AwsCredentials)>,
 ) -> Router {
     let guards = Router::new()
         .route("/guard/snapshot", get(guard::snapshot))
@@ -41,16 +42,17 @@ pub fn public(
         .route("/docs/errors/{code}", get(metadata::error_page))
         .with_state(Arc::clone(&desk))
         .merge(guards)
-        .merge(web_identity.map(web_identity_routes).unwrap_or_default());
+        .merge(aws.map(aws_routes).unwrap_or_default());
     named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
 }
 
-/// What AWS reads.
-fn web_identity_routes(identity: PublishedIdentity) -> Router {
+/// What AWS reads, and what servers ask for.
+fn aws_routes((identity, credentials): (PublishedIdentity, AwsCredentials)) -> Router {
     Router::new()
         .route("/web-identity/.well-known/openid-configuration", get(web_identity::discovery))
         .route("/web-identity/jwks", get(web_identity::jwks))
         .with_state(identity)
+        .merge(Router::new().route("/aws/credentials", post(aws::credentials)).with_state(credentials))
 }
 
 /// Health and metrics: what probes and scrapers may see.

@@ -313,6 +313,27 @@ fn a_client_that_was_added_can_be_configured() {
 }
 
 #[test]
+fn a_second_key_is_made_for_what_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_str().unwrap();
+    let added = run(&["client", "add", "ops", "--sealed", "--folder", place, "-o", "json"]).expect(0).json();
+    let read = |member: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(added[member].as_str().unwrap()).unwrap()).unwrap()
+    };
+    let (jwks, sealing) = (read("jwks_file"), read("sealing_key_file"));
+    assert_eq!((&jwks["keys"][0]["use"], &jwks["keys"][1]["use"]), (&"sig".into(), &"enc".into()));
+    assert_eq!(jwks["keys"][1]["x"], sealing["x"]);
+    assert_eq!((&sealing["use"], &sealing["alg"]), (&"enc".into(), &"ECDH-ES+A256KW".into()));
+    assert!(sealing["d"].is_string() && jwks["keys"][1].get("d").is_none(), "{jwks}");
+    let mode = std::fs::metadata(added["sealing_key_file"].as_str().unwrap()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let snippet = added["configuration"].as_str().unwrap().strip_prefix("clients:\n").unwrap();
+    let (_folder, config) = changed("clients:\n", &format!("clients:\n{snippet}"));
+    lint(&config).expect(0);
+    run(&["client", "add", "ops", "--sealed", "--secret", "--folder", place]).expect(2);
+}
+
+#[test]
 fn a_bootstrap_secret_is_printed_once_and_its_digest_configured() {
     let folder = tempfile::tempdir().unwrap();
     let arguments =

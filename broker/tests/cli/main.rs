@@ -7,6 +7,7 @@
 )]
 
 mod audit;
+mod aws;
 mod configuration;
 mod doctor;
 mod environment;

@@ -142,7 +142,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
         seek: Seek::Code(&["backends::"]),
         within: &["broker/src/"],
         except: &[
-            ("broker/src/assemble.rs", "the assembly"),
+            ("broker/src/assemble", "the assembly, with a file of its own for AWS"),
             (
                 "broker/src/commands/",
                 "operators' commands work on the data folder of a broker that need not run",

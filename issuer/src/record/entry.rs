@@ -80,6 +80,9 @@ pub struct Entry {
     pub claimed: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<String>,
+    /// Digest of the role templates that hold from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub templates: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +152,7 @@ pub enum Kind {
     Drift,
     /// The process started.
     Start,
-    /// Configuration was loaded; `registry` and `policy` carry its digests.
+    /// Configuration was loaded; `registry`, `policy` and `templates` carry its digests.
     Configuration,
 }
 
@@ -195,6 +198,7 @@ impl Entry {
             risk_reasons: Vec::new(),
             claimed: BTreeMap::new(),
             registry: None,
+            templates: None,
             intent: None,
             result: None,
             reason: None,

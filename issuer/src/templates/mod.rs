@@ -14,6 +14,7 @@ mod characters;
 mod check;
 mod evaluate;
 mod file;
+mod fit;
 mod keys;
 mod lint;
 mod overlap;
@@ -129,6 +130,12 @@ impl Templates {
     /// The template of this name.
     pub fn get(&self, name: &str) -> Option<&Template> {
         self.by_name.get(name)
+    }
+
+    /// Digest over the names and versions of all: recorded with every change.
+    pub fn digest(&self) -> Digest {
+        let lines = self.iter().map(|template| format!("{} {}\n", template.file.name, template.hash));
+        Digest::from_bytes(sha256(lines.collect::<String>().as_bytes()))
     }
 
     /// All, by name.

@@ -332,6 +332,7 @@ impl Setup {
             tenant: "acme".to_owned(),
             actor: None,
             keys: KeySet::new(vec![key.public().clone()]),
+            encryption_key: None,
             secret_sha256: None,
             subject_audiences: Vec::new(),
             presents_actors: Vec::<PresentedActor>::new(),

@@ -10,11 +10,11 @@ use std::{
 };
 
 /// Looks up the addresses of a name.
-pub(super) type Lookup = Arc<dyn Fn(String) -> LookupFuture + Send + Sync>;
+pub(in crate::backends) type Lookup = Arc<dyn Fn(String) -> LookupFuture + Send + Sync>;
 type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// The system's resolver.
-pub(super) fn system_lookup() -> Lookup {
+pub(in crate::backends) fn system_lookup() -> Lookup {
     Arc::new(|name| {
         Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }) as LookupFuture
     })

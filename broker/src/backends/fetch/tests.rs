@@ -2,7 +2,7 @@ use super::*;
 use std::{
     net::SocketAddr,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -199,7 +199,7 @@ async fn urls_that_are_not_https_are_refused_outside_development() {
     let ca_file = Some(authority.file.path().to_owned());
     let production = Reach { allow_private_addresses: true, allow_http: false, ca_file };
     let production = Fetcher::new(production).unwrap();
-    let refused = |text: &str| production.check_url(&Url::parse(text).unwrap());
+    let refused = |text: &str| production.client.check_url(&Url::parse(text).unwrap());
     assert_eq!(refused("https://id.example.com/jwks"), Ok(()));
     for text in [
         "http://id.example.com/",
@@ -212,7 +212,7 @@ async fn urls_that_are_not_https_are_refused_outside_development() {
         assert!(matches!(refused(text), Err(FetchError::Url(_))), "{text}");
     }
     let development = Fetcher::new(development()).unwrap();
-    let refused = |text: &str| development.check_url(&Url::parse(text).unwrap());
+    let refused = |text: &str| development.client.check_url(&Url::parse(text).unwrap());
     assert_eq!(refused("http://localhost:8080/"), Ok(()));
     assert_eq!(refused("http://[::1]:8080/"), Ok(()));
     for text in ["http://id.example.com/", "http://10.0.0.1/", "http://localhost.example.com/"] {

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Answer, Args, Word};
 use crate::{
     commands::exit::CommandError,
-    config::resolved::{Resolved, Upstream},
+    config::resolved::{LoadedRules, Resolved, Upstream},
 };
 
 /// Who asks for what, for whom.
@@ -42,7 +42,7 @@ impl Question {
         resolved: &Resolved,
         arguments: Option<Object>,
     ) -> Result<Self, CommandError> {
-        let (registry, policies) = resolved.load_rules().map_err(|errors| {
+        let LoadedRules { registry, policies, .. } = resolved.load_rules().map_err(|errors| {
             let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
             CommandError::configuration(all.join("\n"), "correct it; `deputize lint` checks everything")
         })?;

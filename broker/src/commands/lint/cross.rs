@@ -4,6 +4,7 @@ use deputize_call::resource;
 use deputize_issuer::{
     client::Client,
     registry::{Registry, Server, ServerRecord, Verifier},
+    templates::Templates,
 };
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Everything that looks like a mistake.
-pub(super) fn warnings(resolved: &Resolved, registry: &Registry) -> Vec<String> {
+pub(super) fn warnings(resolved: &Resolved, registry: &Registry, templates: &Templates) -> Vec<String> {
     let mut warnings = Vec::new();
     if resolved.anchor.is_none() {
         warnings.push("audit.anchor is not set: a rollback of the data folder would not be seen".to_owned());
@@ -27,7 +28,26 @@ pub(super) fn warnings(resolved: &Resolved, registry: &Registry) -> Vec<String> 
         of_server(server, resolved, &mut warnings);
     }
     of_registry(resolved, registry, &mut warnings);
+    of_templates(templates, resolved, registry, &mut warnings);
     warnings
+}
+
+/// Templates that nobody can use, or that probably mean something else.
+fn of_templates(templates: &Templates, resolved: &Resolved, registry: &Registry, warnings: &mut Vec<String>) {
+    warnings.extend(templates.doubts(registry).iter().map(ToString::to_string));
+    warnings.extend(templates.iter().flat_map(|template| template.warnings()).map(|it| it.to_string()));
+    for file in templates.iter().map(|template| template.file()) {
+        let (server, tenant) = (&file.matching.server, &file.matching.tenant);
+        let may_ask = |client: &&Client| {
+            client.enabled && client.server.as_ref() == Some(server) && client.tenant == *tenant
+        };
+        if !resolved.clients.iter().any(|client| may_ask(&client)) {
+            warnings.push(format!(
+                "template {:?}: no client is the server {server}, so that nobody can ask for its sessions",
+                file.name
+            ));
+        }
+    }
 }
 
 /// Servers that are not approved, and texts that look as if they gave orders to models.
