@@ -15,7 +15,9 @@ from aws_broker import aws, serving
 from deputize import (
     AwsCredentialsExpiredError,
     ConfigurationError,
+    ExchangeError,
     ProtocolError,
+    RetryLaterError,
     UnreachableError,
     credentials_from_guard,
 )
@@ -145,16 +147,43 @@ def test_no_other_secret_is_sent(door: Door, secret: str) -> None:
 def test_redirects_are_not_followed_and_what_is_gone_has_ended(door: Door) -> None:
     door.headers = {"location": f"{door.url}/aws/another-address-of-this-call"}
     for status, error in (
-        (302, UnreachableError),
-        (307, UnreachableError),
-        (500, UnreachableError),
-        (401, AwsCredentialsExpiredError),
+        (302, ExchangeError),
+        (307, ExchangeError),
+        (502, ExchangeError),
         (404, AwsCredentialsExpiredError),
     ):
         door.status = status
         with pytest.raises(error):
             credentials_from_guard(door.request(), clock=door.clock).get()
-    assert [path for path, _ in door.asked] == [PATH] * 5
+    assert [path for path, _ in door.asked] == [PATH] * 4
+
+
+def test_what_the_guard_was_refused_is_said_and_stands(door: Door) -> None:
+    door.status, door.body = 403, b'{"code":"Denied","message":"access_denied: no\\u001b[2J (decision d-1)"}'
+    credentials = credentials_from_guard(door.request(), clock=door.clock)
+    for _ in range(2):
+        with pytest.raises(ExchangeError, match=r"Denied: access_denied: no\[2J \(decision d-1\)") as refused:
+            credentials.get()
+        assert "the guard's log" in refused.value.what_to_do
+        door.clock.advance(60)
+    assert len(door.asked) == 1
+
+
+def test_what_may_pass_is_asked_for_again_when_the_guard_says(door: Door) -> None:
+    door.headers = {"retry-after": "3"}
+    for status in (429, 503):
+        door.status = status
+        credentials = credentials_from_guard(door.request(), clock=door.clock)
+        for seconds in (0, 2):
+            door.clock.advance(seconds)
+            with pytest.raises(RetryLaterError) as refused:
+                credentials.get()
+            assert refused.value.retry_after_seconds == 3
+        asked = len(door.asked)
+        door.clock.advance(1)
+        door.status = 200
+        assert credentials.get().access_key_id == "ASIAGUARD"
+        assert len(door.asked) == asked + 1
 
 
 def test_an_answer_is_bounded_and_read_strictly(door: Door) -> None:

@@ -2,7 +2,9 @@
 
 import { Agent, get, type IncomingMessage } from "node:http";
 import { type JsonObject, parseObject } from "../call/json.js";
+import { readRefusal } from "../client/answer.js";
 import { AwsCredentialsExpiredError, ConfigurationError, ProtocolError, UnreachableError } from "../client/errors.js";
+import type { Received } from "../client/transport.js";
 import { type Clock, systemClock } from "../clock.js";
 import { readContainer } from "./answer.js";
 import { type AwsCredentialsProvider, type AwsIdentity, Kept } from "./credentials.js";
@@ -46,22 +48,26 @@ function single(headers: RequestHeaders, name: string): string | undefined {
 }
 
 async function fetched(url: URL, secret: string): Promise<AwsIdentity> {
-  const { status, body } = await answer(url, secret);
+  const { status, body, ...more } = await answer(url, secret);
   // Address and secret die with the call.
-  if (status === 401 || status === 404 || status === 410) throw new AwsCredentialsExpiredError();
-  if (status !== 200) throw new UnreachableError(`the guard's AWS credentials (status ${status}; see its log)`, undefined);
-  return readContainer(body);
+  if (status === 404) throw new AwsCredentialsExpiredError();
+  if (status === 200) return readContainer(body);
+  // An error in the form of a container's credentials: the guard's words for what the broker said.
+  const said: JsonObject = { error: body["code"] ?? "", error_description: body["message"] ?? "" };
+  throw readRefusal({ ...more, status, body: said }, ADVICE);
 }
 
 /** Neither proxies nor redirects: this asks this machine, once. */
-async function answer(url: URL, secret: string): Promise<{ status: number; body: JsonObject }> {
+async function answer(url: URL, secret: string): Promise<Received> {
   const agent = new Agent({ keepAlive: false });
   try {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const headers = { authorization: secret, accept: "application/json" };
       get(url, { agent, headers, signal: AbortSignal.timeout(ANSWER_MS) }, resolve).once("error", reject);
     });
-    return { status: response.statusCode ?? 0, body: await read(response) };
+    const { statusCode: status = 0, headers: { "retry-after": pause = "" } } = response;
+    const retryAfterSeconds = /^[0-9]{1,9}$/.test(pause) ? Number(pause) : undefined;
+    return { status, body: await read(response), dpopNonce: undefined, retryAfterSeconds };
   } catch (error) {
     if (error instanceof ProtocolError) throw error;
     throw new UnreachableError("the guard's AWS credentials", error);
@@ -89,6 +95,10 @@ const URI = "deputize-aws-credentials-uri";
 const AUTHORIZATION = "deputize-aws-authorization";
 const ADDRESS = /^http:\/\/(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):\d{1,5}\/aws\/[A-Za-z0-9_-]{16,256}$/;
 const SECRET = /^[!-~]{16,512}$/;
+const ADVICE = new Map([
+  ["Denied", "look at the guard's log: the decision's id is there, for `deputize explain`"],
+  ["Broken", "look at the guard's log: the broker's answer to it was none"],
+]);
 /** The guard asks the broker, and that asks AWS. */
 const ANSWER_MS = 20_000;
 const MAX_BYTES = 64 * 1024;

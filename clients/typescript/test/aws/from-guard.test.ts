@@ -5,7 +5,9 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, beforeEach, test } from "node:test";
 import { GetCallerIdentityCommand, STSClient } from "@aws-sdk/client-sts";
-import { AwsCredentialsExpiredError, ConfigurationError, ProtocolError, UnreachableError } from "../../src/client/errors.js";
+import {
+  AwsCredentialsExpiredError, ConfigurationError, ExchangeError, ProtocolError, RetryLaterError, UnreachableError,
+} from "../../src/client/errors.js";
 import { awsCredentialsFromGuard } from "../../src/server.js";
 import type { Loose } from "../guard/fixture.js";
 import { Aws, ShiftedClock } from "./broker.js";
@@ -23,7 +25,7 @@ let body: () => string;
 before(async () => {
   guard = createServer((request, response) => {
     asked.push([request.url ?? "", request.headers.authorization]);
-    response.writeHead(status, { location: `${url}/aws/another-address-of-this-call` });
+    response.writeHead(status, { location: `${url}/aws/another-address-of-this-call`, "retry-after": "3" });
     response.end(body());
   }).listen(0, "127.0.0.1");
   await new Promise((resolve) => guard.once("listening", resolve));
@@ -106,13 +108,41 @@ test("no other secret is sent", () => {
 
 test("redirects are not followed, and what is gone has ended", async () => {
   for (const [said, kind] of [
-    [302, UnreachableError], [307, UnreachableError], [500, UnreachableError], [401, AwsCredentialsExpiredError],
-    [404, AwsCredentialsExpiredError],
+    [302, ExchangeError], [307, ExchangeError], [502, ExchangeError], [404, AwsCredentialsExpiredError],
   ] as const) {
     status = said;
     await assert.rejects(awsCredentialsFromGuard(headers(), clock)(), kind);
   }
-  assert.deepEqual(asked.map(([path]) => path), Array(5).fill(PATH));
+  assert.deepEqual(asked.map(([path]) => path), Array(4).fill(PATH));
+});
+
+test("what the guard was refused is said and stands", async () => {
+  [status, body] = [403, () => JSON.stringify({ code: "Denied", message: "access_denied: no\u001b[2J (decision d-1)" })];
+  const provider = awsCredentialsFromGuard(headers(), clock);
+  for (let turn = 0; turn < 2; turn += 1) {
+    await assert.rejects(provider(), (error) => {
+      assert.ok(error instanceof ExchangeError);
+      assert.match(error.message, /^Denied: access_denied: no\[2J \(decision d-1\): look at the guard's log/);
+      return true;
+    });
+    clock.shiftMs += 60_000;
+  }
+  assert.equal(asked.length, 1);
+});
+
+test("what may pass is asked for again when the guard says", async () => {
+  for (const said of [429, 503]) {
+    status = said;
+    const provider = awsCredentialsFromGuard(headers(), clock);
+    const before = asked.length;
+    for (let turn = 0; turn < 2; turn += 1) {
+      await assert.rejects(provider(), (error) => error instanceof RetryLaterError && error.retryAfterSeconds === 3);
+    }
+    assert.equal(asked.length, before + 1);
+    clock.shiftMs += 3_000;
+    status = 200;
+    assert.equal((await provider()).accessKeyId, "ASIAGUARD");
+  }
 });
 
 test("an answer is bounded and read strictly", async () => {

@@ -35,6 +35,13 @@ def read_container(body: bytes) -> AwsCredentials:
     return _read(_members(body), "Token")
 
 
+def read_complaint(body: bytes) -> tuple[str, str]:
+    """Read what a guard answers in their place: a code, and a sentence. What a server says ends in logs."""
+    code, message = (_members(body).get(name) for name in ("code", "message"))
+    plain = [_CONTROL.sub("", each)[:512] if isinstance(each, str) else "" for each in (code, message)]
+    return plain[0], plain[1]
+
+
 def _read(members: JsonObject, token_name: str) -> AwsCredentials:
     key_id, secret, token = (members.get(name) for name in ("AccessKeyId", "SecretAccessKey", token_name))
     expires_at = _instant(members.get("Expiration"))
@@ -73,5 +80,6 @@ def _instant(value: object) -> datetime | None:
 
 
 _PRINTABLE = re.compile(r"[!-~]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")

@@ -9,9 +9,17 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from deputize.clock import Clock, SystemClock
-from deputize.errors import AwsCredentialsExpiredError, ConfigurationError, ProtocolError, UnreachableError
+from deputize.errors import (
+    AwsCredentialsExpiredError,
+    ConfigurationError,
+    ExchangeError,
+    ProtocolError,
+    Refused,
+    RetryLaterError,
+    UnreachableError,
+)
 
-from .answer import read_container
+from .answer import read_complaint, read_container
 from .credentials import AwsCredentials, CallCredentials, Kept, credentials_of
 
 
@@ -65,28 +73,39 @@ def _fetch(host: str, port: int, path: str, secret: str) -> AwsCredentials:
         connection.request("GET", path, headers={"authorization": secret, "accept": "application/json"})
         with connection.getresponse() as response:
             status, body = response.status, response.read(_MAX_BYTES + 1)
+            pause = response.getheader("retry-after", "")
     except (OSError, http.client.HTTPException) as error:
         problem = type(error).__name__
     finally:
         connection.close()
     if problem:
         raise UnreachableError(f"the guard's AWS credentials cannot be had ({problem})", "check that the guard runs")
-    if status in _GONE:
+    if status == _GONE:
         raise AwsCredentialsExpiredError
-    if status != 200:
-        raise UnreachableError(f"the guard gives no AWS credentials (status {status})", _ASK_OPERATOR)
     if len(body) > _MAX_BYTES:
         raise ProtocolError("the answer is too long")
+    if status != 200:
+        raise _refusal(status, body, pause)
     return read_container(body)
+
+
+def _refusal(status: int, body: bytes, pause: str) -> ExchangeError:
+    """An error in the form of a container's credentials: the guard's words for what the broker said."""
+    code, message = read_complaint(body)
+    refused = Refused(status, code, message, None)
+    if status in (429, 503):
+        is_seconds = pause.isascii() and pause.isdigit() and len(pause) < 10
+        return RetryLaterError(refused, int(pause) if is_seconds else None)
+    return ExchangeError(refused, _ASK_OPERATOR)
 
 
 _URI = "deputize-aws-credentials-uri"
 _AUTHORIZATION = "deputize-aws-authorization"
-_ASK_OPERATOR = "look at the guard's log: the broker's refusal and its decision's id are there"
+_ASK_OPERATOR = "look at the guard's log: the decision's id is there, for `deputize explain`"
 _PATH = re.compile(r"/aws/[A-Za-z0-9_-]{16,256}")
 _SECRET = re.compile(r"[!-~]{16,512}")
 # Address and secret die with the call.
-_GONE = (401, 404, 410)
+_GONE = 404
 # The guard asks the broker, and that asks AWS.
 _SECONDS = 20.0
 _MAX_BYTES = 64 * 1024
