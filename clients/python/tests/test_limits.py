@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from deputize import breaker as breaker_module
 from deputize import limits, passage
+from deputize.breaker import Breaker
 from deputize.guard import Refused
+from deputize.guard.sessions import Caller
 from deputize.limits import Limits
 from guard_broker import until
 from guard_fixture import call, get, l0, l1, l3, listing, material, prompt_token
@@ -238,3 +241,59 @@ def test_limits_are_bounds(name: str) -> None:
     for none in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=name):
             Limits(**{name: none})  # type: ignore[arg-type]
+
+
+async def test_a_caller_who_gets_no_answers_is_stopped_and_nobody_else() -> None:
+    async with world() as w:
+        w.server.status, w.server.answers["tools/call"] = 503, b"{}"
+        for _ in range(5):
+            assert (await w.send(LOOKUP, l1("lookup")).json())["error"] == "server_unavailable"
+        token = w.f.token(l3("refund", {}))
+        stopped = w.send(REFUND, token=token)
+        await w.refused(stopped, 503)
+        assert stopped.headers["retry-after"] == "2"
+        assert token not in w.broker.redeemed
+        w.server.status = 200
+        del w.server.answers["tools/call"]
+        assert (await w.send(REFUND, l3("refund", {}), claims=BOB).begun()).status == 200, "another caller"
+        await w.refused(w.send(LOOKUP, l1("lookup")), 503)
+        w.f.clock.advance(2)
+        assert (await w.send(REFUND, token=token).begun()).status == 200, "one goes through, and closes it"
+        assert (await w.send(LOOKUP, l1("lookup")).begun()).status == 200
+
+
+async def test_a_caller_whom_the_server_answers_now_and_then_is_not_stopped() -> None:
+    async with world() as w:
+        for turn in range(12):
+            is_down = turn % 5 != 4
+            w.server.status = 503 if is_down else 200
+            if is_down:
+                w.server.answers["tools/call"] = b"{}"
+            else:
+                del w.server.answers["tools/call"]
+            answered = w.send(LOOKUP, l1("lookup"))
+            await answered.rest()
+            assert answered.status == w.server.status
+        # Twelve, of which ten came to nothing: never five one after another.
+        assert len([1 for _, message in w.server.received if message["method"] == "tools/call"]) == 12
+
+
+def test_the_breaker_is_bounded_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker_module, "_MAX_CALLERS", 3)
+    breaker = Breaker()
+    callers = [Caller("acme", f"user-{number}", "platform", ()) for number in range(4)]
+    for caller in callers:
+        for _ in range(5):
+            breaker.silent(caller, 0.0)
+    for caller in callers[:3]:
+        with pytest.raises(Refused):
+            breaker.check(caller, 1.0)
+    breaker.check(callers[3], 1.0)
+    breaker.check(callers[0], 2.0)
+    with pytest.raises(Refused):
+        breaker.check(callers[0], 3.9)
+    breaker.check(callers[1], 600.0)
+    for _ in range(5):
+        breaker.silent(callers[3], 602.0)
+    with pytest.raises(Refused):
+        breaker.check(callers[3], 603.0)

@@ -213,10 +213,11 @@ async def test_what_is_no_answer_reaches_nobody_and_sends_nobody_elsewhere(
         unapproved = {"name": "unapproved", "inputSchema": {"type": "object"}}
         listed = {"jsonrpc": "2.0", "id": "a", "result": {"tools": [unapproved]}}
         failed = {"jsonrpc": "2.0", "id": "a", "error": {"code": -1, "message": "unapproved"}}
-        for answer in (listed, failed):
+        # Each has few of them: whoever gets no answers is stopped after a while.
+        for person, answer in (("bob", listed), ("carol", failed)):
             for media in ("application/json", "text/html", "text/event-stream"):
                 w.server.answers["tools/list"], w.server.media = json.dumps(answer).encode(), media
-                sent = w.send(LIST)
+                sent = w.send(LIST, claims={"sub": f"user:acme:x:{person}"})
                 body = await sent.rest()
                 assert (sent.status, json.loads(body)["error"]) == (answered, error)
                 assert b"unapproved" not in body

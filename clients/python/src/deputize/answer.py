@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from .breaker import Breaker
+from .call.claims import ToolCallClaims
 from .call.strict_json import serialize
 from .events import Event, EventParser, EventsRefused
 from .guard import Refused
-from .guard.sessions import Session, Sessions
+from .guard.sessions import Caller, Session, Sessions
 from .limits import Limits
 from .screen import INTERNAL_ERROR, Screen, rpc_error
 
@@ -19,6 +21,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Manner: TypeAlias = Literal["waiting", "nothing", "json", "error", "events", "over"]
 logger = logging.getLogger("deputize.guard")
+_NOTHING_YET = "no_answer"
+_SILENCE = frozenset({"server_timeout", "server_down"})
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Answer:
     sent_bytes: int = 0
     is_left: bool = False
     """The client went away before there was a response; the app may have done what was asked."""
-    trouble: str = "no_answer"
+    trouble: str = _NOTHING_YET
     """In a word: what was wrong with the answer."""
     _manner: Manner = "waiting"
     has_failed: bool = False
@@ -94,6 +98,14 @@ class Answer:
             self.is_left = True
             raise
         return errors
+
+    def tell(self, breaker: Breaker, claims: ToolCallClaims) -> None:
+        """What this says of the server's health, as far as its caller is concerned."""
+        caller = Caller.of(claims)
+        if self.trouble in _SILENCE:
+            breaker.silent(caller, self.screen.guard.clock.uptime())
+        elif self.trouble != _NOTHING_YET:
+            breaker.answered(caller)
 
     def end(self, *, failed: bool) -> None:
         """The app is done with it."""

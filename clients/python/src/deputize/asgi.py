@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from .answer import Answer
 from .aws.door import BrokerDoor
+from .breaker import Breaker
 from .call.claims import DETAIL_TYPE, Level
 from .call.strict_json import JsonObject, serialize
 from .carried import check_passed, session_id_of, without_claims, words_of
@@ -117,6 +118,7 @@ class ToolCallMiddleware:
         self._sessions = Sessions(self._clock)
         self._watch = Watch(self.guard, self._link, Lister(app), self._options)
         self._meter = Meter(self._options.limits)
+        self._breaker = Breaker()
         self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -209,6 +211,7 @@ class ToolCallMiddleware:
         session = self._session_of(call, examined)
         # Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
         self._meter.count(examined.claims.sub, counted_as(examined.message), self._clock.uptime())
+        self._breaker.check(Caller.of(examined.claims), self._clock.uptime())
         under_way = self._meter.enter(Caller.of(examined.claims))
         try:
             # INVARIANT: after the token was verified. Who has none cannot make the server work, nor hold up another.
@@ -300,6 +303,7 @@ class ToolCallMiddleware:
         try:
             await passage.run(receive, send)
         finally:
+            passage.answer.tell(self._breaker, passage.verified.claims)
             if isinstance(passage.verified, VerifiedCall):
                 self._link.report(passage.event(passage.verified))
 

@@ -4,6 +4,8 @@
 export type ReasonKind =
   /** The body is longer than the configured size. */
   | "too_large"
+  /** The body did not come in time. */
+  | "too_slow"
   /** Not `POST`. */
   | "http_method"
   /** Not plain `application/json`. */

@@ -118,6 +118,7 @@ function quotable(text: string): string {
 
 /** Status, code, and a sentence that gives nothing of the inside away. */
 const ANSWERS: Record<ReasonKind, readonly [status: number, error: string, description: string]> = {
+  too_slow: [408, "invalid_request", "the body did not come: send it at once"],
   too_large: [413, "invalid_request", "the body is too large: send less"],
   http_method: [405, "invalid_request", "use POST, or GET and DELETE in a session"],
   media_type: [415, "invalid_request", "send uncompressed application/json in UTF-8"],

@@ -16,6 +16,8 @@ export interface Limits {
    * counts until the handler is done with it. 16.
    */
   readonly concurrent?: number;
+  /** How long a body may take to come; 30. */
+  readonly bodySeconds?: number;
   /** How long an answer may take that is no stream, and a stream to begin; 60, and 24 days at most. */
   readonly answerSeconds?: number;
   /** How long a stream may last; 3600. */
@@ -24,12 +26,12 @@ export interface Limits {
 
 /** Fills in what was not said; throws for what bounds nothing. */
 export function resolveLimits(limits: Limits): Required<Limits> {
-  const resolved = { callsPerMinute: 120, burst: 30, concurrent: 16, answerSeconds: 60, streamSeconds: 3600 };
+  const resolved = { callsPerMinute: 120, burst: 30, concurrent: 16, bodySeconds: 30, answerSeconds: 60, streamSeconds: 3600 };
   for (const [name, value] of Object.entries(limits)) {
     if (!(name in resolved)) throw new Error(`limits: there is no ${name}`);
     if (value === undefined) continue;
     if (!Number.isFinite(value) || value <= 0) throw new Error(`limits: ${name} must be above 0 and finite`);
-    if (name === "answerSeconds" && value > MAX_TIMER_SECONDS) {
+    if ((name === "answerSeconds" || name === "bodySeconds") && value > MAX_TIMER_SECONDS) {
       throw new Error(`limits: ${name} must be at most ${MAX_TIMER_SECONDS}`);
     }
     Object.assign(resolved, { [name]: value as number });

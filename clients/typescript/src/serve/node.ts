@@ -9,17 +9,18 @@ export async function answerNode(answer: Protected, request: IncomingMessage, re
   const ended = new AbortController();
   response.once("close", () => ended.abort());
   const fields = fieldsOf(request.rawHeaders);
-  const body = await readBody(request, answer.maxBodyBytes);
-  // What was not read of a body is not read any more.
-  if (body !== undefined && body.length > answer.maxBodyBytes) response.setHeader("connection", "close");
+  const body = bodyOf(request);
   const web = new Request(new URL(path, answer.publicUrl), {
     method: request.method ?? "GET",
     headers: joined(fields),
     signal: ended.signal,
-    ...(body === undefined ? {} : { body }),
-  });
+    ...(body === undefined ? {} : { body: body.stream, duplex: "half" }),
+  } as RequestInit);
   const clientCertificate = await certificateOfSocket(request.socket);
-  await write(await answer(web, { headers: fields, clientCertificate }), response);
+  const answered = await answer(web, { headers: fields, clientCertificate });
+  // What was not read of a body is not read any more.
+  if (body !== undefined && !body.isWhole()) response.setHeader("connection", "close");
+  await write(answered, response);
 }
 
 /** Fields as they came: what stands twice is seen twice. */
@@ -38,20 +39,26 @@ function joined(fields: [string, string][]): Headers {
   return headers;
 }
 
-/** The body, cut off one byte after what is accepted: the guard says that it is too large. */
-async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+/** The body as it comes, for who bounds its size and time. Reading may stop at any point, and the answer still be sent. */
+function bodyOf(request: IncomingMessage): { stream: ReadableStream<Uint8Array>; isWhole: () => boolean } | undefined {
   if (request.method === "GET" || request.method === "HEAD" || request.method === "DELETE") return undefined;
   if (request.readableEnded || ("body" in request && request.body !== undefined)) {
     throw new Error("the body was read already: mount the guard before express.json() and other body parsers");
   }
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    chunks.push(chunk);
-    length += chunk.length;
-    if (length > maxBytes) break;
-  }
-  return new Uint8Array(Buffer.concat(chunks).subarray(0, maxBytes + 1));
+  const chunks = request.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Buffer>;
+  let isWhole = false;
+  const stream = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await chunks.next();
+      if (done === true) {
+        isWhole = true;
+        controller.close();
+      } else {
+        controller.enqueue(value);
+      }
+    },
+  });
+  return { stream, isWhole: () => isWhole };
 }
 
 async function write(from: Response, to: ServerResponse): Promise<void> {

@@ -4,7 +4,6 @@ import { levelOf, type ToolCallClaims } from "../call/claims.js";
 import { isAtLeast } from "../call/level.js";
 import type { JsonObject } from "../call/json.js";
 import { wellKnown } from "../client/metadata.js";
-import { readBounded } from "../client/transport.js";
 import type { LinkedGuard } from "../link/link.js";
 import type { Examined } from "../guard/guard.js";
 import { Fields, type IncomingCall } from "../guard/headers.js";
@@ -13,6 +12,8 @@ import { Reason } from "../guard/reason.js";
 import { Refusal } from "../guard/refusal.js";
 import type { Verified } from "../guard/verified.js";
 import { type End, FORGOTTEN, screened } from "./answer.js";
+import { bodyOf } from "./body.js";
+import { Breaker } from "./breaker.js";
 import { type Carriage, carried, checkPassed, idToRefuse, ownMessage, sessionIdOf } from "./carried.js";
 import { certificateOfHeader } from "./certificate.js";
 import { contextOf, type HandlerContext, type McpHandler } from "./context.js";
@@ -136,6 +137,7 @@ class Protection {
   private readonly origins: ReadonlySet<string>;
   private readonly limits: Required<Limits>;
   private readonly meter: Meter;
+  private readonly breaker = new Breaker();
 
   constructor(
     private readonly link: LinkedGuardLike,
@@ -180,9 +182,7 @@ class Protection {
     const { headers, fields } = heard;
     // MCP, transports, security: a page of another origin may not call, whatever name it found this under.
     if (fields.all("origin").some((origin) => !this.origins.has(origin))) throw new Reason("origin");
-    const body = request.method === "POST" ? await readBounded(request, guard.config.maxBodyBytes) : new Uint8Array();
-    if (body === undefined) throw new Reason("too_large");
-    heard.body = body;
+    const body = (heard.body = await bodyOf(request, guard.config.maxBodyBytes, this.limits.bodySeconds));
     const { clientCertificateHeader: header } = this.settings;
     const clientCertificate =
       header === undefined ? arrival.clientCertificate : await certificateOfHeader(fields, header);
@@ -201,6 +201,7 @@ class Protection {
     const session = this.sessionOf(examined, fields);
     // Before the token is spent, and before the server has any work with it: what is over a limit loses nothing.
     this.meter.count(examined.claims.sub, countedAs(examined.message), guard.uptimeMs());
+    this.breaker.check(examined.claims, guard.uptimeMs());
     const leave = this.meter.enter(examined.claims);
     let asked: Asked | undefined;
     try {
@@ -265,10 +266,12 @@ class Protection {
       const streamMs = streamSeconds * 1000;
       const answer = await screened(response, { screen, listens, ends, maxBytes, streamMs, late: late.signal, tell, onEnd });
       if (passage.session !== undefined) answer.headers.set("mcp-session-id", passage.session.id);
+      this.breaker.answered(claims);
       // RFC 9449 §8.2.
       answer.headers.set("dpop-nonce", verified.nextNonce);
       return answer;
     } catch (error) {
+      this.breaker.failed(claims, error, this.link.guard.uptimeMs());
       // Where the client went away, what was asked may run on.
       onEnd({ isAnswered: false, isLeft: signal.aborted, bytes: 0 });
       const { session } = passage;

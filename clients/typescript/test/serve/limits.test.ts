@@ -1,9 +1,16 @@
 /** How much one caller may, and how long the handler may take: what is refused then, and what is not. */
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { test } from "node:test";
+import type { ToolCallClaims as Claims } from "../../src/call/claims.js";
+import { Reason } from "../../src/guard/reason.js";
 import { protect } from "../../src/server.js";
+import { Breaker } from "../../src/serve/breaker.js";
 import { Meter, resolveLimits } from "../../src/serve/limits.js";
+import { answerNode } from "../../src/serve/node.js";
 import { call, get, l1, l3, LIST, type Loose, promptToken } from "../guard/fixture.js";
 import { SessionWorld, type Stream, until } from "./session-server.js";
 
@@ -181,7 +188,7 @@ test("limits are bounds", async () => {
   const w = await SessionWorld.create();
   const link = { guard: w.f.guard, report: () => undefined };
   const handler = () => new Response();
-  for (const name of ["callsPerMinute", "burst", "concurrent", "answerSeconds", "streamSeconds"]) {
+  for (const name of ["callsPerMinute", "burst", "concurrent", "bodySeconds", "answerSeconds", "streamSeconds"]) {
     for (const none of [0, -1, Infinity, NaN]) {
       assert.throws(() => protect(link, handler, { limits: { [name]: none } }), new RegExp(name));
     }
@@ -190,4 +197,69 @@ test("limits are bounds", async () => {
   assert.throws(() => protect(link, handler, { limits: tooLong }), /answerSeconds must be at most 2073600/);
   assert.equal(resolveLimits({ answerSeconds: 24 * 86_400 }).answerSeconds, 2_073_600);
   assert.throws(() => protect(link, handler, { limits: { calls: 1 } as object }), /calls/);
+});
+
+test("a caller who gets no answers is stopped, and nobody else", async () => {
+  const w = await SessionWorld.create();
+  w.hangs = () => Promise.resolve(new Response("{}", { status: 503 }));
+  for (let turn = 0; turn < 5; turn += 1) {
+    const down = await w.send(LOOKUP, await looking());
+    assert.deepEqual([down.status, (await down.json())["error"]], [503, "server_unavailable"]);
+  }
+  const token = await w.f.sign(w.f.claims(await l3("refund", {})));
+  const stopped = await w.refused(503, REFUND, { token });
+  assert.equal(retryAfter(stopped), "2");
+  assert.ok(!w.f.outside.redeemed.has(token));
+  w.hangs = undefined;
+  assert.equal((await w.send(REFUND, { ...(await refunding()), claims: BOB })).status, 200, "another caller");
+  await w.refused(503, LOOKUP, await looking());
+  w.f.pass(2);
+  assert.equal((await w.send(REFUND, { token })).status, 200, "one goes through, and closes it");
+  assert.equal((await w.send(LOOKUP, await looking())).status, 200);
+});
+
+test("the breaker is bounded, heeds only silence, and forgets", async () => {
+  const breaker = new Breaker(3);
+  const { f } = await SessionWorld.create();
+  const callers = await Promise.all(
+    [0, 1, 2, 3].map(async (number) => {
+      const token = await f.sign({ ...f.claims(await l1("lookup")), sub: `user-${number}` });
+      return (await f.send(await f.request(token, LOOKUP))).claims;
+    }),
+  );
+  const [first, second, third, fourth] = callers as [Claims, Claims, Claims, Claims];
+  const silent = (claims: Claims, atMs: number) => {
+    for (let turn = 0; turn < 5; turn += 1) breaker.failed(claims, new Reason("server_timeout"), atMs);
+  };
+  for (const each of [first, second, third, fourth]) silent(each, 0);
+  for (const each of [first, second, third]) assert.throws(() => breaker.check(each, 1_000), Reason);
+  breaker.check(fourth, 1_000);
+  breaker.check(first, 2_000);
+  assert.throws(() => breaker.check(first, 3_900), Reason);
+  breaker.failed(second, new Error("the client went away"), 1_000);
+  assert.throws(() => breaker.check(second, 1_500), Reason);
+  breaker.failed(second, new Reason("server_error"), 1_000);
+  breaker.check(second, 1_500);
+  breaker.check(third, 600_000);
+  silent(fourth, 602_000);
+  assert.throws(() => breaker.check(fourth, 603_000), Reason);
+});
+
+test("a body that does not come in time is refused, over a socket and without one", async (context) => {
+  const w = await SessionWorld.create();
+  const never = new ReadableStream({ start: (controller) => controller.enqueue(Buffer.from("{")) });
+  const answer = protect({ guard: w.f.guard, report: () => undefined }, () => assert.fail("it ran"), { limits: { bodySeconds: 0.05 } });
+  const request = new Request(answer.publicUrl, { method: "POST", body: never, duplex: "half" } as RequestInit);
+  const late = await alive(() => answer(request));
+  assert.deepEqual([late.status, ((await late.json()) as Loose)["error"]], [408, "invalid_request"]);
+
+  const server = createServer((incoming, response) => void answerNode(answer, incoming, response, answer.path)).listen(0, "127.0.0.1");
+  context.after(() => server.close());
+  await once(server, "listening");
+  const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  context.after(() => socket.destroy());
+  socket.write(`POST ${answer.path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{`);
+  const [heard] = (await once(socket, "data")) as [Buffer];
+  assert.match(heard.toString(), /^HTTP\/1\.1 408 /);
+  assert.match(heard.toString(), /connection: close/i);
 });

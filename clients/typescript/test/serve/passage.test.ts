@@ -84,11 +84,12 @@ for (const [answered, error, statuses] of [
       const w = await SessionWorld.create();
       const location = "https://evil.example.com/mcp";
       const result = { tools: [{ name: "unapproved", inputSchema: { type: "object" } }] };
-      for (const said of [{ result }, { error: { code: -1, message: "unapproved" } }]) {
+      // Each has few of them: whoever gets no answers is stopped after a while.
+      for (const [sub, said] of [["bob", { result }], ["carol", { error: { code: -1, message: "unapproved" } }]] as const) {
         for (const media of ["application/json", "text/html", "text/event-stream"]) {
           const body = status === 304 ? null : JSON.stringify({ jsonrpc: "2.0", id: 1, ...said });
           w.whole = () => new Response(body, { status, headers: { "content-type": media, location } });
-          const sent = await w.send(LOOKUP, await looking());
+          const sent = await w.send(LOOKUP, { ...(await looking()), claims: { sub } });
           const { headers } = sent.response;
           const heard = await sent.json();
           assert.deepEqual([sent.status, heard["error"]], [answered, error]);
