@@ -132,6 +132,7 @@ class Emulator:
                 AttributeDefinitions=[{"AttributeName": partition, "AttributeType": "S"}],
                 BillingMode="PAY_PER_REQUEST",
             )
+        self.query("sts", "2011-06-15", Action="GetCallerIdentity")  # or the first session would wait for its imports
         ran = self.query("ec2", "2016-11-15", Action="RunInstances", ImageId="ami-12345678", MinCount="2", MaxCount="2")
         return [str(found.text) for found in ran.iter("instanceId")]
 

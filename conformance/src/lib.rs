@@ -8,6 +8,7 @@
     reason = "a harness that meets something unexpected should stop the test there"
 )]
 
+pub mod aws_lab;
 pub mod dev;
 pub mod exchange;
 pub mod forge;

@@ -79,7 +79,7 @@ fn is_test(test: &str) -> bool {
 }
 
 /// The standards of which we claim something.
-const CLAIMED: [&str; 12] = [
+const CLAIMED: [&str; 15] = [
     "RFC 8693",
     "RFC 9449",
     "RFC 8707",
@@ -92,4 +92,7 @@ const CLAIMED: [&str; 12] = [
     "RFC 8785",
     "RFC 8725",
     "C2SP tlog",
+    "AWS STS",
+    "AWS SDKs",
+    "OpenID Connect Discovery",
 ];

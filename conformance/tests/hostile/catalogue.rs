@@ -107,7 +107,7 @@ fn stands_elsewhere(test: &str) -> bool {
 }
 
 /// The classes of hostile input that have cases.
-const CLASSES: [&str; 24] = [
+const CLASSES: [&str; 26] = [
     "H-01", "H-02", "H-03", "H-04", "H-05", "H-06", "H-07", "H-08", "H-09", "H-10", "H-11", "H-12", "H-13",
-    "H-14", "H-15", "H-16", "H-20", "H-21", "H-22", "H-30", "H-31", "H-32", "H-33", "H-34",
+    "H-14", "H-15", "H-16", "H-20", "H-21", "H-22", "H-30", "H-31", "H-32", "H-33", "H-34", "H-60", "H-61",
 ];
