@@ -200,6 +200,7 @@ impl Guarded {
             resource: setting.resource.to_owned(),
             client_id: client_id.to_owned(),
             private_key: SigningKey::from_private_jwk(key.private_jwk().as_object().unwrap()).unwrap(),
+            decryption_keys: Vec::new(),
             snapshot_keys: setting.snapshot_keys.clone(),
             state_folder: state.to_owned(),
             ca_pem: setting.ca_pem.clone(),

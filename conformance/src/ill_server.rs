@@ -78,7 +78,7 @@ impl IllServer {
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, runs: Arc<AtomicUsize>) {
     let mut buffered = Vec::new();
-    while let Some(message) = read(&mut stream, &mut buffered).await {
+    while let Some((_, message)) = read(&mut stream, &mut buffered).await {
         let result = |result: Value| json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
         let answer = match (message["method"].as_str().unwrap_or_default(), &message["params"]) {
             ("initialize", _) => result(
@@ -158,24 +158,34 @@ async fn flood(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), length: &str)
     false
 }
 
-async fn write(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), status: &str, media: &str, body: &[u8]) {
+/// Answers a request.
+pub(crate) async fn write(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    status: &str,
+    media: &str,
+    body: &[u8],
+) {
     let head =
         format!("HTTP/1.1 {status}\r\ncontent-type: {media}\r\ncontent-length: {}\r\n\r\n", body.len());
     // A guard that has gone away has had enough.
     let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
 }
 
-/// The body of the next request, as JSON; `null` if there is none.
-async fn read(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), buffered: &mut Vec<u8>) -> Option<Value> {
+/// The next request: its head, and its body as JSON, `null` if there is none.
+pub(crate) async fn read(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    buffered: &mut Vec<u8>,
+) -> Option<(String, Value)> {
     let mut chunk = [0; 16 * 1024];
     loop {
         if let Some(end) = buffered.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&buffered[..end]).to_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let head = String::from_utf8_lossy(&buffered[..end]).into_owned();
+            let lower = head.to_lowercase();
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
             if buffered.len() >= end + 4 + length {
                 let body: Vec<u8> = buffered.drain(..end + 4 + length).skip(end + 4).collect();
-                return Some(serde_json::from_slice(&body).unwrap_or_default());
+                return Some((head, serde_json::from_slice(&body).unwrap_or_default()));
             }
         }
         match stream.read(&mut chunk).await.ok()? {

@@ -9,8 +9,8 @@ use deputize_call::{
 use deputize_guard::{SignedSnapshot, SnapshotDocument, ToolDocument};
 use serde_json::{Value, json};
 use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -28,6 +28,17 @@ pub struct Impostor {
     pub snapshot_key: SigningKey,
     script: watch::Sender<Vec<String>>,
     told: Arc<AtomicUsize>,
+    /// What it was asked for AWS credentials, and how it answers.
+    pub aws: Arc<AwsDoor>,
+}
+
+/// Where it is asked for AWS credentials.
+#[derive(Default)]
+pub struct AwsDoor {
+    /// The forms that came.
+    pub forms: Mutex<Vec<String>>,
+    /// Whether it says no.
+    pub refuses: AtomicBool,
 }
 
 /// The one tool of its server.
@@ -38,15 +49,15 @@ impl Impostor {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let (script, told) = (watch::Sender::new(Vec::new()), Arc::default());
-        let serving = (issuer.clone(), script.subscribe(), Arc::clone(&told));
+        let (script, told, aws) = (watch::Sender::new(Vec::new()), Arc::default(), Arc::<AwsDoor>::default());
+        let serving = (issuer.clone(), script.subscribe(), Arc::clone(&told), Arc::clone(&aws));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, serving.clone()));
             }
         });
         let snapshot_key = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
-        Self { issuer, token_key: Key::es256(), snapshot_key, script, told }
+        Self { issuer, token_key: Key::es256(), snapshot_key, script, told, aws }
     }
 
     /// Every stream says this from now on, from its beginning; those that are open end.
@@ -140,18 +151,10 @@ pub fn definition() -> Value {
     json!({ "name": TOOL, "description": "Looks.", "inputSchema": { "type": "object", "properties": {} } })
 }
 
-type Serving = (String, watch::Receiver<Vec<String>>, Arc<AtomicUsize>);
+type Serving = (String, watch::Receiver<Vec<String>>, Arc<AtomicUsize>, Arc<AwsDoor>);
 
-async fn serve(mut stream: TcpStream, (issuer, mut script, told): Serving) {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        let mut chunk = [0; 4096];
-        match stream.read(&mut chunk).await {
-            Ok(read) if read > 0 => head.extend_from_slice(&chunk[..read]),
-            Ok(_) | Err(_) => return,
-        }
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+async fn serve(mut stream: TcpStream, (issuer, mut script, told, aws): Serving) {
+    let Some((head, form)) = read(&mut stream).await else { return };
     if head.starts_with("GET /guard/events") {
         let lines = script.borrow_and_update().clone();
         let mut text =
@@ -168,14 +171,59 @@ async fn serve(mut stream: TcpStream, (issuer, mut script, told): Serving) {
         }
         return;
     }
-    let body = if head.contains("/.well-known/") {
-        json!({ "issuer": issuer, "token_endpoint": format!("{issuer}/token") })
+    let (status, body) = if head.contains("/.well-known/") {
+        (200, json!({ "issuer": issuer, "token_endpoint": format!("{issuer}/token") }))
+    } else if head.starts_with("POST /aws/credentials ") {
+        aws.answer(form)
     } else {
-        json!({ "redeemed": true, "accepted": 1 })
-    }
-    .to_string();
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        (200, json!({ "redeemed": true, "accepted": 1 }))
+    };
+    let body = body.to_string();
+    let answer = format!(
+        "HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
     // Who hangs up needs no answer.
     let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+/// The next request: its head and its body.
+async fn read(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let lower = head.to_lowercase();
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+            if body.len() >= length.map_or(0, |length| length.trim().parse().unwrap()) {
+                return Some((head.to_owned(), body.to_owned()));
+            }
+        }
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk).await {
+            Ok(read) if read > 0 => bytes.extend_from_slice(&chunk[..read]),
+            Ok(_) | Err(_) => return None,
+        }
+    }
+}
+
+impl AwsDoor {
+    /// Other credentials each time, so that it is seen which one has.
+    fn answer(&self, form: String) -> (u16, Value) {
+        let mut forms = self.forms.lock().unwrap();
+        forms.push(form);
+        if self.refuses.load(Ordering::SeqCst) {
+            let said = "no role template is for this call";
+            return (
+                400,
+                json!({ "error": "access_denied", "error_description": said, "decision_id": "dec-1" }),
+            );
+        }
+        let credentials = json!({
+            "Version": 1, "AccessKeyId": format!("ASIA{}", forms.len()), "SecretAccessKey": "canary-secret",
+            "SessionToken": "canary-token".repeat(80), "Expiration": "2099-01-01T00:00:00Z",
+            "AccountId": "111122223333", "decision_id": "dec-1",
+        });
+        (200, credentials)
+    }
 }

@@ -13,6 +13,7 @@ pub mod dev;
 pub mod exchange;
 pub mod forge;
 pub mod guarding;
+pub mod handing_over;
 pub mod identity;
 pub mod ill_server;
 pub mod impostor;

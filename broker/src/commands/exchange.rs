@@ -199,7 +199,7 @@ fn show(args: &Args, token: &ToolToken, output: Output) -> Result<(), CommandErr
 }
 
 /// Which exit code an error has, and what to do about it.
-fn explain(error: ExchangeError) -> CommandError {
+pub(super) fn explain(error: ExchangeError) -> CommandError {
     let message = error.to_string();
     let ask = |details: &ErrorDetails| match &details.decision_id {
         Some(id) => format!("`deputize explain {id}` on the broker tells why"),

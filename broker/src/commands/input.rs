@@ -4,6 +4,8 @@ use deputize_call::{
     json::{self, Object},
     sign::SigningKey,
 };
+use deputize_client::DecryptionKey;
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use std::{
     io::Read as _,
     path::{Path, PathBuf},
@@ -91,6 +93,35 @@ pub fn object(given: &str, option: &str) -> Result<Object, CommandError> {
 /// # Errors
 /// If it is none, or others may read it.
 pub fn private_key(file: &Path) -> Result<SigningKey, CommandError> {
+    check_private(file)?;
+    key_from(&json::parse_object(file_text(file)?.as_bytes()).map_err(|error| not_a_key(file, &error))?)
+        .map_err(|error| not_a_key(file, &error))
+}
+
+/// A private key for sealed answers, as JWK (P-256) or PKCS#8 in PEM (P-256, RSA), from a file that its owner alone may
+/// read.
+///
+/// # Errors
+/// If it is none, or others may read it.
+pub fn decryption_key(file: &Path) -> Result<DecryptionKey, CommandError> {
+    check_private(file)?;
+    let text = file_text(file)?;
+    let key = match PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()) {
+        Ok(der) => DecryptionKey::from_pkcs8(der.secret_pkcs8_der(), None),
+        Err(_) => {
+            let jwk = json::parse_object(text.as_bytes()).map_err(|error| not_a_key(file, &error))?;
+            DecryptionKey::from_private_jwk(&jwk)
+        }
+    };
+    key.map_err(|error| {
+        CommandError::failure(
+            format!("{}: {error}", file.display()),
+            "give the private half of the key with use enc that the broker knows, as JWK or PKCS#8",
+        )
+    })
+}
+
+fn check_private(file: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::PermissionsExt as _;
     let others = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     if others {
@@ -99,8 +130,7 @@ pub fn private_key(file: &Path) -> Result<SigningKey, CommandError> {
             "chmod 600, and make a new key if they did",
         ));
     }
-    key_from(&json::parse_object(file_text(file)?.as_bytes()).map_err(|error| not_a_key(file, &error))?)
-        .map_err(|error| not_a_key(file, &error))
+    Ok(())
 }
 
 /// A private key from a JWK.

@@ -1,6 +1,7 @@
 //! One file for each command of the program.
 
 pub mod audit;
+pub mod aws;
 pub mod can_i;
 pub mod client;
 pub mod completions;
@@ -75,6 +76,7 @@ enum Command {
     CanI(can_i::Args),
     Explain(explain::Args),
     Audit(audit::Args),
+    Aws(aws::Args),
     Exchange(exchange::Args),
     Connect(Box<connect::Args>),
     Token(token::Args),
@@ -112,6 +114,7 @@ impl Command {
             Self::CanI(args) => can_i::run(args, output).await,
             Self::Explain(args) => explain::run(args, output).await,
             Self::Audit(args) => audit::run(args, output).await,
+            Self::Aws(args) => aws::run(args, output).await,
             Self::Exchange(args) => exchange::run(args, output).await,
             Self::Connect(args) => connect::run(*args).await,
             Self::Token(args) => token::run(args, output).await,

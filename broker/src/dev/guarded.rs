@@ -47,6 +47,7 @@ impl Guarded {
             resource: record.resource.clone(),
             client_id,
             private_key,
+            decryption_keys: Vec::new(),
             snapshot_keys: KeySet::new(vec![assembly.guards.key().public().clone()]),
             state_folder: folder.join("guards").join(&record.id),
             ca_pem: None,

@@ -127,6 +127,7 @@ fn settings(url: &str, ready: &Value) -> Result<LinkSettings, Box<dyn Error>> {
         resource: url.to_owned(),
         client_id: serde_json::from_value(member(&client, "client_id")?)?,
         private_key: SigningKey::from_private_jwk(&jwk)?,
+        decryption_keys: Vec::new(),
         snapshot_keys: KeySet::from_jwks(member(ready, "snapshot_jwks")?.to_string().as_bytes())?,
         state_folder: env::temp_dir().join(format!("rmcp-server-{}", std::process::id())),
         ca_pem: None,

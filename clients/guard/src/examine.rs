@@ -73,17 +73,22 @@ impl Guard {
         let Examined { claims, token, call_digest, mirrored, .. } = examined;
         let (method, kind, body) = examined.message.into_parts();
         Ok(match (kind, call_digest) {
-            (Kind::Call(Call { action, name, arguments, .. }), Some(call_digest)) => {
+            (Kind::Call(asked), Some(call_digest)) => {
+                let Call { action, name, arguments, input_responses, request_state } = asked;
                 Verified::Call(VerifiedCall {
                     claims,
                     token,
                     action,
                     name,
                     arguments,
+                    input_responses,
+                    request_state,
                     call_digest,
                     mirrored,
                     body,
                     next_nonce,
+                    #[cfg(feature = "proxy")]
+                    aws: Default::default(),
                 })
             }
             (Kind::Response(id), _) => Verified::Response(VerifiedResponse { claims, id, body, next_nonce }),

@@ -5,6 +5,8 @@
 //! A call reaches the server only as a [`VerifiedCall`], which only a [`Guard`] makes: what is forwarded is
 //! re-serialized from what was verified.
 
+#[cfg(feature = "proxy")]
+mod aws;
 mod clocks;
 mod config;
 mod drift;
@@ -30,6 +32,8 @@ mod tests;
 mod uses;
 mod verified;
 
+#[cfg(feature = "proxy")]
+pub use aws::CredentialSource;
 pub use config::GuardConfig;
 pub use drift::{Change, Drift};
 pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};
@@ -37,7 +41,7 @@ pub use examine::Examined;
 pub use guard::Guard;
 pub use headers::IncomingCall;
 pub use listing::Visible;
-pub use message::{CALL_META, LISTING_METHODS};
+pub use message::{AWS_META, CALL_META, LISTING_METHODS};
 pub use outside::{Admission, Redeemed, Redeemer, Upstream};
 pub use refusal::{Reason, Refusal};
 pub use revocation::Revocation;

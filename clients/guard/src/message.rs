@@ -233,6 +233,7 @@ fn withdraw_sampling(whole: &mut Object) {
 fn drop_call_meta(around: Option<&mut Value>) {
     if let Some(Value::Object(meta)) = around.and_then(|around| around.get_mut("_meta")) {
         meta.remove(CALL_META);
+        meta.remove(AWS_META);
     }
 }
 
@@ -271,6 +272,8 @@ fn only(object: &Object, names: &[&str]) -> bool {
 
 /// The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers.
 pub const CALL_META: &str = "deputize/call";
+/// As [`CALL_META`]: where such a server gets the AWS credentials of the call, `{"uri", "authorization"}`.
+pub const AWS_META: &str = "deputize/aws";
 /// Where a client says in each request what it can do (MCP 2026-07-28).
 const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The message and its `params` stand around the arguments.

@@ -22,10 +22,14 @@ pub struct VerifiedCall {
     pub(crate) action: Action,
     pub(crate) name: String,
     pub(crate) arguments: Object,
+    pub(crate) input_responses: Option<Value>,
+    pub(crate) request_state: Option<Value>,
     pub(crate) call_digest: Digest,
     pub(crate) mirrored: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) next_nonce: String,
+    #[cfg(feature = "proxy")]
+    pub(crate) aws: crate::aws::Given,
 }
 
 /// A request that only looks: its result is still to be filtered to approved tools.

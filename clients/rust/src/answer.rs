@@ -116,7 +116,7 @@ fn read(received: &Received) -> Refused {
 }
 
 /// What a server says ends in logs and on terminals.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect()
 }
 

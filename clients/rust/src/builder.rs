@@ -5,6 +5,7 @@ use crate::{
     client::{Client, Credential},
     clock::{Clock, SystemClock},
     metadata::{Endpoints, checked_url},
+    sealed::DecryptionKey,
     transport::Transport,
 };
 use deputize_call::{
@@ -21,6 +22,7 @@ pub struct ClientBuilder {
     client_id: String,
     credential: Option<Credential>,
     dpop_key: Option<SigningKey>,
+    decryption_keys: Vec<DecryptionKey>,
     ca_pem: Option<Vec<u8>>,
     token_endpoint: Option<String>,
     timeout: Duration,
@@ -44,6 +46,9 @@ pub enum BuildError {
     /// The TLS or HTTP stack cannot be set up.
     #[error("the HTTP client cannot be set up: {0}")]
     Http(String),
+    /// A decryption key cannot be used.
+    #[error("the decryption key cannot be used: {0}")]
+    DecryptionKey(&'static str),
     /// A key cannot be generated.
     #[error("the proof key cannot be generated: {0}")]
     Key(#[from] JwsError),
@@ -56,6 +61,7 @@ impl ClientBuilder {
             client_id: client_id.to_owned(),
             credential: None,
             dpop_key: None,
+            decryption_keys: Vec::new(),
             ca_pem: None,
             token_endpoint: None,
             timeout: Duration::from_secs(10),
@@ -82,6 +88,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn dpop_key(mut self, key: SigningKey) -> Self {
         self.dpop_key = Some(key);
+        self
+    }
+
+    /// A key that the broker seals answers to ([`Client::aws_credentials`]). While keys change, give the old one and the
+    /// new one.
+    #[must_use]
+    pub fn decryption_key(mut self, key: DecryptionKey) -> Self {
+        self.decryption_keys.push(key);
         self
     }
 
@@ -141,6 +155,7 @@ impl ClientBuilder {
             issuer: self.issuer,
             client_id: self.client_id,
             dpop_key,
+            decryption_keys: self.decryption_keys,
             endpoints,
             clock: self.clock,
             nonce: std::sync::Mutex::default(),

@@ -8,6 +8,7 @@ use crate::{
     error::ExchangeError,
     metadata::Endpoints,
     request::ExchangeRequest,
+    sealed::DecryptionKey,
     token::ToolToken,
     transport::{Post, Received, Transport},
 };
@@ -29,6 +30,8 @@ pub struct Client {
     pub(crate) client_id: String,
     pub(crate) credential: Credential,
     pub(crate) dpop_key: SigningKey,
+    /// What answers may be sealed to.
+    pub(crate) decryption_keys: Vec<DecryptionKey>,
     pub(crate) transport: Transport,
     pub(crate) endpoints: OnceCell<Endpoints>,
     pub(crate) cache: TokenCache,
@@ -176,7 +179,8 @@ impl Client {
     ) -> Result<Received, ExchangeError> {
         let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let proof = self.prove("POST", url, None, nonce.as_deref())?;
-        let received = self.transport.post(&Post { url, form, proof: Some(&proof), wait_seconds }).await?;
+        let received =
+            self.transport.post(&Post { url, form, proof: Some(&proof), wait_seconds, accept: JSON }).await?;
         // RFC 9449 §8.2: any answer may bring the nonce for the next request.
         if let Some(next) = &received.dpop_nonce {
             *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
@@ -187,13 +191,13 @@ impl Client {
     async fn post_token(&self, url: &str, token: &str) -> Result<Received, ExchangeError> {
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
         let form = self.authenticated(&Zeroizing::new(form))?;
-        let received =
-            self.transport.post(&Post { url, form: &form, proof: None, wait_seconds: None }).await?;
+        let post = Post { url, form: &form, proof: None, wait_seconds: None, accept: JSON };
+        let received = self.transport.post(&post).await?;
         if received.status == 200 { Ok(received) } else { Err(answer::refusal(&received)) }
     }
 
     /// The parameters with those that prove the client (RFC 7523 §2.2; RFC 6749 §2.3.1).
-    fn authenticated(&self, form: &str) -> Result<Zeroizing<String>, ExchangeError> {
+    pub(crate) fn authenticated(&self, form: &str) -> Result<Zeroizing<String>, ExchangeError> {
         let mut form = form_urlencoded::Serializer::new(form.to_owned());
         form.append_pair("client_id", &self.client_id);
         match &self.credential {
@@ -245,3 +249,4 @@ impl std::fmt::Debug for Client {
 }
 
 const ASSERTION_SECONDS: u64 = 60;
+const JSON: &str = "application/json";

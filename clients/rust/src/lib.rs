@@ -14,6 +14,7 @@
 //! ```
 
 mod answer;
+mod aws;
 mod builder;
 mod cache;
 mod client;
@@ -24,16 +25,19 @@ mod error;
 mod guard;
 mod metadata;
 mod request;
+mod sealed;
 pub mod sse;
 #[cfg(test)]
 mod tests;
 mod token;
 mod transport;
 
+pub use aws::{AwsAsk, AwsCredentials};
 pub use builder::{BuildError, ClientBuilder};
 pub use client::{Client, Introspection, Redemption};
 pub use clock::{Clock, SystemClock};
 pub use error::{DenialReason, ErrorDetails, ExchangeError};
 pub use guard::GuardStream;
 pub use request::{Detail, ExchangeRequest, TokenType};
+pub use sealed::DecryptionKey;
 pub use token::ToolToken;

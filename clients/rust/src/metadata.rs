@@ -12,6 +12,7 @@ pub(crate) struct Endpoints {
     pub(crate) revocation: String,
     pub(crate) redemption: String,
     pub(crate) guard_events: String,
+    pub(crate) aws_credentials: String,
 }
 
 #[derive(Deserialize)]
@@ -22,6 +23,7 @@ struct Metadata {
     revocation_endpoint: Option<String>,
     redemption_endpoint: Option<String>,
     guard_events_endpoint: Option<String>,
+    aws_credentials_endpoint: Option<String>,
 }
 
 impl Endpoints {
@@ -45,6 +47,7 @@ impl Endpoints {
             revocation: metadata.revocation_endpoint.unwrap_or(fallback.revocation),
             redemption: metadata.redemption_endpoint.unwrap_or(fallback.redemption),
             guard_events: metadata.guard_events_endpoint.unwrap_or(fallback.guard_events),
+            aws_credentials: metadata.aws_credentials_endpoint.unwrap_or(fallback.aws_credentials),
         };
         let all = [
             &endpoints.token,
@@ -52,6 +55,7 @@ impl Endpoints {
             &endpoints.revocation,
             &endpoints.redemption,
             &endpoints.guard_events,
+            &endpoints.aws_credentials,
         ];
         if all.iter().any(|url| checked_url(url).is_none()) {
             return Err(ExchangeError::Protocol("an endpoint in the metadata is not https"));
@@ -68,6 +72,7 @@ impl Endpoints {
             revocation: at("revoke"),
             redemption: at("redeem"),
             guard_events: at("guard/events"),
+            aws_credentials: at("aws/credentials"),
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Received {
     pub(crate) status: u16,
     pub(crate) dpop_nonce: Option<String>,
     pub(crate) retry_after_seconds: Option<u64>,
+    /// Media type without its parameters, in lower case; empty where none was given.
+    pub(crate) media_type: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -25,6 +27,8 @@ pub(crate) struct Post<'p> {
     pub(crate) proof: Option<&'p str>,
     /// How long the broker may hold the answer back (RFC 7240 `wait`).
     pub(crate) wait_seconds: Option<u64>,
+    /// The media type that is asked for.
+    pub(crate) accept: &'p str,
 }
 
 impl Transport {
@@ -67,7 +71,7 @@ impl Transport {
             .post(post.url)
             .timeout(self.timeout + wait)
             .header("content-type", "application/x-www-form-urlencoded")
-            .header("accept", "application/json")
+            .header("accept", post.accept)
             .body(post.form.as_bytes().to_vec());
         if let Some(proof) = post.proof {
             request = request.header("dpop", proof);
@@ -106,6 +110,8 @@ pub(crate) async fn receive(mut response: reqwest::Response) -> Result<Received,
     };
     let dpop_nonce = header("dpop-nonce", MAX_NONCE_BYTES);
     let retry_after_seconds = header("retry-after", 10).and_then(|value| value.parse().ok());
+    let media_type = header("content-type", MAX_MEDIA_TYPE_BYTES).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let status = response.status().as_u16();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
@@ -114,7 +120,7 @@ pub(crate) async fn receive(mut response: reqwest::Response) -> Result<Received,
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Received { status, dpop_nonce, retry_after_seconds, body })
+    Ok(Received { status, dpop_nonce, retry_after_seconds, media_type, body })
 }
 
 fn private_roots(
@@ -151,3 +157,4 @@ pub(crate) fn unreachable(error: reqwest::Error) -> ExchangeError {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const MAX_NONCE_BYTES: usize = 256;
+const MAX_MEDIA_TYPE_BYTES: usize = 256;

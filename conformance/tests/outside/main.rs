@@ -9,6 +9,7 @@
 )]
 
 mod clients;
+mod database;
 mod scenarios;
 mod servers;
 mod stage;

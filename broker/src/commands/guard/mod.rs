@@ -90,6 +90,13 @@ pub struct Args {
     /// Scope that such clients are to ask it for
     #[arg(long, value_name = "SCOPE", requires = "accept_issuer")]
     accept_scope: Vec<String>,
+    /// Hand each call of a tool an address of loopback where it finds its AWS credentials; the server has to be on this
+    /// machine
+    #[arg(long)]
+    aws_credentials: bool,
+    /// Private key for AWS credentials that the broker seals (JWK or PKCS#8 PEM), where it knows one with use enc
+    #[arg(long, value_name = "FILE")]
+    decryption_key_file: Option<PathBuf>,
     /// Secret for the server: sent to it as the header Deputize-Guard
     #[arg(long, value_name = "FILE")]
     upstream_secret_file: Option<PathBuf>,
@@ -165,6 +172,7 @@ fn connect(settings: Settings) -> Result<(Arc<Link>, Arc<Proxy>), CommandError> 
         resource: settings.proxy.guard.resource.clone(),
         client_id: settings.client_id,
         private_key: settings.key,
+        decryption_keys: settings.decryption_keys,
         snapshot_keys: settings.snapshot_keys,
         state_folder: settings.state_dir,
         ca_pem: settings.ca_pem,
@@ -181,7 +189,8 @@ pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc
     let link = Arc::new(Link::start(link).map_err(|error| {
         CommandError::configuration(error, "correct issuer, key or --state-dir and start again")
     })?);
-    let settings = ProxySettings { exchanger: Some(link.exchanger()), ..proxy };
+    let (exchanger, source) = (Some(link.exchanger()), Some(link.credential_source()));
+    let settings = ProxySettings { exchanger, credential_source: source, ..proxy };
     let proxy = Proxy::new(settings, link.redeemer(), Arc::clone(&link) as _, link.clock());
     let proxy = proxy.map_err(|error| {
         CommandError::configuration(error, "correct the server's settings and start again")

@@ -1,9 +1,10 @@
 //! What a guard is told: by its file, with the command line and the environment on top; then checked.
 
 use deputize_call::{json::Object, keys::KeySet, sign::SigningKey};
+use deputize_client::DecryptionKey;
 use deputize_guard::{
     GuardConfig,
-    proxy::{Limits, ProxySettings},
+    proxy::{HttpUpstream, Limits, ProxySettings, UpstreamKind},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(super) struct Raw {
     pub(super) key_file: Option<PathBuf>,
     pub(super) snapshot_keys: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) aws_credentials: bool,
+    pub(super) decryption_key_file: Option<PathBuf>,
     pub(super) upstream_secret_file: Option<PathBuf>,
     pub(super) upstream_secret_header: Option<String>,
     pub(super) upstream_cert: Option<PathBuf>,
@@ -94,6 +97,7 @@ pub(super) struct Settings {
     pub(super) path: String,
     pub(super) client_id: String,
     pub(super) key: SigningKey,
+    pub(super) decryption_keys: Vec<DecryptionKey>,
     pub(super) snapshot_keys: KeySet,
     pub(super) state_dir: PathBuf,
     pub(super) ca_pem: Option<Vec<u8>>,
@@ -140,6 +144,8 @@ impl Raw {
         raw.key_file = args.key_file.or(raw.key_file);
         raw.snapshot_keys = args.snapshot_keys.or(raw.snapshot_keys);
         raw.state_dir = args.state_dir.or(raw.state_dir);
+        raw.aws_credentials |= args.aws_credentials;
+        raw.decryption_key_file = args.decryption_key_file.or(raw.decryption_key_file);
         raw.upstream_secret_file = args.upstream_secret_file.or(raw.upstream_secret_file);
         raw.upstream_cert = args.upstream_cert.or(raw.upstream_cert);
         raw.upstream_key = args.upstream_key.or(raw.upstream_key);
@@ -174,6 +180,8 @@ impl Settings {
         let state_dir = raw.state_dir.clone().map_or_else(|| state_dir(&identity.client_id), Ok)?;
         let ca_pem = raw.ca_file.as_deref().map(bytes).transpose()?;
         let mut proxy = bounded(ProxySettings::new(guard, upstream), limits);
+        proxy.hands_over_aws = hands_over_aws(&raw, &proxy.upstream)?;
+        let decryption_key = raw.decryption_key_file.as_deref().map(input::decryption_key).transpose()?;
         proxy.takes_certificates = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
         Ok(Self {
             proxy,
@@ -182,6 +190,7 @@ impl Settings {
             path: public.path().to_owned(),
             client_id: identity.client_id,
             key: identity.key,
+            decryption_keys: decryption_key.into_iter().collect(),
             snapshot_keys: identity.snapshot_keys,
             state_dir,
             ca_pem: ca_pem.map(|pem| pem.to_vec()),
@@ -293,6 +302,25 @@ fn accepted(raw: &Raw, broker: &str, insecure: bool) -> Result<(Vec<String>, Vec
         return Err(wrong_setting("accept_scopes: they go with accept_issuers"));
     }
     Ok((raw.accept_issuers.clone(), raw.accept_scopes.clone()))
+}
+
+/// Credentials go to a process of this machine, which is either where it says or proves who it is: over a network another
+/// one could answer in its place.
+fn hands_over_aws(raw: &Raw, upstream: &UpstreamKind) -> Result<bool, CommandError> {
+    let is_safe = match upstream {
+        UpstreamKind::Http(http) => is_loopback(&http.url) || is_mutual(http),
+        UpstreamKind::Stdio(_) => true,
+    };
+    if raw.aws_credentials && !is_safe {
+        return Err(wrong_setting(
+            "aws_credentials: they are handed over on loopback, or over mutual TLS (upstream_cert, upstream_key)",
+        ));
+    }
+    Ok(raw.aws_credentials)
+}
+
+fn is_mutual(http: &HttpUpstream) -> bool {
+    http.url.scheme() == "https" && http.identity_pem.is_some()
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

@@ -141,6 +141,26 @@ fn a_server_that_is_started_is_told_the_secret_that_the_guard_sends() {
 }
 
 #[test]
+fn aws_credentials_are_handed_over_where_it_is_said_and_nobody_else_could_take_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = [&BROKER[..], &PUBLIC].concat();
+    let hands_over = |more: &[&str]| {
+        settings(folder.path(), &[&base[..], more].concat()).map(|settings| settings.proxy.hands_over_aws)
+    };
+    let local = ["--upstream", "http://127.0.0.1:3001/mcp"];
+    assert!(!hands_over(&local).unwrap());
+    assert!(hands_over(&[&local[..], &["--aws-credentials"]].concat()).unwrap());
+    assert!(hands_over(&["--aws-credentials", "--", "server"]).unwrap());
+    for upstream in ["http://10.0.0.1:3001/mcp", "https://ops.internal.example/mcp"] {
+        let (exit, message) = hands_over(&["--upstream", upstream, "--aws-credentials"]).err().unwrap();
+        assert!(exit == Exit::Configuration && message.contains("mutual TLS"), "{message}");
+    }
+    let file = folder.path().join("guard.yaml");
+    std::fs::write(&file, "aws_credentials: true\n").unwrap();
+    assert!(hands_over(&[&local[..], &["--config", file.to_str().unwrap()]].concat()).unwrap());
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let short = folder.path().join("short");

@@ -19,6 +19,8 @@
 //! ```
 
 #[cfg(feature = "proxy")]
+mod aws;
+#[cfg(feature = "proxy")]
 mod exchange;
 mod follow;
 mod memory;
@@ -29,7 +31,7 @@ mod report;
 use crate::{Event, EventRecord, Guard, Redeemed, Redeemer, SignedSnapshot};
 use async_trait::async_trait;
 use deputize_call::{keys::KeySet, sign::SigningKey};
-use deputize_client::{BuildError, Client, Redemption};
+use deputize_client::{BuildError, Client, DecryptionKey, Redemption};
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
@@ -61,6 +63,8 @@ pub struct LinkSettings {
     pub client_id: String,
     /// That client's key.
     pub private_key: SigningKey,
+    /// The private halves of the keys to which the broker seals AWS credentials for it; none where it does not.
+    pub decryption_keys: Vec<DecryptionKey>,
     /// The keys that sign snapshots; `deputize keys jwks` prints them on the broker.
     pub snapshot_keys: KeySet,
     /// A folder of this guard alone: what it must not forget, and reports that wait. Made where it is missing.
@@ -137,6 +141,9 @@ impl Link {
             Client::builder(&settings.issuer, &settings.client_id).private_key_jwt(settings.private_key);
         if let Some(pem) = settings.ca_pem {
             builder = builder.ca_pem(pem);
+        }
+        for key in settings.decryption_keys {
+            builder = builder.decryption_key(key);
         }
         // What may serve again is kept by whoever has it exchanged.
         let client = builder.clock(Arc::clone(&settings.clock)).cache_capacity(0).build()?;

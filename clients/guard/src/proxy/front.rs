@@ -96,9 +96,14 @@ async fn serve(proxy: Arc<Proxy>, request: Request, request_id: String) -> Resul
     match parts.method {
         Method::POST => {
             let body = read(body, proxy.max_body_bytes).await?;
+            let waiting = proxy.handovers.as_ref().map(|handovers| handovers.waiting(&request_id));
             // What is under way goes on to its end, whether the caller stays or not: what ran is told of.
             let work = tokio::spawn(passage::post(proxy, sender, body, request_id));
-            work.await.unwrap_or(Err(Trouble::Failed(Failure::Broken("a fault of the guard"))))
+            let done = work.await.unwrap_or(Err(Trouble::Failed(Failure::Broken("a fault of the guard"))));
+            if let Some(waiting) = waiting {
+                waiting.answered();
+            }
+            done
         }
         Method::GET => streams::get(proxy, sender, request_id).await,
         Method::DELETE => streams::delete(proxy, sender).await,

@@ -7,13 +7,16 @@
 use super::{
     ClientCertificate,
     failure::Failure,
-    passage::is_traceparent,
+    handover::{AUTHORIZATION_HEADER, URI_HEADER},
     reply::Trouble,
     screen::{Asked, Passed, Screen},
+    traceparent::is_traceparent,
     versions,
     watch::Watch,
 };
-use crate::{Guard, IncomingCall, Verified, VerifiedCall, VerifiedListing, message::LISTEN, mirrored};
+use crate::{
+    CredentialSource, Guard, IncomingCall, Verified, VerifiedCall, VerifiedListing, message::LISTEN, mirrored,
+};
 use axum::body::Body;
 use bytes::Bytes;
 use deputize_client::{Clock, sse::Reader};
@@ -37,20 +40,27 @@ use tower::{Layer, Service};
 pub struct GuardLayer {
     guard: Arc<Guard>,
     clock: Arc<dyn Clock>,
+    credential_source: Option<Arc<dyn CredentialSource>>,
 }
 
 /// A service behind a guard.
 #[derive(Clone)]
 pub struct Guarded<S> {
-    guard: Arc<Guard>,
-    clock: Arc<dyn Clock>,
+    layer: GuardLayer,
     inner: S,
 }
 
 impl GuardLayer {
     /// A layer of this guard. The clock must be the one that the guard's other times come from.
     pub fn new(guard: Arc<Guard>, clock: Arc<dyn Clock>) -> Self {
-        Self { guard, clock }
+        Self { guard, clock, credential_source: None }
+    }
+
+    /// Lets handlers ask for the AWS credentials of their calls ([`VerifiedCall::aws_credentials`]).
+    #[must_use]
+    pub fn aws_credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
+        self.credential_source = Some(source);
+        self
     }
 }
 
@@ -58,7 +68,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { guard: Arc::clone(&self.guard), clock: Arc::clone(&self.clock), inner }
+        Guarded { layer: self.clone(), inner }
     }
 }
 
@@ -83,7 +93,7 @@ where
         // The service that was found ready is the one to call; a clone of it waits for the next request.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
-        let gate = Gate { guard: Arc::clone(&self.guard), clock: Arc::clone(&self.clock) };
+        let gate = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             let passed = match gate.pass(&mut parts, body).await {
@@ -108,11 +118,6 @@ where
     }
 }
 
-struct Gate {
-    guard: Arc<Guard>,
-    clock: Arc<dyn Clock>,
-}
-
 /// A request that goes on.
 struct PassedOn {
     body: Bytes,
@@ -121,7 +126,7 @@ struct PassedOn {
     screen: Option<Screen>,
 }
 
-impl Gate {
+impl GuardLayer {
     async fn pass<B>(&self, parts: &mut Parts, body: B) -> Result<PassedOn, Trouble>
     where
         B: hyper::body::Body<Data = Bytes> + Send,
@@ -166,6 +171,9 @@ impl Gate {
         }
         let body = Bytes::copy_from_slice(call.rebuilt_body());
         let next_nonce = call.next_nonce().to_owned();
+        if let Some(source) = &self.credential_source {
+            call.give_aws(source, &self.clock);
+        }
         parts.extensions.insert(Arc::new(call));
         PassedOn { body, next_nonce, screen: None }
     }
@@ -259,10 +267,10 @@ impl std::fmt::Debug for GuardLayer {
 
 impl<S> std::fmt::Debug for Guarded<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guarded").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("Guarded").field("guard", &self.layer.guard).finish_non_exhaustive()
     }
 }
 
 const KEPT: [&str; 6] = ["accept", "content-type", "host", "origin", "user-agent", "mcp-protocol-version"];
-const WITHHELD: [&str; 2] = ["set-cookie", "mcp-session-id"];
+const WITHHELD: [&str; 4] = ["set-cookie", "mcp-session-id", URI_HEADER, AUTHORIZATION_HEADER];
 const MAX_LISTING_BYTES: usize = 8 * 1024 * 1024;

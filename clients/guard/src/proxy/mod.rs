@@ -8,6 +8,7 @@ mod buckets;
 mod events;
 mod failure;
 mod front;
+mod handover;
 mod launched;
 #[cfg(feature = "tower")]
 pub mod layer;
@@ -28,6 +29,7 @@ mod streamable;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traceparent;
 mod versions;
 mod watch;
 
@@ -66,12 +68,14 @@ pub struct Proxy {
     front: front::Places,
     /// Where persons' own tokens are taken.
     ordinary: Option<ordinary::Ordinary>,
+    /// Where calls are handed AWS credentials.
+    handovers: Option<handover::Handovers>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
 impl Proxy {
     /// A proxy that refuses every call until its guard has a snapshot and [`Proxy::run`] has seen the server's tools.
-    /// Needs a tokio runtime where it starts the server itself.
+    /// Needs a tokio runtime where it starts the server itself or hands over credentials.
     ///
     /// # Errors
     /// [`SettingsError`].
@@ -103,8 +107,14 @@ impl Proxy {
             (false, None) => return Err(SettingsError::NoExchanger),
         };
         let guard = Guard::new(settings.guard, redeemer, Arc::clone(&breaker) as _, clock.now_seconds());
+        let guard = Arc::new(guard.map_err(|_| SettingsError::NoRandomness)?);
+        let handovers = match (settings.hands_over_aws, settings.credential_source) {
+            (false, _) => None,
+            (true, Some(source)) => Some(handover::Handovers::start(&guard, source, Arc::clone(&clock))?),
+            (true, None) => return Err(SettingsError::NoCredentialSource),
+        };
         Ok(Arc::new(Self {
-            guard: Arc::new(guard.map_err(|_| SettingsError::NoRandomness)?),
+            guard,
             server,
             sessions: Sessions::new(Arc::clone(&clock), max_sessions, settings.session_idle),
             meter: Meter::new(settings.limits),
@@ -118,6 +128,7 @@ impl Proxy {
             max_body_bytes,
             front,
             ordinary,
+            handovers,
             stop: tokio::sync::watch::Sender::new(false),
         }))
     }

@@ -4,6 +4,7 @@ use super::{
     Proxy,
     failure::Failure,
     front::Sender,
+    handover::{Handover, Handovers},
     legible::make_legible,
     ordinary::Heard,
     relay::{ABANDONED, Ended, EventBody, RESUMABLE, Relay},
@@ -11,6 +12,7 @@ use super::{
     screen::{Asked, Passed, Screen},
     server::{Answer, Channel, Outgoing, Trace},
     session::{FixedCall, Owner, Session},
+    traceparent::is_traceparent,
     versions::{self, MODERN, Manner},
 };
 use crate::{
@@ -35,6 +37,8 @@ struct Place {
 struct Held {
     _under_way: super::limits::UnderWay,
     fixed: Option<FixedCall>,
+    /// AWS credentials for the call, as long as it runs.
+    handover: Option<Handover>,
 }
 
 /// One request on its way, past every check.
@@ -119,14 +123,8 @@ async fn prepare(
         Kind::Call(asked) => Some(ActsOn { action: asked.action, name: asked.name.clone() }),
         Kind::Listing | Kind::Response(_) => None,
     };
-    let found = match manner {
-        Manner::InSession(id) => Some(proxy.sessions.find(id, &owner)?),
-        Manner::Begins if !proxy.sessions.has_room() => return Err(Failure::Full.into()),
-        Manner::Alone(_) if matches!(examined.message.kind(), Kind::Response(_)) => {
-            return Err(Failure::NoSession.into());
-        }
-        _ => None,
-    };
+    let is_response = matches!(examined.message.kind(), Kind::Response(_));
+    let found = proxy.find(manner, &owner, is_response)?;
     // All notifications together: what they are called is the client's to choose.
     let is_notification = method.starts_with("notifications/");
     let what = match &acts_on {
@@ -145,7 +143,6 @@ async fn prepare(
         None => proxy.place(manner).await?,
     };
     let id = examined.message.whole().get("id").cloned();
-    let is_response = matches!(examined.message.kind(), Kind::Response(_));
     let asked = id.filter(|_| !is_response).map(|id| Asked { id, method });
     let claims = examined.claims.clone();
     let [detail] = &claims.authorization_details;
@@ -157,6 +154,7 @@ async fn prepare(
         }
         _ => None,
     };
+    let room = proxy.handovers.as_ref().filter(|_| acts_on.is_some()).map(Handovers::place).transpose()?;
     let verified = match proxy.guard.admit(examined).await {
         Ok(verified) => verified,
         Err(refusal) => {
@@ -166,7 +164,11 @@ async fn prepare(
             return Err(refusal.into());
         }
     };
-    let held = Held { _under_way: under_way, fixed };
+    let handover = match (room, &verified) {
+        (Some(room), Verified::Call(call)) => room.take(call, &trace.request_id)?,
+        _ => None,
+    };
+    let held = Held { _under_way: under_way, fixed, handover };
     let mut passage = Passage { proxy, place, claims, asked, acts_on, trace, held };
     if passage.place.begins {
         let channel = Arc::clone(&passage.place.channel);
@@ -180,6 +182,21 @@ async fn prepare(
 }
 
 impl Proxy {
+    /// The session that a request belongs to, if it belongs to one.
+    fn find(
+        &self,
+        manner: &Manner,
+        owner: &Owner,
+        is_response: bool,
+    ) -> Result<Option<Arc<Session>>, Failure> {
+        match manner {
+            Manner::InSession(id) => self.sessions.find(id, owner).map(Some),
+            Manner::Begins if !self.sessions.has_room() => Err(Failure::Full),
+            Manner::Alone(_) if is_response => Err(Failure::NoSession),
+            _ => Ok(None),
+        }
+    }
+
     async fn place(&self, manner: &Manner) -> Result<Place, Failure> {
         let begins = *manner == Manner::Begins;
         let channel = match manner {
@@ -198,7 +215,7 @@ impl Passage {
         let outgoing = match verified {
             Verified::Call(call) => {
                 next_nonce = call.next_nonce().to_owned();
-                Outgoing::call(call, id, &self.trace)
+                Outgoing::call(call, id, &self.trace, self.held.handover.as_ref())
             }
             Verified::Listing(listing) => {
                 next_nonce = listing.next_nonce().to_owned();
@@ -370,42 +387,4 @@ pub(super) fn trace(call: &IncomingCall<'_>, manner: &Manner, request_id: String
         Manner::InSession(_) | Manner::Begins => None,
     };
     Trace { traceparent: traceparent.map(str::to_owned), request_id, version }
-}
-
-/// W3C Trace Context §3.2.
-pub(super) fn is_traceparent(value: &str) -> bool {
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let parts: Vec<&str> = value.split('-').collect();
-    match parts.as_slice() {
-        ["00", trace, parent, flags] => {
-            hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && !is_zero(trace) && !is_zero(parent)
-        }
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_traceparent;
-
-    #[test]
-    fn only_a_trace_context_is_one() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(is_traceparent(good));
-        for bad in [
-            "",
-            "00",
-            &good.to_uppercase(),
-            &good.replace("00-4", "ff-4"),
-            &format!("{good}-x"),
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
-    }
 }

@@ -1,6 +1,9 @@
 //! The server behind the guard, over whatever transport: what can be sent to it, and what it says.
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    handover::{AUTHORIZATION_HEADER, Handover, URI_HEADER},
+};
 use crate::{VerifiedCall, VerifiedListing, VerifiedResponse, mirrored};
 use async_trait::async_trait;
 use deputize_call::json::Object;
@@ -33,13 +36,22 @@ pub(crate) struct Trace {
 }
 
 impl Outgoing {
-    pub(super) fn call(call: VerifiedCall, id: Option<Value>, trace: &Trace) -> Self {
+    pub(super) fn call(
+        call: VerifiedCall,
+        id: Option<Value>,
+        trace: &Trace,
+        handover: Option<&Handover>,
+    ) -> Self {
         let method = call.action().as_str().to_owned();
-        let headers = vec![
+        let mut headers = vec![
             ("mcp-method", method.clone()),
             ("mcp-name", mirrored::encode(call.name()).into_owned()),
             (CALL_HEADER, call.token),
         ];
+        if let Some(handover) = handover {
+            headers.push((URI_HEADER, handover.uri()));
+            headers.push((AUTHORIZATION_HEADER, handover.authorization().to_owned()));
+        }
         Self { body: call.body, headers, mirrored: call.mirrored, method, id }.traced(trace)
     }
 

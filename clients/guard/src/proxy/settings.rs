@@ -1,7 +1,7 @@
 //! What a proxy is told by its operator.
 
 use super::ordinary::Exchanger;
-use crate::GuardConfig;
+use crate::{CredentialSource, GuardConfig};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use url::Url;
 use zeroize::Zeroizing;
@@ -29,6 +29,11 @@ pub struct ProxySettings {
     pub max_sessions: usize,
     /// Who exchanges persons' own tokens, where the guard accepts any (`guard.accept_issuers`).
     pub exchanger: Option<Arc<dyn Exchanger>>,
+    /// Whether each call of a tool is handed an address on loopback where it finds its AWS credentials. The server has to
+    /// be on this machine.
+    pub hands_over_aws: bool,
+    /// Who asks for those credentials, where they are handed over.
+    pub credential_source: Option<Arc<dyn CredentialSource>>,
 }
 
 /// The kinds of server that a proxy can stand before.
@@ -122,6 +127,12 @@ pub enum SettingsError {
     /// Persons' own tokens are to be accepted, and nobody could exchange them.
     #[error("accept_issuers: nobody could exchange their tokens; set `exchanger`")]
     NoExchanger,
+    /// AWS credentials are to be handed over, and nobody could ask for them.
+    #[error("hands_over_aws: nobody could ask for credentials; set `credential_source`")]
+    NoCredentialSource,
+    /// There is no listener on loopback for AWS credentials.
+    #[error("loopback: {0}")]
+    Loopback(String),
     /// The system has no randomness.
     #[error("no randomness")]
     NoRandomness,
@@ -141,6 +152,8 @@ impl ProxySettings {
             session_idle: Duration::from_secs(1800),
             max_sessions: 10_000,
             exchanger: None,
+            hands_over_aws: false,
+            credential_source: None,
         }
     }
 }

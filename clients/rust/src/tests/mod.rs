@@ -1,4 +1,5 @@
 mod asking;
+mod aws;
 mod caching;
 mod discovery;
 mod refusals;

@@ -2,9 +2,10 @@
 
 use super::routes::{Routes, cancelled};
 use crate::{
-    message::CALL_META,
+    message::{AWS_META, CALL_META},
     proxy::{
         failure::Failure,
+        handover::{AUTHORIZATION_HEADER, URI_HEADER},
         process::{self, Line, Lines, Running},
         server::{Answer, CALL_HEADER, Channel, Messages, Outgoing, Said, Trace},
         settings::StdioUpstream,
@@ -12,7 +13,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use deputize_call::json::Object;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -99,8 +100,14 @@ impl Channel for Child {
         let mut message: Object =
             serde_json::from_slice(&outgoing.body).map_err(|_| Failure::Broken("a fault of the guard"))?;
         // There are no headers here: whose call it is stands in the message itself.
-        if let Some((_, token)) = outgoing.headers.iter().find(|(name, _)| *name == CALL_HEADER) {
-            hand_over(&mut message, token)?;
+        let header = |sought: &str| {
+            outgoing.headers.iter().find(|(name, _)| *name == sought).map(|(_, value)| value.as_str())
+        };
+        if let Some(token) = header(CALL_HEADER) {
+            hand_over(&mut message, CALL_META, token.into())?;
+        }
+        if let (Some(uri), Some(authorization)) = (header(URI_HEADER), header(AUTHORIZATION_HEADER)) {
+            hand_over(&mut message, AWS_META, json!({ "uri": uri, "authorization": authorization }))?;
         }
         if outgoing.id.is_none() {
             self.write(&Value::Object(message)).await?;
@@ -180,13 +187,13 @@ impl Drop for Wait {
     }
 }
 
-/// Puts the verified token into `_meta` of a call. What the caller said there is gone since the message was read.
-fn hand_over(message: &mut Object, token: &str) -> Result<(), Failure> {
+/// Puts something of the guard's own into `_meta` of a call. What the caller said there is gone since the message was read.
+fn hand_over(message: &mut Object, member: &str, value: Value) -> Result<(), Failure> {
     let params = message.get_mut("params").and_then(Value::as_object_mut);
     let params = params.ok_or(Failure::Broken("a fault of the guard"))?;
     let meta = params.entry("_meta").or_insert_with(|| Value::Object(Object::new()));
     let meta = meta.as_object_mut().ok_or(Failure::Broken("a fault of the guard"))?;
-    meta.insert(CALL_META.to_owned(), token.into());
+    meta.insert(member.to_owned(), value);
     Ok(())
 }
 

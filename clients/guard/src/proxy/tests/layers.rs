@@ -1,6 +1,9 @@
 //! The guard as a layer before a service of the same process.
 
-use super::bench::{Bench, Got};
+use super::{
+    aws::Source,
+    bench::{Bench, Got},
+};
 use crate::{VerifiedCall, proxy::layer::GuardLayer, tests::fixture::*};
 use axum::{
     Router,
@@ -35,7 +38,29 @@ async fn echo(request: Request<Body>) -> impl IntoResponse {
     ([("set-cookie", "a=b"), ("mcp-session-id", "its own"), ("x-any", "kept")], answer)
 }
 
+/// Says which credentials it got for its call, twice.
+async fn restart(request: Request<Body>) -> impl IntoResponse {
+    let call = request.extensions().get::<Arc<VerifiedCall>>().unwrap();
+    let said = match tokio::join!(call.aws_credentials(), call.aws_credentials()) {
+        (Ok(one), Ok(two)) => format!("{} {}", one.access_key_id(), two.access_key_id()),
+        (Err(error), _) | (_, Err(error)) => error.to_string(),
+    };
+    ([("deputize-aws-authorization", "its own")], json!({ "result": said }).to_string())
+}
+
 async fn send(bench: &Bench, method: &str, token: &str, headers: &[(&str, &str)], body: &Value) -> Got {
+    let layer = GuardLayer::new(Arc::clone(bench.proxy.guard()), bench.clock.clone());
+    let router = Router::new().route("/mcp", any(echo)).layer(layer);
+    answer(router, request(bench, method, token, headers, body)).await
+}
+
+fn request(
+    bench: &Bench,
+    method: &str,
+    token: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Request<Body> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let jti = format!("layer-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let nonce = bench.proxy.guard().next_nonce(Duration::from_secs(1000));
@@ -50,9 +75,11 @@ async fn send(bench: &Bench, method: &str, token: &str, headers: &[(&str, &str)]
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let layer = GuardLayer::new(Arc::clone(bench.proxy.guard()), bench.clock.clone());
-    let router = Router::new().route("/mcp", any(echo)).layer(layer);
-    let response = router.oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+    request.body(Body::from(body.to_string())).unwrap()
+}
+
+async fn answer(router: Router, request: Request<Body>) -> Got {
+    let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
     let headers: HeaderMap = parts.headers;
@@ -106,6 +133,24 @@ async fn a_service_gets_what_was_verified_and_knows_who_calls() {
     for absent in ["set-cookie", "mcp-session-id"] {
         assert_eq!(got.header(absent), "", "{absent}");
     }
+}
+
+#[tokio::test]
+async fn a_service_asks_for_the_aws_credentials_of_its_call() {
+    let bench = Bench::new().await;
+    let source = Arc::<Source>::default();
+    let without = GuardLayer::new(Arc::clone(bench.proxy.guard()), bench.clock.clone());
+    let with = without.clone().aws_credentials(source.clone());
+    let call = call("lookup", json!({}));
+    let calls = async |layer: &GuardLayer| {
+        let router = Router::new().route("/mcp", any(restart)).layer(layer.clone());
+        let got = answer(router, request(&bench, "POST", &bench.token(l1("lookup")), &[], &call)).await;
+        assert_eq!((got.status, got.header("deputize-aws-authorization")), (200, ""), "{got:?}");
+        got.json()["result"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(calls(&with).await, "ASIA0 ASIA0", "asked once");
+    assert_eq!((calls(&with).await.as_str(), source.asked()), ("ASIA1 ASIA1", 2), "each call has its own");
+    assert!(calls(&without).await.contains("not told whom to ask"));
 }
 
 #[tokio::test]

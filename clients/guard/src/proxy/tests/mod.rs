@@ -1,5 +1,6 @@
 //! A proxy before a scripted server: what goes through, what does not, in both directions.
 
+mod aws;
 mod bench;
 mod calls;
 #[cfg(feature = "tower")]

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Scripted, until};
 use crate::{
-    CALL_META,
+    AWS_META, CALL_META,
     proxy::settings::{Program, StdioUpstream, UpstreamKind},
     tests::fixture::*,
 };
@@ -86,7 +86,7 @@ async fn each_session_has_a_process_of_its_own_that_ends_with_it() {
 
     // It is told whose call it is, by the guard alone.
     let mut claimed = lookup.clone();
-    claimed["params"]["_meta"] = json!({ CALL_META: "forged", "progressToken": "p" });
+    claimed["params"]["_meta"] = json!({ CALL_META: "forged", AWS_META: "forged", "progressToken": "p" });
     let token = bench.token(l1("lookup"));
     assert_eq!(bench.post(&token, &here, &claimed).await.status, 200);
     let said: Value = serde_json::from_slice(&std::fs::read(pids.with_extension("line")).unwrap()).unwrap();

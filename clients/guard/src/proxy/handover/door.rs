@@ -1,0 +1,152 @@
+//! The listener on loopback. Every process of this machine can reach it, and a browser's pages too: what is not exactly
+//! a call's own question is refused, and an address that is wrong, past or of another secret is answered as one that
+//! never was.
+
+use super::{Book, Call, PATH};
+use bytes::Bytes;
+use deputize_client::{AwsCredentials, ExchangeError};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use subtle::ConstantTimeEq as _;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+
+/// Serves until it is aborted; with it end the connections.
+pub(super) async fn serve(listener: TcpListener, book: Arc<Book>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let book = Arc::clone(&book);
+                connections.spawn(async move {
+                    converse(stream, book).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connection for aws credentials not accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, book: Arc<Book>) {
+    // Answers are small, and are waited for.
+    let _ = stream.set_nodelay(true);
+    let answering = service_fn(move |request: Request<Incoming>| {
+        let book = Arc::clone(&book);
+        async move { Ok::<_, Infallible>(answer(&book, &request).await) }
+    });
+    let mut connection = http1::Builder::new();
+    connection.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    if let Err(error) = connection.serve_connection(TokioIo::new(stream), answering).await {
+        tracing::debug!(%error, "connection for aws credentials broken off");
+    }
+}
+
+async fn answer<B>(book: &Book, request: &Request<B>) -> Response<Full<Bytes>> {
+    if let Some(status) = foreign(book, request) {
+        return complaint(status, "Refused", "this address is for AWS SDKs of the call that it was made for");
+    }
+    let nothing = || complaint(404, "NotFound", "no such call is under way here");
+    let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let id = path.strip_prefix(PATH).unwrap_or_default();
+    let Some(call) = book.find(id) else { return nothing() };
+    if !is_told(&call, request.headers()) || !is_good(book, &call) {
+        return nothing();
+    }
+    let credentials = call.credentials.get().await;
+    // It may have taken a while. INVARIANT: an address gives nothing once its call has ended.
+    if book.find(id).is_none() || !is_good(book, &call) {
+        return nothing();
+    }
+    match credentials {
+        Ok(credentials) => given(&credentials),
+        Err(error) => refused(&error),
+    }
+}
+
+/// What no SDK sends: a page's request, one under a name that was made to lead here, another method.
+fn foreign<B>(book: &Book, request: &Request<B>) -> Option<u16> {
+    let headers = request.headers();
+    let own = book.address.to_string();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let is_own = hosts.next().is_some_and(|host| host.as_bytes() == own.as_bytes()) && hosts.next().is_none();
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Some(403);
+    }
+    if !is_own || request.uri().authority().is_some_and(|authority| authority.as_str() != own) {
+        return Some(421);
+    }
+    (request.method() != Method::GET).then_some(405)
+}
+
+fn is_told(call: &Call, headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(said), None) = (said.next(), said.next()) else { return false };
+    said.as_bytes().ct_eq(call.secret.as_bytes()).into()
+}
+
+/// What the call stands on is good still.
+fn is_good(book: &Book, call: &Call) -> bool {
+    book.guard.check_revocation(&call.claims, Some(&call.tool), book.clock.uptime()).is_ok()
+}
+
+fn given(credentials: &AwsCredentials) -> Response<Full<Bytes>> {
+    response(200, Bytes::copy_from_slice(credentials.to_container_json().as_bytes()))
+}
+
+/// SDKs try again after 429 and 5xx, and not after other refusals.
+fn refused(error: &ExchangeError) -> Response<Full<Bytes>> {
+    let (status, code, pause) = match error {
+        ExchangeError::RateLimited { retry_after_seconds, .. } => {
+            (429, "Limited", Some(*retry_after_seconds))
+        }
+        ExchangeError::Unavailable { retry_after_seconds, .. } => {
+            (503, "Unavailable", Some(*retry_after_seconds))
+        }
+        ExchangeError::Unreachable(_) => (503, "Unavailable", Some(None)),
+        ExchangeError::Protocol(_) => (502, "Broken", None),
+        _ => (403, "Denied", None),
+    };
+    let mut response = complaint(status, code, &error.to_string());
+    if let Some(pause) = pause {
+        response.headers_mut().insert(header::RETRY_AFTER, pause.unwrap_or(1).into());
+    }
+    response
+}
+
+fn complaint(status: u16, code: &str, message: &str) -> Response<Full<Bytes>> {
+    let mut response = response(status, json!({ "code": code, "message": message }).to_string().into());
+    if status == 405 {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    }
+    response
+}
+
+fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+const MAX_CONNECTIONS: usize = 256;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After an error of accepting, which is mostly a lack of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,145 @@
+//! AWS credentials of calls through `deputize guard --aws-credentials`, and `deputize aws creds`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected should stop there"
+)]
+
+use deputize_conformance::{
+    forge::Key,
+    handing_over::{Handed, HandingOver},
+    process::binary,
+    trust::write_private,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    process::{Command, Output},
+    sync::atomic::Ordering,
+};
+use url::form_urlencoded;
+
+/// What was asked of the broker, form by form.
+fn asked(all: &HandingOver) -> Vec<BTreeMap<String, String>> {
+    let forms = all.impostor.aws.forms.lock().unwrap();
+    forms.iter().map(|form| form_urlencoded::parse(form.as_bytes()).into_owned().collect()).collect()
+}
+
+#[tokio::test]
+async fn a_call_finds_its_credentials_and_nobody_elses_while_it_runs() {
+    let all = HandingOver::start().await;
+    let (one, two) = (all.call().await, all.call().await);
+    assert!(one.handed.uri.starts_with("http://127.0.0.1:") && !one.handed.head.contains("forged"));
+    assert!(asked(&all).is_empty(), "nothing is asked before it is wanted");
+    let [first, again] = [one.handed.ask().await, one.handed.ask().await];
+    assert_eq!((first.status, first.json()), (200, again.json()), "{first:?}");
+    let expected = json!({ "AccessKeyId": "ASIA1", "SecretAccessKey": "canary-secret",
+        "Token": "canary-token".repeat(80), "Expiration": "2099-01-01T00:00:00Z", "AccountId": "111122223333" });
+    assert_eq!(first.json(), expected);
+    assert_eq!(first.header("cache-control"), Some("no-store"));
+    let form = asked(&all).pop().unwrap();
+    assert_eq!(
+        (form["subject_token"].as_str(), form["arguments"].as_str()),
+        (one.token.as_str(), r#"{"text":"hello"}"#)
+    );
+    assert_eq!(form["client_id"], "crm");
+
+    assert_eq!(one.handed.ask_with(&two.handed.authorization).await.status, 404, "another call's secret");
+    assert_eq!(two.handed.ask().await.json()["AccessKeyId"], "ASIA2", "its own");
+    assert_eq!(asked(&all).len(), 2);
+
+    let (answer, past) = one.end().await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(past.ask().await.status, 404, "the call is over");
+    assert_eq!(two.handed.ask().await.status, 200, "the other is not");
+    // Its caller goes away.
+    two.client.abort();
+    let mut status = 200;
+    for _ in 0..2000 {
+        status = two.handed.ask().await.status;
+        if status == 404 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(status, 404);
+    let said = all.process.said();
+    for secret in ["canary", &past.authorization, &past.uri] {
+        assert!(!said.contains(secret), "{secret} in the log: {said}");
+    }
+}
+
+fn creds(handed: &Handed, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(["aws", "creds"]).args(arguments).env_clear();
+    if arguments.is_empty() {
+        command.env("DEPUTIZE_AWS_CREDENTIALS_URI", &handed.uri);
+        command.env("DEPUTIZE_AWS_AUTHORIZATION", &handed.authorization);
+    }
+    tokio::task::block_in_place(|| command.output().unwrap())
+}
+
+/// Exit code, and what stands on stdout and on stderr.
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_prints_what_a_credential_process_has_to_and_nothing_else() {
+    let all = HandingOver::start().await;
+    let under_way = all.call().await;
+    let (code, printed, complaint) = told(&creds(&under_way.handed, &[]));
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    let expected = json!({ "Version": 1, "AccessKeyId": "ASIA1", "SecretAccessKey": "canary-secret",
+        "SessionToken": "canary-token".repeat(80), "Expiration": "2099-01-01T00:00:00Z",
+        "AccountId": "111122223333" });
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), expected);
+    let place = |name: &str| all.folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(place("secret"), &under_way.handed.authorization).unwrap();
+    let flags = ["--uri", &under_way.handed.uri, "--authorization-file", &place("secret")];
+    assert_eq!(told(&creds(&under_way.handed, &flags)), (Some(0), printed, String::new()));
+
+    // As the server itself.
+    write_private(&all.folder.path().join("crm.jwk"), &Key::es256().private_jwk().to_string());
+    std::fs::write(place("token"), &under_way.token).unwrap();
+    std::fs::write(place("arguments"), r#"{"text": "hello"}"#).unwrap();
+    let direct = [
+        "--issuer",
+        &all.impostor.issuer,
+        "--client-id",
+        "crm",
+        "--key-file",
+        &place("crm.jwk"),
+        "--token-file",
+        &place("token"),
+        "--arguments-file",
+        &place("arguments"),
+        "--template",
+        "restart",
+    ];
+    let (code, printed, complaint) = told(&creds(&under_way.handed, &direct));
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert!(printed.contains(r#""AccessKeyId":"ASIA2""#), "{printed}");
+    let form = asked(&all).pop().unwrap();
+    assert_eq!((&form["subject_token"], form["template"].as_str()), (&under_way.token, "restart"));
+
+    all.impostor.aws.refuses.store(true, Ordering::SeqCst);
+    let (code, printed, complaint) = told(&creds(&under_way.handed, &direct));
+    assert_eq!((code, printed.as_str()), (Some(3), ""));
+    assert!(
+        complaint.contains("no role template") && complaint.contains("deputize explain dec-1"),
+        "{complaint}"
+    );
+    let other = all.call().await;
+    let (code, printed, complaint) = told(&creds(&other.handed, &[]));
+    assert!(code == Some(3) && printed.is_empty() && complaint.contains("no role template"), "{complaint}");
+
+    let (_, past) = under_way.end().await;
+    let (code, printed, complaint) = told(&creds(&past, &[]));
+    assert!(code == Some(3) && printed.is_empty() && complaint.contains("the call is over"), "{complaint}");
+    assert_eq!(told(&creds(&past, &["--show"])).0, Some(2), "nothing says where they are");
+    assert_eq!(told(&creds(&past, &["--uri", &past.uri])).0, Some(2));
+    all.process.kill();
+    assert_eq!(told(&creds(&past, &[])).0, Some(6));
+}
