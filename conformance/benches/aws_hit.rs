@@ -5,6 +5,11 @@
 //! both alike. The guard is a process of its own, and so is the server that does nothing. A round is void if any answer is
 //! not the credentials. Nothing here gates; the numbers are printed, drawn, and saved as JSON.
 #![expect(clippy::print_stdout, reason = "a benchmark speaks to people")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that meets something unexpected should stop there"
+)]
 
 use deputize_conformance::{
     handing_over::HandingOver,

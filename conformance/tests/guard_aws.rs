@@ -1,9 +1,5 @@
 //! AWS credentials of calls through `deputize guard --aws-credentials`, and `deputize aws creds`.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     forge::Key,

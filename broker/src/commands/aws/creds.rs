@@ -103,8 +103,9 @@ impl Place {
             return Self::checked(uri, Zeroizing::new(input::file_text(file)?.trim().to_owned()));
         }
         // Address and secret belong together: never one of these and the other of those.
-        let pairs = VARIABLES.iter().filter_map(|[uri, authorization]| Some((variable(uri)?, authorization)));
-        let Some((uri, name)) = pairs.into_iter().next() else {
+        let mut pairs =
+            VARIABLES.iter().filter_map(|[uri, authorization]| Some((variable(uri)?, authorization)));
+        let Some((uri, name)) = pairs.next() else {
             return Err(CommandError::usage(
                 "nothing says where the credentials are",
                 "give --uri and --authorization-file, or --token-file; a guard with --aws-credentials hands both to its \
@@ -150,6 +151,8 @@ async fn from_place(place: &Place) -> Result<AwsCredentials, CommandError> {
             "check that the call still runs: the address ends with it",
         )
     };
+    // Nothing here is TLS, yet the client wants a provider; an error says that the process has one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http =
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(TIMEOUT);
     let http = http.build().map_err(|error| CommandError::failure(error, "start again"))?;

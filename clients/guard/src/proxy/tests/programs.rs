@@ -1,9 +1,12 @@
 //! A server that is a program, spoken to over stdin and stdout.
 
-use super::bench::{Bench, Scripted, until};
+use super::{
+    aws::Source,
+    bench::{Bench, Scripted, until},
+};
 use crate::{
     AWS_META, CALL_META,
-    proxy::settings::{Program, StdioUpstream, UpstreamKind},
+    proxy::settings::{Program, ProxySettings, StdioUpstream, UpstreamKind},
     tests::fixture::*,
 };
 use serde_json::{Value, json};
@@ -37,13 +40,17 @@ done"#
 }
 
 async fn bench(pids: &Path) -> Bench {
+    bench_with(pids, |_| {}).await
+}
+
+async fn bench_with(pids: &Path, change: impl FnOnce(&mut ProxySettings)) -> Bench {
     let mut upstream = program();
     upstream.program.environment = vec![
         ("PATH".into(), "/usr/bin:/bin".to_owned().into()),
         ("GIVEN".into(), "value".to_owned().into()),
         ("PIDS".into(), pids.to_str().unwrap().to_owned().into()),
     ];
-    Bench::before(Scripted::idle(), UpstreamKind::Stdio(upstream), |_| {}).await
+    Bench::before(Scripted::idle(), UpstreamKind::Stdio(upstream), change).await
 }
 
 /// The processes that were started and still run.
@@ -129,6 +136,29 @@ async fn a_process_that_dies_or_says_too_much_takes_its_session_along() {
     let here = [("mcp-session-id", session.as_str())];
     assert_eq!(bench.granted(l0(), &here, &list()).await.status, 200, "a new session has a new process");
     drop(Arc::clone(&bench.proxy));
+    bench.proxy.stop().await;
+    until(|| running(&pids).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_program_is_told_in_the_call_itself_where_its_aws_credentials_are() {
+    let pids = scratch("aws");
+    let hand_over = |settings: &mut ProxySettings| {
+        settings.hands_over_aws = true;
+        settings.credential_source = Some(Arc::<Source>::default());
+    };
+    let bench = bench_with(&pids, hand_over).await;
+    let session = bench.session().await;
+    let here = [("mcp-session-id", session.as_str())];
+    let mut claimed = call("lookup", json!({}));
+    claimed["params"]["_meta"] =
+        json!({ AWS_META: { "uri": "http://127.0.0.1:1/", "authorization": "forged" } });
+    assert_eq!(bench.granted(l1("lookup"), &here, &claimed).await.status, 200);
+    let said: Value = serde_json::from_slice(&std::fs::read(pids.with_extension("line")).unwrap()).unwrap();
+    let handed = said["params"]["_meta"][AWS_META].as_object().unwrap();
+    assert_eq!(handed.len(), 2);
+    assert!(handed["uri"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{handed:?}");
+    assert_eq!(handed["authorization"].as_str().unwrap().len(), 43, "32 random bytes");
     bench.proxy.stop().await;
     until(|| running(&pids).is_empty()).await;
 }
