@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 /// The steps, in the order and by the names on which others rely.
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 17] = [
     "sign_in",
     "exchange",
     "verify",
@@ -19,6 +19,9 @@ const STEPS: [&str; 14] = [
     "guard_arguments_refused",
     "revoked",
     "drift_blocked",
+    "aws_allowed",
+    "aws_other_resource_denied",
+    "aws_traced",
     "log_verified",
     "flip_found",
 ];
@@ -44,6 +47,10 @@ fn every_step_goes_as_it_should() {
     let executed = step("guarded_call")["facts"]["on record"].as_str().unwrap();
     let txn = step("verify")["facts"]["txn"].as_str().unwrap();
     assert!(executed.contains("executed") && executed.ends_with(txn), "{executed}");
+    let traced = &step("aws_traced")["facts"];
+    let session = step("aws_allowed")["facts"]["session"].as_str().unwrap();
+    assert!(traced["CloudTrail"].as_str().unwrap().ends_with(session), "{traced}");
+    assert_eq!(traced["user"], step("verify")["facts"]["sub"]);
     let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
     let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
     assert!(added.concat().contains("Then call export_customers"), "{words:?}");

@@ -134,12 +134,12 @@ impl Style {
         };
         let step = outcome.step.replace('_', " ");
         let took = self.paint(DIM, &format!("{:>8.1} ms", milliseconds(outcome.took)));
-        let mut text = format!("{mark} {step:<23}{took}  {}", outcome.detail);
+        let mut text = format!("{mark} {step:<26}{took}  {}", outcome.detail);
         let changed =
             outcome.change.as_ref().map(|(name, pieces)| (name.as_str(), words(pieces, self.paint)));
         let facts = outcome.facts.iter().map(|(name, value)| (*name, value.clone()));
         for (name, value) in facts.chain(changed) {
-            let name = self.paint(DIM, &format!("{name:>36}"));
+            let name = self.paint(DIM, &format!("{name:>39}"));
             text.push_str(&format!("\n{name}  {value}"));
         }
         text

@@ -83,6 +83,7 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          administration     {}\n\
          identity provider  {}\n\
          users              {}\n\
+         AWS stand-in       {}\n\
          tokens and keys    {}\n\
          files              {}\n\n\
          MCP servers, each behind its guard:\n",
@@ -90,10 +91,11 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
         ready.admin_url,
         ready.idp,
         users.join(", "),
+        ready.aws.endpoint_url,
         ready_file.display(),
         environment.files.folder.display(),
     );
-    let own = [environment.crm.record(), environment.mailer.record()];
+    let own = [environment.crm.record(), environment.mailer.record(), environment.ops.0.record()];
     for record in own.into_iter().chain(&environment.registered) {
         let guarded = environment.is_guarded(&record.id);
         let note = if guarded { "" } else { "  (start its guard: deputize guard --from-dev)" };
@@ -110,7 +112,8 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          \x20 {program} connect --ready-file {file}\n\
          \x20       what an MCP client starts to use crm in alice's name\n\
          \x20 npx @modelcontextprotocol/inspector -- {program} connect --ready-file {file}\n\
-         \x20       the same in the MCP Inspector\n\n\
+         \x20       the same in the MCP Inspector\n\
+         \x20 docs/aws.md, \"Trying it without an account\": the AWS CLI with a session for one call\n\n\
          Ctrl-C stops it all.\n",
         url = environment.crm.record().resource,
     );

@@ -66,7 +66,7 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
-    /// Run a broker, an identity provider and two guarded MCP servers for development, on loopback
+    /// Run a broker, an identity provider, an AWS stand-in and three guarded MCP servers for development, on loopback
     Dev(dev::Dev),
     /// See the whole story of one call, every refusal included, in a second
     Demo(demo::Demo),

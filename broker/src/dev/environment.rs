@@ -1,14 +1,22 @@
-//! A whole development environment in one process: identity provider, broker, and two MCP servers behind guards.
+//! A whole development environment in one process: identity provider, broker, a stand-in for AWS, and three MCP servers
+//! behind guards.
 
 #[cfg(test)]
 mod tests;
 
 use super::{
-    example_server::{ExampleServer, door::Door},
+    aws::{
+        self, StandIn,
+        call::Aws,
+        container::{self, Container, Grant},
+        ec2::INSTANCES,
+        role::REGION,
+    },
+    example_server::{ExampleServer, Ops, door::Door},
     guarded::{self, Guarded},
     identity_provider::{IdentityProvider, PublicClient, users::USERS},
     layout::{self, Layout, PLATFORM},
-    ready_file::{ReadyClient, ReadyFile, ReadyServer},
+    ready_file::{ReadyAws, ReadyClient, ReadyFile, ReadyServer},
     registered::{self, Upstream},
 };
 use crate::{
@@ -30,6 +38,7 @@ use deputize_issuer::{
     clock::{Clock, SystemClock},
     registry::ServerRecord,
 };
+use serde_json::json;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use url::Url;
@@ -57,6 +66,10 @@ pub(crate) struct Environment {
     pub(crate) crm: Arc<ExampleServer>,
     /// The server `mailer`.
     pub(crate) mailer: Arc<ExampleServer>,
+    /// The server `ops`, and what it does.
+    pub(crate) ops: (Arc<ExampleServer>, Arc<Ops>),
+    /// AWS.
+    pub(crate) aws: Arc<StandIn>,
     /// Servers that run elsewhere, as they were registered.
     pub(crate) registered: Vec<ServerRecord>,
     guards: Vec<Guarded>,
@@ -89,52 +102,89 @@ async fn start_in(
 ) -> Result<Environment, CannotStart> {
     let mut doors = Doors::new();
     let provider = start_identity_provider(&mut doors, Arc::clone(&clock)).await?;
-    let (crm_listener, crm_resource) = listen_for_server().await?;
-    let (mailer_listener, mailer_resource) = listen_for_server().await?;
-    let crm = Arc::new(ExampleServer::crm(&crm_resource, "crm-guard").map_err(cannot)?);
-    let mailer = Arc::new(ExampleServer::mailer(&mailer_resource, "mailer-guard").map_err(cannot)?);
-    let registered = registered::read(&choices.register, &[crm.record(), mailer.record()])?;
-    let examples = [&crm, &mailer];
+    let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
+    let broker_address = listener.local_addr().map_err(cannot)?;
+    let (aws, aws_endpoint) = doors.open_aws(broker_address, &clock).await?;
+    let (examples, listeners) = Examples::listen(&aws_endpoint, &clock).await?;
+    let registered = registered::read(&choices.register, &examples.all().map(|example| example.record()))?;
     let mut places = Vec::new();
-    for (example, listener) in examples.into_iter().zip([crm_listener, mailer_listener]) {
+    for (example, listener) in examples.all().into_iter().zip(listeners) {
         places.push(Some((doors.open_example(example).await?, listener)));
     }
     places.extend(registered::places(&choices.upstreams, &registered).await?);
 
-    let listener = TcpListener::bind(choices.listen).await.map_err(cannot)?;
     let platform_key = new_key()?;
     let mut servers = Vec::new();
-    for record in [crm.record(), mailer.record()].into_iter().chain(&registered) {
+    for record in examples.all().map(|example| example.record()).into_iter().chain(&registered) {
         servers.push((record, new_key()?));
     }
     let layout = Layout {
         folder: &files.folder,
-        broker: listener.local_addr().map_err(cannot)?,
+        broker: broker_address,
         identity_provider: provider.issuer(),
         platform: &platform_key,
         servers: &servers,
+        aws: &aws_endpoint,
+        works_in_aws: &examples.ops.record().resource,
     };
     let config = layout.write().map_err(cannot)?;
     let resolved = serve::load(&config, Mode::Development)?;
     let broker = serve::start(&resolved, Mode::Development, listener).await?;
     // Whoever reads that it is ready may exchange at once.
     broker.assembly.providers_asked().await;
-    let ready = ready_file(&broker, &provider, &platform_key, &servers)?;
+    let grant = grant(&broker, &provider, (&platform_key, &servers), &examples.ops, &clock)?;
+    let ready_aws = doors.open_container(grant, &aws_endpoint).await?;
+    let ready = ready_file(&broker, &provider, (&platform_key, &servers), ready_aws)?;
 
     let mut guards = Vec::new();
     for (server, place) in servers.into_iter().zip(places) {
         let Some((upstream, listener)) = place else { continue };
-        let guarded = Guarded::start(server, upstream, &broker, &files.folder).await?;
+        let works_in_aws = server.0.id == examples.ops.record().id;
+        let guarded = Guarded::start(server, upstream, &broker, &files.folder, works_in_aws).await?;
         doors.open(listener, guarded.router(), guarded::PATIENCE);
         doors.tasks.spawn(guarded.run());
         guards.push(guarded);
     }
     // What runs elsewhere may be started later.
-    for guarded in guards.iter().take(examples.len()) {
+    for guarded in guards.iter().take(examples.all().len()) {
         guarded.ready().await;
     }
     let Doors { stop, tasks } = doors;
-    Ok(Environment { ready, files, crm, mailer, registered, guards, broker, stop, tasks })
+    let Examples { crm, mailer, ops, work } = examples;
+    let ops = (ops, work);
+    Ok(Environment { ready, files, crm, mailer, ops, aws, registered, guards, broker, stop, tasks })
+}
+
+/// The environment's own MCP servers.
+struct Examples {
+    crm: Arc<ExampleServer>,
+    mailer: Arc<ExampleServer>,
+    ops: Arc<ExampleServer>,
+    /// What `ops` does.
+    work: Arc<Ops>,
+}
+
+impl Examples {
+    /// Each with a listener for its guard.
+    async fn listen(aws: &Url, clock: &Arc<dyn Clock>) -> Result<(Self, [TcpListener; 3]), CannotStart> {
+        let (crm_listener, crm) = listen_for_server().await?;
+        let (mailer_listener, mailer) = listen_for_server().await?;
+        let (ops_listener, ops) = listen_for_server().await?;
+        let aws = Aws::at(aws.clone(), Arc::clone(clock)).map_err(cannot)?;
+        let (ops, work) = ExampleServer::ops(&ops, "ops-guard", aws).map_err(cannot)?;
+        let examples = Self {
+            crm: Arc::new(ExampleServer::crm(&crm, "crm-guard").map_err(cannot)?),
+            mailer: Arc::new(ExampleServer::mailer(&mailer, "mailer-guard").map_err(cannot)?),
+            ops: Arc::new(ops),
+            work,
+        };
+        Ok((examples, [crm_listener, mailer_listener, ops_listener]))
+    }
+
+    /// In the order of the ready file.
+    fn all(&self) -> [&Arc<ExampleServer>; 3] {
+        [&self.crm, &self.mailer, &self.ops]
+    }
 }
 
 impl Environment {
@@ -211,6 +261,64 @@ impl Doors {
     }
 }
 
+impl Doors {
+    /// Serves a stand-in for AWS, where it knows the broker as an identity provider.
+    async fn open_aws(
+        &mut self,
+        broker: SocketAddr,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(Arc<StandIn>, Url), CannotStart> {
+        let (listener, address) = listen().await?;
+        let issuer = format!("http://{broker}/web-identity");
+        let aws = Arc::new(StandIn::new(&issuer, Arc::clone(clock)).map_err(CannotStart)?);
+        self.open(listener, aws.router(), IDLE_TIMEOUT);
+        Ok((aws, Url::parse(&format!("http://{address}")).map_err(cannot)?))
+    }
+
+    /// Serves credentials for one call of this server's `restart_instance`, in alice's name.
+    async fn open_container(&mut self, grant: Grant, aws: &Url) -> Result<ReadyAws, CannotStart> {
+        let (listener, address) = listen().await?;
+        let container = Arc::new(Container::new(grant).map_err(cannot)?);
+        self.open(listener, container.router(), IDLE_TIMEOUT);
+        let endpoint_url = aws.as_str().trim_end_matches('/').to_owned();
+        Ok(ReadyAws {
+            cloudtrail_url: format!("{endpoint_url}{}", aws::TRAIL_PATH),
+            endpoint_url,
+            region: REGION,
+            container_credentials_full_uri: format!("http://{address}{}", container::PATH),
+            authorization_token: container.authorization().expose().clone(),
+            instances: INSTANCES,
+        })
+    }
+}
+
+/// What the credentials for SDKs are good for: the first instance, restarted by the agent platform in alice's name.
+fn grant(
+    broker: &Running,
+    provider: &Arc<IdentityProvider>,
+    (platform_key, servers): (&SigningKey, &[(&ServerRecord, SigningKey)]),
+    ops: &ExampleServer,
+    clock: &Arc<dyn Clock>,
+) -> Result<Grant, CannotStart> {
+    let issuer = &broker.assembly.desk.settings.issuer;
+    let client = |id: &str, key: &SigningKey| {
+        ReadyClient::of(id, key).map_err(cannot)?.connect(issuer).map_err(cannot)
+    };
+    let (record, key) = servers
+        .iter()
+        .find(|(record, _)| record.id == ops.record().id)
+        .ok_or_else(|| CannotStart("the example server is not registered".to_owned()))?;
+    Ok(Grant {
+        provider: Arc::clone(provider),
+        agent: client(PLATFORM, platform_key)?,
+        server: client(record.client_id.as_deref().unwrap_or(&record.id), key)?,
+        resource: record.resource.clone(),
+        tool: "restart_instance",
+        arguments: json!({ "instance_id": INSTANCES[0] }).as_object().cloned().unwrap_or_default(),
+        clock: Arc::clone(clock),
+    })
+}
+
 async fn start_identity_provider(
     doors: &mut Doors,
     clock: Arc<dyn Clock>,
@@ -229,8 +337,8 @@ async fn start_identity_provider(
 fn ready_file(
     broker: &Running,
     provider: &IdentityProvider,
-    platform_key: &SigningKey,
-    servers: &[(&ServerRecord, SigningKey)],
+    (platform_key, servers): (&SigningKey, &[(&ServerRecord, SigningKey)]),
+    aws: ReadyAws,
 ) -> Result<ReadyFile, CannotStart> {
     let issuer = &broker.assembly.desk.settings.issuer;
     let mut user_tokens = std::collections::BTreeMap::new();
@@ -255,6 +363,7 @@ fn ready_file(
         snapshot_jwks: KeySet::new(vec![broker.assembly.guards.key().public().clone()]).to_jwks(),
         client: ReadyClient::of(PLATFORM, platform_key).map_err(cannot)?,
         servers: ready_servers,
+        aws,
     })
 }
 

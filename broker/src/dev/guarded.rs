@@ -26,12 +26,14 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// Stands before the server of this record, with the key of its client. It answers where its resource URI says.
+    /// Stands before the server of this record, with the key of its client, and hands each of its calls AWS credentials
+    /// where it works in AWS. It answers where its resource URI says.
     pub(crate) async fn start(
         (record, private_key): (&ServerRecord, SigningKey),
         upstream: HttpUpstream,
         broker: &Running,
         folder: &Path,
+        works_in_aws: bool,
     ) -> Result<Self, CannotStart> {
         let cannot = |error: String| CannotStart(format!("guard of {}: {error}", record.id));
         let assembly = &broker.assembly;
@@ -54,6 +56,7 @@ impl Guarded {
             clock: Arc::new(SystemClock::new()),
         };
         let proxy = ProxySettings::new(config, UpstreamKind::Http(upstream));
+        let proxy = ProxySettings { hands_over_aws: works_in_aws, ..proxy };
         let (link, proxy) = guard::stand(link, proxy).map_err(|error| cannot(error.message))?;
         // The broker is in this process: the guard knows what was approved before it looks at the server.
         link.ready().await;

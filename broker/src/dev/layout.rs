@@ -16,8 +16,12 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+use url::Url;
 
-use super::example_server::TENANT;
+use super::{
+    aws::{role::ACCOUNT, templates},
+    example_server::TENANT,
+};
 
 /// What a configuration is written about.
 pub(crate) struct Layout<'l> {
@@ -31,6 +35,10 @@ pub(crate) struct Layout<'l> {
     pub(crate) platform: &'l SigningKey,
     /// The servers, each with its guard's key.
     pub(crate) servers: &'l [(&'l ServerRecord, SigningKey)],
+    /// Where AWS's stand-in is.
+    pub(crate) aws: &'l Url,
+    /// Resource URI of the server whose calls get sessions there.
+    pub(crate) works_in_aws: &'l str,
 }
 
 /// Why the files are not there.
@@ -49,7 +57,7 @@ pub(crate) enum LayoutError {
 impl Layout<'_> {
     /// Writes all files and says where the configuration is.
     pub(crate) fn write(&self) -> Result<PathBuf, LayoutError> {
-        for name in ["clients", "registry", "policies"] {
+        for name in ["clients", "registry", "policies", "templates"] {
             make_private(&self.folder.join(name))?;
         }
         self.write_jwks(PLATFORM, self.platform)?;
@@ -60,6 +68,9 @@ impl Layout<'_> {
         }
         for (name, text) in POLICIES {
             self.write_file(&Path::new("policies").join(name), text)?;
+        }
+        for (name, text) in templates::files(self.works_in_aws) {
+            self.write_file(&Path::new("templates").join(name), &text)?;
         }
         self.write_file(Path::new("deputize.yaml"), &yaml(&self.config())?)?;
         Ok(self.folder.join("deputize.yaml"))
@@ -82,6 +93,11 @@ impl Layout<'_> {
             "clients": self.clients(),
             "registry": { "folder": "registry" },
             "policies": "policies",
+            "aws": {
+                "templates": "templates",
+                "accounts": [ACCOUNT],
+                "sts": { "endpoint": self.aws, "allow_private_addresses": true },
+            },
         })
     }
 

@@ -4,6 +4,7 @@
 //! not at all, and only once everything answers.
 
 use deputize_call::{jws::JwsError, sign::SigningKey};
+use deputize_client::{BuildError, Client};
 use deputize_issuer::clock::{NoRandomness, fill_random};
 use deputize_issuer::registry::ServerRecord;
 use serde::Serialize;
@@ -37,6 +38,25 @@ pub(crate) struct ReadyFile {
     pub(crate) client: ReadyClient,
     /// The MCP servers.
     pub(crate) servers: Vec<ReadyServer>,
+    /// The stand-in for AWS, and credentials for SDKs of one's own.
+    pub(crate) aws: ReadyAws,
+}
+
+/// AWS, as SDKs and the AWS CLI are told of it.
+#[derive(Serialize)]
+pub(crate) struct ReadyAws {
+    /// `AWS_ENDPOINT_URL`.
+    pub(crate) endpoint_url: String,
+    /// `AWS_REGION`.
+    pub(crate) region: &'static str,
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI`: keys of a role session for one call in alice's name, always valid.
+    pub(crate) container_credentials_full_uri: String,
+    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+    pub(crate) authorization_token: String,
+    /// The instances; the session is for the first.
+    pub(crate) instances: [&'static str; 2],
+    /// What CloudTrail would have written so far.
+    pub(crate) cloudtrail_url: String,
 }
 
 /// A client of the broker.
@@ -77,6 +97,23 @@ impl ReadyClient {
             serde_json::from_str(&key.to_private_jwk()?).map_err(|_| JwsError::Key("cannot be exported"))?;
         Ok(Self { client_id: client_id.to_owned(), private_jwk })
     }
+
+    /// The client that whoever reads the file can be, of this broker.
+    pub(crate) fn connect(&self, issuer: &str) -> Result<Client, NoClient> {
+        let key = SigningKey::from_private_jwk(self.private_jwk.as_object().ok_or(NoClient::NoKey)?)?;
+        Ok(Client::builder(issuer, &self.client_id).private_key_jwt(key).build()?)
+    }
+}
+
+/// Why somebody cannot be a client with what the file says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoClient {
+    #[error("the client's key is no JWK")]
+    NoKey,
+    #[error(transparent)]
+    Key(#[from] JwsError),
+    #[error(transparent)]
+    Client(#[from] BuildError),
 }
 
 impl ReadyServer {
@@ -141,6 +178,14 @@ mod tests {
             snapshot_jwks: Value::Null,
             client: client("platform"),
             servers: vec![ReadyServer::of(crm.record(), client("crm"))],
+            aws: ReadyAws {
+                endpoint_url: "http://127.0.0.1:7005".to_owned(),
+                region: "eu-central-1",
+                container_credentials_full_uri: "http://127.0.0.1:7006/credentials".to_owned(),
+                authorization_token: "secret".to_owned(),
+                instances: ["i-1", "i-2"],
+                cloudtrail_url: "http://127.0.0.1:7005/cloudtrail.json".to_owned(),
+            },
         }
     }
 

@@ -4,6 +4,7 @@
 //! else would have to. The first step that does not go as it should ends the story.
 
 mod audit;
+mod aws;
 mod guarded;
 #[cfg(feature = "jwe")]
 mod second_opinion;

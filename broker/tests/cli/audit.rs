@@ -1,9 +1,12 @@
 //! `deputize audit`.
 
 use deputize_issuer::revocation::Revoked;
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 
-use crate::program::{Data, command, decision, denial, intent, outcome, redemption, revocation, run};
+use crate::program::{
+    Data, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+};
 
 fn data() -> Data {
     Data::with(&[
@@ -122,6 +125,104 @@ fn queries_find_what_fits_and_nothing_else() {
     assert_eq!(found(&["--limit", "2"]), [0, 1]);
     run(&["audit", "query", "--data", data.path(), "--since", "yesterday"]).expect(2);
     run(&["audit", "query", "--data", data.path(), "--kind", "gossip"]).expect(2);
+}
+
+/// An event of CloudTrail of this session, allowed within its window.
+fn event(number: u128) -> Value {
+    json!({
+        "eventTime": "2026-11-21T09:30:05Z", "eventSource": "ec2.amazonaws.com", "eventName": "RebootInstances",
+        "eventID": "e-1", "requestParameters": { "instancesSet": { "items": [{ "instanceId": "i-1" }] } },
+        "userIdentity": {
+            "type": "AssumedRole", "arn": arn(number), "sessionContext": { "sourceIdentity": "alice" }
+        }
+    })
+}
+
+fn arn(number: u128) -> String {
+    format!("arn:aws:sts::111122223333:assumed-role/restart-instance/{}", decision(number))
+}
+
+#[test]
+fn an_aws_session_leads_back_to_its_call() {
+    let others = [intent(3), role_session(4, 3), outcome(4, 4)];
+    let data =
+        Data::with(&[&[intent(1), redemption(1), role_session(2, 1), outcome(2, 2)][..], &others].concat());
+    let (name, arn) = (decision(2).to_string(), arn(2));
+    for given in [&name, &arn] {
+        let told = run(&["audit", "query", "--data", data.path(), "--aws-session", given, "-o", "json"]);
+        let story = told.expect(0).json();
+        assert_eq!(story["session"], name);
+        assert_eq!(
+            (&story["user"], &story["taken_by"]),
+            (&json!("user:acme:idp:alice"), &json!("ops-guard"))
+        );
+        assert_eq!((&story["intent"]["index"], &story["outcome"]["what"]), (&json!(2), &json!("minted")));
+        assert_eq!((&story["call"]["index"], &story["call"]["tool"]), (&json!(0), &json!("refund_payment")));
+        assert_eq!(story["call"]["decision"], decision(1).to_string());
+        assert_eq!(story["call"]["actors"], json!(["spiffe://acme.example/agent/support"]));
+        assert_eq!(story["call"]["policies"], json!(["support.refund"]));
+        assert_eq!((&story["redeemed"]["index"], &story["doubts"]), (&json!(1), &json!([])));
+    }
+    let text = run(&["audit", "query", "--data", data.path(), "--aws-session", &arn]).expect(0).stdout;
+    for part in
+        ["✔ AWS session", "alice, vouched for by", "refund_payment on", "as alice, by template", "minted at"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let ask = |given: &str| run(&["audit", "query", "--data", data.path(), "--aws-session", given]);
+    // Of nobody; a decision that made no session; none of ours; no session at all.
+    ask(&decision(9).to_string()).expect(1);
+    ask(&decision(1).to_string()).expect(1);
+    ask("arn:aws:sts::111122223333:assumed-role/restart-instance/botocore-session-17").expect(2);
+    ask("restart-instance").expect(2);
+    // Another role, and another account, than it was made for.
+    for other in [arn.replace("/restart", "/stop"), arn.replace("1111", "9999")] {
+        let told = ask(&other).expect(1).stdout;
+        assert!(told.contains("‼ AWS session") && told.contains("doubt"), "{told}");
+    }
+    run(&["audit", "query", "--data", data.path(), "--aws-session", &arn, "--tool", "x"]).expect(2);
+}
+
+#[test]
+fn cloudtrail_is_held_against_the_log() {
+    let data = Data::with(&[intent(1), role_session(2, 1), outcome(2, 1), intent(3), role_session(4, 3)]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trail.json");
+    let told = |trail: &Value, code: i32| {
+        std::fs::write(&file, trail.to_string()).unwrap();
+        let path = file.to_str().unwrap();
+        run(&["audit", "query", "--data", data.path(), "--cloudtrail", path, "-o", "json"]).expect(code)
+    };
+    let story = told(&event(2), 0).json();
+    assert_eq!(story["cloudtrail"][0]["action"], "ec2:RebootInstances");
+    assert_eq!(story["call"]["decision"], decision(1).to_string());
+    let root = json!({ "eventName": "ConsoleLogin", "userIdentity": { "type": "Root" } });
+    let many = told(&json!({ "Records": [event(2), root, event(4), event(2)] }), 0).lines();
+    assert_eq!(many.len(), 2);
+    assert_eq!(
+        (many[0]["cloudtrail"].as_array().unwrap().len(), &many[1]["session"]),
+        (2, &json!(decision(4)))
+    );
+
+    let changed = |pointer: &str, value: Value| {
+        let mut event = event(2);
+        *event.pointer_mut(pointer).unwrap() = value;
+        event
+    };
+    for (event, doubt) in [
+        (changed("/userIdentity/sessionContext/sourceIdentity", json!("mallory")), "another source identity"),
+        (changed("/eventTime", json!("2026-11-21T09:35:01Z")), "after the window"),
+        (changed("/userIdentity/arn", json!(arn(2).replace("/restart", "/stop"))), "not the role"),
+    ] {
+        let story = told(&event, 1).json();
+        assert!(story["doubts"][0].as_str().unwrap().contains(doubt), "{story}");
+    }
+    let mut late = changed("/eventTime", json!("2026-11-21T09:35:01Z"));
+    late["errorCode"] = json!("Client.UnauthorizedOperation");
+    assert_eq!(told(&late, 0).json()["doubts"], json!([]), "refused, as it should be");
+    told(&event(9), 1);
+    told(&root, 1);
+    told(&json!({ "no": "event" }), 2);
 }
 
 #[test]

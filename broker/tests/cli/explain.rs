@@ -5,7 +5,9 @@ use deputize_issuer::{
     revocation::Revoked,
 };
 
-use crate::program::{AT_MS, Data, decision, denial, intent, outcome, redemption, revocation, run};
+use crate::program::{
+    AT_MS, Data, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+};
 
 #[test]
 fn a_grant_is_told_from_who_to_what_became_of_it() {
@@ -43,6 +45,17 @@ fn a_grant_is_told_from_who_to_what_became_of_it() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+#[test]
+fn a_call_and_its_aws_session_name_each_other() {
+    let data = Data::with(&[intent(1), role_session(2, 1)]);
+    let told =
+        |number| run(&["explain", &decision(number).to_string(), "--data", data.path()]).expect(0).stdout;
+    let (call, session) = (told(1), told(2));
+    assert!(call.contains(&format!("role/deputize/restart-instance, decision {}", decision(2))), "{call}");
+    assert!(session.contains(&format!("--aws-session {}", decision(2))), "{session}");
+    assert!(session.contains("by template restart-instance") && session.contains("for alice"), "{session}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Runs the program, and makes data folders for it.
 
-use deputize_call::claims::PolicyRef;
+use deputize_call::{claims::PolicyRef, digest::Digest};
 use deputize_issuer::{
     log::{CheckpointSigner, Class, Log, LogConfig},
-    record::{Entry, Kind},
+    record::{AwsSession, Entry, Kind},
     revocation::Revoked,
 };
 use std::{
@@ -169,6 +169,27 @@ pub fn intent(number: u128) -> Entry {
         risk: Some(40),
         risk_reasons: vec!["tier_medium".to_owned(), "writes".to_owned()],
         ..Entry::new(Kind::Intent, AT_MS + number as u64)
+    }
+}
+
+/// A session of an AWS role for the call of another intent.
+pub fn role_session(number: u128, of: u128) -> Entry {
+    Entry {
+        client: Some("ops-guard".to_owned()),
+        pjti: Some(format!("jti-{of}")),
+        jti: None,
+        txn: Some(format!("txn-{of}")),
+        aws: Some(AwsSession {
+            template: "restart-instance".to_owned(),
+            template_hash: Digest::from_bytes([7; 32]),
+            account: "111122223333".to_owned(),
+            region: "eu-central-1".to_owned(),
+            role: "arn:aws:iam::111122223333:role/deputize/restart-instance".to_owned(),
+            session_name: decision(number).to_string(),
+            source_identity: "alice".to_owned(),
+            window_end: AT_MS / 1000 + 300,
+        }),
+        ..intent(number)
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
             ("broker/src/http/error.rs", "the one file"),
             ("broker/src/dev/identity_provider/", "another server: the OpenID provider of dev"),
             ("broker/src/dev/example_server/", "another server: the MCP server of dev"),
+            ("broker/src/dev/aws/", "another server: the AWS of dev"),
         ],
         tests_too: false,
         broken_by: ("broker/src/http/admin.rs", "fn f() -> StatusCode { StatusCode::FORBIDDEN }"),

@@ -3,6 +3,7 @@
 mod line;
 mod prove;
 mod query;
+mod session;
 mod tail;
 mod verify;
 

@@ -5,9 +5,14 @@ use deputize_issuer::{
     record::{Entry, Kind},
     revocation::Revoked,
 };
+use std::path::PathBuf;
 use uuid::Uuid;
 
-use super::{Record, line::kind_name};
+use super::{
+    Record,
+    line::kind_name,
+    session::{self, Asked},
+};
 use crate::commands::{
     data::{DataArgs, unreadable},
     exit::{CommandError, CommandResult, Exit},
@@ -22,8 +27,13 @@ use crate::commands::{
   deputize audit query --kind denial --since 1h
   deputize audit query --txn tx_7f… -o json
   deputize audit query --tool refund_payment --since 2026-11-01 --until 2026-12-01
+  deputize audit query --aws-session arn:aws:sts::111122223333:assumed-role/restart-instance/0193a5f2-…
+  deputize audit query --cloudtrail event.json
 
-A value that ends in * fits whatever begins like it: --sub 'user:acme:*'.")]
+A value that ends in * fits whatever begins like it: --sub 'user:acme:*'.
+
+--aws-session and --cloudtrail tell the story of a session of an AWS role: for whom, by which agent, for which call,
+allowed by what, and what it did. Exit code 1: a session is not in this log, or CloudTrail contradicts the log.")]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
@@ -57,9 +67,19 @@ pub struct Args {
     /// Stop after so many
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
+    /// Session of an AWS role, by its ARN or by its name (RoleSessionName): back to the call
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["cloudtrail", "txn", "decision", "client", "sub", "tool", "server", "kind", "since", "until", "limit"])]
+    aws_session: Option<String>,
+    /// An event of CloudTrail, or a file of them: from each session of Deputize back to the call
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["txn", "decision", "client", "sub", "tool", "server", "kind", "since", "until", "limit"])]
+    cloudtrail: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args, output: Output) -> CommandResult {
+    let asked = args.aws_session.as_deref().map(Asked::Session);
+    if let Some(asked) = asked.or(args.cloudtrail.as_deref().map(Asked::Trail)) {
+        return session::run(asked, &args.data.find()?.log()?, output);
+    }
     let now_ms = SystemClock::start().now_ms();
     let time = |text: &Option<String>| {
         let parsed = text.as_ref().map(|text| moment::parse(text, now_ms)).transpose();

@@ -205,6 +205,10 @@ impl Story {
                     moment::format_seconds(aws.window_end)
                 ),
             );
+            facts.add(
+                "its call",
+                format!("`deputize audit query --aws-session {}` tells it", aws.session_name),
+            );
         }
         facts.add_some("policy set", record.policy.as_ref().map(|policy| policy.digest.as_str()));
         self.afterwards(&mut facts);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::dev::example_server::Handed;
 use deputize_call::jws::{EmbeddedKey, parse};
 use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, Redemption, ToolToken};
 use deputize_issuer::{registry::ServerRecord, revocation::Revoked};
@@ -233,8 +234,8 @@ async fn a_registered_server_is_asked_for_and_redeems_as_itself_alone() {
     std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
     let environment = start(&Choices { register: vec![file], ..choices(None) }).await.unwrap();
     let ready = serde_json::to_value(&environment.ready).unwrap();
-    let [crm, mailer, mine] = [0, 1, 2].map(|n| client(&environment, &ready["servers"][n]["client"]));
-    assert_eq!(ready["servers"][2]["resource"], record.resource);
+    let [crm, mailer, mine] = [0, 1, 3].map(|n| client(&environment, &ready["servers"][n]["client"]));
+    assert_eq!(ready["servers"][3]["resource"], record.resource);
     assert!(KeySet::from_jwks(ready["snapshot_jwks"].to_string().as_bytes()).is_ok());
 
     let fixture = Fixture::of(environment);
@@ -253,7 +254,7 @@ async fn a_registered_server_is_asked_for_and_redeems_as_itself_alone() {
 async fn serve_bare(server: Arc<ExampleServer>) -> Url {
     let answer = move |body: axum::body::Bytes| async move {
         let message = deputize_call::json::parse_object(&body).unwrap();
-        axum::Json(server.answer(&message).unwrap_or_default())
+        axum::Json(server.answer(&message, &Handed::default()).await.unwrap_or_default())
     };
     let (listener, address) = listen().await.unwrap();
     let router = Router::new().route("/mcp", axum::routing::post(answer));
@@ -276,7 +277,7 @@ async fn a_server_of_ones_own_is_called_through_a_guard_of_the_environment() {
     let fixture = Fixture::of(start(&choices).await.unwrap());
     assert!(fixture.environment.is_guarded("mine") && !fixture.environment.is_guarded("another"));
     let ready = serde_json::to_value(&fixture.environment.ready).unwrap();
-    let url = ready["servers"][2]["guard_url"].as_str().unwrap();
+    let url = ready["servers"][3]["guard_url"].as_str().unwrap();
     // It was not waited for.
     while fixture.http.get(url.replace("/mcp", "/readyz")).send().await.unwrap().status() != 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -297,7 +298,10 @@ async fn a_server_of_ones_own_is_called_through_a_guard_of_the_environment() {
 async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
     let fixture = fixture().await;
     let environment = &fixture.environment;
-    for (record, user) in [(environment.crm.record(), "alice"), (environment.mailer.record(), "alice")] {
+    let ops = environment.ops.0.record();
+    for (record, user) in
+        [(environment.crm.record(), "alice"), (environment.mailer.record(), "alice"), (ops, "alice")]
+    {
         for tool in &record.tools {
             let name = tool.definition["name"].as_str().unwrap();
             let example = Value::Object(tool.example_arguments.clone().unwrap());
@@ -317,6 +321,7 @@ async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
         }
     }
     assert_eq!((environment.crm.calls_run(), environment.mailer.calls_run()), (2, 0));
+    assert_eq!((environment.ops.0.calls_run(), environment.aws.restarts(INSTANCES[0])), (2, 1));
     let mailer = environment.mailer.record();
     let token = fixture.platform.exchange(&fixture.request("alice", mailer)).await.unwrap();
     let (_, listed) = fixture.send(&mailer.resource, &token, &message("tools/list", json!({}))).await;

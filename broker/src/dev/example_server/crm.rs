@@ -1,6 +1,7 @@
 //! Customers and their payments. One tool for each of the tiers low, medium and critical.
 
-use super::{Tools, tool};
+use super::{Handed, Tools, tool};
+use async_trait::async_trait;
 use deputize_call::json::{JsonError, Object};
 use deputize_issuer::registry::{Effect, Tier, ToolRecord};
 use serde_json::{Value, json};
@@ -89,8 +90,9 @@ impl Default for Crm {
     }
 }
 
+#[async_trait]
 impl Tools for Crm {
-    fn run(&self, tool: &str, arguments: &Object) -> Result<Value, String> {
+    async fn run(&self, tool: &str, arguments: &Object, _: &Handed) -> Result<Value, String> {
         let text = |name| arguments.get(name).and_then(Value::as_str).unwrap_or_default();
         match tool {
             "lookup_customer" => {

@@ -3,7 +3,7 @@
 //! Versions 2026-07-28, 2025-11-25 and 2025-06-18. The older ones let a server do without sessions, and this one does.
 
 use super::{
-    ExampleServer,
+    ExampleServer, Handed,
     rpc::{self, LEGACY, METHOD_NOT_FOUND, MODERN, declared_version},
     stream,
 };
@@ -24,6 +24,8 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
+
+use crate::dev::aws::call::KeySource;
 
 /// An example server that listens.
 pub(crate) struct Door {
@@ -80,7 +82,7 @@ async fn message(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes)
     if is_modern && message.get("method").and_then(Value::as_str) == Some("subscriptions/listen") {
         return stream::open(&door.server, Some(id), door.stop.clone());
     }
-    match door.server.answer(&message) {
+    match door.server.answer(&message, &handed(&headers)).await {
         None => StatusCode::ACCEPTED.into_response(),
         // MCP 2026-07-28, transports: a method that a server does not know is not found.
         Some(answer) if is_modern && answer.pointer("/error/code") == Some(&METHOD_NOT_FOUND.into()) => {
@@ -88,6 +90,13 @@ async fn message(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes)
         }
         Some(answer) => Json(answer).into_response(),
     }
+}
+
+/// What the guard hands on with a call.
+fn handed(headers: &HeaderMap) -> Handed {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let aws = header("deputize-aws-credentials-uri").zip(header("deputize-aws-authorization"));
+    Handed { aws: aws.map(|(uri, secret)| KeySource { uri, authorization: secret.into() }) }
 }
 
 /// Before 2026-07-28: the stream of what is said unasked.

@@ -1,6 +1,7 @@
 //! Sends e-mail; here it only says that it would have.
 
-use super::{Tools, tool};
+use super::{Handed, Tools, tool};
+use async_trait::async_trait;
 use deputize_call::json::{JsonError, Object};
 use deputize_issuer::registry::{Effect, Tier, ToolRecord};
 use serde_json::{Value, json};
@@ -31,8 +32,9 @@ pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
 #[derive(Debug)]
 pub(super) struct Mailer;
 
+#[async_trait]
 impl Tools for Mailer {
-    fn run(&self, tool: &str, arguments: &Object) -> Result<Value, String> {
+    async fn run(&self, tool: &str, arguments: &Object, _: &Handed) -> Result<Value, String> {
         match tool {
             "send_email" => Ok(json!({ "accepted": [arguments.get("to")] })),
             _ => Err(format!("no tool {tool}")),

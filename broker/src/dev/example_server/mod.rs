@@ -1,4 +1,4 @@
-//! Two small MCP servers to call: `crm`, which knows customers and payments, and `mailer`.
+//! Three small MCP servers to call: `crm`, which knows customers and payments, `mailer`, and `ops`, which works in AWS.
 //!
 //! They hold their data in memory and speak MCP over Streamable HTTP; who may call what is no concern of theirs, as long
 //! as it is their guard that asks. They count the calls that they see, so that a refusal can be shown to have stopped one.
@@ -6,22 +6,28 @@
 mod crm;
 pub(crate) mod door;
 mod mailer;
+mod ops;
 mod rpc;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use async_trait::async_trait;
 use deputize_call::{
     digest,
     json::{JsonError, Object},
+    level::Level,
 };
 use deputize_issuer::registry::{DataClass, Effect, ServerRecord, Tier, ToolRecord, Verifier};
 use serde_json::Value;
 use std::sync::{
-    PoisonError, RwLock,
+    Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 use tokio::sync::watch;
+
+use super::aws::call::{Aws, KeySource};
+pub(crate) use ops::{Ops, reboot};
 
 /// One MCP server: its record in the registry, and what its tools do.
 #[derive(Debug)]
@@ -36,10 +42,18 @@ pub(crate) struct ExampleServer {
     calls_run: AtomicU64,
 }
 
+/// What a server's guard hands it beside a call.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    /// Where AWS keys for this call are, as long as it runs.
+    pub(crate) aws: Option<KeySource>,
+}
+
 /// What the tools of a server do.
+#[async_trait]
 trait Tools: Send + Sync + std::fmt::Debug {
     /// Runs a tool on arguments that satisfy its schema; an error is for the caller to read.
-    fn run(&self, tool: &str, arguments: &Object) -> Result<Value, String>;
+    async fn run(&self, tool: &str, arguments: &Object, handed: &Handed) -> Result<Value, String>;
 }
 
 impl ExampleServer {
@@ -59,6 +73,16 @@ impl ExampleServer {
             ..record("mailer", resource, client_id, "Sends e-mail", DataClass::Internal)
         };
         Ok(Self::new(record, Box::new(mailer::Mailer)))
+    }
+
+    /// The server `ops`, and what it does: it works in this AWS.
+    pub(crate) fn ops(resource: &str, client_id: &str, aws: Aws) -> Result<(Self, Arc<Ops>), JsonError> {
+        let record = ServerRecord {
+            tools: ops::tools()?,
+            ..record("ops", resource, client_id, "Instances and deployments", DataClass::Internal)
+        };
+        let ops = Arc::new(Ops::new(aws));
+        Ok((Self::new(record, Box::new(Arc::clone(&ops))), ops))
     }
 
     fn new(record: ServerRecord, tools: Box<dyn Tools>) -> Self {
@@ -99,9 +123,9 @@ impl ExampleServer {
         self.calls_run.load(Ordering::Relaxed)
     }
 
-    fn run(&self, tool: &str, arguments: &Object) -> Result<Value, String> {
+    async fn run(&self, tool: &str, arguments: &Object, handed: &Handed) -> Result<Value, String> {
         self.calls_run.fetch_add(1, Ordering::Relaxed);
-        self.tools.run(tool, arguments)
+        self.tools.run(tool, arguments, handed).await
     }
 }
 
@@ -155,6 +179,11 @@ fn tool(
         definition,
         example_arguments: Some(object(example_arguments)?),
     })
+}
+
+/// The same tool, for one exact call at a time.
+fn exact(tool: ToolRecord) -> ToolRecord {
+    ToolRecord { level: Some(Level::L3), ..tool }
 }
 
 fn object(value: Value) -> Result<Object, JsonError> {

@@ -1,7 +1,7 @@
 //! The JSON-RPC of an MCP server: `initialize` and `ping` of the versions with sessions, `server/discover` of the
 //! stateless one, `tools/list` and `tools/call` of all.
 
-use super::ExampleServer;
+use super::{ExampleServer, Handed};
 use deputize_call::json::Object;
 use serde_json::{Value, json};
 use std::sync::{PoisonError, atomic::Ordering};
@@ -11,7 +11,7 @@ type Error = (i32, String);
 
 impl ExampleServer {
     /// Answers one message; a notification has no answer.
-    pub(crate) fn answer(&self, message: &Object) -> Option<Value> {
+    pub(crate) async fn answer(&self, message: &Object, handed: &Handed) -> Option<Value> {
         let id = message.get("id")?;
         let method = message.get("method").and_then(Value::as_str).unwrap_or_default();
         let params = message.get("params").and_then(Value::as_object);
@@ -21,7 +21,7 @@ impl ExampleServer {
             "initialize" if !is_modern => Ok(self.initialize(params)),
             "ping" if !is_modern => Ok(json!({})),
             "tools/list" => Ok(json!({ "tools": self.definitions() })),
-            "tools/call" => self.call(params),
+            "tools/call" => self.call(params, handed).await,
             _ => Err((METHOD_NOT_FOUND, "method not found".to_owned())),
         };
         Some(match answered {
@@ -67,7 +67,7 @@ impl ExampleServer {
         self.definitions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn call(&self, params: Option<&Object>) -> Result<Value, Error> {
+    async fn call(&self, params: Option<&Object>, handed: &Handed) -> Result<Value, Error> {
         self.calls_seen.fetch_add(1, Ordering::Relaxed);
         let name = params.and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default();
         let is_known = |definition: &Object| definition.get("name").is_some_and(|known| known == name);
@@ -81,7 +81,7 @@ impl ExampleServer {
             Some(_) => return Err((INVALID_PARAMS, "arguments must be an object".to_owned())),
         };
         // A tool's own failure is a result for the model to read, not an error of the protocol.
-        Ok(match self.run(name, arguments) {
+        Ok(match self.run(name, arguments, handed).await {
             Ok(result) => json!({
                 "content": [{ "type": "text", "text": result.to_string() }],
                 "structuredContent": result,

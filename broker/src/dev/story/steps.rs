@@ -14,7 +14,6 @@ use crate::{
 use deputize_call::{
     digest::{CallInput, call_digest},
     json::Object,
-    sign::SigningKey,
 };
 use deputize_client::{Client, ExchangeRequest, ToolToken};
 use deputize_issuer::clock::Clock;
@@ -52,7 +51,10 @@ async fn online(
     teller.step("second_use_refused", true, stage.second_use_refused(&token)).await?;
     teller.step("guard_arguments_refused", true, stage.guard_arguments_refused()).await?;
     teller.step("revoked", true, stage.revoked()).await?;
-    teller.step("drift_blocked", true, stage.drift_blocked()).await
+    teller.step("drift_blocked", true, stage.drift_blocked()).await?;
+    let restarted = teller.step("aws_allowed", false, stage.aws_allowed()).await?;
+    teller.step("aws_other_resource_denied", true, stage.aws_other_resource_denied(&restarted)).await?;
+    teller.step("aws_traced", false, stage.aws_traced(&restarted)).await
 }
 
 /// Alice signs in at the identity provider: authorization code, PKCE, nonce, ID token verified.
@@ -87,10 +89,7 @@ impl<'e> Stage<'e> {
         user: SignedIn,
     ) -> Result<Told<(Self, ToolToken)>, Trouble> {
         let ready = &environment.ready;
-        let jwk =
-            ready.client.private_jwk.as_object().ok_or_else(|| Trouble::new("the client's key is no JWK"))?;
-        let key = SigningKey::from_private_jwk(jwk)?;
-        let client = Client::builder(&ready.issuer, &ready.client.client_id).private_key_jwt(key).build()?;
+        let client = ready.client.connect(&ready.issuer)?;
         let (crm, mailer) =
             (environment.crm.record().resource.clone(), environment.mailer.record().resource.clone());
         let stage = Self { environment, clock, user, wire: Wire::new()?, client, crm, mailer };

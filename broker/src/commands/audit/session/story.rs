@@ -1,0 +1,244 @@
+//! The story of one role session, gathered from its records.
+
+use deputize_issuer::record::{AwsSession, Entry, Kind};
+use serde::Serialize;
+use std::{collections::BTreeMap, fmt::Write as _};
+use uuid::Uuid;
+
+use super::named::{Event as TrailEvent, Named};
+use crate::{
+    commands::{audit::Record, output::Facts},
+    moment,
+};
+
+/// What is known of a session.
+#[derive(Debug, Serialize)]
+pub(super) struct Story {
+    /// `RoleSessionName`: the decision.
+    session: Uuid,
+    /// In whose name.
+    user: Option<String>,
+    /// Which identity provider vouched.
+    issuer: Option<String>,
+    /// The server that took it.
+    taken_by: Option<String>,
+    /// The role, as the record has it: template, account, region, role, source identity, window.
+    aws: AwsSession,
+    /// Its intent.
+    intent: Event,
+    /// What became of it.
+    outcome: Option<Event>,
+    /// The call that it was made for.
+    call: Option<Call>,
+    /// When its token was used.
+    redeemed: Option<Event>,
+    /// What the server's guard said of the call.
+    at_the_guard: Vec<Event>,
+    /// What it did, says CloudTrail.
+    cloudtrail: Vec<TrailEvent>,
+    /// Where CloudTrail and the log contradict each other.
+    doubts: Vec<String>,
+    #[serde(skip)]
+    token: Option<String>,
+}
+
+/// A tool call that was granted.
+#[derive(Debug, Serialize)]
+struct Call {
+    index: u64,
+    at: String,
+    decision: Option<Uuid>,
+    /// The agent platform.
+    client: Option<String>,
+    /// The agents, the one that acts now first.
+    actors: Vec<String>,
+    server: Option<String>,
+    tool: Option<String>,
+    level: Option<String>,
+    /// Pseudonyms.
+    arguments: BTreeMap<String, String>,
+    /// What allowed it.
+    policies: Vec<String>,
+    txn: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Event {
+    index: u64,
+    at: String,
+    what: String,
+}
+
+impl Story {
+    /// Begins with the intent of a role session; other records begin none.
+    pub(super) fn begin(record: &Record) -> Option<Self> {
+        let entry = record.known.as_ref().filter(|entry| entry.kind == Kind::Intent)?;
+        Some(Self {
+            session: entry.decision?,
+            user: entry.sub.clone(),
+            issuer: entry.issuer.clone(),
+            taken_by: entry.client.clone(),
+            aws: entry.aws.clone()?,
+            intent: event(record.index, entry, "on record".to_owned()),
+            outcome: None,
+            call: None,
+            redeemed: None,
+            at_the_guard: Vec::new(),
+            cloudtrail: Vec::new(),
+            doubts: Vec::new(),
+            token: entry.pjti.clone(),
+        })
+    }
+
+    /// `jti` of the token that it was made with.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Takes a later record of the same decision into account.
+    pub(super) fn outcome(&mut self, record: &Record) {
+        let Some(entry) = record.known.as_ref().filter(|entry| entry.kind == Kind::Outcome) else { return };
+        let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let what = format!("{}{reason}", entry.result.as_deref().unwrap_or("unknown"));
+        self.outcome = Some(event(record.index, entry, what));
+    }
+
+    /// Takes a record of the token into account that it was made with.
+    pub(super) fn of_the_call(&mut self, record: &Record) {
+        let Some(entry) = &record.known else { return };
+        let by = entry.client.as_deref().unwrap_or("an unknown client");
+        match entry.kind {
+            Kind::Intent if self.call.is_none() => self.call = Some(Call::of(record.index, entry)),
+            Kind::Redemption => self.redeemed = Some(event(record.index, entry, format!("by {by}"))),
+            Kind::Guard if self.at_the_guard.len() < MAX_AT_THE_GUARD => {
+                let seen = entry.seen.as_ref().map_or("something", |seen| seen.event.as_str());
+                self.at_the_guard.push(event(record.index, entry, format!("{seen}, says {by}")));
+            }
+            _ => {}
+        }
+    }
+
+    /// Holds what AWS says against what the record says.
+    pub(super) fn compare(&mut self, named: &Named) {
+        let aws = &self.aws;
+        let role = aws.role.rsplit('/').next().unwrap_or_default();
+        let mut doubts = Vec::new();
+        for assumed in &named.arns {
+            if (&assumed.account, assumed.role.as_str()) != (&aws.account, role) {
+                doubts.push(format!("{} is not the role that was asked for", assumed.arn));
+            }
+        }
+        let window_end = moment::format_seconds(aws.window_end);
+        for seen in &named.events {
+            let what = format!("event {}, {}", seen.id, seen.action);
+            if seen.source_identity.as_ref().is_some_and(|identity| *identity != aws.source_identity) {
+                doubts.push(format!("{what}: another source identity than was asked for"));
+            }
+            // Times of one form are in the order of their texts.
+            if seen.error.is_none() && seen.at > window_end {
+                doubts.push(format!("{what}: allowed after the window's end"));
+            }
+        }
+        if self.call.is_none() {
+            doubts
+                .push("the call that it was made for is not in this log: ask the other replicas'".to_owned());
+        }
+        self.doubts = doubts;
+        self.cloudtrail.clone_from(&named.events);
+    }
+
+    /// Whether something does not fit.
+    pub(super) fn is_doubtful(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// The story for people.
+    pub(super) fn to_text(&self) -> String {
+        let mark = if self.is_doubtful() { "‼" } else { "✔" };
+        let mut text = format!("{mark} AWS session {}\n", self.session);
+        let mut facts = Facts::default();
+        let vouched = self.issuer.as_ref().map(|issuer| format!(", vouched for by {issuer}"));
+        let user = self.user.as_ref().map(|user| format!("{user}{}", vouched.unwrap_or_default()));
+        facts.add_some("for", user);
+        if let Some(call) = &self.call {
+            call.tell(&mut facts);
+        }
+        let told = |event: &Event| format!("{} at {}, record {}", event.what, event.at, event.index);
+        facts.add_some("used", self.redeemed.as_ref().map(told));
+        for event in &self.at_the_guard {
+            facts.add("at the guard", told(event));
+        }
+        let (aws, until) = (&self.aws, moment::format_seconds(self.aws.window_end));
+        let by = format!("by template {}, until {until}", aws.template);
+        facts.add("role", format!("{} as {}, {by}", aws.role, aws.source_identity));
+        facts.add_some("taken by", self.taken_by.as_deref());
+        let outcome = self.outcome.as_ref().map_or_else(
+            || format!("not recorded; the intent is record {}: treat it as made", self.intent.index),
+            told,
+        );
+        facts.add("session", outcome);
+        for event in &self.cloudtrail {
+            let became = event.error.as_ref().map_or("allowed", String::as_str);
+            facts.add(
+                "in CloudTrail",
+                format!("{} {}: {became} {}", event.at, event.action, event.parameters),
+            );
+        }
+        for doubt in &self.doubts {
+            facts.add("doubt", doubt);
+        }
+        let _ = write!(text, "{facts}");
+        let decisions = [self.call.as_ref().and_then(|call| call.decision), Some(self.session)];
+        for decision in decisions.into_iter().flatten() {
+            let _ = writeln!(text, "  `deputize explain {decision}` tells more");
+        }
+        text
+    }
+}
+
+impl Call {
+    fn of(index: u64, entry: &Entry) -> Self {
+        Self {
+            index,
+            at: moment::format(entry.at),
+            decision: entry.decision,
+            client: entry.client.clone(),
+            actors: entry.actors.clone(),
+            server: entry.server.clone(),
+            tool: entry.tool.clone(),
+            level: entry.level.clone(),
+            arguments: entry.arguments.clone(),
+            policies: entry.policy.as_ref().map(|policy| policy.ids.clone()).unwrap_or_default(),
+            txn: entry.txn.clone(),
+        }
+    }
+
+    fn tell(&self, facts: &mut Facts) {
+        let client = self.client.as_deref().unwrap_or("an unknown client");
+        let who = match self.actors.split_first() {
+            None => client.to_owned(),
+            Some((actor, [])) => format!("{client}, acting as {actor}"),
+            Some((actor, before)) => {
+                format!("{client}, acting as {actor}, after {}", before.join(", after "))
+            }
+        };
+        facts.add("by", who);
+        let (tool, server) = (self.tool.as_deref().unwrap_or("?"), self.server.as_deref().unwrap_or("?"));
+        let level = self.level.as_deref().unwrap_or("?");
+        facts.add(
+            "call",
+            format!("{tool} on {server}, {level}, granted at {}, record {}", self.at, self.index),
+        );
+        for (name, pseudonym) in &self.arguments {
+            facts.add("argument", format!("{name} = {pseudonym} (a pseudonym)"));
+        }
+        facts.add("policies", self.policies.join(", "));
+        facts.add_some("transaction", self.txn.as_deref());
+    }
+}
+
+fn event(index: u64, entry: &Entry, what: String) -> Event {
+    Event { index, at: moment::format(entry.at), what }
+}
+
+const MAX_AT_THE_GUARD: usize = 100;
