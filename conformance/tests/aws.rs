@@ -1,5 +1,10 @@
 //! AWS sessions for the one resource in a call, from outside: a broker under `serve`, a strict stand-in for AWS, and
 //! AWS's own clients, unmodified.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets something unexpected should stop there"
+)]
 
 use deputize_conformance::{
     aws_lab::{AwsLab, Container, OPS, go_program, python_program, restart_instance},
@@ -501,6 +506,64 @@ async fn awss_own_clients_take_them_from_a_containers_endpoint() {
     assert_eq!(ran["read"], json!(["june of acme", "AccessDenied"].repeat(5)), "JavaScript: {ran}");
     assert!(ran["arn"].as_str().unwrap().contains(":assumed-role/read-report/"), "{ran}");
     assert_eq!(lab.sessions().await.len(), 4, "JavaScript asks {} times", container.asked());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn awss_own_clients_take_them_from_a_process() {
+    let lab = Arc::new(AwsLab::start().await);
+    let [first, second] = lab.stand_in.instances.clone();
+    let folder = lab.lab.world.folder().to_owned();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    deputize_conformance::trust::write_private(
+        Path::new(&path("ops.jwk")),
+        &lab.lab.world.client_keys["ops"].private_jwk().to_string(),
+    );
+    let process = |token: &str, arguments: &Value| {
+        deputize_conformance::trust::write_private(Path::new(&path("call.jwt")), token);
+        std::fs::write(path("arguments.json"), arguments.to_string()).unwrap();
+        let line = format!(
+            "{} aws creds --issuer {} --client-id ops --key-file {} --token-file {} --arguments-file {} --ca-file {}",
+            process::binary().display(),
+            lab.lab.world.base,
+            path("ops.jwk"),
+            path("call.jwt"),
+            path("arguments.json"),
+            path("ca.pem"),
+        );
+        let config = format!("[default]\nregion = {REGION}\ncredential_process = {line}\n");
+        std::fs::write(path("aws-config"), config).unwrap();
+    };
+    let configured = |program: &Path| {
+        let mut command = lab.stand_in.program(program);
+        command.env("AWS_CONFIG_FILE", path("aws-config"));
+        command
+    };
+    let script = python_program("restart.py");
+    let (mine, other) = (first.as_str(), second.as_str());
+    for (made, (what, program, arguments)) in [
+        ("boto3", python(), vec![script.to_str().unwrap(), "3", mine, other]),
+        ("Go", go_program(), vec!["3", mine, other]),
+        ("the AWS CLI", aws_cli(), vec!["ec2", "reboot-instances", "--instance-ids", mine]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        process(&lab.restart_token("alice", &first).await, &instance(&first));
+        let ran = run(configured(&program).args(&arguments)).await;
+        if what == "the AWS CLI" {
+            assert_eq!(ran, json!(null), "{ran}");
+        } else {
+            assert_eq!(ran["restarts"], json!(["ok", DENIED].repeat(3)), "{what}: {ran}");
+        }
+        assert_eq!(lab.sessions().await.len(), made + 1, "{what}: STS is asked once");
+    }
+    let arguments = json!({ "prefix": "acme/2026/" });
+    process(&lab.token("alice", "read_report", &arguments).await, &arguments);
+    let ran =
+        run(configured(&node()).current_dir(npm()).args(["aws.mjs", "3", BUCKET, "acme/2026/june.txt"]))
+            .await;
+    assert_eq!(ran["read"], json!(["june of acme"].repeat(3)), "JavaScript: {ran}");
+    assert_eq!(lab.sessions().await.len(), 4);
 }
 
 /// A program that finds the endpoint in its environment.

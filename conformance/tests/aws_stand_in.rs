@@ -1,5 +1,6 @@
 //! The stand-in for AWS is as strict as STS: each thing that it checks is spoilt once, with a token made by hand, and it
 //! says no with STS's own code. What is shown here of the stand-in is what the suites of AWS sessions rest on.
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     forge::{self, Key, now, unique},
