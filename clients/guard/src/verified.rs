@@ -5,6 +5,10 @@ use serde_json::Value;
 
 /// A request that passed every check.
 #[derive(Debug)]
+#[cfg_attr(
+    feature = "proxy",
+    expect(clippy::large_enum_variant, reason = "most are calls, and each is moved once")
+)]
 pub enum Verified {
     /// One call of one tool; or one prompt, or one resource, to be given.
     Call(VerifiedCall),
@@ -75,6 +79,14 @@ impl VerifiedCall {
     /// The arguments that were verified.
     pub fn arguments(&self) -> &Object {
         &self.arguments
+    }
+    /// What the client answered to the server's questions, where this is a retry of a multi-round-trip call.
+    pub fn input_responses(&self) -> Option<&Value> {
+        self.input_responses.as_ref()
+    }
+    /// The state that the server gave it for such a retry.
+    pub fn request_state(&self) -> Option<&Value> {
+        self.request_state.as_ref()
     }
     /// Digest of this call, at every level.
     pub fn call_digest(&self) -> Digest {

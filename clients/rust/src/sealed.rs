@@ -92,7 +92,7 @@ impl DecryptionKey {
                 let wrapping = agree(key, UnparsedPublicKey::new(&ECDH_P256, &agreed.point), (), |secret| {
                     Ok(concat_kdf(secret, agreed))
                 });
-                let kek = AesKek::new(&AES_256, &*wrapping.ok()?).ok()?;
+                let kek = AesKek::new(&AES_256, &wrapping.ok()?).ok()?;
                 let mut content_key = Zeroizing::new(vec![0; KEY_BYTES]);
                 // RFC 3394: eight bytes more than what is wrapped.
                 let is_whole = encrypted.len() == KEY_BYTES + 8;
