@@ -194,22 +194,7 @@ impl Story {
                 .map(|(jti, exp)| format!("{jti}, good until {}", moment::format_seconds(exp))),
         );
         facts.add_some("made from", record.pjti.as_deref());
-        if let Some(aws) = &record.aws {
-            facts.add("AWS role", format!("{} in {}, by template {}", aws.role, aws.region, aws.template));
-            facts.add(
-                "AWS session",
-                format!(
-                    "{}, for {}, good until {}",
-                    aws.session_name,
-                    aws.source_identity,
-                    moment::format_seconds(aws.window_end)
-                ),
-            );
-            facts.add(
-                "its call",
-                format!("`deputize audit query --aws-session {}` tells it", aws.session_name),
-            );
-        }
+        self.session(&mut facts);
         facts.add_some("policy set", record.policy.as_ref().map(|policy| policy.digest.as_str()));
         self.afterwards(&mut facts);
         facts.add("record", format!("{}; `deputize audit prove {}` proves it", self.index, self.index));
@@ -219,6 +204,22 @@ impl Story {
             let _ = writeln!(text, "  next: {next}");
         }
         text
+    }
+
+    /// The session of an AWS role, where it is one.
+    fn session(&self, facts: &mut Facts) {
+        let Some(aws) = &self.record.aws else { return };
+        facts.add("AWS role", format!("{} in {}, by template {}", aws.role, aws.region, aws.template));
+        facts.add(
+            "AWS session",
+            format!(
+                "{}, for {}, good until {}",
+                aws.session_name,
+                aws.source_identity,
+                moment::format_seconds(aws.window_end)
+            ),
+        );
+        facts.add("its call", format!("`deputize audit query --aws-session {}` tells it", aws.session_name));
     }
 
     fn who(&self, client: &str) -> String {
