@@ -23,7 +23,19 @@ pub fn parse(text: &str, now_ms: u64) -> Result<u64, String> {
     })
 }
 
+/// Seconds of a span: `90s`, `15m`, `2h`, `7d`.
+///
+/// # Errors
+/// What is understood.
+pub fn parse_span(text: &str) -> Result<u64, String> {
+    span_ms(text).map(|ms| ms / 1000).ok_or_else(|| format!("{text:?} is no span of time: give 36h or 2d"))
+}
+
 fn ago(text: &str, now_ms: u64) -> Option<u64> {
+    now_ms.checked_sub(span_ms(text)?)
+}
+
+fn span_ms(text: &str) -> Option<u64> {
     let unit_ms = match text.chars().last()? {
         's' => 1000,
         'm' => 60_000,
@@ -32,7 +44,7 @@ fn ago(text: &str, now_ms: u64) -> Option<u64> {
         _ => return None,
     };
     let count: u64 = number(text.get(..text.len() - 1)?)?;
-    now_ms.checked_sub(count.checked_mul(unit_ms)?)
+    count.checked_mul(unit_ms)
 }
 
 fn date_time(text: &str) -> Option<u64> {
@@ -110,6 +122,7 @@ mod tests {
         assert_eq!(parse("2026-11-21T09:30Z", 0), parse("2026-11-21T09:30:00.000Z", 0));
         assert_eq!(format(parse("2026-11-21T09:30:00.12Z", 0).unwrap()), "2026-11-21T09:30:00.120Z");
         assert_eq!(parse("15m", 1_000_000), Ok(100_000));
+        assert_eq!((parse_span("36h"), parse_span("2d")), (Ok(129_600), Ok(172_800)));
     }
 
     #[test]
@@ -130,6 +143,7 @@ mod tests {
             "1969-12-31",
         ] {
             assert!(parse(text, 1000).is_err(), "{text}");
+            assert!(text == "2d" || parse_span(text).is_err(), "{text}");
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct DataFolder {
     pub folder: PathBuf,
     /// The copy of the newest checkpoint, outside it.
     pub anchor: Option<PathBuf>,
+    /// Issuer URL of the identity that AWS knows us by, as the configuration has it.
+    pub web_identity_issuer: Option<String>,
     /// The folder of policies.
     policies: Option<PathBuf>,
 }
@@ -49,6 +51,7 @@ impl DataArgs {
             (None, Some(Ok(config))) => Ok(DataFolder {
                 folder: beside(&config.data_dir),
                 anchor: config.audit.anchor.as_deref().map(beside),
+                web_identity_issuer: Some(config.web_identity_issuer()),
                 policies: Some(beside(&config.policies)),
             }),
             (Some(folder), Some(Ok(config))) => {
@@ -57,10 +60,16 @@ impl DataArgs {
                 Ok(DataFolder {
                     folder: folder.clone(),
                     anchor: config.audit.anchor.as_deref().filter(|_| same).map(beside),
+                    web_identity_issuer: same.then(|| config.web_identity_issuer()),
                     policies: Some(beside(&config.policies)),
                 })
             }
-            (Some(folder), _) => Ok(DataFolder { folder: folder.clone(), anchor: None, policies: None }),
+            (Some(folder), _) => Ok(DataFolder {
+                folder: folder.clone(),
+                anchor: None,
+                web_identity_issuer: None,
+                policies: None,
+            }),
             (None, None) => Err(CommandError::usage("no data folder", "give --data DIR or --config FILE")),
         }
     }

@@ -1,9 +1,15 @@
-//! `deputize doctor`: why an identity provider's token is refused, check by check, and what to change.
+//! `deputize doctor`: why an identity provider's token is refused, or what a role at AWS lacks, check by check, and what
+//! to change.
 
 mod checks;
+mod role;
 
-use deputize_issuer::clock::{Clock as _, SystemClock};
+use deputize_issuer::{
+    clock::{Clock as _, SystemClock},
+    templates::TrustedIssuer,
+};
 use serde::Serialize;
+use std::path::PathBuf;
 
 use self::checks::Patient;
 use super::{
@@ -13,21 +19,41 @@ use super::{
 };
 use crate::assemble;
 
-/// Says whether this configuration accepts a user's token, check by check, and what to change if not.
+/// Says whether this configuration accepts a user's token, or whether a role's trust policy lets its templates in and
+/// nobody else: check by check, and what to change if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize doctor --token - < user.jwt
   deputize doctor --token @user.jwt --client support-bot
+  aws iam get-role --role-name restart-instance > role.json
+  deputize doctor --role arn:aws:iam::111122223333:role/deputize/restart-instance --trust-policy role.json \\
+      --templates templates --issuer https://broker.example.com/web-identity
 
-Asks the identity provider for its keys, as the broker would; the token itself goes nowhere.
-Exit code 0: accepted, 1: refused, 6: the identity provider cannot be reached.")]
+Of a token: asks the identity provider for its keys, as the broker would; the token itself goes nowhere. Of a role: asks
+nobody; the file is a trust policy, or what get-role prints.
+Exit code 0: accepted, 1: refused or lacking, 6: the identity provider cannot be reached.")]
 pub struct Args {
     /// The token, @FILE, or - for stdin
-    #[arg(long)]
-    token: String,
+    #[arg(long, required_unless_present = "role", conflicts_with = "role")]
+    token: Option<String>,
     /// Client that would bring it [default: each one of the tenant]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with = "role")]
     client: Option<String>,
+    /// ARN of a role instead of a token
+    #[arg(long, value_name = "ARN", requires = "trust_policy")]
+    role: Option<String>,
+    /// Its trust policy, or what `aws iam get-role` prints
+    #[arg(long, value_name = "FILE", requires = "role")]
+    trust_policy: Option<PathBuf>,
+    /// Folder of the templates, of which some are for the role
+    #[arg(long, value_name = "DIR", default_value = "templates")]
+    templates: PathBuf,
+    /// Issuer of web identities [default: that of the configuration]
+    #[arg(long, value_name = "URL", requires = "role")]
+    issuer: Option<String>,
+    /// Their audience
+    #[arg(long, default_value = "sts.amazonaws.com")]
+    audience: String,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -55,8 +81,43 @@ enum Outcome {
 /// # Errors
 /// If there is no token, or the configuration is wrong.
 pub async fn run(args: Args, output: Output) -> CommandResult {
+    let checks = match (&args.role, &args.trust_policy, &args.token) {
+        (Some(role), Some(file), _) => of_role(&args, role, file)?,
+        (_, _, Some(token)) => of_token(&args, token).await?,
+        // Of these one is required.
+        _ => {
+            return Err(CommandError::usage(
+                "nothing to look at",
+                "give --token, or --role with --trust-policy",
+            ));
+        }
+    };
+    output.show(&checks, || to_text(&checks))?;
+    let has = |outcome| checks.iter().any(|check| check.outcome == outcome);
+    Ok(match (has(Outcome::Bad), has(Outcome::Unknown)) {
+        (true, _) => Exit::Failure,
+        (false, true) => Exit::Unreachable,
+        (false, false) => Exit::Ok,
+    })
+}
+
+fn of_role(args: &Args, role_arn: &str, file: &std::path::Path) -> Result<Vec<Check>, CommandError> {
+    let issuer = match &args.issuer {
+        Some(issuer) => issuer.clone(),
+        None => args.config.web_identity_issuer()?,
+    };
+    let templates = super::templates::load(&args.templates)?;
+    let examined = role::Examined {
+        role_arn,
+        templates: templates.iter().filter(|template| template.file().aws.role_arn == role_arn).collect(),
+        issuer: TrustedIssuer { issuer: &issuer, audience: &args.audience },
+    };
+    Ok(examined.examine(&role::read(file)?))
+}
+
+async fn of_token(args: &Args, token: &str) -> Result<Vec<Check>, CommandError> {
     let resolved = args.config.load()?;
-    let token = input::token(&args.token)?;
+    let token = input::token(token)?;
     let keys = assemble::provider_keys(&resolved, args.config.mode(), None)?;
     keys.asked_once().await;
     let providers = assemble::providers(&resolved, &keys)?;
@@ -76,14 +137,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
         client: args.client.as_deref(),
         now: SystemClock::start().now_seconds(),
     };
-    let checks = patient.examine().await;
-    output.show(&checks, || to_text(&checks))?;
-    let has = |outcome| checks.iter().any(|check| check.outcome == outcome);
-    Ok(match (has(Outcome::Bad), has(Outcome::Unknown)) {
-        (true, _) => Exit::Failure,
-        (false, true) => Exit::Unreachable,
-        (false, false) => Exit::Ok,
-    })
+    Ok(patient.examine().await)
 }
 
 fn to_text(checks: &[Check]) -> String {

@@ -38,6 +38,17 @@ impl ConfigArgs {
         if marked { Mode::Development } else { Mode::Production }
     }
 
+    /// Issuer of the identity that AWS knows us by, whatever is wrong with the rest.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn web_identity_issuer(&self) -> Result<String, CommandError> {
+        let config = read::read_config(&self.config, std::env::vars());
+        config.map(|config| config.web_identity_issuer()).map_err(|error| {
+            CommandError::configuration(error, "give --issuer URL, or --config FILE of the broker")
+        })
+    }
+
     /// Reads and checks it.
     ///
     /// # Errors

@@ -1,6 +1,14 @@
-//! `deputize keys`: which keys a data folder holds. Shows public halves only.
+//! `deputize keys`: which keys a data folder holds, and what becomes of them. Shows public halves only.
 
-use deputize_call::{keys::KeySet, sign::SigningKey};
+mod publish;
+mod rotate;
+mod web_identity;
+
+use deputize_call::{
+    keys::{KeySet, PublicKey},
+    sign::SigningKey,
+};
+use deputize_issuer::clock::{Clock as _, SystemClock};
 use serde::Serialize;
 
 use super::{
@@ -9,8 +17,9 @@ use super::{
     output::{Columns, Output},
 };
 use crate::backends::key_files::{KeyFileError, KeyFiles};
+use web_identity::WebIdentitySet;
 
-/// Shows the keys of a data folder: their public halves only.
+/// Shows the keys of a data folder, their public halves only; replaces and publishes those that AWS knows.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,6 +41,8 @@ enum Command {
         #[command(flatten)]
         data: DataArgs,
     },
+    Rotate(rotate::Args),
+    Publish(publish::Args),
 }
 
 /// What a key signs.
@@ -42,12 +53,14 @@ enum Purpose {
     Snapshot,
     /// Tool-call tokens
     Tokens,
+    /// The identity that AWS knows us by
+    WebIdentity,
 }
 
 #[derive(Debug, Serialize)]
 struct Key {
     purpose: &'static str,
-    state: &'static str,
+    state: String,
     alg: &'static str,
     /// Key id; of the log's key the whole verifier key (C2SP signed-note).
     kid: String,
@@ -61,6 +74,8 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     match args.command {
         Command::Ls(data) => list(&data, output),
         Command::Jwks { purpose, data } => print_jwks(purpose, &data, output),
+        Command::Rotate(args) => rotate::run(&args, output),
+        Command::Publish(args) => publish::run(&args, output),
     }
 }
 
@@ -73,13 +88,19 @@ fn list(data: &DataArgs, output: Output) -> CommandResult {
     ] {
         if let Some(key) = purpose.key(&folder)? {
             let (alg, kid) = (key.algorithm().as_str(), key.kid().to_owned());
-            keys.push(Key { purpose: name, state, alg, kid });
+            keys.push(Key { purpose: name, state: state.to_owned(), alg, kid });
         }
     }
+    keys.extend(WebIdentitySet::read(&folder.folder, now_seconds())?.keys.into_iter().map(|key| Key {
+        purpose: "web identity",
+        state: key.says(),
+        alg: key.alg,
+        kid: key.kid,
+    }));
     if let Some(verifier) = folder.verifier()? {
         keys.push(Key {
             purpose: "log checkpoints",
-            state: "signing",
+            state: "signing".to_owned(),
             alg: "Ed25519",
             kid: verifier.to_string(),
         });
@@ -90,7 +111,7 @@ fn list(data: &DataArgs, output: Output) -> CommandResult {
     output.show(&keys, || {
         let mut columns = Columns::new(&["PURPOSE", "STATE", "ALG", "KID"]);
         for key in &keys {
-            columns.row(&[key.purpose, key.state, key.alg, &key.kid]);
+            columns.row(&[key.purpose, &key.state, key.alg, &key.kid]);
         }
         columns.to_string()
     })?;
@@ -99,8 +120,18 @@ fn list(data: &DataArgs, output: Output) -> CommandResult {
 
 fn print_jwks(purpose: Purpose, data: &DataArgs, output: Output) -> CommandResult {
     let folder = data.find()?;
-    let key = purpose.key(&folder)?.ok_or_else(|| none(&folder))?;
-    let jwks = KeySet::new(vec![key.public().clone()]).to_jwks();
+    let published: Vec<PublicKey> = match purpose.key(&folder)? {
+        Some(key) => vec![key.public().clone()],
+        None => Vec::new(),
+    };
+    let published = match purpose {
+        Purpose::WebIdentity => WebIdentitySet::read(&folder.folder, now_seconds())?.published,
+        Purpose::Snapshot | Purpose::Tokens => KeySet::new(published),
+    };
+    if published.iter().next().is_none() {
+        return Err(none(&folder));
+    }
+    let jwks = published.to_jwks();
     output.show(&jwks, || format!("{jwks:#}"))?;
     Ok(Exit::Ok)
 }
@@ -111,6 +142,8 @@ impl Purpose {
         match self {
             Self::Snapshot => files.existing_snapshot_key(),
             Self::Tokens => files.existing_token_key(),
+            // It has several, which come and go.
+            Self::WebIdentity => Ok(None),
         }
         .map_err(unusable)
     }
@@ -121,6 +154,10 @@ fn none(folder: &DataFolder) -> CommandError {
         format!("{}: there are no keys", folder.folder.display()),
         "give the folder that `data_dir` of the configuration names; `deputize serve` makes them",
     )
+}
+
+fn now_seconds() -> u64 {
+    SystemClock::start().now_seconds()
 }
 
 fn unusable(error: KeyFileError) -> CommandError {

@@ -285,6 +285,14 @@ pub struct Limits {
     pub drain_seconds: u64,
 }
 
+impl Config {
+    /// Issuer of the identity that AWS knows us by: where discovery and keys are, at the broker itself unless it is said.
+    pub fn web_identity_issuer(&self) -> String {
+        let elsewhere = self.aws.as_ref().and_then(|aws| aws.web_identity.issuer.clone());
+        elsewhere.unwrap_or_else(|| format!("{}/web-identity", self.issuer.trim_end_matches('/')))
+    }
+}
+
 impl Default for Audit {
     fn default() -> Self {
         Self { anchor: None, allow_no_anchor: false, reserve_mib: 64, segment_mib: 64 }

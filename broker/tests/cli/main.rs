@@ -13,6 +13,8 @@ mod doctor;
 mod environment;
 mod exchange;
 mod explain;
+mod keys;
 mod program;
+mod roles;
 mod templates;
 mod token;

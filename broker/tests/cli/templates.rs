@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-use crate::program::run;
+use crate::program::{Ran, run};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
@@ -37,9 +37,16 @@ fn the_committed_schema_of_templates_is_that_of_this_program() {
     let committed = std::fs::read_to_string(deploy().join("template.schema.json")).unwrap();
     let now = run(&["templates", "schema"]).expect(0).stdout;
     assert!(committed == now, "renew it: deputize templates schema > deploy/template.schema.json");
-    for file in std::fs::read_dir(examples()).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        assert!(text.starts_with("# yaml-language-server: $schema=../../template.schema.json\n"));
+    let committed = std::fs::read_to_string(deploy().join("template-cases.schema.json")).unwrap();
+    let now = run(&["templates", "schema", "--of", "cases"]).expect(0).stdout;
+    let renew = "deputize templates schema --of cases > deploy/template-cases.schema.json";
+    assert!(committed == now, "renew it: {renew}");
+    for file in std::fs::read_dir(examples()).unwrap().map(|file| file.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_cases = file.to_str().unwrap().ends_with(".test.yaml");
+        let schema = if is_cases { "template-cases" } else { "template" };
+        let line = format!("# yaml-language-server: $schema=../../{schema}.schema.json\n");
+        assert!(text.starts_with(&line), "{}", file.display());
     }
 }
 
@@ -109,4 +116,68 @@ fn a_call_that_does_not_fit_is_refused() {
     simulate("restart-instance", &["--arguments", "{"]).expect(2);
     let ran = simulate("reboot", &[]).expect(2);
     assert!(ran.stderr.contains("restart-instance"), "{ran:?}");
+}
+
+#[test]
+fn the_cases_of_the_examples_hold() {
+    let ran = run(&["templates", "test", &examples(), "--strict"]).expect(0);
+    assert!(ran.stdout.contains(" 0 failed"), "{ran:?}");
+    let json = run(&["templates", "test", &examples(), "-o", "json"]).expect(0).json();
+    assert!(json["passed"].as_u64().unwrap() >= 15 && json["untested"] == serde_json::json!([]), "{json}");
+}
+
+#[test]
+fn a_case_that_does_not_hold_fails_and_says_what_came() {
+    for (from, to, words) in [
+        ("verdict: allowed", "verdict: denied", ": allowed"),
+        ("source_identity: alice", "source_identity: bob", "source identity \"alice\""),
+        ("tool: restart_instance,", "tool: reboot,", "tags"),
+        ("none of its roles", "another tool", "refused: the template is not for this call"),
+        ("roles: [support]", "roles: [operator]", "a session"),
+    ] {
+        let (folder, path) = changed("restart-instance.test.yaml", from, to);
+        std::fs::copy(
+            Path::new(&examples()).join("restart-instance.yaml"),
+            folder.path().join("restart-instance.yaml"),
+        )
+        .unwrap();
+        let ran = run(&["templates", "test", &path]).expect(1);
+        assert!(ran.stdout.contains(words) && ran.stdout.contains("1 failed"), "{words}: {ran:?}");
+    }
+    let (_folder, path) = changed("restart-instance.yaml", "", "");
+    let ran = run(&["templates", "test", &path]).expect(0);
+    assert!(ran.stdout.contains("restart-instance has no case"), "{ran:?}");
+    run(&["templates", "test", &path, "--strict"]).expect(1);
+    let (_folder, path) = changed("restart-instance.test.yaml", "", "");
+    let ran = run(&["templates", "test", &path]).expect(5);
+    assert!(ran.stderr.contains("there is no template"), "{ran:?}");
+    let (_folder, path) = changed("restart-instance.test.yaml", "verdict: allowed", "verdict: allow");
+    run(&["templates", "test", &path]).expect(5);
+}
+
+#[test]
+fn a_plan_says_what_is_granted_and_what_is_taken() {
+    let plan = |from: &str, to: &str, more: &[&str]| {
+        let (_before, old) = changed("query-orders.yaml", "", "");
+        let (_after, new) = changed("query-orders.yaml", from, to);
+        run(&[&["templates", "plan", &old, &new][..], more].concat())
+    };
+    let table = |ran: &Ran, line: &[&str]| {
+        ran.stdout.lines().any(|found| line.iter().all(|word| found.contains(word)))
+    };
+    let ran = plan("", "", &[]).expect(0);
+    assert!(ran.stdout.contains("nothing changes"), "{ran:?}");
+    let ran = plan("window_seconds: 120", "window_seconds: 60", &["--forbid-grants"]).expect(0);
+    assert!(table(&ran, &["-", "query-orders", "window", "60 s, was 120 s"]), "{ran:?}");
+    let ran = plan("roles: [support]", "roles: [support, intern]", &[]).expect(0);
+    assert!(table(&ran, &["+", "match roles", "intern"]), "{ran:?}");
+    plan("roles: [support]", "roles: [support, intern]", &["--forbid-grants"]).expect(3);
+    plan("role/deputize/query-orders", "role/deputize/all", &["--forbid-grants"]).expect(3);
+    let json =
+        plan("[dynamodb:GetItem, dynamodb:Query]\n    res", "[dynamodb:Query]\n    res", &["-o", "json"]);
+    let json = json.expect(0).json();
+    assert_eq!((&json["granted"], &json["taken"], &json["changed"]), (&0.into(), &1.into(), &0.into()));
+    assert_eq!(json["changes"][0]["direction"], "taken");
+    // A template that is wrong is no plan.
+    plan("dynamodb:Query]\n    res", "dynamodb:*]\n    res", &[]).expect(5);
 }

@@ -1,6 +1,7 @@
 //! Says what a rendered policy grants, for people to see. It reads the policies that are rendered here, not any policy.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// What comes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The session may, where the role may.
@@ -65,6 +66,17 @@ pub(super) fn probes(document: &Document, window_end: u64) -> Vec<Probe> {
         }
     }
     probes
+}
+
+/// What comes of one request at this second.
+pub(super) fn verdict(
+    document: &Document,
+    (action, resource): (&str, &str),
+    mut context: BTreeMap<String, Vec<String>>,
+    at_seconds: u64,
+) -> Verdict {
+    context.insert("aws:CurrentTime".to_owned(), vec![utc(at_seconds)]);
+    evaluate(document, &Request { action, resource, context })
 }
 
 struct Request<'a> {

@@ -19,8 +19,10 @@ mod keys;
 mod lint;
 mod overlap;
 mod parameter;
+mod plan;
 mod policy;
 mod render;
+mod role;
 mod session;
 
 pub use accounts::{AwsAccounts, NoAccount};
@@ -30,7 +32,9 @@ pub use file::{
     Approval, Aws, Ceiling, ChainDepth, Condition, Fact, Match, Operator, Param, ParamType, Part, Residency,
     Resource, SessionName, Source, SourceIdentity, Statement, TagPart, TemplateFile,
 };
+pub use plan::{Change, Direction, plan};
 pub use render::{Call, Refused, RenderedSession};
+pub use role::{TRUST_ACTIONS, TrustedIssuer, role_policy, trust_policy};
 
 use deputize_call::{
     digest::{Digest, sha256},

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     MAX_POLICY_CHARACTERS, MAX_WINDOW_SECONDS, Template,
-    evaluate::{self, Probe},
+    evaluate::{self, Probe, Verdict},
     file::{Approval, Fact, Match, Source, SourceIdentity, TagPart},
     parameter::escape,
     policy::{self, Document},
@@ -111,6 +111,18 @@ impl RenderedSession {
     /// window.
     pub fn probes(&self) -> Vec<Probe> {
         evaluate::probes(&self.document, self.window_end_seconds)
+    }
+
+    /// What comes of a request, as far as the session policy goes: this action, on this resource, at this second, with
+    /// these values of condition keys.
+    pub fn verdict(
+        &self,
+        action: &str,
+        resource: &str,
+        context: BTreeMap<String, Vec<String>>,
+        at_seconds: u64,
+    ) -> Verdict {
+        evaluate::verdict(&self.document, (action, resource), context, at_seconds)
     }
 }
 

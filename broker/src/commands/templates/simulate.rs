@@ -3,20 +3,18 @@
 use deputize_call::json::Object;
 use deputize_issuer::{
     clock::{SystemClock, new_id},
-    person::{ClaimValue, Person},
-    templates::{Approval, Call, Probe, RenderedSession, Template, Verdict},
+    person::ClaimValue,
+    templates::{Approval, Call, Probe, RenderedSession, Verdict},
 };
 use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::{
-    commands::{
-        exit::{CommandError, CommandResult, Exit},
-        input, moment,
-        output::{Columns, Facts, Output, clean},
-    },
-    config::templates::load_templates,
+use super::caller::Caller;
+use crate::commands::{
+    exit::{CommandError, CommandResult, Exit},
+    input, moment,
+    output::{Columns, Facts, Output, clean},
 };
 
 /// Shows the session that a call would get: role, session policy, tags, and what each statement grants.
@@ -83,10 +81,7 @@ struct Answer {
 /// # Errors
 /// If the templates are wrong, or the arguments cannot be read.
 pub fn run(args: &Args, output: Output) -> CommandResult {
-    let templates = load_templates(&args.folder).map_err(|errors| {
-        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        CommandError::configuration(all.join("\n"), "correct it; `deputize templates lint` checks everything")
-    })?;
+    let templates = super::load(&args.folder)?;
     let template = templates.get(&args.template).ok_or_else(|| {
         let names: Vec<&str> = templates.iter().map(|template| template.file().name.as_str()).collect();
         CommandError::usage(
@@ -95,7 +90,14 @@ pub fn run(args: &Args, output: Output) -> CommandResult {
         )
     })?;
     let arguments = arguments(&args.arguments)?;
-    let person = person(args, template);
+    let claim = |(name, value): &(String, String)| (name.clone(), ClaimValue::Text(value.clone()));
+    let caller = Caller {
+        user: args.user.clone(),
+        groups: args.groups.clone(),
+        roles: args.roles.clone(),
+        claims: args.claims.iter().map(claim).collect(),
+    };
+    let person = caller.person(&template.file().matching);
     let clock = SystemClock::start();
     let matching = &template.file().matching;
     let decision =
@@ -128,28 +130,6 @@ fn arguments(given: &str) -> Result<Object, CommandError> {
         return input::object(given, "--arguments");
     }
     input::object(&format!("@{given}"), "--arguments")
-}
-
-/// Somebody whom the template is for, where the command line does not say otherwise.
-fn person(args: &Args, template: &Template) -> Person {
-    let matching = &template.file().matching;
-    let mut claims: BTreeMap<String, ClaimValue> = matching
-        .claims
-        .iter()
-        .filter_map(|(name, values)| Some((name.clone(), ClaimValue::Text(values.first()?.clone()))))
-        .collect();
-    claims.extend(args.claims.iter().map(|(name, value)| (name.clone(), ClaimValue::Text(value.clone()))));
-    Person {
-        tenant: matching.tenant.clone(),
-        issuer: ISSUER.to_owned(),
-        sub: Person::encode_sub(&matching.tenant, ISSUER, &args.user),
-        groups: args.groups.clone().unwrap_or_else(|| matching.groups.clone()),
-        roles: args.roles.clone().unwrap_or_else(|| matching.roles.clone()),
-        claims,
-        acr: None,
-        amr: Vec::new(),
-        auth_time: None,
-    }
 }
 
 impl Answer {
@@ -216,6 +196,3 @@ fn claim(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("give NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
-
-/// Of an identity provider that nobody asks.
-const ISSUER: &str = "https://login.example";
