@@ -2,6 +2,7 @@
 //! AWS's own clients, unmodified.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test that meets something unexpected should stop there"
 )]

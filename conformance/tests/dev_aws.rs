@@ -1,10 +1,6 @@
 //! AWS as `deputize dev` has it, used by AWS's own programs: they get their credentials through the whole line, do what the
 //! one call may do, and what they did leads back to it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets something unexpected should stop there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
     dev::Dev,

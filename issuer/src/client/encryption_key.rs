@@ -118,7 +118,7 @@ mod tests {
         let signing = jwk(SigningAlgorithm::ES256, json!({"kid": "s"}));
         let first = jwk(SigningAlgorithm::ES256, json!({"kid": "e1", "use": "enc", "alg": "ECDH-ES+A256KW"}));
         let second = jwk(SigningAlgorithm::ES256, json!({"kid": "e2", "use": "enc"}));
-        assert_eq!(found(&[signing.clone()]), Ok(None));
+        assert_eq!(found(std::slice::from_ref(&signing)), Ok(None));
         let keys = [signing, first.clone(), second];
         let key = found(&keys).unwrap().unwrap();
         assert_eq!((key.kid(), key.algorithm()), (Some("e1"), SealingAlgorithm::EcdhEsA256Kw));
