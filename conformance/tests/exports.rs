@@ -49,8 +49,8 @@ fn parliament_finds_nothing_in_any_policy() {
     assert!(found.iter().any(|finding| finding.contains("RESOURCE_MISMATCH")), "{found:?}");
 }
 
-/// Terraform itself is in no package registry that this project uses, so its JSON is read as its documentation says:
-/// every text is a template, in which `$${` and `%%{` are the characters themselves.
+/// Terraform comes from none of the package registries that the tests use, so its JSON is read as its documentation
+/// says: every text is a template, in which `$${` and `%%{` are the characters themselves.
 #[test]
 fn terraform_says_what_cloudformation_says() {
     let tagged = tagged();
@@ -75,6 +75,31 @@ fn terraform_says_what_cloudformation_says() {
             let rights: Value = serde_json::from_str(&text(&inline["policy"])).unwrap();
             assert_eq!(rights, same["Policies"][0]["PolicyDocument"]);
         }
+    }
+}
+
+/// Terraform itself: its own reading of every example, of templates with tags, and of a hostile name.
+#[test]
+#[ignore = "needs terraform, and TERRAFORM_PLUGINS: the folder with its provider for AWS (terraform providers mirror)"]
+fn terraform_validates_what_is_exported() {
+    let plugins = std::env::var("TERRAFORM_PLUGINS").unwrap();
+    let hostile = tempfile::tempdir().unwrap();
+    change(
+        "restart-instance",
+        hostile.path(),
+        "tenant: acme",
+        r#"tenant: "a${file(\"/etc/passwd\")}%{ if true }""#,
+    );
+    let tagged = tagged();
+    for folder in [examples(), tagged.path().to_owned(), hostile.path().to_owned()] {
+        let here = tempfile::tempdir().unwrap();
+        let terraform = |arguments: &[&str]| {
+            let ran = Command::new("terraform").args(arguments).current_dir(here.path()).output().unwrap();
+            assert!(ran.status.success(), "{}", said(&ran));
+        };
+        std::fs::write(here.path().join("main.tf.json"), export("terraform", &folder).to_string()).unwrap();
+        terraform(&["init", "-input=false", "-backend=false", &format!("-plugin-dir={plugins}")]);
+        terraform(&["validate"]);
     }
 }
 

@@ -41,8 +41,8 @@ pub(super) fn document(needed: &Needed) -> Value {
     resources.insert("aws_iam_role".to_owned(), roles.into());
     resources.insert("aws_iam_role_policy".to_owned(), policies.into());
     json!({
-        // From 6.0 on a provider needs no thumbprints: AWS looks at the certificate itself.
-        "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 6.0"}}},
+        // From 5.81 on a provider needs no thumbprints: AWS looks at the certificate itself.
+        "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": ">= 5.81"}}},
         "resource": resources,
     })
 }
