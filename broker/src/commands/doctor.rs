@@ -17,7 +17,7 @@ use super::{
     input::{self, ConfigArgs},
     output::{Output, clean},
 };
-use crate::assemble;
+use crate::{assemble, config::raw::WEB_IDENTITY_AUDIENCE};
 
 /// Says whether this configuration accepts a user's token, or whether a role's trust policy lets its templates in and
 /// nobody else: check by check, and what to change if not.
@@ -51,9 +51,9 @@ pub struct Args {
     /// Issuer of web identities [default: that of the configuration]
     #[arg(long, value_name = "URL", requires = "role")]
     issuer: Option<String>,
-    /// Their audience
-    #[arg(long, default_value = "sts.amazonaws.com")]
-    audience: String,
+    /// Their audience [default: that of the configuration; without one, sts.amazonaws.com]
+    #[arg(long, requires = "role")]
+    audience: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -106,11 +106,17 @@ fn of_role(args: &Args, role_arn: &str, file: &std::path::Path) -> Result<Vec<Ch
         Some(issuer) => issuer.clone(),
         None => args.config.web_identity_issuer()?,
     };
+    let audience = match (&args.audience, &args.issuer) {
+        (Some(audience), _) => audience.clone(),
+        // Elsewhere than at the broker, where only its issuer is known.
+        (None, Some(_)) if !args.config.config.exists() => WEB_IDENTITY_AUDIENCE.to_owned(),
+        (None, _) => args.config.web_identity_audience()?,
+    };
     let templates = super::templates::load(&args.templates)?;
     let examined = role::Examined {
         role_arn,
         templates: templates.iter().filter(|template| template.file().aws.role_arn == role_arn).collect(),
-        issuer: TrustedIssuer { issuer: &issuer, audience: &args.audience },
+        issuer: TrustedIssuer { issuer: &issuer, audience: &audience },
     };
     Ok(examined.examine(&role::read(file)?))
 }

@@ -49,6 +49,17 @@ impl ConfigArgs {
         })
     }
 
+    /// Audience of that identity, likewise.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn web_identity_audience(&self) -> Result<String, CommandError> {
+        let config = read::read_config(&self.config, std::env::vars());
+        config.map(|config| config.web_identity_audience()).map_err(|error| {
+            CommandError::configuration(error, "give --audience TEXT, or --config FILE of the broker")
+        })
+    }
+
     /// Reads and checks it.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Check<'_> {
                  web identities: give it a URL of its own",
             );
         }
-        let audience = raw.audience.clone().unwrap_or_else(|| AUDIENCE.to_owned());
+        let audience = raw.audience();
         if audience.is_empty() || audience.len() > 255 {
             self.refuse("aws.web_identity.audience: 1 to 255 characters, as the provider in IAM has it");
         }
@@ -185,6 +185,3 @@ impl Check<'_> {
         self.errors.push(ConfigError::new(file, problem));
     }
 }
-
-/// What IAM's own examples have, and AWS's SDKs ask tokens for.
-const AUDIENCE: &str = "sts.amazonaws.com";

@@ -2,7 +2,7 @@
 
 mod aws;
 
-pub use aws::{AssumeRole, Aws, Sts, WebIdentity, WebIdentityAlgorithm};
+pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentity, WebIdentityAlgorithm};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -290,6 +290,11 @@ impl Config {
     pub fn web_identity_issuer(&self) -> String {
         let elsewhere = self.aws.as_ref().and_then(|aws| aws.web_identity.issuer.clone());
         elsewhere.unwrap_or_else(|| format!("{}/web-identity", self.issuer.trim_end_matches('/')))
+    }
+
+    /// Audience of that identity.
+    pub fn web_identity_audience(&self) -> String {
+        self.aws.as_ref().map_or_else(|| WEB_IDENTITY_AUDIENCE.to_owned(), |aws| aws.web_identity.audience())
     }
 }
 

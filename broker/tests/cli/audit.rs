@@ -1,11 +1,11 @@
 //! `deputize audit`.
 
-use deputize_issuer::revocation::Revoked;
+use deputize_issuer::{record::Entry, revocation::Revoked};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 
 use crate::program::{
-    Data, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+    Data, Ran, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
 };
 
 fn data() -> Data {
@@ -127,6 +127,30 @@ fn queries_find_what_fits_and_nothing_else() {
     run(&["audit", "query", "--data", data.path(), "--kind", "gossip"]).expect(2);
 }
 
+/// Sessions 2 and 4, which were made for calls 1 and 3.
+fn two_sessions() -> Data {
+    let other = [intent(3), role_session(4, 3), outcome(4, 4)];
+    Data::with(&[&[intent(1), role_session(2, 1), outcome(2, 1)][..], &other].concat())
+}
+
+fn told(data: &Data, trail: &Value, form: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trail.json");
+    std::fs::write(&file, trail.to_string()).unwrap();
+    run(&["audit", "query", "--data", data.path(), "--cloudtrail", file.to_str().unwrap(), "-o", form])
+}
+
+/// How this session began, as CloudTrail has it.
+fn taken(number: u128, id: &str) -> Value {
+    json!({
+        "eventTime": "2026-11-21T09:30:01Z", "eventSource": "sts.amazonaws.com",
+        "eventName": "AssumeRoleWithWebIdentity", "eventID": id,
+        "userIdentity": { "type": "WebIdentityUser", "userName": "template:acme:restart-instance" },
+        "requestParameters": { "roleSessionName": decision(number).to_string() },
+        "responseElements": { "assumedRoleUser": { "arn": arn(number) }, "sourceIdentity": "alice" }
+    })
+}
+
 /// An event of CloudTrail of this session, allowed within its window.
 fn event(number: u128) -> Value {
     json!({
@@ -185,14 +209,8 @@ fn an_aws_session_leads_back_to_its_call() {
 
 #[test]
 fn cloudtrail_is_held_against_the_log() {
-    let data = Data::with(&[intent(1), role_session(2, 1), outcome(2, 1), intent(3), role_session(4, 3)]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("trail.json");
-    let told = |trail: &Value, code: i32| {
-        std::fs::write(&file, trail.to_string()).unwrap();
-        let path = file.to_str().unwrap();
-        run(&["audit", "query", "--data", data.path(), "--cloudtrail", path, "-o", "json"]).expect(code)
-    };
+    let data = two_sessions();
+    let told = |trail: &Value, code: i32| told(&data, trail, "json").expect(code);
     let story = told(&event(2), 0).json();
     assert_eq!(story["cloudtrail"][0]["action"], "ec2:RebootInstances");
     assert_eq!(story["call"]["decision"], decision(1).to_string());
@@ -213,6 +231,8 @@ fn cloudtrail_is_held_against_the_log() {
         (changed("/userIdentity/sessionContext/sourceIdentity", json!("mallory")), "another source identity"),
         (changed("/eventTime", json!("2026-11-21T09:35:01Z")), "after the window"),
         (changed("/userIdentity/arn", json!(arn(2).replace("/restart", "/stop"))), "not the role"),
+        (changed("/userIdentity/sessionContext", json!({})), "without a source identity"),
+        (changed("/eventTime", json!("2026-11-21T09:28:59Z")), "before the session was on record"),
     ] {
         let story = told(&event, 1).json();
         assert!(story["doubts"][0].as_str().unwrap().contains(doubt), "{story}");
@@ -220,9 +240,73 @@ fn cloudtrail_is_held_against_the_log() {
     let mut late = changed("/eventTime", json!("2026-11-21T09:35:01Z"));
     late["errorCode"] = json!("Client.UnauthorizedOperation");
     assert_eq!(told(&late, 0).json()["doubts"], json!([]), "refused, as it should be");
+    let early = changed("/eventTime", json!("2026-11-21T09:29:00Z"));
+    assert_eq!(told(&early, 0).json()["doubts"], json!([]), "clocks may be a minute apart");
     told(&event(9), 1);
     told(&root, 1);
     told(&json!({ "no": "event" }), 2);
+}
+
+#[test]
+fn a_session_begins_once_and_for_whom_it_was_asked() {
+    let data = two_sessions();
+    let told = |events: &[Value], code: i32| {
+        told(&data, &json!({ "Records": events }), "json").expect(code).json()["doubts"].clone()
+    };
+    let asked = {
+        let mut taken = taken(2, "e-0");
+        taken["responseElements"].as_object_mut().unwrap().remove("sourceIdentity");
+        taken["requestParameters"]["sourceIdentity"] = json!("alice");
+        taken
+    };
+    // CloudTrail may deliver an event twice.
+    assert_eq!(told(&[taken(2, "e-0"), event(2), taken(2, "e-0")], 0), json!([]));
+    assert_eq!(told(std::slice::from_ref(&asked), 0), json!([]), "as `AssumeRole` has it");
+    let doubts = told(&[taken(2, "e-0"), event(2), taken(2, "e-2")], 1);
+    assert!(doubts[0].as_str().unwrap().contains("taken 2 times"), "{doubts}");
+    let mut nobodys = asked;
+    nobodys["requestParameters"].as_object_mut().unwrap().remove("sourceIdentity");
+    // That of whoever took the role is not that of the session.
+    nobodys["userIdentity"]["sessionContext"] = json!({ "sourceIdentity": "alice" });
+    let doubts = told(&[nobodys], 1);
+    assert!(doubts[0].as_str().unwrap().contains("without a source identity"), "{doubts}");
+}
+
+#[test]
+fn a_session_that_was_not_made_does_nothing() {
+    let failed = |result: &str| Entry { result: Some(result.to_owned()), ..outcome(2, 1) };
+    for (last, words) in [
+        (Some(failed("failed")), "made: failed"),
+        (Some(failed("abandoned")), "made: abandoned"),
+        (None, "made: no outcome"),
+    ] {
+        let mut entries = vec![intent(1), role_session(2, 1)];
+        entries.extend(last);
+        let data = Data::with(&entries);
+        let doubts = told(&data, &event(2), "json").expect(1).json()["doubts"].clone();
+        assert!(doubts[0].as_str().unwrap().contains(words), "{doubts}");
+        // Nothing that it did is known: no doubt of CloudTrail.
+        let id = decision(2).to_string();
+        run(&["audit", "query", "--data", data.path(), "--aws-session", &id]).expect(0);
+    }
+}
+
+#[test]
+fn what_is_not_shown_of_a_session_is_compared_all_the_same() {
+    let data = two_sessions();
+    let mut events = vec![event(2); 120];
+    let good = told(&data, &json!({ "Records": &events }), "table").expect(0).stdout;
+    assert!(good.contains("✔ AWS session") && good.contains("and 20 more events"), "{good}");
+    events[110]["userIdentity"]["sessionContext"]["sourceIdentity"] = json!("mallory");
+    let story = told(&data, &json!({ "Records": &events }), "json").expect(1).json();
+    assert_eq!(story["cloudtrail"].as_array().unwrap().len(), 100);
+    assert_eq!((&story["cloudtrail_more"], story["doubts"].as_array().unwrap().len()), (&json!(20), 1));
+    // Nor do many doubts flood the reader.
+    for event in &mut events {
+        event["userIdentity"]["sessionContext"]["sourceIdentity"] = json!("mallory");
+    }
+    let story = told(&data, &json!({ "Records": events }), "json").expect(1).json();
+    assert_eq!(story["doubts"][100], "and 20 more doubts");
 }
 
 #[test]

@@ -97,6 +97,87 @@ fn a_role_as_it_is_exported_is_good() {
     doctor(&json!({"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": encoded}}), &[]).expect(0);
 }
 
+/// One operator more at a time: each alone is a finding.
+#[test]
+fn an_operator_that_is_not_known_is_a_finding_on_any_key() {
+    let (audience, subject) = (format!("{HOST}:aud"), format!("{HOST}:sub"));
+    for (operator, key, value) in [
+        ("Null", "aws:TagKeys", "true"),
+        ("Null", "aws:TagKeys", "false"),
+        ("Null", audience.as_str(), "true"),
+        ("StringNotEquals", subject.as_str(), "template:acme:restart-instance"),
+        ("StringEqualsIfExists", "sts:RoleSessionName", "x"),
+        ("ForAnyValue:StringEquals", "aws:TagKeys", "tool"),
+        ("StringNotLike", "sts:SourceIdentity", "a*"),
+        ("StringEqualsIgnoreCase", "aws:RequestTag/tool", "restart_instance"),
+    ] {
+        let mut policy = trust();
+        policy["Statement"][0]["Condition"][operator] = json!({ key: value });
+        let ran = doctor(&policy, &[]).expect(1);
+        assert!(ran.stdout.contains(&format!("✖ conditions: {key} ({operator})")), "{ran:?}");
+    }
+    let mut policy = trust();
+    policy["Statement"][0]["Condition"]["StringLike"]["sts:RoleSessionName"] = json!("*");
+    doctor(&policy, &[]).expect(0);
+}
+
+#[test]
+fn each_template_of_a_role_needs_all_actions() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(Path::new(&examples()).join("restart-instance.yaml")).unwrap();
+    std::fs::write(folder.path().join("restart-instance.yaml"), &text).unwrap();
+    let other = text
+        .replace("name: restart-instance", "name: other")
+        .replace("tool: restart_instance", "tool: other");
+    std::fs::write(folder.path().join("other.yaml"), other).unwrap();
+    let templates = folder.path().to_str().unwrap().to_owned();
+    let document =
+        run(&["templates", "export", "cloudformation", &templates, "--issuer", ISSUER]).expect(0).json();
+    let is_role = |resource: &&Value| resource["Properties"]["RoleName"] == "restart-instance";
+    let role = document["Resources"].as_object().unwrap().values().find(is_role).unwrap();
+    let mut trust = role["Properties"]["AssumeRolePolicyDocument"].clone();
+    let more = ["--templates", &templates];
+    let file = folder.path().join("trust.policy");
+    let doctor = |trust: &Value| {
+        std::fs::write(&file, trust.to_string()).unwrap();
+        let role = ["doctor", "--role", ROLE, "--trust-policy", file.to_str().unwrap(), "--issuer", ISSUER];
+        run(&[&role[..], &more].concat())
+    };
+    doctor(&trust).expect(0);
+    // The one may begin sessions, the other tag them: pooled it would look whole.
+    let statements = trust["Statement"].as_array_mut().unwrap();
+    let subject = format!("{HOST}:sub");
+    let begins_other = statements.iter().position(|statement| {
+        statement["Condition"]["StringEquals"][&subject] == "template:acme:other"
+            && statement["Action"] == "sts:TagSession"
+    });
+    statements.remove(begins_other.unwrap());
+    let ran = doctor(&trust).expect(1);
+    assert!(ran.stdout.contains("✖ actions: missing: sts:TagSession for template:acme:other"), "{ran:?}");
+}
+
+#[test]
+fn the_audience_is_that_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/example/deputize.yaml");
+    let text = std::fs::read_to_string(example).unwrap();
+    let config = folder.path().join("deputize.yaml");
+    let aws = "aws:\n  templates: templates\n  accounts: [\"111122223333\"]\n  web_identity: { audience: own-audience }\n";
+    std::fs::write(&config, format!("{text}\n{aws}")).unwrap();
+    let more = ["--config", config.to_str().unwrap()];
+    let mut policy = trust();
+    let ran = doctor(&policy, &more).expect(1);
+    assert!(ran.stdout.contains("is not held to \"own-audience\""), "{ran:?}");
+    doctor(&policy, &[&more[..], &["--audience", "sts.amazonaws.com"]].concat()).expect(0);
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Condition"]["StringEquals"][format!("{HOST}:aud")] = json!("own-audience");
+    }
+    doctor(&policy, &more).expect(0);
+    doctor(&policy, &[]).expect(1);
+    std::fs::write(&config, "issuer: [").unwrap();
+    doctor(&policy, &more).expect(5);
+}
+
 #[test]
 fn what_a_role_lacks_or_has_too_much_of_is_named() {
     let subject = format!("{HOST}:sub");

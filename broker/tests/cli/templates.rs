@@ -156,6 +156,27 @@ fn a_case_that_does_not_hold_fails_and_says_what_came() {
 }
 
 #[test]
+fn a_case_that_would_hold_of_anything_is_refused() {
+    let refused = "cases:\n  - name: any\n    call: { arguments: { instance_id: \"i-*\" } }\n    expect: { refused: REASON }\n";
+    let session = "cases:\n  - name: any\n    call: { arguments: { instance_id: i-0123456789abcdef0 } }\n    expect: { session: SESSION }\n";
+    for (cases, code, words) in [
+        (refused.replace("REASON", "\"\""), 5, "case \"any\": `refused` is empty"),
+        (refused.replace("REASON", "\" \""), 5, "case \"any\": `refused` is empty"),
+        (refused.replace("REASON", "parameter"), 0, ""),
+        (session.replace("SESSION", "{}"), 5, "case \"any\": `session` says nothing"),
+        (session.replace("SESSION", "{ requests: [] }"), 5, "case \"any\": `session` says nothing"),
+        (session.replace("SESSION", "{ source_identity: alice }"), 0, ""),
+        (session.replace("SESSION", "{ tags: {} }"), 1, ""),
+    ] {
+        let (folder, path) = changed("restart-instance.yaml", "", "");
+        let text = format!("template: restart-instance\n{cases}");
+        std::fs::write(folder.path().join("restart-instance.test.yaml"), text).unwrap();
+        let ran = run(&["templates", "test", &path, "--strict"]).expect(code);
+        assert!(ran.stderr.contains(words), "{words}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_plan_says_what_is_granted_and_what_is_taken() {
     let plan = |from: &str, to: &str, more: &[&str]| {
         let (_before, old) = changed("query-orders.yaml", "", "");

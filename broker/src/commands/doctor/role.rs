@@ -132,12 +132,13 @@ impl Examined<'_> {
         Check::good("provider", provider)
     }
 
-    /// All three, and no more: without the tags and the person's name STS refuses the session.
+    /// All three for each template, and no more: without the tags and the person's name STS refuses the session.
     fn actions(&self, ours: &[&Map<String, Value>]) -> Check {
         let has_not = ours.iter().any(|statement| statement.contains_key("NotAction"));
         let named: BTreeSet<&str> =
             ours.iter().flat_map(|statement| texts(statement.get("Action"))).collect();
-        let missing: Vec<&str> = TRUST_ACTIONS.into_iter().filter(|action| !named.contains(action)).collect();
+        let missing: Vec<String> =
+            self.wanted().iter().flat_map(|subject| self.lacking(subject, ours)).collect();
         let more: Vec<&str> = named.into_iter().filter(|action| !TRUST_ACTIONS.contains(action)).collect();
         match (missing.is_empty(), more.is_empty() && !has_not) {
             (true, true) => Check::good("actions", TRUST_ACTIONS.join(", ")),
@@ -158,6 +159,23 @@ impl Examined<'_> {
         }
     }
 
+    /// Subjects that are to be let in.
+    fn wanted(&self) -> BTreeSet<String> {
+        self.templates.iter().map(|template| template.web_identity_subject()).collect()
+    }
+
+    /// The actions that no statement allows this subject.
+    fn lacking(&self, subject: &str, ours: &[&Map<String, Value>]) -> Vec<String> {
+        let key = format!("{}:sub", self.issuer.host_and_path());
+        let lets_in = |statement: &&&Map<String, Value>| {
+            equal(statement, &key).is_none_or(|subjects| subjects.contains(subject))
+        };
+        let allowed: BTreeSet<&str> =
+            ours.iter().filter(lets_in).flat_map(|statement| texts(statement.get("Action"))).collect();
+        let missing = TRUST_ACTIONS.into_iter().filter(|action| !allowed.contains(action));
+        missing.map(|action| format!("{action} for {subject}")).collect()
+    }
+
     fn audience(&self, ours: &[&Map<String, Value>]) -> Check {
         let key = format!("{}:aud", self.issuer.host_and_path());
         let all_equal = ours.iter().all(|statement| {
@@ -176,8 +194,7 @@ impl Examined<'_> {
 
     fn subjects(&self, ours: &[&Map<String, Value>]) -> Check {
         let key = format!("{}:sub", self.issuer.host_and_path());
-        let wanted: BTreeSet<String> =
-            self.templates.iter().map(|template| template.web_identity_subject()).collect();
+        let wanted = self.wanted();
         let next = |what: &str| format!("{what}: StringEquals {key} = {}", list(&wanted));
         let mut named: BTreeSet<String> = BTreeSet::new();
         for statement in ours {
@@ -212,29 +229,48 @@ impl Examined<'_> {
         }
     }
 
-    /// What else has to hold is what our requests have.
+    /// What else has to hold is what our requests have, compared in a way that is understood here: any other operator
+    /// can turn the meaning round, also on a key of ours.
     fn further(&self, ours: &[&Map<String, Value>]) -> Check {
         let host = self.issuer.host_and_path();
         let own = [format!("{host}:aud"), format!("{host}:sub")];
-        let tags: BTreeSet<&String> =
-            self.templates.iter().flat_map(|template| template.file().tags.keys()).collect();
-        let is_sent = |key: &str| {
-            own.iter().any(|own| own == key)
-                || ["aws:TagKeys", "sts:SourceIdentity", "sts:RoleSessionName"].contains(&key)
-                || key.strip_prefix("aws:RequestTag/").is_some_and(|tag| tags.iter().any(|own| *own == tag))
-        };
-        let keys: BTreeSet<&str> = ours.iter().flat_map(|statement| keys(statement)).collect();
-        let unsent: Vec<&str> = keys.iter().copied().filter(|key| !is_sent(key)).collect();
-        if !unsent.is_empty() {
+        let (mut unknown, mut further) = (BTreeSet::new(), BTreeSet::new());
+        for (operator, key, values) in ours.iter().flat_map(|statement| conditions(statement)) {
+            if own.iter().any(|own| own == key) && operator == "StringEquals" {
+                continue;
+            }
+            if self.is_known(operator, key, values) {
+                further.insert(key);
+            } else {
+                unknown.insert(format!("{key} ({operator})"));
+            }
+        }
+        if !unknown.is_empty() {
             return Check::bad(
                 "conditions",
-                format!("{} is nothing that sessions of these templates have", unsent.join(", ")),
-                "take the condition out, or let a template set that tag",
+                format!("{}: nothing that sessions of these templates are known to fulfil", list(&unknown)),
+                "take the condition out, let a template set that tag, or write it as `deputize templates export` does",
             );
         }
-        let further: Vec<&str> = keys.into_iter().filter(|key| !own.iter().any(|own| own == key)).collect();
+        let further: Vec<&str> = further.into_iter().collect();
         let found = if further.is_empty() { "no others".to_owned() } else { further.join(", ") };
         Check::good("conditions", found)
+    }
+
+    /// Whether sessions of these templates can fulfil it: operator and key together.
+    fn is_known(&self, operator: &str, key: &str, values: &Value) -> bool {
+        let mut tags = self.templates.iter().map(|template| &template.file().tags);
+        match (operator, key) {
+            ("ForAllValues:StringEquals", "aws:TagKeys")
+            | ("StringEquals" | "StringLike", "sts:SourceIdentity")
+            | ("StringLike", "sts:RoleSessionName") => true,
+            // Of a template without tags.
+            ("Null", "aws:TagKeys") => texts(Some(values)) == ["true"] && tags.any(|tags| tags.is_empty()),
+            ("StringEquals" | "StringLike", key) => key
+                .strip_prefix("aws:RequestTag/")
+                .is_some_and(|tag| tags.any(|tags| tags.keys().any(|own| own == tag))),
+            _ => false,
+        }
     }
 }
 
@@ -280,12 +316,23 @@ fn equal<'s>(statement: &'s Map<String, Value>, key: &str) -> Option<BTreeSet<&'
 }
 
 fn is_compared(statement: &Map<String, Value>, key: &str) -> bool {
-    keys(statement).iter().any(|name| name.eq_ignore_ascii_case(key))
+    conditions(statement).iter().any(|(_, name, _)| name.eq_ignore_ascii_case(key))
 }
 
-fn keys(statement: &Map<String, Value>) -> Vec<&str> {
-    let operators = statement.get("Condition").and_then(Value::as_object).into_iter().flat_map(Map::values);
-    operators.filter_map(Value::as_object).flat_map(|keys| keys.keys().map(String::as_str)).collect()
+/// Operator, key and values of each condition.
+fn conditions(statement: &Map<String, Value>) -> Vec<(&str, &str, &Value)> {
+    let operators = statement.get("Condition").and_then(Value::as_object).into_iter().flatten();
+    let mut all = Vec::new();
+    for (operator, keys) in operators {
+        match keys.as_object() {
+            Some(keys) => {
+                all.extend(keys.iter().map(|(key, values)| (operator.as_str(), key.as_str(), values)));
+            }
+            // No condition that AWS takes.
+            None => all.push((operator.as_str(), "", keys)),
+        }
+    }
+    all
 }
 
 fn text<'o>(object: &'o Map<String, Value>, name: &str) -> Option<&'o str> {

@@ -174,6 +174,11 @@ pub fn run(args: &Args, output: Output) -> CommandResult {
     let mut rows = Vec::new();
     for file in case_files(&args.folder).map_err(wrong)? {
         let cases: CasesFile = read::read_yaml(&file).map_err(wrong)?;
+        for case in &cases.cases {
+            case.says_something().map_err(|problem| {
+                wrong(ConfigError::new(&file, format!("case {:?}: {problem}", case.name)))
+            })?;
+        }
         let template = templates.get(&cases.template).ok_or_else(|| {
             wrong(ConfigError::new(&file, format!("there is no template {:?} beside it", cases.template)))
         })?;
@@ -190,6 +195,22 @@ fn wrong(error: ConfigError) -> CommandError {
 }
 
 impl Case {
+    /// A case that holds whatever the template says would look like a test of it.
+    fn says_something(&self) -> Result<(), &'static str> {
+        match &self.expect {
+            // Every reason has the empty text in it.
+            Expected::Refused(reason) if reason.trim().is_empty() => {
+                Err("`refused` is empty: give a part of the reason")
+            }
+            Expected::Session(ExpectedSession { tags: None, source_identity: None, requests })
+                if requests.is_empty() =>
+            {
+                Err("`session` says nothing of it: give `requests`, `tags` or `source_identity`")
+            }
+            Expected::Refused(_) | Expected::Session(_) => Ok(()),
+        }
+    }
+
     fn run(&self, template: &Template) -> Row {
         let found = self.differences(template);
         let passed = found.is_empty();

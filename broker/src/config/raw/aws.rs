@@ -38,6 +38,13 @@ pub struct WebIdentity {
     pub algorithm: WebIdentityAlgorithm,
 }
 
+impl WebIdentity {
+    /// Audience of its tokens.
+    pub fn audience(&self) -> String {
+        self.audience.clone().unwrap_or_else(|| WEB_IDENTITY_AUDIENCE.to_owned())
+    }
+}
+
 /// Signature algorithms that AWS takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WebIdentityAlgorithm {
@@ -88,3 +95,6 @@ impl Default for Sts {
 
 /// A sixth of what AWS grants an account in one region by default, for all that ask STS there.
 const CALLS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+
+/// What IAM's own examples have, and AWS's SDKs ask tokens for.
+pub const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";

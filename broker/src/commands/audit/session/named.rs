@@ -12,7 +12,7 @@ use crate::commands::exit::CommandError;
 pub(super) struct Named {
     /// As somebody who took a role.
     pub(super) arns: Vec<AssumedRole>,
-    /// What it did, as far as there was room.
+    /// What it did: all, since each is held against the log. Parameters only of those that are shown.
     pub(super) events: Vec<Event>,
 }
 
@@ -43,6 +43,9 @@ pub(super) struct Event {
     pub(super) source_identity: Option<String>,
     /// `eventID`.
     pub(super) id: String,
+    /// Whether the session began with it.
+    #[serde(skip)]
+    pub(super) takes_a_role: bool,
 }
 
 /// What a file of CloudTrail says.
@@ -97,9 +100,11 @@ pub(super) fn events(text: &str) -> Result<Trail, String> {
         if !named.arns.contains(&assumed) {
             named.arns.push(assumed);
         }
-        if named.events.len() < MAX_EVENTS {
-            named.events.push(Event::read(event));
+        let mut read = Event::read(event);
+        if named.events.len() >= MAX_SHOWN {
+            read.parameters = Value::Null;
         }
+        named.events.push(read);
     }
     Ok(trail)
 }
@@ -109,7 +114,12 @@ fn of_event(event: &Value) -> Option<AssumedRole> {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
     let acted = text("/userIdentity/arn").and_then(AssumedRole::read);
     let taken = text("/responseElements/assumedRoleUser/arn").and_then(AssumedRole::read);
-    if text("/eventName").is_some_and(|name| name.starts_with("AssumeRole")) { taken } else { acted }
+    if takes_a_role(event) { taken } else { acted }
+}
+
+/// `AssumeRole`, or one of its kind.
+fn takes_a_role(event: &Value) -> bool {
+    event.get("eventName").and_then(Value::as_str).is_some_and(|name| name.starts_with("AssumeRole"))
 }
 
 impl AssumedRole {
@@ -132,14 +142,21 @@ impl Event {
         if let Some(members) = parameters.as_object_mut() {
             members.remove("policy");
         }
-        let identity = text("/userIdentity/sessionContext/sourceIdentity");
+        let takes_a_role = takes_a_role(event);
+        // Where a role is taken, the session context is that of whoever takes it; STS names the new session's.
+        let source_identity = if takes_a_role {
+            text("/responseElements/sourceIdentity").or_else(|| text("/requestParameters/sourceIdentity"))
+        } else {
+            text("/userIdentity/sessionContext/sourceIdentity")
+        };
         Self {
             at: text("/eventTime").unwrap_or_default(),
             action: format!("{service}:{}", text("/eventName").unwrap_or_default()),
             error: text("/errorCode"),
             parameters,
-            source_identity: identity.or_else(|| text("/responseElements/sourceIdentity")),
+            source_identity,
             id: text("/eventID").unwrap_or_default(),
+            takes_a_role,
         }
     }
 }
@@ -151,8 +168,8 @@ fn decision(name: &str) -> Option<Uuid> {
 
 /// More than one file of CloudTrail should hold; each session is one call.
 const MAX_SESSIONS: usize = 10_000;
-/// What one call does in minutes.
-const MAX_EVENTS: usize = 100;
+/// As much as anybody reads of what one call did in minutes.
+pub(super) const MAX_SHOWN: usize = 100;
 
 #[cfg(test)]
 mod tests {

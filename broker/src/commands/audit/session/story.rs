@@ -2,10 +2,13 @@
 
 use deputize_issuer::record::{AwsSession, Entry, Kind};
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 use uuid::Uuid;
 
-use super::named::{Event as TrailEvent, Named};
+use super::named::{Event as TrailEvent, MAX_SHOWN, Named};
 use crate::{
     commands::{audit::Record, output::Facts},
     moment,
@@ -34,12 +37,20 @@ pub(super) struct Story {
     redeemed: Option<Event>,
     /// What the server's guard said of the call.
     at_the_guard: Vec<Event>,
-    /// What it did, says CloudTrail.
+    /// What it did, says CloudTrail: the first of it.
     cloudtrail: Vec<TrailEvent>,
+    /// How many more events there are.
+    cloudtrail_more: usize,
     /// Where CloudTrail and the log contradict each other.
     doubts: Vec<String>,
     #[serde(skip)]
     token: Option<String>,
+    /// When the intent was on record, in milliseconds.
+    #[serde(skip)]
+    intended_ms: u64,
+    /// Whether the outcome says that the session was made.
+    #[serde(skip)]
+    minted: bool,
 }
 
 /// A tool call that was granted.
@@ -85,8 +96,11 @@ impl Story {
             redeemed: None,
             at_the_guard: Vec::new(),
             cloudtrail: Vec::new(),
+            cloudtrail_more: 0,
             doubts: Vec::new(),
             token: entry.pjti.clone(),
+            intended_ms: entry.at,
+            minted: false,
         })
     }
 
@@ -100,6 +114,7 @@ impl Story {
         let Some(entry) = record.known.as_ref().filter(|entry| entry.kind == Kind::Outcome) else { return };
         let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let what = format!("{}{reason}", entry.result.as_deref().unwrap_or("unknown"));
+        self.minted = entry.result.as_deref() == Some("minted");
         self.outcome = Some(event(record.index, entry, what));
     }
 
@@ -118,8 +133,23 @@ impl Story {
         }
     }
 
-    /// Holds what AWS says against what the record says.
+    /// Holds all that AWS says against what the record says; of what does not fit, so much is kept as is read.
     pub(super) fn compare(&mut self, named: &Named) {
+        let mut doubts = self.doubts_of_the_session(named);
+        for seen in &named.events {
+            doubts.extend(self.doubts_of(seen));
+        }
+        let more = doubts.len().saturating_sub(MAX_SHOWN);
+        if more > 0 {
+            doubts.truncate(MAX_SHOWN);
+            doubts.push(format!("and {more} more doubts"));
+        }
+        self.doubts = doubts;
+        self.cloudtrail = named.events.iter().take(MAX_SHOWN).cloned().collect();
+        self.cloudtrail_more = named.events.len().saturating_sub(MAX_SHOWN);
+    }
+
+    fn doubts_of_the_session(&self, named: &Named) -> Vec<String> {
         let aws = &self.aws;
         let role = aws.role.rsplit('/').next().unwrap_or_default();
         let mut doubts = Vec::new();
@@ -128,23 +158,50 @@ impl Story {
                 doubts.push(format!("{} is not the role that was asked for", assumed.arn));
             }
         }
-        let window_end = moment::format_seconds(aws.window_end);
-        for seen in &named.events {
-            let what = format!("event {}, {}", seen.id, seen.action);
-            if seen.source_identity.as_ref().is_some_and(|identity| *identity != aws.source_identity) {
-                doubts.push(format!("{what}: another source identity than was asked for"));
-            }
-            // Times of one form are in the order of their texts.
-            if seen.error.is_none() && seen.at > window_end {
-                doubts.push(format!("{what}: allowed after the window's end"));
-            }
+        if !self.minted && !named.events.is_empty() {
+            let became = self.outcome.as_ref().map_or("no outcome", |outcome| outcome.what.as_str());
+            doubts
+                .push(format!("CloudTrail saw the session, but the log does not say it was made: {became}"));
+        }
+        // CloudTrail may deliver an event more than once, with the same id.
+        let taken: BTreeSet<&str> = named
+            .events
+            .iter()
+            .filter(|seen| seen.takes_a_role && seen.error.is_none())
+            .map(|seen| seen.id.as_str())
+            .collect();
+        if taken.len() > 1 {
+            doubts.push(format!(
+                "the role was taken {} times in this name: once is the broker's, and another only where STS answered \
+                 its first attempt too late",
+                taken.len()
+            ));
         }
         if self.call.is_none() {
             doubts
                 .push("the call that it was made for is not in this log: ask the other replicas'".to_owned());
         }
-        self.doubts = doubts;
-        self.cloudtrail.clone_from(&named.events);
+        doubts
+    }
+
+    fn doubts_of(&self, seen: &TrailEvent) -> Vec<String> {
+        let aws = &self.aws;
+        let what = format!("event {}, {}", seen.id, seen.action);
+        let mut doubts = Vec::new();
+        match &seen.source_identity {
+            Some(identity) if *identity == aws.source_identity => {}
+            Some(_) => doubts.push(format!("{what}: another source identity than was asked for")),
+            None => doubts.push(format!("{what}: without a source identity, which each session has")),
+        }
+        // Times of one form are in the order of their texts.
+        let earliest = moment::format_seconds((self.intended_ms / 1000).saturating_sub(CLOCKS_APART_SECONDS));
+        if seen.at < earliest {
+            doubts.push(format!("{what}: before the session was on record"));
+        }
+        if seen.error.is_none() && seen.at > moment::format_seconds(aws.window_end) {
+            doubts.push(format!("{what}: allowed after the window's end"));
+        }
+        doubts
     }
 
     /// Whether something does not fit.
@@ -183,6 +240,9 @@ impl Story {
                 "in CloudTrail",
                 format!("{} {}: {became} {}", event.at, event.action, event.parameters),
             );
+        }
+        if self.cloudtrail_more > 0 {
+            facts.add("in CloudTrail", format!("and {} more events", self.cloudtrail_more));
         }
         for doubt in &self.doubts {
             facts.add("doubt", doubt);
@@ -242,3 +302,5 @@ fn event(index: u64, entry: &Entry, what: String) -> Event {
 }
 
 const MAX_AT_THE_GUARD: usize = 100;
+/// How far AWS's clock and the broker's may be apart.
+const CLOCKS_APART_SECONDS: u64 = 60;
