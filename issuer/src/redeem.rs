@@ -93,15 +93,18 @@ pub(crate) fn not_usable(desk: &Desk, caller: &Caller, claims: &ToolCallClaims) 
 /// [`IssueError::RecordUnavailable`]: try again.
 pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<(), IssueError> {
     let client = caller.client();
-    let claims = unrevoked_claims(desk, access_token).filter(|claims| may_handle(caller, claims));
+    // What an expired token got as a role session it gets again until its window ends: so long can it be revoked.
+    let window_seconds = desk.aws.as_ref().map_or(0, |_| WINDOW_SECONDS);
+    let claims =
+        claims_within(desk, access_token, window_seconds).filter(|claims| may_handle(caller, claims));
     let Some(claims) = claims else { return record::record_spent(desk, caller.spent()).await };
     if let Err(limited) = desk.limits.admit_revocation(&client.id, desk.clock.uptime()) {
         record::record_spent(desk, caller.spent()).await?;
         return Err(limited);
     }
     let by = By { name: &client.id, spent: caller.spent() };
-    let until_seconds =
-        claims.exp + REVOCATION_GRACE_SECONDS + desk.aws.as_ref().map_or(0, |_| WINDOW_SECONDS);
+    // INVARIANT: after the last second in which the token can be found.
+    let until_seconds = claims.exp + window_seconds + REVOCATION_GRACE_SECONDS;
     // Tokens that have no children are not among those that are remembered.
     let place = Place { audience: claims.aud.into(), client_id: claims.client_id.into() };
     desk.revocations.place(vec![(claims.jti.clone(), place)], until_seconds);

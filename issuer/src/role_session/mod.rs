@@ -144,6 +144,10 @@ async fn one_session(
     application: &RoleApplication<'_>,
 ) -> Result<Arc<RoleSession>, NotGiven> {
     let (caller, claims) = (application.caller, application.call.claims());
+    // A call that no template is for takes no place from those that can have a session.
+    if !desk.rules.load().templates.any_for(&claims.aud, application.call.tool()) {
+        return Err(IssueError::NoSession { reason: "no_template", detail: String::new() }.into());
+    }
     let flight = door.sessions.flight(&caller.client().id, claims, desk.clock.now_seconds())?;
     let mut held = flight.lock().await;
     if let Some(answer) = held.answer(desk, claims, application.template) {

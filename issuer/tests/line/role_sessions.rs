@@ -327,6 +327,15 @@ async fn a_call_without_a_template_of_its_own_gets_none() {
     assert_eq!(reason(cloud.session(&token, INSTANCE).await), "no_template");
     let remembered = cloud.world.desk.lineage.person(&token.claims.jti);
     assert!(remembered.is_none(), "no person is remembered whose call cannot lead to a session");
+    assert_eq!(cloud.last(Kind::Denial).reason.as_deref(), Some("no_template"));
+    let other = cloud.restart(INSTANCE).await;
+    cloud.session(&other, INSTANCE).await.unwrap();
+    let held = format!("{:?}", cloud.world.desk.aws.as_ref().unwrap().sessions);
+    assert!(held.contains(&other.claims.jti));
+    assert!(
+        !held.contains(&token.claims.jti),
+        "a call that cannot have a session takes no place from others"
+    );
 
     for (changes, expected) in [
         (
@@ -404,6 +413,31 @@ async fn a_revoked_token_gets_nothing_not_even_what_it_got() {
             assert_eq!(reason(cloud.session(&token, INSTANCE).await), "token_not_active", "{how} {cached}");
             assert_eq!(cloud.orders(), usize::from(cached));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_can_be_revoked_until_its_window_ends() {
+    for (by, is_revoked) in [("platform", true), ("ops", true), ("crm", false)] {
+        let cloud = Cloud::new();
+        let token = cloud.restart(INSTANCE).await;
+        let session = cloud.session(&token, INSTANCE).await.unwrap();
+        cloud.advance(token.claims.exp + 1 - NOW);
+        cloud.session(&token, INSTANCE).await.unwrap();
+        let caller = cloud.world.caller(by).await;
+        revoke(&cloud.world.desk, &caller, token.access_token.expose()).await.unwrap();
+        assert_eq!(cloud.world.desk.is_revoked(&token.claims), is_revoked, "{by}");
+        // And it stays so to the window's end.
+        for at in [cloud.world.now(), session.window_end_seconds - 1] {
+            cloud.advance(at - cloud.world.now());
+            cloud.world.revocations.forget_before(at);
+            let again = cloud.session(&token, INSTANCE).await;
+            match is_revoked {
+                true => assert_eq!(reason(again), "token_not_active", "{by} {at}"),
+                false => assert_eq!(again.unwrap().decision_id, session.decision_id, "{by} {at}"),
+            }
+        }
+        assert_eq!(cloud.orders(), 1);
     }
 }
 
