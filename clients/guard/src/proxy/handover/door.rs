@@ -13,7 +13,8 @@ use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
 };
@@ -27,6 +28,8 @@ pub(super) async fn serve(listener: TcpListener, book: Arc<Book>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                // Answers are small, and are waited for.
+                let _ = stream.set_nodelay(true);
                 let book = Arc::clone(&book);
                 connections.spawn(async move {
                     converse(stream, book).await;
@@ -41,17 +44,26 @@ pub(super) async fn serve(listener: TcpListener, book: Arc<Book>) {
     }
 }
 
-async fn converse(stream: TcpStream, book: Arc<Book>) {
-    // Answers are small, and are waited for.
-    let _ = stream.set_nodelay(true);
+/// One question, one answer. Whoever does not read his, or goes on asking, holds his place no longer for it.
+async fn converse<S>(stream: S, book: Arc<Book>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let answering = service_fn(move |request: Request<Incoming>| {
         let book = Arc::clone(&book);
         async move { Ok::<_, Infallible>(answer(&book, &request).await) }
     });
     let mut connection = http1::Builder::new();
-    connection.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
-    if let Err(error) = connection.serve_connection(TokioIo::new(stream), answering).await {
-        tracing::debug!(%error, "connection for aws credentials broken off");
+    connection
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .keep_alive(false);
+    let serving = connection.serve_connection(TokioIo::new(stream), answering);
+    match tokio::time::timeout(CONVERSATION_TIMEOUT, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "connection for aws credentials broken off"),
+        Err(_) => tracing::debug!("connection for aws credentials took too long"),
     }
 }
 
@@ -148,5 +160,47 @@ fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
 const MAX_CONNECTIONS: usize = 256;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than reading the head and asking the broker can take, which is two questions of ten seconds: where to ask,
+/// and what.
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(45);
 /// After an error of accepting, which is mostly a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CredentialSource, proxy::tests::HandClock, tests::fixture::Fixture};
+    use async_trait::async_trait;
+    use deputize_client::AwsAsk;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// Nobody asks it here.
+    struct Silent;
+
+    #[async_trait]
+    impl CredentialSource for Silent {
+        async fn ask(&self, _: &AwsAsk<'_>) -> Result<AwsCredentials, ExchangeError> {
+            Err(ExchangeError::Protocol("nobody was to ask"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_reads_his_answer_holds_his_place_for_a_while_only() {
+        let book = Arc::new(Book {
+            guard: Arc::new(Fixture::new().guard),
+            source: Arc::new(Silent),
+            clock: Arc::new(HandClock::default()),
+            address: ([127, 0, 0, 1], 1).into(),
+            calls: std::sync::Mutex::default(),
+            places: Arc::new(Semaphore::new(1)),
+        });
+        // The answer does not fit into it.
+        let (mut client, stream) = tokio::io::duplex(64);
+        let mut conversing = tokio::spawn(converse(stream, book));
+        client.write_all(b"GET /aws/x HTTP/1.1\r\nhost: 127.0.0.1:1\r\n\r\n").await.unwrap();
+        let slowest_answer = HEADER_TIMEOUT + Duration::from_secs(20);
+        let early = tokio::time::timeout(slowest_answer, &mut conversing).await;
+        assert!(early.is_err(), "a slow broker is waited for");
+        tokio::time::timeout(Duration::from_secs(3600), conversing).await.expect("it is let go").unwrap();
+    }
+}

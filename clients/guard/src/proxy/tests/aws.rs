@@ -246,6 +246,24 @@ async fn what_is_not_the_calls_own_question_is_refused() {
 }
 
 #[tokio::test]
+async fn who_asks_on_and_never_reads_takes_no_place_from_others() {
+    let (bench, _) = handing_over().await;
+    let under_way = UnderWay::begin(&bench).await;
+    let questions = format!("GET / HTTP/1.1\r\n{}\r\n", under_way.host()).repeat(100);
+    // As many as there are places.
+    let mut greedy = Vec::new();
+    for _ in 0..256 {
+        let mut stream = TcpStream::connect(&under_way.address).await.unwrap();
+        // It may be closed already.
+        let _ = stream.write_all(questions.as_bytes()).await;
+        greedy.push(stream);
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(5), under_way.ask()).await;
+    assert_eq!(answer.expect("a place is free").0, 200);
+    drop(greedy);
+}
+
+#[tokio::test]
 async fn what_is_revoked_gets_nothing_more() {
     let (bench, source) = handing_over().await;
     let under_way = UnderWay::begin(&bench).await;
