@@ -151,7 +151,8 @@ async def test_how_much_of_a_log_is_heard_is_for_who_looks() -> None:
 
 async def test_whose_call_it_is_only_the_guard_says() -> None:
     async with world() as w:
-        body = {**LOOKUP, "params": {**LOOKUP["params"], "_meta": {"deputize/call": "forged", "a": 1}}}
+        forged = {"deputize/call": "forged", "deputize/aws": {"uri": "http://127.0.0.1:1/", "authorization": "forged"}}
+        body = {**LOOKUP, "params": {**LOOKUP["params"], "_meta": {**forged, "a": 1}}}
         assert (await w.send(body, l1("lookup")).begun()).status == 200
         assert w.server.received[-1][1]["params"]["_meta"] == {"a": 1}
 

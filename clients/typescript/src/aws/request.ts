@@ -43,7 +43,8 @@ export async function readAwsCredentials(received: Received, key: DecryptionKey 
     if (key === undefined) throw new ConfigurationError(...NO_KEY);
     return readProcess(parsed(await key.open(received.bytes ?? new Uint8Array())));
   }
-  // INVARIANT: where a key is configured, whoever ends TLS on the way reads nothing, nor has a say in it.
+  // INVARIANT: where a key is configured, only sealed answers are taken: what the broker seals, whoever ends TLS on the
+  // way cannot read. Who sealed it a seal does not say, for anyone can seal to a public key: that rests on TLS.
   if (key !== undefined) throw new ConfigurationError(...NOT_SEALED);
   return readProcess(received.body);
 }

@@ -80,7 +80,7 @@ function readResponse(whole: JsonObject, id: MessageId | undefined): Message {
   if (!isResponse || id === undefined) {
     throw new Reason("message", "neither a request (method) nor a response (id and result or error)");
   }
-  dropCallMeta(objectAt(whole, "result"));
+  dropGuardsMeta(objectAt(whole, "result"));
   return { method: "", id, isResponse: true, call: undefined, whole };
 }
 
@@ -102,7 +102,7 @@ function readRequest(whole: JsonObject, id: MessageId | undefined): Message {
   const action = ACTIONS.find((each) => each === method);
   const call = action === undefined ? undefined : readCall(action, params);
   if (call === undefined && !isNotification && !LISTING_METHODS.includes(method)) throw new Reason("unknown_method");
-  dropCallMeta(params);
+  dropGuardsMeta(params);
   if (method === LISTEN) narrowSubscription(params);
   return { method, id, isResponse: false, call, whole: withdrawSampling(whole) };
 }
@@ -123,10 +123,11 @@ function withdrawSampling(whole: JsonObject): JsonObject {
   return whole;
 }
 
-/** Whose call it is only a guard says. */
-function dropCallMeta(around: JsonObject | undefined): void {
+/** Whose call it is, and where its AWS credentials are, only a guard says. */
+function dropGuardsMeta(around: JsonObject | undefined): void {
   const meta = around === undefined ? undefined : objectAt(around, "_meta");
-  if (meta !== undefined) delete (meta as Record<string, Json>)[CALL_META];
+  if (meta === undefined) return;
+  for (const name of GUARDS_META) delete (meta as Record<string, Json>)[name];
 }
 
 /** Of a subscription only that says that lists changed goes on: an L0 token is for no resource. */
@@ -180,8 +181,11 @@ function strictly<T>(read: () => T): T {
   }
 }
 
-/** The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers. */
-const CALL_META = "deputize/call";
+/**
+ * The members of `_meta` in which a guard hands the verified token, and the address of the call's AWS credentials, to a
+ * server that is spoken to without headers.
+ */
+const GUARDS_META = ["deputize/call", "deputize/aws"];
 const LIST_CHANGES = ["toolsListChanged", "promptsListChanged", "resourcesListChanged"];
 /** Where a client says in each request what it can do (MCP 2026-07-28). */
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";

@@ -126,7 +126,7 @@ def _read_response(whole: JsonObject) -> Message:
         is_response = whole.keys() == {"jsonrpc", "id", "error"} and _is_error(whole["error"])
     if not is_response:
         raise Refused("message", "neither a request (method) nor a response (id and result or error)")
-    _drop_call_meta(whole.get("result"))
+    _drop_guards_meta(whole.get("result"))
     return Message("", None, whole)
 
 
@@ -145,7 +145,7 @@ def _read_request(whole: JsonObject) -> Message:
         raise Refused("message", "params must be an object")
     call = _read_method(method, params, is_notification="id" not in whole)
     _withdraw_sampling(params)
-    _drop_call_meta(params)
+    _drop_guards_meta(params)
     if method == LISTEN:
         _narrow_subscription(params)
     return Message(method, call, whole)
@@ -179,11 +179,12 @@ def _withdraw_sampling(params: JsonObject) -> None:
             capabilities.pop("sampling", None)
 
 
-def _drop_call_meta(around: JsonValue) -> None:
-    """Whose call it is only a guard says."""
+def _drop_guards_meta(around: JsonValue) -> None:
+    """Whose call it is, and where its AWS credentials are, only a guard says."""
     meta = around.get("_meta") if isinstance(around, dict) else None
     if isinstance(meta, dict):
-        meta.pop(_CALL_META, None)
+        for name in _GUARDS_META:
+            meta.pop(name, None)
 
 
 def _narrow_subscription(params: JsonObject) -> None:
@@ -221,7 +222,8 @@ def _present(params: JsonObject, name: str) -> JsonValue | object:
 _NOTIFICATION = re.compile(r"[A-Za-z0-9_./-]{1,128}")
 _MAX_ID_BYTES = 256
 _LIST_CHANGES = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
-# The member of `_meta` in which a guard hands the verified token to a server that is spoken to without headers.
-_CALL_META = "deputize/call"
+# The members of `_meta` in which a guard hands the verified token, and the address of the call's AWS credentials, to a
+# server that is spoken to without headers.
+_GUARDS_META = ("deputize/call", "deputize/aws")
 # Where a client says in each request what it can do (MCP 2026-07-28).
 _CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
