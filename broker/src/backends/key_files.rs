@@ -177,15 +177,36 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Ke
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let written = (|| {
         let draft = path.with_extension("draft");
-        let _ = fs::remove_file(&draft);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::hard_link(&draft, path)?;
+        write_draft(&draft, bytes)?;
+        let linked = fs::hard_link(&draft, path);
         fs::remove_file(&draft)?;
-        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+        linked?;
+        sync_folder(path)
     })();
-    written.map_err(|error: std::io::Error| problem(path, &error))
+    written.map_err(|error| problem(path, &error))
+}
+
+/// Written whole beside its place, then put there, whatever is there already.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let written = (|| {
+        // Another name than that of `write_new`, which another process may be in the middle of.
+        let draft = path.with_extension("replacement");
+        write_draft(&draft, bytes)?;
+        fs::rename(&draft, path)?;
+        sync_folder(path)
+    })();
+    written.map_err(|error| problem(path, &error))
+}
+
+fn write_draft(draft: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let _ = fs::remove_file(draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 pub(super) fn problem(path: &Path, problem: &dyn std::fmt::Display) -> KeyFileError {

@@ -10,6 +10,7 @@
 
 mod answer;
 mod call;
+mod places;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,8 @@ use deputize_issuer::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
 
-use self::{answer::Role, transport::Transport};
+use self::{answer::Role, places::Places, transport::Transport};
 use super::fetch::{FetchError, Reach, system_lookup};
 
 /// How STS is asked.
@@ -59,7 +59,7 @@ pub struct UserKeys {
 pub struct Sts {
     held: ArcSwap<Held>,
     /// Calls under way: each holds a connection and a little memory.
-    places: Semaphore,
+    places: Places,
     clock: Arc<dyn Clock>,
 }
 
@@ -89,7 +89,7 @@ impl Sts {
         let rate = rate_of(&settings);
         let transport = Transport::new(settings.reach.clone(), system_lookup(), attempt)?;
         let held = Held { settings, transport, rate, attempt };
-        Ok(Self { held: ArcSwap::from_pointee(held), places: Semaphore::new(calls), clock })
+        Ok(Self { held: ArcSwap::from_pointee(held), places: Places::new(calls), clock })
     }
 
     /// Takes other settings from the next call on. Nothing is forgotten of how often was asked, unless the rate is
@@ -137,7 +137,7 @@ impl Sts {
         let held = self.held.load_full();
         let role = Role::of(session).ok_or(StsRefusal::Unintelligible)?;
         held.rate.check_key(&role.account.to_owned()).map_err(|_| StsRefusal::Throttled)?;
-        let _place = self.places.try_acquire().map_err(|_| StsRefusal::Throttled)?;
+        let _place = self.places.take(role.account).ok_or(StsRefusal::Throttled)?;
         let answered = call::call(&held, session, web_identity).await?;
         answer::check(answered, (session, &role), self.clock.now_seconds())
     }
@@ -174,7 +174,7 @@ impl std::fmt::Debug for Sts {
     }
 }
 
-/// Calls under way at once.
+/// Calls under way at once, for all accounts together.
 const MAX_CALLS: usize = 256;
 /// Name, connection, TLS, answer: all of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -18,8 +18,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
-use super::key_files::{KeyFileError, make_private_folder, problem, read_private, write_new};
+use super::key_files::{KeyFileError, make_private_folder, problem, read_private, replace, write_new};
 use stored::{Half, KeyFile, Retired};
 
 /// The web-identity keys of one data folder.
@@ -98,15 +99,34 @@ impl WebIdentityKeys {
     /// Until AWS reads the new set it takes no token of ours.
     ///
     /// # Errors
-    /// If files cannot be written or removed.
+    /// If there are keys of this very second, or files cannot be written or removed.
     pub fn replace_compromised(&self, now_seconds: u64) -> Result<(), KeyFileError> {
+        // Before anything is written: one of RSA takes its time.
+        let made = ALGORITHMS.into_iter().map(|algorithm| Ok((algorithm, self.generate(algorithm)?)));
+        let made = made.collect::<Result<Vec<_>, KeyFileError>>()?;
         let stored = self.read()?;
-        ALGORITHMS.into_iter().try_for_each(|algorithm| self.make(algorithm, now_seconds))?;
+        // A new key by the name of a withdrawn one would be taken for that.
+        if stored.iter().any(|key| key.signs_from_seconds == now_seconds) {
+            return Err(problem(&self.folder, &"there are keys of this very second: run it again"));
+        }
+        // INVARIANT: the new keys come last. A running broker that looks in between finds no key and stays as it was:
+        // it never takes a stolen key for one that was replaced in its time, and what comes last makes it look again.
+        self.withdraw(&stored, now_seconds)?;
+        made.into_iter().try_for_each(|(algorithm, pkcs8)| self.write(algorithm, now_seconds, &pkcs8))
+    }
+
+    /// Takes all that are left out of the set at once.
+    fn withdraw(&self, stored: &[StoredKey], now_seconds: u64) -> Result<(), KeyFileError> {
         let long_ago = now_seconds.saturating_sub(RETIRED_SECONDS);
         let is_left = |key: &&StoredKey| {
-            matches!(key.half, Half::Private(_)) || key.state(&stored, now_seconds).is_published()
+            matches!(key.half, Half::Private(_)) || key.state(stored, now_seconds).is_published()
         };
-        stored.iter().filter(is_left).try_for_each(|key| self.retire(key, long_ago))
+        stored.iter().filter(is_left).try_for_each(|key| {
+            let (path, bytes) = self.retired(key, long_ago)?;
+            // A running broker may have retired it since we looked: ours is the last word.
+            replace(&path, &bytes)?;
+            self.remove(&key.file_name(false))
+        })
     }
 
     /// Destroys the private halves of keys that were replaced, and forgets public ones that nobody asks for any more.
@@ -131,14 +151,20 @@ impl WebIdentityKeys {
 
     /// First the public half is safe, then the private one goes.
     fn retire(&self, key: &StoredKey, since_seconds: u64) -> Result<(), KeyFileError> {
+        let (path, bytes) = self.retired(key, since_seconds)?;
+        match write_new(&path, &bytes) {
+            // `keys rotate --compromised` was here since we looked: what it withdrew is not published again.
+            Err(_) if path.exists() => {}
+            written => written?,
+        }
+        self.remove(&key.file_name(false))
+    }
+
+    fn retired(&self, key: &StoredKey, since_seconds: u64) -> Result<(PathBuf, Vec<u8>), KeyFileError> {
         let path = self.folder.join(key.file_name(true));
         let retired = Retired { retired_at: since_seconds, jwk: key.public().to_jwk() };
         let bytes = serde_json::to_vec(&retired).map_err(|error| problem(&path, &error))?;
-        if matches!(key.half, Half::Public { .. }) {
-            self.remove(&key.file_name(true))?;
-        }
-        write_new(&path, &bytes)?;
-        self.remove(&key.file_name(false))
+        Ok((path, bytes))
     }
 
     fn remove(&self, name: &str) -> Result<(), KeyFileError> {
@@ -150,10 +176,22 @@ impl WebIdentityKeys {
     }
 
     fn make(&self, algorithm: SigningAlgorithm, signs_from_seconds: u64) -> Result<(), KeyFileError> {
-        let file = KeyFile { algorithm, signs_from_seconds, is_retired: false };
-        let path = self.folder.join(file.name());
+        self.write(algorithm, signs_from_seconds, &self.generate(algorithm)?)
+    }
+
+    fn generate(&self, algorithm: SigningAlgorithm) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
         let pkcs8 = SigningKey::generate(algorithm).and_then(|key| key.to_pkcs8());
-        write_new(&path, &pkcs8.map_err(|error| problem(&path, &error))?)
+        pkcs8.map_err(|error| problem(&self.folder, &error))
+    }
+
+    fn write(
+        &self,
+        algorithm: SigningAlgorithm,
+        signs_from_seconds: u64,
+        pkcs8: &[u8],
+    ) -> Result<(), KeyFileError> {
+        let file = KeyFile { algorithm, signs_from_seconds, is_retired: false };
+        write_new(&self.folder.join(file.name()), pkcs8)
     }
 
     /// The names that mean a key; of one key its retired half first.

@@ -1,5 +1,9 @@
 //! `deputize serve`: the broker, for production.
 
+use deputize_issuer::{
+    clock::{Clock, ClockWatch},
+    role_session::RoleSessions,
+};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,7 +19,7 @@ use tokio::{
 
 use crate::{
     assemble::{self, Assembly, CannotStart},
-    backends::web_identity_keys::WebIdentityRing,
+    backends::{key_files::KeyFileError, web_identity_keys::WebIdentityRing},
     config::resolved::{self, Mode, Resolved},
     http::{
         admin::Administration,
@@ -223,19 +227,34 @@ async fn keep_house(
             _ = stop.wait_for(|stop| *stop) => break,
         }
         desk.refusals.write(&desk);
-        let turned = web_identity.as_ref().map_or(Ok(()), |ring| ring.turn(desk.clock.now_seconds()));
+        let sessions = desk.aws.as_ref().map(|aws| &aws.sessions);
+        let turned = follow_time((desk.clock.as_ref(), &desk.clock_watch), web_identity.as_deref(), sessions);
         if let (Err(error), false) = (&turned, turning_failed) {
             tracing::error!(%error, "web-identity keys not turned, the old ones stay");
         }
         turning_failed = turned.is_err();
-        if let Some(aws) = &desk.aws {
-            aws.sessions.forget_before(desk.clock.now_seconds());
-        }
         ticks += 1;
         if ticks.is_multiple_of(10) {
             sources.forget_idle();
         }
     }
+}
+
+/// What comes and goes with the wall clock. Not while that has jumped: a key that is destroyed and a session that is
+/// forgotten do not come back when it does, and a key that signs early is not known yet.
+fn follow_time(
+    (clock, watch): (&dyn Clock, &ClockWatch),
+    web_identity: Option<&WebIdentityRing>,
+    sessions: Option<&RoleSessions>,
+) -> Result<(), KeyFileError> {
+    if !watch.agrees(clock) {
+        return Ok(());
+    }
+    let now_seconds = clock.now_seconds();
+    if let Some(sessions) = sessions {
+        sessions.forget_before(now_seconds);
+    }
+    web_identity.map_or(Ok(()), |ring| ring.turn(now_seconds))
 }
 
 /// A socket in a folder that only its owner may enter; what a dead process left there is removed.
@@ -250,4 +269,38 @@ fn bind_socket(path: &Path) -> Result<UnixListener, CannotStart> {
     let listener = UnixListener::bind(path).map_err(cannot)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::web_identity_keys::{ANNOUNCED_SECONDS, WebIdentityKeys};
+    use deputize_call::sign::SigningAlgorithm;
+    use deputize_issuer::clock::TestClock;
+
+    #[test]
+    fn a_jump_of_the_clock_turns_no_key_and_time_does() {
+        const NOW: u64 = 1_800_000_000;
+        let data = tempfile::tempdir().unwrap();
+        let ring = WebIdentityRing::open(data.path(), SigningAlgorithm::ES256, NOW).unwrap();
+        WebIdentityKeys::existing(data.path()).rotate(NOW, NOW + ANNOUNCED_SECONDS).unwrap();
+        let announced = Duration::from_secs(ANNOUNCED_SECONDS);
+        let signing = || ring.source().ring().current.kid().to_owned();
+        let first = signing();
+        let first_file = data.path().join("keys/web-identity/es256-0.p8");
+
+        let jumped = TestClock::at_seconds(NOW);
+        let watch = ClockWatch::new(&jumped);
+        jumped.jump_wall(announced);
+        follow_time((&jumped, &watch), Some(&ring), None).unwrap();
+        assert_eq!(signing(), first, "what is announced does not sign early");
+        assert!(first_file.exists(), "and the key that signs is not destroyed");
+
+        let passed = TestClock::at_seconds(NOW);
+        let watch = ClockWatch::new(&passed);
+        passed.advance(announced);
+        follow_time((&passed, &watch), Some(&ring), None).unwrap();
+        assert_ne!(signing(), first);
+        assert!(!first_file.exists());
+    }
 }

@@ -254,6 +254,19 @@ async fn no_more_calls_are_under_way_than_there_are_places() {
 }
 
 #[tokio::test]
+async fn an_account_whose_calls_hang_does_not_stop_another() {
+    let (session, other) = (session(), rendered("111122223333", "444455556666"));
+    let server = Server::answering(vec![Answer::granted(&other), Answer::granted(&session)]).await;
+    let sts = sts(&server);
+    let hanging: Vec<_> = std::iter::from_fn(|| sts.places.take("111122223333")).take(MAX_CALLS).collect();
+    assert_eq!(asked(&sts, &session).await.unwrap_err(), StsRefusal::Throttled);
+    assert!(server.requests().is_empty(), "what has no place does not leave");
+    asked(&sts, &other).await.unwrap();
+    drop(hanging);
+    asked(&sts, &session).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_address_inside_is_not_asked_unless_that_is_configured() {
     let session = session();
     let server = Server::answering(vec![Answer::granted(&session)]).await;

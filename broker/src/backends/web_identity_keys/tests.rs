@@ -127,6 +127,72 @@ fn compromised_keys_go_at_once() {
 }
 
 #[test]
+fn a_broker_that_turns_all_the_while_keeps_no_compromised_key() {
+    let folder = Folder::new();
+    let ring = folder.open(NOW);
+    folder.keys().rotate(NOW, NOW + DAY).unwrap();
+    ring.turn(NOW + DAY).unwrap();
+    let (known, now) = (published(&ring), NOW + DAY + 60);
+    let turns = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| folder.keys().replace_compromised(now));
+        while !command.is_finished() {
+            // In the midst of it there may be no key; that is one turn that fails.
+            let _ = ring.turn(now);
+            turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        command.join().unwrap().unwrap();
+    });
+    assert!(turns.into_inner() > 0);
+    ring.turn(now).unwrap();
+    assert!(published(&ring).iter().all(|kid| !known.contains(kid)) && published(&ring).len() == 2);
+    let names = folder.names();
+    assert_eq!(names.iter().filter(|name| name.ends_with(".p8")).count(), 2, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.ends_with(".retired.json")).count(), 4, "{names:?}");
+}
+
+#[test]
+fn what_was_withdrawn_stays_so_whoever_comes_last() {
+    let folder = Folder::new();
+    let ring = folder.open(NOW);
+    folder.keys().rotate(NOW, NOW + DAY).unwrap();
+    let (now, looked) = (NOW + DAY, folder.keys().read().unwrap());
+    // The broker retires the first keys after the command has looked.
+    ring.turn(now).unwrap();
+    let before = (signing(&ring), published(&ring));
+    assert!(folder.path("es256-0.retired.json").exists() && before.1.len() == 4);
+    folder.keys().withdraw(&looked, now).unwrap();
+    let withdrawn = [State::Withdrawn { since_seconds: now - DAY }; 2];
+    assert_eq!((folder.states(ES256, now), folder.states(RS256, now)), (withdrawn.into(), withdrawn.into()));
+    // The broker goes on with what it saw before.
+    folder.keys().tidy(&looked, now).unwrap();
+    assert_eq!((folder.states(ES256, now), folder.states(RS256, now)), (withdrawn.into(), withdrawn.into()));
+    assert!(folder.names().iter().all(|name| name.ends_with(".retired.json")), "{:?}", folder.names());
+    // A turn before the new keys are there changes nothing; one after takes them.
+    assert!(ring.turn(now).is_err());
+    assert_eq!((signing(&ring), published(&ring)), before);
+    folder.keys().replace_compromised(now + 1).unwrap();
+    ring.turn(now + 1).unwrap();
+    assert!(published(&ring).iter().all(|kid| !before.1.contains(kid)) && published(&ring).len() == 2);
+}
+
+#[test]
+fn keys_are_not_replaced_twice_in_one_second() {
+    let folder = Folder::new();
+    let ring = folder.open(NOW);
+    folder.keys().replace_compromised(NOW + 60).unwrap();
+    ring.turn(NOW + 60).unwrap();
+    let before = (folder.names(), published(&ring));
+    let refused = folder.keys().replace_compromised(NOW + 60).unwrap_err();
+    assert!(refused.to_string().contains("run it again"), "{refused}");
+    ring.turn(NOW + 60).unwrap();
+    assert_eq!((folder.names(), published(&ring)), before);
+    folder.keys().replace_compromised(NOW + 61).unwrap();
+    ring.turn(NOW + 61).unwrap();
+    assert!(published(&ring).iter().all(|kid| !before.1.contains(kid)));
+}
+
+#[test]
 fn both_halves_of_a_key_are_one_key_that_is_retired() {
     let folder = Folder::new();
     let ring = folder.open(NOW);
