@@ -68,8 +68,9 @@ def read_credentials(received: Received, key: DecryptionKey | None) -> AwsCreden
             )
         return read_process(key.open(received.body))
     if key is not None:
-        # INVARIANT: where a key is configured, only sealed answers are taken: what the broker seals, whoever ends TLS on
-        # the way cannot read. Who sealed it a seal does not say, for anyone can seal to a public key: that rests on TLS.
+        # INVARIANT: where a key is configured, only sealed answers are taken: what the broker seals, whoever ends TLS
+        # on the way cannot read. Who sealed it a seal does not say, for anyone can seal to a public key: that rests on
+        # TLS.
         raise ConfigurationError(
             "the broker's answer is not sealed, though there is a key for that",
             "put the public half into the client's JWKS at the broker, with `use: enc`, and see who ends TLS between",
