@@ -283,6 +283,8 @@ async fn an_address_inside_is_not_asked_unless_that_is_configured() {
 async fn what_is_secret_is_in_no_log_however_much_is_logged() {
     let lines = Lines::default();
     let writer = lines.clone();
+    // While one dispatcher alone is alive, a callsite that another test's thread reaches first is off for good.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
     let all = tracing_subscriber::EnvFilter::new("trace,aws_smithy_runtime::client::orchestrator=trace");
     let _guard = tracing::subscriber::set_default(telemetry::filtered(all, layer));
