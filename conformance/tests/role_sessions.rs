@@ -295,4 +295,14 @@ async fn without_aws_there_is_no_such_path() {
     assert_eq!(metadata(&lab).await, Value::Null);
     let aws = Aws::start().await;
     assert_eq!(metadata(&aws.lab).await, json!(format!("{}/aws/credentials", aws.lab.world.base)));
+    // Nor is there an identity for AWS; where there is one, only its public halves are shown.
+    for path in ["/web-identity/.well-known/openid-configuration", "/web-identity/jwks"] {
+        let without = lab.world.door.send(&Request::get(path)).await.unwrap();
+        assert_eq!((without.status, without.error_code().as_deref()), (404, Some("not_found")), "{path}");
+        assert_eq!(aws.lab.world.door.send(&Request::get(path)).await.unwrap().status, 200, "{path}");
+    }
+    let keys = aws.lab.world.door.send(&Request::get("/web-identity/jwks")).await.unwrap().json();
+    for key in keys["keys"].as_array().unwrap() {
+        assert!(["d", "p", "q", "k"].iter().all(|private| key.get(private).is_none()), "{key}");
+    }
 }
