@@ -1,0 +1,59 @@
+//! Where the door gets what it gives: from the broker in this process, or from the one that a node's agent speaks to.
+
+use async_trait::async_trait;
+use deputize_issuer::{
+    entry::Entry,
+    svid::{Bundles, JwtSvid, X509Svid},
+    workload::Workload,
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Knows the entries of this node and has SVIDs made for them. Each question is decided and recorded by the broker:
+/// nothing is signed here.
+#[async_trait]
+pub trait SvidSource: Send + Sync + 'static {
+    /// Turns with every change of entries, authorities or bundles. What it counts means nothing.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// The entries that a process is entitled to now, in an order that does not change by itself.
+    fn entitled(&self, workload: &Workload) -> Vec<Arc<Entry>>;
+
+    /// An X.509-SVID with a key of its own.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError>;
+
+    /// A JWT-SVID for these audiences.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn jwt_svid(
+        &self,
+        workload: &Workload,
+        entry: &Entry,
+        audiences: &[String],
+    ) -> Result<JwtSvid, SourceError>;
+
+    /// Our bundle and the federated ones.
+    fn bundles(&self) -> Arc<Bundles>;
+
+    /// Which X.509 authorities are tainted: an SVID whose chain leads to one is replaced at once. Hashes (SHA-256) of
+    /// their subject public keys.
+    fn tainted_authorities(&self) -> Vec<[u8; 32]>;
+}
+
+/// Why there is no SVID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// No entry entitles to it, or no longer.
+    #[error("not entitled")]
+    NotEntitled,
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Not now: the record is not durable, the broker is away.
+    #[error("{0}")]
+    Unavailable(&'static str),
+}
