@@ -23,6 +23,9 @@ pub struct X509Svid {
     pub not_after_seconds: u64,
     /// The entry's hint.
     pub hint: String,
+    /// The authorities that its chain leads to, intermediate ones too: SHA-256 of each one's subject public key info
+    /// (DER). If one is tainted, so is this.
+    pub authorities: Vec<[u8; 32]>,
 }
 
 /// A JWT-SVID (SPIFFE JWT-SVID).

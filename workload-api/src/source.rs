@@ -39,8 +39,8 @@ pub trait SvidSource: Send + Sync + 'static {
     /// Our bundle and the federated ones.
     fn bundles(&self) -> Arc<Bundles>;
 
-    /// Which X.509 authorities are tainted: an SVID whose chain leads to one is replaced at once. Hashes (SHA-256) of
-    /// their subject public keys.
+    /// Which X.509 authorities are tainted: an SVID whose chain leads to one is replaced at once. Named as in
+    /// [`X509Svid::authorities`].
     fn tainted_authorities(&self) -> Vec<[u8; 32]>;
 }
 
