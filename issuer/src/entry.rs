@@ -1,11 +1,28 @@
 //! Registration entries: which processes are entitled to which SPIFFE ID, and what their SVIDs are like.
 
+mod draft;
+mod explain;
+mod live;
+mod set;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use draft::{Bounds, Draft, JWT_SVID_TTL_SECONDS, NotAnEntry, X509_SVID_TTL_SECONDS, parse_spiffe_id};
+pub use explain::{Explained, Reason, Verdict};
+pub use live::LiveEntries;
+pub use set::{BadEntry, Entries, MAX_ENTRIES, MAX_IDENTITIES};
+
 use spiffe::{SpiffeId, TrustDomain};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::workload::{Selector, Workload};
+use template::IdTemplate;
 
-/// One registration entry, checked.
+/// One registration entry, checked; what a process is entitled to.
+///
+/// Of an entry with a template, each process sees one with its own ID filled in: what is kept for an entry is kept for
+/// its `id` and `spiffe_id` together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its name: in files chosen by whoever wrote it, else a UUID.
@@ -30,12 +47,82 @@ pub struct Entry {
     pub expires_at_seconds: Option<u64>,
 }
 
+/// An entry as it stands in a set: with its template, and with where it comes from.
+///
+/// INVARIANT: where there is a template, `entry.spiffe_id` is the trust domain's own ID, which is no process's, and
+/// `entry` does not leave this module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    entry: Arc<Entry>,
+    template: Option<IdTemplate>,
+    origin: Origin,
+}
+
+/// Where an entry comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(Arc<str>),
+    /// Administration, while the broker ran.
+    Admin,
+}
+
 impl Entry {
     /// Whether a process is entitled to it at this moment.
     pub fn entitles(&self, workload: &Workload, now_seconds: u64) -> bool {
         !self.selectors.is_empty()
-            && self.expires_at_seconds.is_none_or(|end| now_seconds < end)
+            && !self.has_ended(now_seconds)
             && self.nodes.contains(workload.node())
             && self.selectors.is_subset(workload.selectors())
+    }
+
+    /// Whether its time is over.
+    pub fn has_ended(&self, now_seconds: u64) -> bool {
+        self.expires_at_seconds.is_some_and(|end| now_seconds >= end)
+    }
+}
+
+impl Registered {
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.entry.id
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Its SPIFFE ID as it was written: with `{unix:user}` where there is a template.
+    pub fn written_id(&self) -> String {
+        self.template.as_ref().map_or_else(|| self.entry.spiffe_id.to_string(), ToString::to_string)
+    }
+
+    /// What a process is entitled to by it now.
+    pub fn entitled(&self, workload: &Workload, now_seconds: u64) -> Option<Arc<Entry>> {
+        if !self.entry.entitles(workload, now_seconds) {
+            return None;
+        }
+        match &self.template {
+            None => Some(Arc::clone(&self.entry)),
+            Some(template) => {
+                let spiffe_id = template.fill(workload).ok()?;
+                Some(Arc::new(Entry { spiffe_id, ..Entry::clone(&self.entry) }))
+            }
+        }
+    }
+
+    /// The entry as it was drafted, for whoever lists it.
+    pub fn to_draft(&self) -> Draft {
+        Draft { spiffe_id: self.written_id(), ..Draft::of(&self.entry) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => f.write_str(file),
+            Self::Admin => f.write_str("administration"),
+        }
     }
 }
