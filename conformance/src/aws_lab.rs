@@ -9,18 +9,7 @@ use crate::{
 };
 use deputize_call::digest::tool_digest;
 use serde_json::{Value, json};
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use std::path::{Path, PathBuf};
 
 /// The broker and the stand-in, running.
 pub struct AwsLab {
@@ -61,16 +50,16 @@ impl AwsLab {
         Self { lab: Lab::of(world, started), stand_in }
     }
 
-    /// An exchange of this user's for one call of this tool.
-    pub async fn exchange(&self, user: &str, tool: &str, arguments: &Value) -> Exchange {
-        let mut exchange = self.lab.for_client("desk", &Key::es256()).await;
+    /// The token of one call of this user's, bound to this key.
+    pub async fn token_of(&self, holder: &Key, user: &str, (tool, arguments): (&str, &Value)) -> String {
+        let mut exchange = self.lab.for_client("desk", holder).await;
         exchange.set("subject_token", &self.lab.world.user_token(user)).call(OPS, tool, arguments);
-        exchange
+        token_of(&self.lab.send(&exchange).await)
     }
 
-    /// The token of one call.
+    /// The token of one call, bound to a key that is used no more.
     pub async fn token(&self, user: &str, tool: &str, arguments: &Value) -> String {
-        token_of(&self.lab.send(&self.exchange(user, tool, arguments).await).await)
+        self.token_of(&Key::es256(), user, (tool, arguments)).await
     }
 
     /// The token of a call that restarts this instance.
@@ -123,79 +112,6 @@ impl AwsLab {
         self.lab.world.recorded().await;
         let (entries, _) = self.lab.world.log(0).await;
         entries.into_iter().filter(|entry| entry["decision"] == decision).collect()
-    }
-}
-
-/// The credentials of a call as a container's endpoint, which AWS's SDKs ask by themselves: at an address and with a
-/// secret of its own. Each question is one to the broker. It ends with the runtime.
-pub struct Container {
-    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
-    pub uri: String,
-    /// `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
-    pub secret: String,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Container {
-    /// Listens on loopback for one call.
-    pub async fn start(lab: Arc<AwsLab>, token: String, arguments: Value) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}/aws/call", listener.local_addr().unwrap());
-        let (secret, asked) = (crate::forge::unique(), Arc::new(AtomicUsize::new(0)));
-        let relay = Relay { lab, token, arguments, secret: secret.clone(), asked: Arc::clone(&asked) };
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                // One after the other: programs under test are few, and a client that goes away is their own affair.
-                let _ = relay.answer(stream).await;
-            }
-        });
-        Self { uri, secret, asked }
-    }
-
-    /// How often it was asked.
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-/// What answers at a container's endpoint.
-struct Relay {
-    lab: Arc<AwsLab>,
-    token: String,
-    arguments: Value,
-    secret: String,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Relay {
-    async fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") && head.len() < 16 * 1024 {
-            head.push(stream.read_u8().await?);
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-        let shown = fields
-            .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && value.trim() == self.secret);
-        let given = if shown {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            self.lab.session(&self.token, &self.arguments).await.json()
-        } else {
-            Value::Null
-        };
-        let status = if given["AccessKeyId"].is_string() { "200 OK" } else { "403 Forbidden" };
-        let body = json!({
-            "AccessKeyId": given["AccessKeyId"], "SecretAccessKey": given["SecretAccessKey"],
-            "Token": given["SessionToken"], "Expiration": given["Expiration"], "AccountId": given["AccountId"],
-        })
-        .to_string();
-        let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body.as_bytes()).await?;
-        stream.shutdown().await
     }
 }
 

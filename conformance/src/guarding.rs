@@ -3,8 +3,9 @@
 use crate::{
     exchange::Lab,
     forge::{Key, now, unique},
-    process,
-    wire::{Connection, Request, Response},
+    process::{self, Process},
+    trust::write_private,
+    wire::{Connection, Endpoint, Request, Response},
     world::World,
 };
 use async_trait::async_trait;
@@ -68,6 +69,37 @@ impl World {
             process::run(&["keys", "jwks", "--config", config.to_str().unwrap(), "-o", "json"]);
         assert!(ok, "{err}");
         KeySet::from_jwks(out.as_bytes()).unwrap()
+    }
+
+    /// Starts `deputize guard` before the server of this client, with these settings and files in `folder`; and where it
+    /// listens.
+    pub async fn start_guard(
+        &self,
+        (client, resource): (&'static str, &str),
+        settings: &Value,
+        folder: &Path,
+    ) -> (Process, Endpoint) {
+        let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        std::fs::write(place("snapshot.jwks.json"), self.snapshot_keys().to_jwks().to_string()).unwrap();
+        let key = self.client_keys[client].private_jwk().to_string();
+        write_private(&folder.join("guard.private.jwk.json"), &key);
+        let mut all = json!({
+            "listen": "127.0.0.1:0", "public_url": resource, "issuer": self.base,
+            "ca_file": self.folder().join("ca.pem"), "client_id": client,
+            "key_file": place("guard.private.jwk.json"), "snapshot_keys": place("snapshot.jwks.json"),
+            "state_dir": place("state"),
+        });
+        for (name, value) in settings.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        std::fs::write(place("guard.yaml"), all.to_string()).unwrap();
+        let (file, ready) = (place("guard.yaml"), place("ready.json"));
+        let arguments = ["guard", "--config", &file, "--ready-file", &ready];
+        let process = Process::start(&arguments, &folder.join("guard.log"));
+        process.wait_until(async || Path::new(&ready).exists()).await;
+        let ready: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+        let address = ready["address"].as_str().unwrap_or_else(|| panic!("an address in {ready}"));
+        (process, Endpoint::new(&format!("http://{address}/mcp").parse().unwrap(), None))
     }
 }
 

@@ -1,5 +1,5 @@
-//! `deputize guard --aws-credentials` from outside: a stand-in for the broker on one side, and on the other a server that
-//! runs a call for as long as it is wanted to.
+//! `deputize guard --aws-credentials` from outside, before a server that runs a call for as long as it is wanted to. On the
+//! other side of it is a stand-in for the broker ([`HandingOver`]), or a broker ([`crate::guarded_aws`]).
 
 use crate::{
     forge::{Key, encode, now, unique},
@@ -11,7 +11,7 @@ use crate::{
     wire::{Endpoint, Request, Response},
 };
 use deputize_call::digest::sha256;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{io, path::Path};
 use tempfile::TempDir;
 use tokio::{
@@ -31,6 +31,13 @@ pub struct HandingOver {
     pub folder: TempDir,
     url: Url,
     holder: Key,
+    server: SlowServer,
+}
+
+/// An MCP server on loopback. A call of it runs until what it was handed is dropped.
+pub struct SlowServer {
+    /// URL of its MCP endpoint.
+    pub url: String,
     handed: Mutex<mpsc::UnboundedReceiver<Handed>>,
 }
 
@@ -59,14 +66,7 @@ impl HandingOver {
     /// Starts all of it.
     pub async fn start() -> Self {
         let (folder, impostor) = (tempfile::tempdir().unwrap(), Impostor::start().await);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let (sender, handed) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, sender.clone()));
-            }
-        });
+        let server = SlowServer::start(IllServer::definitions().to_vec()).await;
         let url = Url::parse(&format!("http://127.0.0.1:{}/mcp", free_port())).unwrap();
         let mut document = impostor.document(url.as_str(), 1);
         document.tools = IllServer::definitions().iter().map(low).collect();
@@ -75,15 +75,14 @@ impl HandingOver {
         write_private(Path::new(&place("key.jwk")), &Key::es256().private_jwk().to_string());
         std::fs::write(place("snapshot.jwks"), impostor.snapshot_keys().to_jwks().to_string()).unwrap();
         let settings = json!({
-            "upstream": upstream, "public_url": url, "issuer": impostor.issuer, "client_id": "crm",
+            "upstream": server.url, "public_url": url, "issuer": impostor.issuer, "client_id": "crm",
             "key_file": place("key.jwk"), "snapshot_keys": place("snapshot.jwks"), "state_dir": place("state"),
             "listen": format!("127.0.0.1:{}", url.port().unwrap()), "aws_credentials": true,
         });
         std::fs::write(place("guard.yaml"), settings.to_string()).unwrap();
         let arguments = ["guard", "--config", &place("guard.yaml"), "--insecure-loopback"];
         let process = Process::start(&arguments, &folder.path().join("guard.log"));
-        let (holder, handed) = (Key::es256(), Mutex::new(handed));
-        let this = Self { impostor, process, folder, url, holder, handed };
+        let this = Self { impostor, process, folder, url, holder: Key::es256(), server };
         let ready = || async {
             this.endpoint().send(&Request::get("/readyz")).await.is_ok_and(|said| said.status == 200)
         };
@@ -99,8 +98,7 @@ impl HandingOver {
         let request = self.request(&token, challenge.header("dpop-nonce"));
         let endpoint = self.endpoint();
         let client = tokio::spawn(async move { endpoint.send(&request).await });
-        let handed = self.handed.lock().await.recv().await.expect("the server has a call");
-        UnderWay { token, client, handed }
+        UnderWay { token, client, handed: self.server.called().await }
     }
 
     fn endpoint(&self) -> Endpoint {
@@ -125,6 +123,27 @@ impl HandingOver {
             request.headers.push((name.to_owned(), value.to_owned()));
         }
         request
+    }
+}
+
+impl SlowServer {
+    /// Starts one with these tools. It ends with the runtime.
+    pub async fn start(definitions: Vec<Value>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let (sender, handed) = mpsc::unbounded_channel();
+        let tools = Value::from(definitions);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, tools.clone(), sender.clone()));
+            }
+        });
+        Self { url, handed: Mutex::new(handed) }
+    }
+
+    /// Waits for the next call, and what is handed over with it.
+    pub async fn called(&self) -> Handed {
+        self.handed.lock().await.recv().await.expect("the server has a call")
     }
 }
 
@@ -153,13 +172,13 @@ impl UnderWay {
     }
 }
 
-async fn serve(mut stream: TcpStream, handed: mpsc::UnboundedSender<Handed>) {
+async fn serve(mut stream: TcpStream, tools: Value, handed: mpsc::UnboundedSender<Handed>) {
     let mut buffered = Vec::new();
     while let Some((head, message)) = read(&mut stream, &mut buffered).await {
         let result = match message["method"].as_str().unwrap_or_default() {
             "initialize" => json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} },
                 "serverInfo": { "name": "slow", "version": "1" } }),
-            "tools/list" => json!({ "tools": IllServer::definitions() }),
+            "tools/list" => json!({ "tools": tools }),
             "tools/call" => {
                 let (end, ended) = oneshot::channel();
                 let one = |name: &str| {

@@ -12,6 +12,7 @@ pub mod aws_lab;
 pub mod dev;
 pub mod exchange;
 pub mod forge;
+pub mod guarded_aws;
 pub mod guarding;
 pub mod handing_over;
 pub mod identity;

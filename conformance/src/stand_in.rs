@@ -167,6 +167,16 @@ impl Drop for StandIn {
     }
 }
 
+/// What a program prints as JSON; `null` where it prints nothing, and what it complains of where it fails.
+pub async fn told(command: &mut Command) -> Value {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ran = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
+    if !ran.status.success() {
+        return json!({ "failed": String::from_utf8_lossy(&ran.stderr) });
+    }
+    if ran.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&ran.stdout).unwrap() }
+}
+
 /// A role that trusts this provider for one subject, whose sessions carry tags and a source identity.
 pub fn role(name: &str, issuer: &str, subject: &str) -> Value {
     let provider = issuer.trim_start_matches("https://");

@@ -6,7 +6,7 @@ use crate::{
     exchange::Lab,
     forge::{Key, encode, now, unique},
     measure::cpu_seconds,
-    process::{self, Process},
+    process::Process,
     wire::{Endpoint, Request, Response},
     world::{CRM, World},
 };
@@ -77,7 +77,9 @@ impl WholeCall {
         let lab = Lab::start(world).await;
         let folder = tempfile::tempdir().unwrap();
         let (server, server_url) = start_server(&lab, folder.path());
-        let (guard, guard_door) = start_guard(&lab, folder.path(), &server_url).await;
+        let limits = json!({ "calls_per_minute": 100_000_000, "burst": 1_000_000, "concurrent": 1000 });
+        let settings = json!({ "upstream": server_url, "limits": limits });
+        let (guard, guard_door) = lab.world.start_guard(("crm", CRM), &settings, folder.path()).await;
         let server_door = Endpoint::new(&server_url.parse().unwrap(), None);
         let (lab, holder) = (Arc::new(lab), Key::es256());
         Self { lab, holder, guard, guard_door, server, server_door, _folder: folder }
@@ -228,37 +230,6 @@ fn start_server(lab: &Lab, folder: &Path) -> (Child, String) {
     let mut url = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
     (child, url.trim().to_owned())
-}
-
-async fn start_guard(lab: &Lab, folder: &Path, server_url: &str) -> (Process, Endpoint) {
-    let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let config = lab.world.config();
-    let (ok, jwks, err) = process::run(&["keys", "jwks", "--config", config.to_str().unwrap(), "-o", "json"]);
-    assert!(ok, "{err}");
-    std::fs::write(place("snapshot.jwks.json"), jwks).unwrap();
-    let key = lab.world.client_keys["crm"].private_jwk().to_string();
-    write_private(&folder.join("crm.private.jwk.json"), &key);
-    let settings = json!({
-        "upstream": server_url, "listen": "127.0.0.1:0", "public_url": CRM, "issuer": lab.world.base,
-        "ca_file": lab.world.folder().join("ca.pem"), "client_id": "crm",
-        "key_file": place("crm.private.jwk.json"), "snapshot_keys": place("snapshot.jwks.json"),
-        "state_dir": place("state"),
-        "limits": { "calls_per_minute": 100_000_000, "burst": 1_000_000, "concurrent": 1000 },
-    });
-    std::fs::write(place("guard.yaml"), settings.to_string()).unwrap();
-    let (file, ready) = (place("guard.yaml"), place("ready.json"));
-    let process =
-        Process::start(&["guard", "--config", &file, "--ready-file", &ready], &folder.join("guard.log"));
-    process.wait_until(async || Path::new(&ready).exists()).await;
-    let ready: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-    let address = ready["address"].as_str().unwrap_or_else(|| panic!("an address in {ready}"));
-    (process, Endpoint::new(&format!("http://{address}/mcp").parse().unwrap(), None))
-}
-
-fn write_private(file: &Path, text: &str) {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(file).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// An MCP server that does next to nothing, so that what is before it counts.

@@ -183,7 +183,12 @@ impl Connection {
 
     /// The next answer, in at most thirty seconds.
     pub async fn answer(&mut self) -> io::Result<Response> {
-        tokio::time::timeout(ANSWER_WITHIN, self.read()).await?
+        self.answer_within(ANSWER_WITHIN).await
+    }
+
+    /// The next answer, to what takes its time.
+    pub async fn answer_within(&mut self, patience: Duration) -> io::Result<Response> {
+        tokio::time::timeout(patience, self.read()).await?
     }
 
     /// The next answer, while one byte after another is sent; a connection that is closed is left.

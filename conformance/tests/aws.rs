@@ -8,15 +8,15 @@
 )]
 
 use deputize_conformance::{
-    aws_lab::{AwsLab, Container, OPS, go_program, python_program, restart_instance},
+    aws_lab::{AwsLab, OPS, go_program, python_program, restart_instance},
     forge::{Key, claims, now, unique},
     node::{node, npm},
     process,
-    stand_in::{ACCOUNT, BUCKET, REGION, aws_cli, python, role_arn},
+    stand_in::{ACCOUNT, BUCKET, REGION, aws_cli, python, role_arn, told},
     wire::Response,
 };
 use serde_json::{Value, json};
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_restarts_the_instance_in_the_call_no_other_and_not_after_the_window() {
@@ -449,68 +449,6 @@ async fn templates_that_would_reach_further_are_not_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn awss_own_clients_take_them_from_a_containers_endpoint() {
-    let lab = Arc::new(AwsLab::start().await);
-    let [first, second] = lab.stand_in.instances.clone();
-    let restart_script = python_program("restart.py");
-    let (mine, other) = (first.as_str(), second.as_str());
-    let programs: [(&str, &Path, Vec<&str>); 3] = [
-        ("boto3", &python(), vec![restart_script.to_str().unwrap(), "5", mine, other]),
-        ("Go", &go_program(), vec!["5", mine, other]),
-        ("the AWS CLI", &aws_cli(), vec!["ec2", "reboot-instances", "--instance-ids", mine]),
-    ];
-    for (made, (what, program, arguments)) in programs.into_iter().enumerate() {
-        let token = lab.restart_token("alice", &first).await;
-        let container = Container::start(Arc::clone(&lab), token, instance(&first)).await;
-        let ran = run(contained(&lab, program, &container).args(&arguments)).await;
-        if what == "the AWS CLI" {
-            assert_eq!(ran, json!(null), "nothing is said of what went well");
-            let denied = run(contained(&lab, program, &container).args([
-                "ec2",
-                "reboot-instances",
-                "--instance-ids",
-                other,
-            ]))
-            .await;
-            assert!(denied["failed"].as_str().unwrap().contains("UnauthorizedOperation"), "{denied}");
-        } else {
-            assert_eq!(ran["restarts"], json!(["ok", DENIED].repeat(5)), "{what}: {ran}");
-            assert!(
-                ran["arn"].as_str().unwrap().contains(":assumed-role/restart-instance/"),
-                "{what}: {ran}"
-            );
-        }
-        assert!(container.asked() >= 1, "{what}");
-        assert_eq!(
-            lab.sessions().await.len(),
-            made + 1,
-            "{what} asks {} times, and STS is asked once",
-            container.asked()
-        );
-        let impostor = run(contained(&lab, program, &container)
-            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "guess")
-            .args(&arguments))
-        .await;
-        assert!(impostor["failed"].is_string(), "{what} without the secret: {impostor}");
-    }
-
-    let arguments = json!({ "prefix": "acme/2026/" });
-    let token = lab.token("alice", "read_report", &arguments).await;
-    let container = Container::start(Arc::clone(&lab), token, arguments).await;
-    let ran = run(contained(&lab, &node(), &container).current_dir(npm()).args([
-        "aws.mjs",
-        "5",
-        BUCKET,
-        "acme/2026/june.txt",
-        "globex/2026/june.txt",
-    ]))
-    .await;
-    assert_eq!(ran["read"], json!(["june of acme", "AccessDenied"].repeat(5)), "JavaScript: {ran}");
-    assert!(ran["arn"].as_str().unwrap().contains(":assumed-role/read-report/"), "{ran}");
-    assert_eq!(lab.sessions().await.len(), 4, "JavaScript asks {} times", container.asked());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn awss_own_clients_take_them_from_a_process() {
     let lab = Arc::new(AwsLab::start().await);
     let [first, second] = lab.stand_in.instances.clone();
@@ -551,7 +489,7 @@ async fn awss_own_clients_take_them_from_a_process() {
     .enumerate()
     {
         process(&lab.restart_token("alice", &first).await, &instance(&first));
-        let ran = run(configured(&program).args(&arguments)).await;
+        let ran = told(configured(&program).args(&arguments)).await;
         if what == "the AWS CLI" {
             assert_eq!(ran, json!(null), "{ran}");
         } else {
@@ -562,30 +500,10 @@ async fn awss_own_clients_take_them_from_a_process() {
     let arguments = json!({ "prefix": "acme/2026/" });
     process(&lab.token("alice", "read_report", &arguments).await, &arguments);
     let ran =
-        run(configured(&node()).current_dir(npm()).args(["aws.mjs", "3", BUCKET, "acme/2026/june.txt"]))
+        told(configured(&node()).current_dir(npm()).args(["aws.mjs", "3", BUCKET, "acme/2026/june.txt"]))
             .await;
     assert_eq!(ran["read"], json!(["june of acme"].repeat(3)), "JavaScript: {ran}");
     assert_eq!(lab.sessions().await.len(), 4);
-}
-
-/// A program that finds the endpoint in its environment.
-fn contained(lab: &AwsLab, program: &Path, container: &Container) -> Command {
-    let mut command = lab.stand_in.program(program);
-    command
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container.uri)
-        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", &container.secret);
-    command
-}
-
-/// What a program prints as JSON; `null` where it prints nothing, and what it complains of where it fails.
-async fn run(command: &mut Command) -> Value {
-    let child = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-    let child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let ran = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
-    if !ran.status.success() {
-        return json!({ "failed": String::from_utf8_lossy(&ran.stderr) });
-    }
-    if ran.stdout.is_empty() { Value::Null } else { serde_json::from_slice(&ran.stdout).unwrap() }
 }
 
 /// boto3 with these credentials tries to restart these instances.

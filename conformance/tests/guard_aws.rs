@@ -2,15 +2,21 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use deputize_conformance::{
+    aws_lab::{go_program, python_program},
     forge::Key,
+    guarded_aws::GuardedAws,
     handing_over::{Handed, HandingOver},
+    node::{node, npm},
     process::binary,
+    stand_in::{BUCKET, aws_cli, python, told},
     trust::write_private,
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    process::{Command, Output},
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
     sync::atomic::Ordering,
 };
 use url::form_urlencoded;
@@ -65,6 +71,124 @@ async fn a_call_finds_its_credentials_and_nobody_elses_while_it_runs() {
     }
 }
 
+/// One of AWS's own programs, or one that uses AWS's library: knowing nothing of Deputize.
+struct Ordinary<'a> {
+    program: PathBuf,
+    arguments: Vec<&'a str>,
+    /// The call that it runs in.
+    call: (&'a str, Value),
+    /// What it prints.
+    prints: Value,
+}
+
+impl Ordinary<'_> {
+    fn command(&self, all: &GuardedAws, handed: &Handed) -> Command {
+        let mut command = all.program(&self.program, handed);
+        command.current_dir(npm()).args(&self.arguments);
+        command
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn awss_own_clients_take_them_at_the_address_of_their_call_while_it_runs() {
+    let all = GuardedAws::start().await;
+    let [mine, other] = &all.aws.stand_in.instances;
+    let (script, restart) = (python_program("restart.py"), ("restart_instance", instance(mine)));
+    let answers = json!({ "restarts": (["ok", DENIED].repeat(3)) });
+    let programs = [
+        Ordinary {
+            program: python(),
+            arguments: vec![script.to_str().unwrap(), "3", mine, other],
+            call: restart.clone(),
+            prints: answers.clone(),
+        },
+        Ordinary {
+            program: go_program(),
+            arguments: vec!["3", mine, other],
+            call: restart.clone(),
+            prints: answers,
+        },
+        Ordinary {
+            program: node(),
+            arguments: vec!["aws.mjs", "3", BUCKET, "acme/2026/june.txt", "globex/2026/june.txt"],
+            call: ("read_report", json!({ "prefix": "acme/2026/" })),
+            prints: json!({ "read": (["june of acme", "AccessDenied"].repeat(3)) }),
+        },
+        Ordinary {
+            program: aws_cli(),
+            arguments: vec!["ec2", "reboot-instances", "--instance-ids", mine],
+            call: restart,
+            prints: Value::Null,
+        },
+    ];
+    for (made, program) in programs.iter().enumerate() {
+        let (tool, arguments) = &program.call;
+        let what = program.program.display();
+        let call = all.call(tool, arguments).await;
+        let mut ran = told(&mut program.command(&all, &call.handed)).await;
+        if let Some(arn) = ran.as_object_mut().and_then(|ran| ran.remove("arn")) {
+            assert!(arn.as_str().unwrap().contains(":assumed-role/"), "{what}: {arn}");
+        }
+        assert_eq!(ran, program.prints, "{what}");
+        if program.prints.is_null() {
+            let mut elsewhere = all.program(&program.program, &call.handed);
+            let denied = told(elsewhere.args(["ec2", "reboot-instances", "--instance-ids", other])).await;
+            assert!(denied["failed"].as_str().unwrap().contains(DENIED), "{denied}");
+        }
+
+        let (answer, past) = call.end().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(past.ask().await.status, 404, "{what}: the call is over");
+        // However often it asked the guard meanwhile: with five minutes left AWS's libraries look for newer ones.
+        assert_eq!(all.aws.sessions().await.len(), made + 1, "{what}: STS is asked once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_on_after_its_call_is_given_nothing_more() {
+    let all = GuardedAws::start().await;
+    let [mine, _] = &all.aws.stand_in.instances;
+    let call = all.call("restart_instance", &instance(mine)).await;
+    let mut boto3 = all.program(&python(), &call.handed);
+    boto3.arg(python_program("restart_again.py")).arg(mine);
+    let mut boto3 = Asked::start(&mut boto3);
+    assert_eq!([boto3.again(), boto3.again()], ["ok", "ok"], "it looks for newer credentials each time");
+    let (_, past) = call.end().await;
+    assert_eq!(past.ask().await.status, 404);
+    assert_eq!(boto3.again(), "CredentialRetrievalError");
+    assert_eq!(all.aws.sessions().await.len(), 1);
+}
+
+/// A program that does one thing for each line that it is given.
+struct Asked(Child, BufReader<std::process::ChildStdout>);
+
+impl Asked {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self(child, stdout)
+    }
+
+    fn again(&mut self) -> String {
+        let mut answer = String::new();
+        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        tokio::task::block_in_place(|| self.1.read_line(&mut answer)).unwrap();
+        answer.trim().to_owned()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // The end of its stdin is the end of it.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn instance(id: &str) -> Value {
+    json!({ "instance_id": id })
+}
+
 fn creds(handed: &Handed, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.args(["aws", "creds"]).args(arguments).env_clear();
@@ -76,7 +200,7 @@ fn creds(handed: &Handed, arguments: &[&str]) -> Output {
 }
 
 /// Exit code, and what stands on stdout and on stderr.
-fn told(output: &Output) -> (Option<i32>, String, String) {
+fn ended(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -85,7 +209,7 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
 async fn the_program_prints_what_a_credential_process_has_to_and_nothing_else() {
     let all = HandingOver::start().await;
     let under_way = all.call().await;
-    let (code, printed, complaint) = told(&creds(&under_way.handed, &[]));
+    let (code, printed, complaint) = ended(&creds(&under_way.handed, &[]));
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     let expected = json!({ "Version": 1, "AccessKeyId": "ASIA1", "SecretAccessKey": "canary-secret",
         "SessionToken": "canary-token".repeat(80), "Expiration": "2099-01-01T00:00:00Z",
@@ -94,7 +218,7 @@ async fn the_program_prints_what_a_credential_process_has_to_and_nothing_else() 
     let place = |name: &str| all.folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(place("secret"), &under_way.handed.authorization).unwrap();
     let flags = ["--uri", &under_way.handed.uri, "--authorization-file", &place("secret")];
-    assert_eq!(told(&creds(&under_way.handed, &flags)), (Some(0), printed, String::new()));
+    assert_eq!(ended(&creds(&under_way.handed, &flags)), (Some(0), printed, String::new()));
 
     // As the server itself.
     write_private(&all.folder.path().join("crm.jwk"), &Key::es256().private_jwk().to_string());
@@ -114,28 +238,30 @@ async fn the_program_prints_what_a_credential_process_has_to_and_nothing_else() 
         "--template",
         "restart",
     ];
-    let (code, printed, complaint) = told(&creds(&under_way.handed, &direct));
+    let (code, printed, complaint) = ended(&creds(&under_way.handed, &direct));
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     assert!(printed.contains(r#""AccessKeyId":"ASIA2""#), "{printed}");
     let form = asked(&all).pop().unwrap();
     assert_eq!((&form["subject_token"], form["template"].as_str()), (&under_way.token, "restart"));
 
     all.impostor.aws.refuses.store(true, Ordering::SeqCst);
-    let (code, printed, complaint) = told(&creds(&under_way.handed, &direct));
+    let (code, printed, complaint) = ended(&creds(&under_way.handed, &direct));
     assert_eq!((code, printed.as_str()), (Some(3), ""));
     assert!(
         complaint.contains("no role template") && complaint.contains("deputize explain dec-1"),
         "{complaint}"
     );
     let other = all.call().await;
-    let (code, printed, complaint) = told(&creds(&other.handed, &[]));
+    let (code, printed, complaint) = ended(&creds(&other.handed, &[]));
     assert!(code == Some(3) && printed.is_empty() && complaint.contains("no role template"), "{complaint}");
 
     let (_, past) = under_way.end().await;
-    let (code, printed, complaint) = told(&creds(&past, &[]));
+    let (code, printed, complaint) = ended(&creds(&past, &[]));
     assert!(code == Some(3) && printed.is_empty() && complaint.contains("the call is over"), "{complaint}");
-    assert_eq!(told(&creds(&past, &["--show"])).0, Some(2), "nothing says where they are");
-    assert_eq!(told(&creds(&past, &["--uri", &past.uri])).0, Some(2));
+    assert_eq!(ended(&creds(&past, &["--show"])).0, Some(2), "nothing says where they are");
+    assert_eq!(ended(&creds(&past, &["--uri", &past.uri])).0, Some(2));
     all.process.kill();
-    assert_eq!(told(&creds(&past, &[])).0, Some(6));
+    assert_eq!(ended(&creds(&past, &[])).0, Some(6));
 }
+
+const DENIED: &str = "UnauthorizedOperation";
