@@ -23,6 +23,7 @@ pub mod live_guard;
 pub mod measure;
 pub mod node;
 pub mod ordinary;
+pub mod own_clients;
 pub mod process;
 pub mod stand_in;
 pub mod sts;

@@ -1,17 +1,30 @@
 //! `POST /aws/credentials`: who gets AWS credentials for which call, seen from outside, with an STS of the tests' own.
 
+use deputize_call::sign::SigningKey;
+use deputize_client::{AwsAsk, Client, DecryptionKey};
 use deputize_conformance::{
     exchange::{Exchange, Lab},
     forge::{Key, claims, decode, now},
+    node::{node, npm},
+    own_clients,
+    stand_in::{programs, told},
     sts::{Answer, SecurityTokens, moment},
+    trust::write_private,
     wire::{Request, Response},
     world::{CRM, World, token_of},
 };
 use josekit::{
     jwe::{ECDH_ES_A256KW, deserialize_compact},
-    jwk::{Jwk, alg::ec::EcCurve},
+    jwk::{
+        Jwk, KeyPair,
+        alg::{
+            ec::{EcCurve, EcKeyPair},
+            rsa::RsaKeyPair,
+        },
+    },
 };
 use serde_json::{Value, json};
+use std::process::Command;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/deputize/payments";
 
@@ -55,6 +68,22 @@ impl Aws {
             };
         }
         self.lab.send(&exchange).await
+    }
+
+    /// What the Rust client gets with this key, or why it gets nothing.
+    async fn rust(&self, token: &str, key: Option<&Sealing>) -> Value {
+        let world = &self.lab.world;
+        let own = SigningKey::from_private_jwk(world.client_keys["crm"].private_jwk().as_object().unwrap());
+        let mut client = Client::builder(&world.base, "crm").private_key_jwt(own.unwrap());
+        client = client.ca_pem(world.authority.pem());
+        if let Some(key) = key {
+            client = client.decryption_key(DecryptionKey::from_pkcs8(&key.pkcs8, Some("e1")).unwrap());
+        }
+        let arguments = refund().as_object().unwrap().clone();
+        match client.build().unwrap().aws_credentials(&AwsAsk::new(token, &arguments)).await {
+            Ok(credentials) => json!({ "secret": credentials.secret_access_key() }),
+            Err(error) => json!({ "refused": error.to_string() }),
+        }
     }
 
     async fn token(&self) -> String {
@@ -246,6 +275,79 @@ async fn an_answer_is_sealed_to_the_client_that_has_a_key_for_it() {
     // Refusals have no secrets in them, and whoever asked may not be who has the key.
     let refused = aws.ask(&aws.token().await, &json!({})).await;
     assert_eq!((refused.status, refused.header("content-type")), (400, Some("application/json")));
+}
+
+/// A key that answers are sealed to.
+struct Sealing {
+    private: Value,
+    public: Value,
+    pkcs8: Vec<u8>,
+}
+
+impl Sealing {
+    fn of(pair: &dyn KeyPair) -> Self {
+        let jwk = |jwk: Jwk| {
+            let mut jwk: Value = serde_json::from_str(&jwk.to_string()).unwrap();
+            (jwk["use"], jwk["kid"]) = ("enc".into(), "e1".into());
+            jwk
+        };
+        Self {
+            private: jwk(pair.to_jwk_key_pair()),
+            public: jwk(pair.to_jwk_public_key()),
+            pkcs8: pair.to_der_private_key(),
+        }
+    }
+
+    fn p256() -> Self {
+        Self::of(&EcKeyPair::generate(EcCurve::P256).unwrap())
+    }
+
+    fn rsa() -> Self {
+        Self::of(&RsaKeyPair::generate(2048).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_clients_open_what_is_sealed_to_them_and_take_nothing_else() {
+    let typescript = own_clients::typescript();
+    for (sealing, other) in [(Sealing::p256(), Sealing::p256()), (Sealing::rsa(), Sealing::rsa())] {
+        let public = sealing.public.clone();
+        let aws = Aws::start_with(|world| world.add_client_key("crm", public)).await;
+        let open = Aws::start().await;
+        for (what, aws, key, secret) in [
+            ("the key", &aws, Some(&sealing), Some("canary-secret-1")),
+            ("another of its name", &aws, Some(&other), None),
+            ("no key", &aws, None, None),
+            ("neither a key nor a seal", &open, None, Some("canary-secret-1")),
+            ("a key, and nothing sealed", &open, Some(&sealing), None),
+        ] {
+            // One call: whoever asks gets the same.
+            let token = aws.lab.token(&Key::es256()).await;
+            let folder = aws.lab.world.folder();
+            let given = json!({
+                "issuer": aws.lab.world.base, "ca_file": folder.join("ca.pem"), "client_id": "crm",
+                "private_key": aws.lab.world.client_keys["crm"].private_jwk(),
+                "encryption_key": key.map(|key| &key.private), "token": token, "arguments": refund(),
+            });
+            let file = folder.join("given.json");
+            write_private(&file, &given.to_string());
+            let mut python = Command::new(own_clients::python());
+            python.arg(programs().join("programs/sealed.py")).arg(&file);
+            let mut node = Command::new(node());
+            node.current_dir(npm()).env("NODE_EXTRA_CA_CERTS", folder.join("ca.pem"));
+            node.arg("sealed-answer.mjs").arg(typescript.path()).arg(&file);
+            for (client, answer) in [
+                ("Rust", aws.rust(&token, key).await),
+                ("Python", told(&mut python).await),
+                ("TypeScript", told(&mut node).await),
+            ] {
+                match secret {
+                    Some(secret) => assert_eq!(answer, json!({ "secret": secret }), "{client}: {what}"),
+                    None => assert!(answer["refused"].is_string(), "{client}: {what}: {answer}"),
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import RSAKey
 
+from deputize import DecryptionKey, ProtocolError
 from deputize.call import resource
 from deputize.call.access_token import ExpectedToken, verify_token
 from deputize.call.constraints import ConstraintRefused, Constraints
@@ -218,3 +220,30 @@ def test_tool_call_tokens(case: Any) -> None:
             refused = "shape"
     # An algorithm that no key of the set is for is seen as such only when the key is looked for.
     assert refused == case["refused"] or (refused, case["refused"]) == ("kid", "alg")
+
+
+SEALED = load("sealed.json")
+
+
+def decryption_keys() -> dict[str, DecryptionKey]:
+    keys = SEALED["keys"]
+    pem = f"-----BEGIN PRIVATE KEY-----\n{keys['rsa_pkcs8']}\n-----END PRIVATE KEY-----\n"
+    rsa = {**RSAKey.import_key(pem).as_dict(private=True), "kid": keys["rsa_kid"], "use": "enc"}
+    return {"ECDH-ES+A256KW": DecryptionKey.from_jwk(keys["ec"]), "RSA-OAEP-256": DecryptionKey.from_jwk(rsa)}
+
+
+@pytest.mark.parametrize("name", SEALED["opened"])
+def test_what_another_library_sealed_to_a_key_is_opened_with_it(name: str) -> None:
+    keys, sealed = decryption_keys(), SEALED["opened"][name].encode()
+    own = keys.pop(name.partition(",")[0])
+    assert json.loads(own.open(sealed)) == SEALED["content"]
+    for other in keys.values():
+        with pytest.raises(ProtocolError):
+            other.open(sealed)
+
+
+@pytest.mark.parametrize("name", SEALED["refused"])
+def test_what_is_sealed_in_another_way_or_to_another_key_is_refused(name: str) -> None:
+    for key in decryption_keys().values():
+        with pytest.raises(ProtocolError, match="cannot be opened"):
+            key.open(SEALED["refused"][name].encode())

@@ -1,8 +1,10 @@
 /** The shared vectors of `conformance/vectors`, which Rust and Python run too. */
 
 import assert from "node:assert/strict";
+import { createPrivateKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { DecryptionKey } from "../src/aws/sealed.js";
 import { canonicalize } from "../src/call/canonical.js";
 import { checkConstraints, readConstraints } from "../src/call/constraints.js";
 import { callDigest, manifestDigest, promptDigest, resourceDigest, toolDigest } from "../src/call/digest.js";
@@ -13,6 +15,7 @@ import { KeySet } from "../src/call/keys.js";
 import { ACTIONS, Offers, readBits } from "../src/call/offers.js";
 import { find, isEntry, names } from "../src/call/resource.js";
 import { verifyToken } from "../src/call/token.js";
+import { ProtocolError } from "../src/client/errors.js";
 
 type Vectors = any;
 
@@ -207,6 +210,26 @@ test("tool-call tokens", async () => {
     );
     // An algorithm that no key of the set is for is seen as such only when the key is looked for.
     assert.ok(found === (refused ?? null) || (found === "kid" && refused === "alg"), `${name}: ${found}, not ${refused}`);
+  }
+});
+
+test("sealed answers", async () => {
+  const { keys, content, opened, refused } = read("sealed.json");
+  const rsa = createPrivateKey({ key: Buffer.from(keys.rsa_pkcs8, "base64"), format: "der", type: "pkcs8" });
+  const byAlgorithm = new Map([
+    ["ECDH-ES+A256KW", await DecryptionKey.fromJwk(keys.ec)],
+    ["RSA-OAEP-256", await DecryptionKey.fromJwk({ ...rsa.export({ format: "jwk" }), kid: keys.rsa_kid, use: "enc" })],
+  ]);
+  assert.equal(Object.keys(opened).length, 5);
+  for (const [name, sealed] of Object.entries<string>(opened)) {
+    for (const [algorithm, key] of byAlgorithm) {
+      const opening = key.open(Buffer.from(sealed)).then((text) => JSON.parse(Buffer.from(text).toString()));
+      if (name.split(",")[0] === algorithm) assert.deepEqual(await opening, content, name);
+      else await assert.rejects(opening, ProtocolError, name);
+    }
+  }
+  for (const [name, sealed] of Object.entries<string>(refused)) {
+    for (const key of byAlgorithm.values()) await assert.rejects(key.open(Buffer.from(sealed)), ProtocolError, name);
   }
 });
 

@@ -1,5 +1,7 @@
 //! What `./test` installed: node with its packages, python with its own, and how they are run.
 
+pub use deputize_conformance::own_clients::python;
+
 use deputize_conformance::node::{Script, node, npm};
 use serde_json::{Value, json};
 use std::{
@@ -14,13 +16,6 @@ pub fn node_command() -> Command {
     let mut command = Command::new(node());
     command.current_dir(npm()).kill_on_drop(true).stdin(Stdio::null());
     command
-}
-
-/// Python with the packages of the Python tests: the official MCP client and FastMCP among them.
-pub fn python() -> PathBuf {
-    let python = repository().join("target/python/bin/python");
-    assert!(python.exists(), "python packages are missing: run ./test, which installs them");
-    python
 }
 
 /// The root of the repository.

@@ -1,0 +1,29 @@
+//! Deputize's own clients in other languages, as they stand in the tree.
+
+use crate::node::node;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tempfile::TempDir;
+
+/// Python that has the client, and what its tests need: the official MCP client and FastMCP among them.
+pub fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python");
+    assert!(python.exists(), "python packages are missing: run ./test, which installs them");
+    python
+}
+
+/// The client for TypeScript, built into `dist` of a folder.
+pub fn typescript() -> TempDir {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/typescript").canonicalize().unwrap();
+    let (packages, folder) = (source.join("node_modules"), tempfile::tempdir().unwrap());
+    let compiler = packages.join("typescript/bin/tsc");
+    assert!(compiler.exists(), "npm packages are missing: run ./test, which installs them");
+    std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
+    std::fs::copy(source.join("package.json"), folder.path().join("package.json")).unwrap();
+    let mut build = Command::new(node());
+    build.current_dir(source).arg(compiler).args(["-p", "tsconfig.build.json", "--outDir"]);
+    assert!(build.arg(folder.path().join("dist")).status().unwrap().success());
+    folder
+}
