@@ -7,12 +7,12 @@ mod config;
 mod dev;
 mod guards;
 mod http;
-mod moment;
 mod restore;
 mod sign_in;
 mod telemetry;
 
 use clap::Parser as _;
+use deputize_call::moment;
 use std::process::ExitCode;
 
 #[tokio::main]

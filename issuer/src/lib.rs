@@ -31,9 +31,10 @@ pub mod replay;
 pub mod revocation;
 pub mod risk;
 pub mod role_session;
-pub mod secret;
 pub mod svid;
 pub mod templates;
 pub mod transaction;
 pub mod verify_subject;
 pub mod workload;
+
+pub use deputize_call::secret;

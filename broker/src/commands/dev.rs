@@ -5,12 +5,12 @@ use crate::{
     commands::serve::StopSignal,
     dev::{
         environment::{self, Choices, Environment},
-        identity_provider::users::USERS,
         ready_file,
         registered::Upstream,
     },
 };
 use clap::Args;
+use deputize_stand_ins::identity_provider::users::USERS;
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
@@ -95,7 +95,7 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
         ready_file.display(),
         environment.files.folder.display(),
     );
-    let own = [environment.crm.record(), environment.mailer.record(), environment.ops.0.record()];
+    let own = [&environment.crm.record, &environment.mailer.record, &environment.ops.0.record];
     for record in own.into_iter().chain(&environment.registered) {
         let guarded = environment.is_guarded(&record.id);
         let note = if guarded { "" } else { "  (start its guard: deputize guard --from-dev)" };
@@ -115,7 +115,7 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          \x20       the same in the MCP Inspector\n\
          \x20 docs/aws.md, \"Trying it without an account\": the AWS CLI with a session for one call\n\n\
          Ctrl-C stops it all.\n",
-        url = environment.crm.record().resource,
+        url = environment.crm.record.resource,
     );
     text
 }

@@ -5,16 +5,8 @@
 mod tests;
 
 use super::{
-    aws::{
-        self, StandIn,
-        call::Aws,
-        container::{self, Container, Grant},
-        ec2::INSTANCES,
-        role::REGION,
-    },
-    example_server::{ExampleServer, Ops, door::Door},
+    example::Example,
     guarded::{self, Guarded},
-    identity_provider::{IdentityProvider, PublicClient, users::USERS},
     layout::{self, Layout, PLATFORM},
     ready_file::{ReadyAws, ReadyClient, ReadyFile, ReadyServer},
     registered::{self, Upstream},
@@ -33,10 +25,19 @@ use deputize_call::{
     keys::KeySet,
     sign::{SigningAlgorithm, SigningKey},
 };
+use deputize_client::{Clock, SystemClock};
 use deputize_guard::proxy::HttpUpstream;
-use deputize_issuer::{
-    clock::{Clock, SystemClock},
-    registry::ServerRecord,
+use deputize_issuer::registry::ServerRecord;
+use deputize_stand_ins::{
+    aws::{
+        self, StandIn,
+        call::Aws,
+        container::{self, Container, Grant},
+        ec2::INSTANCES,
+        role::REGION,
+    },
+    example_server::{ExampleServer, Ops, door::Door},
+    identity_provider::{IdentityProvider, PublicClient, users::USERS},
 };
 use serde_json::json;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -63,11 +64,11 @@ pub(crate) struct Environment {
     /// Its files: configuration, registry, policies, and the broker's data in `data`.
     pub(crate) files: Files,
     /// The server `crm`.
-    pub(crate) crm: Arc<ExampleServer>,
+    pub(crate) crm: Example,
     /// The server `mailer`.
-    pub(crate) mailer: Arc<ExampleServer>,
+    pub(crate) mailer: Example,
     /// The server `ops`, and what it does.
-    pub(crate) ops: (Arc<ExampleServer>, Arc<Ops>),
+    pub(crate) ops: (Example, Arc<Ops>),
     /// AWS.
     pub(crate) aws: Arc<StandIn>,
     /// Servers that run elsewhere, as they were registered.
@@ -86,7 +87,7 @@ pub(crate) async fn start(choices: &Choices) -> Result<Environment, CannotStart>
             choices.listen
         )));
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let folder = match &choices.folder {
         Some(folder) => layout::given_folder(folder),
         None => layout::fresh_folder(),
@@ -106,16 +107,16 @@ async fn start_in(
     let broker_address = listener.local_addr().map_err(cannot)?;
     let (aws, aws_endpoint) = doors.open_aws(broker_address, &clock).await?;
     let (examples, listeners) = Examples::listen(&aws_endpoint, &clock).await?;
-    let registered = registered::read(&choices.register, &examples.all().map(|example| example.record()))?;
+    let registered = registered::read(&choices.register, &examples.all().map(|example| &example.record))?;
     let mut places = Vec::new();
     for (example, listener) in examples.all().into_iter().zip(listeners) {
-        places.push(Some((doors.open_example(example).await?, listener)));
+        places.push(Some((doors.open_example(&example.server).await?, listener)));
     }
     places.extend(registered::places(&choices.upstreams, &registered).await?);
 
     let platform_key = new_key()?;
     let mut servers = Vec::new();
-    for record in examples.all().map(|example| example.record()).into_iter().chain(&registered) {
+    for record in examples.all().map(|example| &example.record).into_iter().chain(&registered) {
         servers.push((record, new_key()?));
     }
     let layout = Layout {
@@ -125,7 +126,7 @@ async fn start_in(
         platform: &platform_key,
         servers: &servers,
         aws: &aws_endpoint,
-        works_in_aws: &examples.ops.record().resource,
+        works_in_aws: &examples.ops.record.resource,
     };
     let config = layout.write().map_err(cannot)?;
     let resolved = serve::load(&config, Mode::Development)?;
@@ -139,7 +140,7 @@ async fn start_in(
     let mut guards = Vec::new();
     for (server, place) in servers.into_iter().zip(places) {
         let Some((upstream, listener)) = place else { continue };
-        let works_in_aws = server.0.id == examples.ops.record().id;
+        let works_in_aws = server.0.id == examples.ops.record.id;
         let guarded = Guarded::start(server, upstream, &broker, &files.folder, works_in_aws).await?;
         doors.open(listener, guarded.router(), guarded::PATIENCE);
         doors.tasks.spawn(guarded.run());
@@ -157,9 +158,9 @@ async fn start_in(
 
 /// The environment's own MCP servers.
 struct Examples {
-    crm: Arc<ExampleServer>,
-    mailer: Arc<ExampleServer>,
-    ops: Arc<ExampleServer>,
+    crm: Example,
+    mailer: Example,
+    ops: Example,
     /// What `ops` does.
     work: Arc<Ops>,
 }
@@ -173,16 +174,17 @@ impl Examples {
         let aws = Aws::at(aws.clone(), Arc::clone(clock)).map_err(cannot)?;
         let (ops, work) = ExampleServer::ops(&ops, "ops-guard", aws).map_err(cannot)?;
         let examples = Self {
-            crm: Arc::new(ExampleServer::crm(&crm, "crm-guard").map_err(cannot)?),
-            mailer: Arc::new(ExampleServer::mailer(&mailer, "mailer-guard").map_err(cannot)?),
-            ops: Arc::new(ops),
+            crm: Example::of(ExampleServer::crm(&crm, "crm-guard").map_err(cannot)?).map_err(cannot)?,
+            mailer: Example::of(ExampleServer::mailer(&mailer, "mailer-guard").map_err(cannot)?)
+                .map_err(cannot)?,
+            ops: Example::of(ops).map_err(cannot)?,
             work,
         };
         Ok((examples, [crm_listener, mailer_listener, ops_listener]))
     }
 
     /// In the order of the ready file.
-    fn all(&self) -> [&Arc<ExampleServer>; 3] {
+    fn all(&self) -> [&Example; 3] {
         [&self.crm, &self.mailer, &self.ops]
     }
 }
@@ -297,7 +299,7 @@ fn grant(
     broker: &Running,
     provider: &Arc<IdentityProvider>,
     (platform_key, servers): (&SigningKey, &[(&ServerRecord, SigningKey)]),
-    ops: &ExampleServer,
+    ops: &Example,
     clock: &Arc<dyn Clock>,
 ) -> Result<Grant, CannotStart> {
     let issuer = &broker.assembly.desk.settings.issuer;
@@ -306,13 +308,14 @@ fn grant(
     };
     let (record, key) = servers
         .iter()
-        .find(|(record, _)| record.id == ops.record().id)
+        .find(|(record, _)| record.id == ops.record.id)
         .ok_or_else(|| CannotStart("the example server is not registered".to_owned()))?;
     Ok(Grant {
         provider: Arc::clone(provider),
         agent: client(PLATFORM, platform_key)?,
         server: client(record.client_id.as_deref().unwrap_or(&record.id), key)?,
         resource: record.resource.clone(),
+        platform: PLATFORM,
         tool: "restart_instance",
         arguments: json!({ "instance_id": INSTANCES[0] }).as_object().cloned().unwrap_or_default(),
         clock: Arc::clone(clock),

@@ -6,6 +6,10 @@ use deputize_issuer::{
     clock::{NoRandomness, fill_random},
     registry::ServerRecord,
 };
+use deputize_stand_ins::{
+    aws::{role::ACCOUNT, templates},
+    example_server::TENANT,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -17,11 +21,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use url::Url;
-
-use super::{
-    aws::{role::ACCOUNT, templates},
-    example_server::TENANT,
-};
 
 /// What a configuration is written about.
 pub(crate) struct Layout<'l> {

@@ -158,8 +158,9 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::example_server::ExampleServer;
+    use crate::dev::example::Example;
     use deputize_call::sign::SigningAlgorithm;
+    use deputize_stand_ins::example_server::ExampleServer;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn client(id: &str) -> ReadyClient {
@@ -167,7 +168,7 @@ mod tests {
     }
 
     fn ready() -> ReadyFile {
-        let crm = ExampleServer::crm("http://127.0.0.1:7001/mcp", "crm").unwrap();
+        let crm = Example::of(ExampleServer::crm("http://127.0.0.1:7001/mcp", "crm").unwrap()).unwrap();
         ReadyFile {
             issuer: "http://127.0.0.1:7000".to_owned(),
             token_endpoint: "http://127.0.0.1:7000/token".to_owned(),
@@ -177,7 +178,7 @@ mod tests {
             user_tokens: [("alice".to_owned(), "a.b.c".to_owned())].into(),
             snapshot_jwks: Value::Null,
             client: client("platform"),
-            servers: vec![ReadyServer::of(crm.record(), client("crm"))],
+            servers: vec![ReadyServer::of(&crm.record, client("crm"))],
             aws: ReadyAws {
                 endpoint_url: "http://127.0.0.1:7005".to_owned(),
                 region: "eu-central-1",

@@ -2,6 +2,7 @@
 
 use deputize_guard::proxy::HttpUpstream;
 use deputize_issuer::registry::{Registry, ServerRecord};
+use deputize_stand_ins::example_server::TENANT;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -10,7 +11,6 @@ use std::{
 use tokio::net::TcpListener;
 use url::{Host, Url};
 
-use super::example_server::TENANT;
 use crate::{assemble::CannotStart, config::read};
 
 /// Where a registered server runs: `ID=URL`.
@@ -109,12 +109,13 @@ fn check(file: &Path, all: &[ServerRecord]) -> Result<(), CannotStart> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dev::example_server::ExampleServer;
+    use crate::dev::example::Example;
+    use deputize_stand_ins::example_server::ExampleServer;
     use serde_json::{Value, json};
 
     fn record(id: &str, resource: &str) -> Value {
         let own = ExampleServer::mailer(resource, "x").unwrap();
-        let mut record = serde_json::to_value(own.record()).unwrap();
+        let mut record = own.record().clone();
         (record["id"], record["tenant"], record["client_id"]) = (json!(id), json!("acme"), Value::Null);
         record["approved"] = json!(false);
         record
@@ -129,7 +130,7 @@ mod tests {
         };
         let files: Vec<PathBuf> = records.iter().enumerate().map(write).collect();
         let crm = ExampleServer::crm("http://127.0.0.1:7001/mcp", "crm-guard").unwrap();
-        read(&files, &[crm.record()])
+        read(&files, &[&Example::of(crm).unwrap().record])
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod loopback;
 mod provider;
 mod user;
+#[cfg(test)]
+mod wall_clock;
 
 pub(crate) use provider::{Provider, SignInError, SignedIn};
 pub(crate) use user::SignedInUser;

@@ -53,7 +53,6 @@ pub(crate) const ABSENCES: &[Absence] = &[
         within: &["issuer/", "workload-api/", "broker/src/"],
         except: &[
             ("broker/src/http/error.rs", "the one file"),
-            ("broker/src/dev/identity_provider/", "another server: the OpenID provider of dev"),
             ("broker/src/dev/story/", "a client: it reads the codes that it expects"),
         ],
         tests_too: false,
@@ -79,12 +78,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
             "StatusCode::from_u16",
         ]),
         within: &["issuer/", "workload-api/", "broker/src/"],
-        except: &[
-            ("broker/src/http/error.rs", "the one file"),
-            ("broker/src/dev/identity_provider/", "another server: the OpenID provider of dev"),
-            ("broker/src/dev/example_server/", "another server: the MCP server of dev"),
-            ("broker/src/dev/aws/", "another server: the AWS of dev"),
-        ],
+        except: &[("broker/src/http/error.rs", "the one file")],
         tests_too: false,
         broken_by: ("broker/src/http/admin.rs", "fn f() -> StatusCode { StatusCode::FORBIDDEN }"),
     },
@@ -133,6 +127,7 @@ pub(crate) const ABSENCES: &[Absence] = &[
             ("issuer/src/clock.rs", "the one source"),
             ("issuer/call/src/nonce.rs", "the key of the nonces: nobody may choose it, a test neither"),
             ("clients/rust/src/clock.rs", "the client library's, which has no issuer beneath it"),
+            ("broker/stand-ins/src/random.rs", "the stand-ins', which have no issuer beneath them"),
         ],
         tests_too: false,
         broken_by: ("issuer/src/issue.rs", "fn f() { let _ = uuid::Uuid::now_v7(); }"),
@@ -199,9 +194,18 @@ pub(crate) const DIRECTIONS: &[(&str, &[&str])] = &[
     ("clients/rust", &["deputize-call"]),
     // The guard's link authenticates to the broker and speaks HTTP as any client does: there is one such client.
     ("clients/guard", &["deputize-call", "deputize-client"]),
+    // They stand outside, as whatever they stand for does.
+    ("broker/stand-ins", &["deputize-call", "deputize-client"]),
     (
         "broker",
-        &["deputize-call", "deputize-issuer", "deputize-workload-api", "deputize-guard", "deputize-client"],
+        &[
+            "deputize-call",
+            "deputize-issuer",
+            "deputize-workload-api",
+            "deputize-guard",
+            "deputize-client",
+            "deputize-stand-ins",
+        ],
     ),
     // From outside: the wire, the socket and the client libraries, never the core.
     ("conformance", &["deputize-call", "deputize-client", "deputize-guard"]),

@@ -1,8 +1,8 @@
 use super::*;
-use crate::dev::example_server::Handed;
 use deputize_call::jws::{EmbeddedKey, parse};
 use deputize_client::{Client, DenialReason, Detail, ExchangeError, ExchangeRequest, Redemption, ToolToken};
 use deputize_issuer::{registry::ServerRecord, revocation::Revoked};
+use deputize_stand_ins::example_server::Handed;
 use hyper::body::Body as _;
 use serde_json::{Value, json};
 use std::task::Poll;
@@ -62,7 +62,7 @@ impl Fixture {
     }
 
     async fn call(&self, token: &ToolToken, tool: &str, arguments: Value) -> (u16, Value) {
-        let url = &self.environment.crm.record().resource;
+        let url = &self.environment.crm.record.resource;
         self.send(url, token, &message("tools/call", json!({ "name": tool, "arguments": arguments }))).await
     }
 }
@@ -74,7 +74,7 @@ fn message(method: &str, params: Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn alice_calls_the_first_tool_with_its_example_at_its_level_and_at_the_tightest() {
     let fixture = fixture().await;
-    let crm = fixture.environment.crm.record();
+    let crm = &fixture.environment.crm.record;
     let name = crm.tools[0].definition["name"].as_str().unwrap();
     let example = Value::Object(crm.tools[0].example_arguments.clone().unwrap());
     for detail in [
@@ -110,7 +110,7 @@ async fn policy_knows_the_three_users_apart() {
         ("bob", "refund_payment", refund(1), Some(Policy)),
         ("carol", "export_customers", json!({ "format": "json" }), Some(ApprovalRequired)),
     ] {
-        let request = fixture.request(user, fixture.environment.crm.record()).call(tool, arguments.clone());
+        let request = fixture.request(user, &fixture.environment.crm.record).call(tool, arguments.clone());
         match (fixture.platform.exchange(&request).await, denied) {
             (Ok(_), None) => {}
             (Err(ExchangeError::AccessDenied { reason, .. }), Some(expected)) => {
@@ -126,7 +126,7 @@ async fn policy_knows_the_three_users_apart() {
 async fn a_token_of_many_uses_stops_when_it_is_revoked() {
     let fixture = fixture().await;
     let detail = Detail::Tool { name: "lookup_customer".to_owned() };
-    let request = fixture.request("alice", fixture.environment.crm.record()).detail(detail);
+    let request = fixture.request("alice", &fixture.environment.crm.record).detail(detail);
     let token = fixture.platform.exchange(&request).await.unwrap();
     let arguments = json!({ "customer_id": "cus_17" });
     for _ in 0..2 {
@@ -142,7 +142,7 @@ async fn a_token_of_many_uses_stops_when_it_is_revoked() {
     }
     let (status, refusal) = fixture.call(&token, "lookup_customer", arguments).await;
     assert_eq!((status, &refusal["error"]), (401, &"invalid_token".into()));
-    assert_eq!(fixture.environment.crm.calls_run(), calls);
+    assert_eq!(fixture.environment.crm.server.calls_run(), calls);
     drop(fixture.environment.stop().await);
 }
 
@@ -150,12 +150,12 @@ async fn a_token_of_many_uses_stops_when_it_is_revoked() {
 async fn a_forgery_of_a_token_does_not_have_it_revoked() {
     let fixture = fixture().await;
     let detail = Detail::Tool { name: "lookup_customer".to_owned() };
-    let request = fixture.request("alice", fixture.environment.crm.record()).detail(detail);
+    let request = fixture.request("alice", &fixture.environment.crm.record).detail(detail);
     let token = fixture.platform.exchange(&request).await.unwrap();
     let genuine = parse(token.access_token(), EmbeddedKey::Refused).unwrap();
     let forged = new_key().unwrap().sign("at+jwt", &genuine.claims).unwrap();
 
-    let url = &fixture.environment.crm.record().resource;
+    let url = &fixture.environment.crm.record.resource;
     let arguments = json!({ "customer_id": "cus_17" });
     let body =
         message("tools/call", json!({ "name": "lookup_customer", "arguments": arguments })).to_string();
@@ -170,20 +170,20 @@ async fn a_forgery_of_a_token_does_not_have_it_revoked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_token_lists_and_calls_nothing() {
     let fixture = fixture().await;
-    let crm = fixture.environment.crm.record();
+    let crm = &fixture.environment.crm.record;
     let token = fixture.platform.exchange(&fixture.request("alice", crm)).await.unwrap();
     let (status, listed) = fixture.send(&crm.resource, &token, &message("tools/list", json!({}))).await;
     assert_eq!((status, listed["result"]["tools"].as_array().map(Vec::len)), (200, Some(3)), "{listed}");
     let (status, refusal) = fixture.call(&token, "lookup_customer", json!({ "customer_id": "cus_17" })).await;
     assert_eq!((status, &refusal["error"]), (403, &"insufficient_scope".into()));
-    assert_eq!(fixture.environment.crm.calls_run(), 0);
+    assert_eq!(fixture.environment.crm.server.calls_run(), 0);
     drop(fixture.environment.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_without_a_token_is_told_where_to_get_one() {
     let fixture = fixture().await;
-    let resource = &fixture.environment.crm.record().resource;
+    let resource = &fixture.environment.crm.record.resource;
     let request = fixture.http.post(resource).header("content-type", "application/json");
     let refused = request.body(message("tools/list", json!({})).to_string()).send().await.unwrap();
     assert_eq!(refused.status(), 401);
@@ -229,8 +229,8 @@ async fn a_registered_server_is_asked_for_and_redeems_as_itself_alone() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.json");
-    let own = ExampleServer::crm("http://127.0.0.1:7009/mcp", "mine").unwrap();
-    let record = ServerRecord { id: "mine".to_owned(), ..own.record().clone() };
+    let own = Example::of(ExampleServer::crm("http://127.0.0.1:7009/mcp", "mine").unwrap()).unwrap();
+    let record = ServerRecord { id: "mine".to_owned(), ..own.record };
     std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
     let environment = start(&Choices { register: vec![file], ..choices(None) }).await.unwrap();
     let ready = serde_json::to_value(&environment.ready).unwrap();
@@ -269,8 +269,9 @@ async fn a_server_of_ones_own_is_called_through_a_guard_of_the_environment() {
     let file = folder.path().join("mine.json");
     // A port that is free now: the guard is to listen there.
     let resource = format!("http://{}/mcp", listen().await.unwrap().1);
-    let own = Arc::new(ExampleServer::crm(&resource, "mine").unwrap());
-    let record = ServerRecord { id: "mine".to_owned(), ..own.record().clone() };
+    let Example { server: own, record } =
+        Example::of(ExampleServer::crm(&resource, "mine").unwrap()).unwrap();
+    let record = ServerRecord { id: "mine".to_owned(), ..record };
     std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
     let upstream = format!("mine={}", serve_bare(Arc::clone(&own)).await).parse().unwrap();
     let choices = Choices { register: vec![file], upstreams: vec![upstream], ..choices(None) };
@@ -298,9 +299,9 @@ async fn a_server_of_ones_own_is_called_through_a_guard_of_the_environment() {
 async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
     let fixture = fixture().await;
     let environment = &fixture.environment;
-    let ops = environment.ops.0.record();
+    let ops = &environment.ops.0.record;
     for (record, user) in
-        [(environment.crm.record(), "alice"), (environment.mailer.record(), "alice"), (ops, "alice")]
+        [(&environment.crm.record, "alice"), (&environment.mailer.record, "alice"), (ops, "alice")]
     {
         for tool in &record.tools {
             let name = tool.definition["name"].as_str().unwrap();
@@ -320,9 +321,9 @@ async fn every_tool_that_waits_for_nobody_answers_behind_its_guard() {
             );
         }
     }
-    assert_eq!((environment.crm.calls_run(), environment.mailer.calls_run()), (2, 0));
-    assert_eq!((environment.ops.0.calls_run(), environment.aws.restarts(INSTANCES[0])), (2, 1));
-    let mailer = environment.mailer.record();
+    assert_eq!((environment.crm.server.calls_run(), environment.mailer.server.calls_run()), (2, 0));
+    assert_eq!((environment.ops.0.server.calls_run(), environment.aws.restarts(INSTANCES[0])), (2, 1));
+    let mailer = &environment.mailer.record;
     let token = fixture.platform.exchange(&fixture.request("alice", mailer)).await.unwrap();
     let (_, listed) = fixture.send(&mailer.resource, &token, &message("tools/list", json!({}))).await;
     assert_eq!(listed["result"]["tools"][0]["name"], "send_email", "{listed}");

@@ -5,15 +5,15 @@ use super::{
     Told, Trouble, audit,
     steps::{Stage, unexpected},
 };
-use crate::dev::{
+use crate::dev::layout::AGENT;
+use deputize_client::ExchangeRequest;
+use deputize_stand_ins::{
     aws::{
         call::{Answered, Ask, Keys},
         ec2::INSTANCES,
     },
     example_server::reboot,
-    layout::AGENT,
 };
-use deputize_client::ExchangeRequest;
 use serde_json::{Value, json};
 
 /// What the trace has to lead back to.
@@ -27,7 +27,7 @@ impl Stage<'_> {
     /// The server restarts the instance in the call, with AWS keys that it got for this call and holds no others.
     pub(super) async fn aws_allowed(&self) -> Result<Told<Restarted>, Trouble> {
         let (ops, work) = &self.environment.ops;
-        let resource = &ops.record().resource;
+        let resource = &ops.record.resource;
         let [instance, other] = INSTANCES;
         let arguments = json!({ "instance_id": instance });
         let request = ExchangeRequest::new(resource, self.user.id_token.expose())

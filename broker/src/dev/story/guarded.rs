@@ -13,13 +13,13 @@ use std::time::Duration;
 impl Stage<'_> {
     /// After all those refusals the call itself still runs, once, and the record says so.
     pub(super) async fn guarded_call(&self, token: &ToolToken) -> Result<Told<()>, Trouble> {
-        let run_before = self.environment.crm.calls_run();
+        let run_before = self.environment.crm.server.calls_run();
         let answer = self.call(&self.crm, token, "refund_payment", refund(4200)).await?;
         let result = answer.body.pointer("/result/structuredContent").cloned().unwrap_or_default();
         if answer.status != 200 || result.get("refunded_cents") != Some(&json!(4200)) {
             return Err(unexpected(&answer, "200 and the refund"));
         }
-        if self.environment.crm.calls_run() != run_before + 1 {
+        if self.environment.crm.server.calls_run() != run_before + 1 {
             return Err(Trouble::new("the refund did not run exactly once"));
         }
         let txn = token.transaction_id();
@@ -39,7 +39,7 @@ impl Stage<'_> {
     /// A prompt injection puts another payment into the call.
     pub(super) async fn guard_arguments_refused(&self) -> Result<Told<()>, Trouble> {
         let token = self.exchange().await?;
-        let crm = &self.environment.crm;
+        let crm = &self.environment.crm.server;
         let seen_before = crm.calls_seen();
         let changed = json!({ "payment_id": "pay_90", "amount_cents": 4200 });
         let refused = self.refused_at(&self.crm, &token, "refund_payment", changed.clone()).await?;
@@ -64,7 +64,7 @@ impl Stage<'_> {
             .workflow("demo");
         let token = self.client.exchange(&request).await?;
         let before = self.clock.uptime();
-        self.environment.crm.describe_otherwise(DRIFTING, POISONED);
+        self.environment.crm.server.describe_otherwise(DRIFTING, POISONED);
         self.until_stopped().await?;
         let took = self.clock.uptime().saturating_sub(before);
 

@@ -91,7 +91,7 @@ impl<'e> Stage<'e> {
         let ready = &environment.ready;
         let client = ready.client.connect(&ready.issuer)?;
         let (crm, mailer) =
-            (environment.crm.record().resource.clone(), environment.mailer.record().resource.clone());
+            (environment.crm.record.resource.clone(), environment.mailer.record.resource.clone());
         let stage = Self { environment, clock, user, wire: Wire::new()?, client, crm, mailer };
         let token = stage.exchange().await?;
         let (lifetime, decision) = (token.expires_in_seconds(), token.decision_id().to_owned());
@@ -269,7 +269,7 @@ impl<'e> Stage<'e> {
         tool: &str,
         arguments: Value,
     ) -> Result<Answer, Trouble> {
-        let seen = || self.environment.crm.calls_seen() + self.environment.mailer.calls_seen();
+        let seen = || self.environment.crm.server.calls_seen() + self.environment.mailer.server.calls_seen();
         let seen_before = seen();
         let answer = self.call(resource, token, tool, arguments).await?;
         if seen() != seen_before {

@@ -1,9 +1,10 @@
 mod refreshing;
 
 use super::*;
-use crate::dev::identity_provider::{IdentityProvider, PublicClient};
+use crate::sign_in::wall_clock::WallClock;
 use deputize_call::sign::SigningAlgorithm;
 use deputize_issuer::clock::TestClock;
+use deputize_stand_ins::identity_provider::{IdentityProvider, PublicClient};
 use rstest::rstest;
 
 const CALLBACK: &str = "http://127.0.0.1:50123/callback";
@@ -21,7 +22,7 @@ async fn fixture(algorithm: SigningAlgorithm) -> Fixture {
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let client =
         PublicClient { client_id: "platform".to_owned(), redirect_paths: vec!["/callback".to_owned()] };
-    let its_clock = Arc::new(TestClock::at_seconds(1_700_000_000));
+    let its_clock = Arc::new(WallClock(Arc::new(TestClock::at_seconds(1_700_000_000))));
     let identity_provider = IdentityProvider::new(&issuer, vec![client], algorithm, its_clock).unwrap();
     let router = Arc::new(identity_provider).router();
     tokio::spawn(async move { axum::serve(listener, router).await });

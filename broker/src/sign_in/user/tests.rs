@@ -1,7 +1,8 @@
 use super::*;
-use crate::dev::identity_provider::{IdentityProvider, PublicClient};
+use crate::sign_in::wall_clock::WallClock;
 use deputize_call::sign::SigningAlgorithm;
 use deputize_issuer::clock::TestClock;
+use deputize_stand_ins::identity_provider::{IdentityProvider, PublicClient};
 use std::sync::Mutex as StdMutex;
 use url::Url;
 
@@ -19,8 +20,8 @@ async fn fixture() -> Fixture {
     let client =
         PublicClient { client_id: "platform".to_owned(), redirect_paths: vec!["/callback".to_owned()] };
     let clock = Arc::new(TestClock::at_seconds(1_700_000_000));
-    let provider =
-        IdentityProvider::new(&issuer, vec![client], SigningAlgorithm::ES256, clock.clone()).unwrap();
+    let wall_clock = Arc::new(WallClock(Arc::clone(&clock)));
+    let provider = IdentityProvider::new(&issuer, vec![client], SigningAlgorithm::ES256, wall_clock).unwrap();
     let router = Arc::new(provider).router();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let provider = Provider::discover(&issuer, "platform", clock.clone()).await.unwrap();

@@ -46,6 +46,6 @@ impl Role {
 }
 
 /// The account: one of those that AWS keeps for examples.
-pub(crate) const ACCOUNT: &str = "111122223333";
+pub const ACCOUNT: &str = "111122223333";
 /// The region.
-pub(crate) const REGION: &str = "eu-central-1";
+pub const REGION: &str = "eu-central-1";

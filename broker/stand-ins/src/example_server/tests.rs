@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{Request, Response},
 };
-use deputize_call::{level::Level, schema::PinnedSchema};
+use deputize_call::schema::PinnedSchema;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ async fn call(server: &ExampleServer, tool: &str, arguments: Value) -> Value {
 async fn every_tool_accepts_its_own_example_and_refuses_a_stranger_in_it() {
     let mailer = ExampleServer::mailer("http://127.0.0.1:7002/mcp", "mailer-guard").unwrap();
     for server in [crm(), mailer] {
-        for tool in &server.record().tools {
-            let schema = PinnedSchema::compile(&tool.definition["inputSchema"]).unwrap();
-            let mut arguments = tool.example_arguments.clone().unwrap();
+        for tool in server.record()["tools"].as_array().unwrap() {
+            let schema = PinnedSchema::compile(&tool["definition"]["inputSchema"]).unwrap();
+            let mut arguments = tool["example_arguments"].as_object().unwrap().clone();
             schema.validate(&arguments).unwrap();
-            let name = tool.definition["name"].as_str().unwrap();
+            let name = tool["definition"]["name"].as_str().unwrap();
             let answer = call(&server, name, arguments.clone().into()).await;
             assert_eq!(answer["result"]["isError"], false, "{answer}");
             arguments.insert("stranger".to_owned(), 1.into());
@@ -41,9 +41,8 @@ async fn every_tool_accepts_its_own_example_and_refuses_a_stranger_in_it() {
 #[test]
 fn the_first_tool_is_the_harmless_one() {
     let server = crm();
-    let first = &server.record().tools[0];
-    assert_eq!((first.tier, first.effect), (Tier::Low, Effect::Read));
-    assert_eq!(first.tier.least_level(), Level::L1);
+    let first = &server.record()["tools"][0];
+    assert_eq!((&first["tier"], &first["effect"]), (&json!("low"), &json!("read")));
 }
 
 #[tokio::test]
@@ -212,7 +211,7 @@ async fn whoever_listens_hears_that_tools_changed() {
     assert_eq!(told_older["method"], told["method"]);
     let (_, listed) = served.post(&modern("tools/list", json!({}))).await;
     assert_eq!(listed["result"]["tools"][0]["description"], "Another.");
-    assert_eq!(served.server.record().tools[0].definition["title"], "Look up a customer");
+    assert_eq!(served.server.record()["tools"][0]["definition"]["title"], "Look up a customer");
 
     served.stop.send_replace(true);
     assert!(subscription.collect().await.unwrap().to_bytes().is_empty());

@@ -14,7 +14,7 @@ use super::{
     trail::Event,
     web_identity::Federated,
 };
-use crate::moment;
+use deputize_call::moment;
 
 /// `AssumeRoleWithWebIdentity`. Not signed: the token says who comes.
 pub(super) async fn assume_role_with_web_identity(aws: &StandIn, form: &Form) -> Result<Answer, Refusal> {

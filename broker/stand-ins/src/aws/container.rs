@@ -11,39 +11,40 @@ use axum::{
     routing::get,
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use deputize_call::json::Object;
-use deputize_client::{AwsAsk, Client, ExchangeError, ExchangeRequest};
-use deputize_issuer::{
-    clock::{Clock, NoRandomness, fill_random},
-    secret::Secret,
-};
+use deputize_call::{json::Object, secret::Secret};
+use deputize_client::{AwsAsk, Client, Clock, ExchangeError, ExchangeRequest};
 use std::{sync::Arc, time::Duration};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use crate::dev::{
+use crate::{
     identity_provider::{IdentityProvider, IdentityProviderError},
-    layout::PLATFORM,
+    random::{NoRandomness, fill_random},
 };
 
 /// The call behind the endpoint, and who takes part in it.
-pub(crate) struct Grant {
+pub struct Grant {
     /// Where alice's tokens come from.
-    pub(crate) provider: Arc<IdentityProvider>,
+    pub provider: Arc<IdentityProvider>,
+    /// The client for which they are made.
+    pub platform: &'static str,
     /// The agent.
-    pub(crate) agent: Client,
+    pub agent: Client,
     /// The server that would be called.
-    pub(crate) server: Client,
+    pub server: Client,
     /// Its resource URI.
-    pub(crate) resource: String,
-    pub(crate) tool: &'static str,
-    pub(crate) arguments: Object,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub resource: String,
+    /// The tool.
+    pub tool: &'static str,
+    /// What it is called with.
+    pub arguments: Object,
+    /// Says when keys are to be made anew.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The endpoint.
-pub(crate) struct Container {
+pub struct Container {
     grant: Grant,
     authorization: Secret<String>,
     /// Who is first makes them anew; the others wait for these.
@@ -65,7 +66,10 @@ enum Refused {
 
 impl Container {
     /// An endpoint under a new secret.
-    pub(crate) fn new(grant: Grant) -> Result<Self, NoRandomness> {
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn new(grant: Grant) -> Result<Self, NoRandomness> {
         let mut random = Zeroizing::new([0_u8; 32]);
         fill_random(random.as_mut())?;
         let authorization = BASE64_URL_SAFE_NO_PAD.encode(random.as_ref()).into();
@@ -73,12 +77,12 @@ impl Container {
     }
 
     /// What a request must bring as `Authorization`.
-    pub(crate) fn authorization(&self) -> &Secret<String> {
+    pub fn authorization(&self) -> &Secret<String> {
         &self.authorization
     }
 
     /// Its one route: [`PATH`].
-    pub(crate) fn router(self: &Arc<Self>) -> Router {
+    pub fn router(self: &Arc<Self>) -> Router {
         Router::new().route(PATH, get(credentials)).with_state(Arc::clone(self))
     }
 
@@ -98,7 +102,7 @@ impl Container {
 impl Grant {
     /// The whole line.
     async fn go_through(&self) -> Result<Held, Refused> {
-        let user_token = self.provider.issue_user_token("alice", PLATFORM, USER_TOKEN_LIFETIME)?;
+        let user_token = self.provider.issue_user_token("alice", self.platform, USER_TOKEN_LIFETIME)?;
         let request = ExchangeRequest::new(&self.resource, user_token.expose())
             .call(self.tool, self.arguments.clone().into())
             .workflow("dev");
@@ -132,7 +136,7 @@ impl std::fmt::Debug for Container {
 }
 
 /// Where the credentials are.
-pub(crate) const PATH: &str = "/credentials";
+pub const PATH: &str = "/credentials";
 const USER_TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// A request that is signed now still arrives in the window.
 const RENEW_BEFORE_SECONDS: u64 = 60;

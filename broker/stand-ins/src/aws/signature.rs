@@ -10,15 +10,15 @@ use super::{
     answer::Refusal,
     sessions::{Session, Sessions},
 };
-use crate::moment;
+use deputize_call::moment;
 
 /// Where and when a signature holds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scope<'s> {
+pub(super) struct Scope<'s> {
     /// `20261122T010203Z`.
-    pub(crate) time: &'s str,
-    pub(crate) region: &'s str,
-    pub(crate) service: &'s str,
+    pub(super) time: &'s str,
+    pub(super) region: &'s str,
+    pub(super) service: &'s str,
 }
 
 /// Who signed, as checked.
@@ -30,7 +30,7 @@ pub(super) struct Signed {
 }
 
 /// The signature over these headers, by lower-case name, and this body.
-pub(crate) fn sign(
+pub(super) fn sign(
     secret_access_key: &str,
     scope: Scope<'_>,
     headers: &BTreeMap<String, String>,
@@ -54,7 +54,7 @@ pub(crate) fn sign(
 }
 
 /// The header `Authorization` of a request that is signed so.
-pub(crate) fn authorization(
+pub(super) fn authorization(
     (access_key_id, secret_access_key): (&str, &str),
     scope: Scope<'_>,
     headers: &BTreeMap<String, String>,
@@ -130,7 +130,7 @@ fn signed_headers(headers: &HeaderMap, names: &str) -> Result<BTreeMap<String, S
 }
 
 /// `20261122T010203Z` of seconds since the Unix epoch.
-pub(crate) fn basic_time(seconds: u64) -> String {
+pub(super) fn basic_time(seconds: u64) -> String {
     moment::format_seconds(seconds).chars().filter(|character| !matches!(character, '-' | ':')).collect()
 }
 

@@ -18,17 +18,19 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use deputize_call::json::{self, Object};
-use deputize_issuer::clock::{NoRandomness, fill_random};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::dev::aws::call::KeySource;
+use crate::{
+    aws::call::KeySource,
+    random::{NoRandomness, fill_random},
+};
 
 /// An example server that listens.
-pub(crate) struct Door {
+pub struct Door {
     server: Arc<ExampleServer>,
     /// Of this start; only the guard knows it.
     secret: Zeroizing<String>,
@@ -38,7 +40,10 @@ pub(crate) struct Door {
 
 impl Door {
     /// A door to `server`, under a new secret.
-    pub(crate) fn new(server: Arc<ExampleServer>, stop: watch::Receiver<bool>) -> Result<Self, NoRandomness> {
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn new(server: Arc<ExampleServer>, stop: watch::Receiver<bool>) -> Result<Self, NoRandomness> {
         let mut random = Zeroizing::new([0_u8; 32]);
         fill_random(random.as_mut())?;
         let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(random.as_ref()));
@@ -46,12 +51,12 @@ impl Door {
     }
 
     /// The header by which it knows its guard: name and value.
-    pub(crate) fn secret(&self) -> (String, Zeroizing<String>) {
+    pub fn secret(&self) -> (String, Zeroizing<String>) {
         (SECRET_HEADER.to_owned(), self.secret.clone())
     }
 
     /// Its routes.
-    pub(crate) fn router(self) -> Router {
+    pub fn router(self) -> Router {
         let door = Arc::new(self);
         Router::new()
             .route("/mcp", post(message).get(listen))
@@ -151,7 +156,7 @@ fn check_headers(headers: &HeaderMap, message: &Object) -> Result<(), Problem> {
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("resource", &self.server.record().resource).finish_non_exhaustive()
+        f.debug_struct("Door").field("server", &self.server.id).finish_non_exhaustive()
     }
 }
 

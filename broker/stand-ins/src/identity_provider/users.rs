@@ -2,21 +2,21 @@
 
 /// Someone who can sign in.
 #[derive(Debug)]
-pub(crate) struct User {
+pub struct User {
     /// What to give as `login_hint`; also the `sub`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// `name` claim.
-    pub(crate) full_name: &'static str,
+    pub full_name: &'static str,
     /// `email` claim.
-    pub(crate) email: &'static str,
+    pub email: &'static str,
     /// `groups` claim.
-    pub(crate) groups: &'static [&'static str],
+    pub groups: &'static [&'static str],
     /// `acr` claim: how strongly they authenticate.
-    pub(crate) acr: &'static str,
+    pub acr: &'static str,
     /// `amr` claim (RFC 8176 §2).
-    pub(crate) amr: &'static [&'static str],
+    pub amr: &'static [&'static str],
     /// What they are for.
-    pub(crate) purpose: &'static str,
+    pub purpose: &'static str,
 }
 
 /// The user of this name.
@@ -25,7 +25,7 @@ pub(crate) fn find(name: &str) -> Option<&'static User> {
 }
 
 /// All users.
-pub(crate) static USERS: [User; 3] = [
+pub static USERS: [User; 3] = [
     User {
         name: "alice",
         full_name: "Alice Adams",

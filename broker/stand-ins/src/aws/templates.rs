@@ -1,10 +1,10 @@
 //! The role templates of an environment, and the roles of the stand-in that they are for.
 
 use super::role::Role;
-use crate::dev::example_server::TENANT;
+use crate::example_server::TENANT;
 
 /// A template's file for the server at this resource URI, by its name.
-pub(crate) fn files(server: &str) -> [(&'static str, String); 2] {
+pub fn files(server: &str) -> [(&'static str, String); 2] {
     TEMPLATES.map(|(name, text, _)| (name, text.replace("SERVER", server)))
 }
 

@@ -11,9 +11,10 @@ mod parameters;
 mod tests;
 mod token;
 mod tokens;
-pub(crate) mod users;
+pub mod users;
 
-use crate::dev::identity_provider::{codes::Codes, users::User};
+use self::{codes::Codes, users::User};
+use crate::random::NoRandomness;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
@@ -24,12 +25,10 @@ use axum::{
 use deputize_call::{
     jws::JwsError,
     keys::KeySet,
+    secret::Secret,
     sign::{SigningAlgorithm, SigningKey},
 };
-use deputize_issuer::{
-    clock::{Clock, NoRandomness},
-    secret::Secret,
-};
+use deputize_client::Clock;
 use openidconnect::{
     AuthUrl, IssuerUrl, JsonWebKeySetUrl, ProviderMetadata, ResponseTypes, Scope, TokenUrl,
     core::{
@@ -42,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
 /// The provider: its users, its clients, its key, and the codes it has given out.
-pub(crate) struct IdentityProvider {
+pub struct IdentityProvider {
     issuer: String,
     clients: Vec<PublicClient>,
     key: SigningKey,
@@ -54,31 +53,39 @@ pub(crate) struct IdentityProvider {
 
 /// A public client (RFC 6749 §2.1): it has no secret, PKCE protects its codes.
 #[derive(Debug, Clone)]
-pub(crate) struct PublicClient {
+pub struct PublicClient {
     /// Its id: the `aud` and `azp` of the tokens made for it.
-    pub(crate) client_id: String,
+    pub client_id: String,
     /// Paths that a redirect to a loopback address may have, on any port.
-    pub(crate) redirect_paths: Vec<String>,
+    pub redirect_paths: Vec<String>,
 }
 
 /// Why the provider could not be made, or would not issue.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IdentityProviderError {
+pub enum IdentityProviderError {
+    /// The issuer is not a URL.
     #[error("the issuer is not a URL: {0}")]
     Issuer(#[from] url::ParseError),
+    /// There is no key, or it does not sign.
     #[error("signing failed: {0}")]
     Key(#[from] JwsError),
+    /// The system gave no randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// Its metadata does not serialize.
     #[error("metadata does not serialize: {0}")]
     Metadata(#[from] serde_json::Error),
+    /// Nobody is called so.
     #[error("no such user: {0}")]
     UnknownUser(String),
 }
 
 impl IdentityProvider {
     /// A provider with a fresh key. `issuer` is the URL at which its router will be reached, without a trailing slash.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// If `issuer` is no URL, or there is no key.
+    pub fn new(
         issuer: &str,
         clients: Vec<PublicClient>,
         algorithm: SigningAlgorithm,
@@ -91,12 +98,15 @@ impl IdentityProvider {
     }
 
     /// `iss` of its tokens.
-    pub(crate) fn issuer(&self) -> &str {
+    pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
     /// What a sign-in as this user would have brought to `client_id`: a JWT that says who they are.
-    pub(crate) fn issue_user_token(
+    ///
+    /// # Errors
+    /// If there is no such user, or signing fails.
+    pub fn issue_user_token(
         &self,
         user: &str,
         client_id: &str,
@@ -108,7 +118,7 @@ impl IdentityProvider {
     }
 
     /// Its routes.
-    pub(crate) fn router(self: &Arc<Self>) -> Router {
+    pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/jwks", get(jwks))

@@ -1,24 +1,23 @@
 //! Instances and deployments, in AWS. It holds no keys: each call brings those for its one resource, from the guard.
 
-use super::{Handed, Tools, exact, tool};
+use super::{Handed, Tool, Tools};
 use async_trait::async_trait;
 use deputize_call::json::{JsonError, Object};
-use deputize_issuer::registry::{Effect, Tier, ToolRecord};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::dev::aws::{
+use crate::aws::{
     call::{Answered, Ask, Aws, Keys},
     dynamodb::{KEY, TABLE},
     ec2::INSTANCES,
 };
 
 /// The tools as approved: both for one exact call at a time, so that AWS keys can be for the one resource in it.
-pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
+pub(super) fn tools() -> Result<Vec<Tool>, JsonError> {
     Ok(vec![show_deployment()?, restart_instance()?])
 }
 
-fn show_deployment() -> Result<ToolRecord, JsonError> {
+fn show_deployment() -> Result<Tool, JsonError> {
     let definition = json!({
         "name": "show_deployment",
         "title": "Show a deployment",
@@ -31,10 +30,10 @@ fn show_deployment() -> Result<ToolRecord, JsonError> {
         },
         "annotations": { "readOnlyHint": true, "openWorldHint": false }
     });
-    tool(definition, Tier::Low, Effect::Read, json!({ "service": "checkout" })).map(exact)
+    Tool::new(definition, ("low", "read"), json!({ "service": "checkout" })).map(Tool::exact)
 }
 
-fn restart_instance() -> Result<ToolRecord, JsonError> {
+fn restart_instance() -> Result<Tool, JsonError> {
     let definition = json!({
         "name": "restart_instance",
         "title": "Restart an instance",
@@ -49,12 +48,12 @@ fn restart_instance() -> Result<ToolRecord, JsonError> {
         },
         "annotations": { "readOnlyHint": false, "destructiveHint": true, "idempotentHint": true }
     });
-    tool(definition, Tier::Low, Effect::Write, json!({ "instance_id": INSTANCES[0] })).map(exact)
+    Tool::new(definition, ("low", "write"), json!({ "instance_id": INSTANCES[0] })).map(Tool::exact)
 }
 
 /// What it does in AWS.
 #[derive(Debug)]
-pub(crate) struct Ops {
+pub struct Ops {
     aws: Aws,
     /// Of the call that ran last. A real server keeps nothing; here the story shows what they are worth to a thief.
     last: Mutex<Option<Keys>>,
@@ -66,12 +65,12 @@ impl Ops {
     }
 
     /// The AWS that it works in.
-    pub(crate) fn aws(&self) -> &Aws {
+    pub fn aws(&self) -> &Aws {
         &self.aws
     }
 
     /// The keys of the call that ran last, as a thief in its process would find them.
-    pub(crate) fn stolen_keys(&self) -> Option<Keys> {
+    pub fn stolen_keys(&self) -> Option<Keys> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -109,7 +108,7 @@ impl Ops {
 }
 
 /// The request that restarts one instance.
-pub(crate) fn reboot(instance: &str) -> Ask {
+pub fn reboot(instance: &str) -> Ask {
     Ask::query("ec2", "RebootInstances", &[("InstanceId.1", instance)])
 }
 

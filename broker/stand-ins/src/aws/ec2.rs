@@ -11,7 +11,7 @@ use super::{
     signature::Signed,
     trail::Event,
 };
-use crate::moment;
+use deputize_call::moment;
 
 /// An instance.
 #[derive(Debug)]
@@ -103,4 +103,4 @@ fn unauthorized(action: &str, resource: &str) -> Refusal {
 }
 
 /// The instances.
-pub(crate) const INSTANCES: [&str; 2] = ["i-0a1b2c3d4e5f60718", "i-0f9e8d7c6b5a40312"];
+pub const INSTANCES: [&str; 2] = ["i-0a1b2c3d4e5f60718", "i-0f9e8d7c6b5a40312"];

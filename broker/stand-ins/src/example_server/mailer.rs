@@ -1,13 +1,12 @@
 //! Sends e-mail; here it only says that it would have.
 
-use super::{Handed, Tools, tool};
+use super::{Handed, Tool, Tools};
 use async_trait::async_trait;
 use deputize_call::json::{JsonError, Object};
-use deputize_issuer::registry::{Effect, Tier, ToolRecord};
 use serde_json::{Value, json};
 
 /// The tools as approved.
-pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
+pub(super) fn tools() -> Result<Vec<Tool>, JsonError> {
     let definition = json!({
         "name": "send_email",
         "title": "Send an e-mail",
@@ -26,7 +25,7 @@ pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
     });
     let example =
         json!({ "to": "grace@shop.example", "subject": "Your refund", "body": "It is on its way." });
-    Ok(vec![tool(definition, Tier::Medium, Effect::Write, example)?])
+    Ok(vec![Tool::new(definition, ("medium", "write"), example)?])
 }
 
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Authorization codes: given out once, taken back once, within a minute.
 
 use super::users::User;
-use deputize_issuer::clock::{Clock, NoRandomness, fill_random};
+use crate::random::{NoRandomness, fill_random};
+use deputize_client::Clock;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},

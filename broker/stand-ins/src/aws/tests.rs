@@ -3,11 +3,11 @@ use super::{
     ec2::INSTANCES,
     *,
 };
+use crate::test_clock::TestClock;
 use deputize_call::{
     keys::KeySet,
     sign::{SigningAlgorithm, SigningKey},
 };
-use deputize_issuer::clock::TestClock;
 use serde_json::json;
 use std::time::Duration;
 use tokio::net::TcpListener;

@@ -1,7 +1,8 @@
 //! A signed request to the stand-in, as an AWS SDK would send it. The example server calls AWS so; a real one uses an
 //! SDK, which takes the same two values from the guard.
 
-use deputize_issuer::{clock::Clock, secret::Secret};
+use deputize_call::secret::Secret;
+use deputize_client::Clock;
 use serde::Deserialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use url::{Host, Url};
@@ -14,7 +15,7 @@ use super::{
 /// Keys of a role session, as a container's endpoint answers them.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Keys {
+pub struct Keys {
     access_key_id: String,
     secret_access_key: String,
     token: String,
@@ -22,14 +23,16 @@ pub(crate) struct Keys {
 
 /// Where a call's keys are, and the secret that goes with them.
 #[derive(Debug, Clone)]
-pub(crate) struct KeySource {
-    pub(crate) uri: String,
-    pub(crate) authorization: Secret<String>,
+pub struct KeySource {
+    /// Their URL, on this machine.
+    pub uri: String,
+    /// The value of `Authorization` there.
+    pub authorization: Secret<String>,
 }
 
 /// AWS, as whoever has keys sees it.
 #[derive(Clone)]
-pub(crate) struct Aws {
+pub struct Aws {
     http: reqwest::Client,
     endpoint: Url,
     clock: Arc<dyn Clock>,
@@ -37,36 +40,49 @@ pub(crate) struct Aws {
 
 /// What is asked: the service, for JSON the target, and the body.
 #[derive(Debug)]
-pub(crate) struct Ask {
-    pub(crate) service: &'static str,
-    pub(crate) target: Option<&'static str>,
-    pub(crate) body: String,
+pub struct Ask {
+    /// As its endpoint is called: `ec2`.
+    pub service: &'static str,
+    /// `X-Amz-Target`.
+    pub target: Option<&'static str>,
+    /// A form, or JSON.
+    pub body: String,
 }
 
 /// What was answered.
 #[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) status: u16,
-    pub(crate) body: String,
+pub struct Answered {
+    /// The HTTP status.
+    pub status: u16,
+    /// XML, or JSON.
+    pub body: String,
 }
 
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
+pub enum CallError {
+    /// There are no keys for this call, and why.
     #[error("no AWS credentials: {0}")]
     NoKeys(&'static str),
+    /// Nobody answered.
     #[error("AWS does not answer: {0}")]
     Unreachable(#[from] reqwest::Error),
 }
 
 impl Aws {
     /// The stand-in at this URL.
-    pub(crate) fn at(endpoint: Url, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
+    ///
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub fn at(endpoint: Url, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
         Ok(Self { http: plain_client(TIMEOUT)?, endpoint, clock })
     }
 
     /// Fetches the keys of a call, from this machine alone: as SDKs do with `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
-    pub(crate) async fn keys(&self, source: &KeySource) -> Result<Keys, CallError> {
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn keys(&self, source: &KeySource) -> Result<Keys, CallError> {
         let url = Url::parse(&source.uri).map_err(|_| CallError::NoKeys("the URI is none"))?;
         let is_here = match url.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -86,7 +102,10 @@ impl Aws {
     }
 
     /// Asks, signed with these keys.
-    pub(crate) async fn call(&self, keys: &Keys, ask: &Ask) -> Result<Answered, CallError> {
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`]; a refusal is an answer.
+    pub async fn call(&self, keys: &Keys, ask: &Ask) -> Result<Answered, CallError> {
         let time = basic_time(self.clock.now_seconds());
         let host = match (self.endpoint.host_str(), self.endpoint.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
@@ -130,7 +149,7 @@ impl Keys {
 
 impl Ask {
     /// An action of the query protocol.
-    pub(crate) fn query(service: &'static str, action: &str, parameters: &[(&str, &str)]) -> Self {
+    pub fn query(service: &'static str, action: &str, parameters: &[(&str, &str)]) -> Self {
         let version = if service == "ec2" { "2016-11-15" } else { "2011-06-15" };
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", action).append_pair("Version", version).extend_pairs(parameters);
@@ -147,7 +166,7 @@ impl Ask {
 
 impl Answered {
     /// The code of the refusal.
-    pub(crate) fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         let between = |start: &str, end: &str| {
             let (_, rest) = self.body.split_once(start)?;
             rest.split_once(end).map(|(code, _)| code)

@@ -1,11 +1,11 @@
 use super::*;
+use crate::test_clock::TestClock;
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
     response::Response,
 };
 use deputize_call::jws::{EmbeddedKey, parse};
-use deputize_issuer::clock::TestClock;
 use http_body_util::BodyExt as _;
 use openidconnect::core::CoreProviderMetadata;
 use rstest::rstest;

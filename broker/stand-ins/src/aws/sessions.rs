@@ -1,16 +1,14 @@
 //! Role sessions: which keys there are, and what they are good for.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use deputize_issuer::{
-    clock::{NoRandomness, fill_random},
-    secret::Secret,
-};
+use deputize_call::secret::Secret;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{policy::Policy, role::Role};
+use crate::random::{NoRandomness, fill_random};
 
 /// A role in somebody's hands.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! Customers and their payments. One tool for each of the tiers low, medium and critical.
 
-use super::{Handed, Tools, tool};
+use super::{Handed, Tool, Tools};
 use async_trait::async_trait;
 use deputize_call::json::{JsonError, Object};
-use deputize_issuer::registry::{Effect, Tier, ToolRecord};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -11,11 +10,11 @@ use std::{
 };
 
 /// The tools as approved. The first is the harmless one: it reads one customer.
-pub(super) fn tools() -> Result<Vec<ToolRecord>, JsonError> {
+pub(super) fn tools() -> Result<Vec<Tool>, JsonError> {
     Ok(vec![lookup_customer()?, refund_payment()?, export_customers()?])
 }
 
-fn lookup_customer() -> Result<ToolRecord, JsonError> {
+fn lookup_customer() -> Result<Tool, JsonError> {
     let definition = json!({
         "name": "lookup_customer",
         "title": "Look up a customer",
@@ -30,10 +29,10 @@ fn lookup_customer() -> Result<ToolRecord, JsonError> {
         },
         "annotations": { "readOnlyHint": true, "openWorldHint": false }
     });
-    tool(definition, Tier::Low, Effect::Read, json!({ "customer_id": "cus_17" }))
+    Tool::new(definition, ("low", "read"), json!({ "customer_id": "cus_17" }))
 }
 
-fn refund_payment() -> Result<ToolRecord, JsonError> {
+fn refund_payment() -> Result<Tool, JsonError> {
     let definition = json!({
         "name": "refund_payment",
         "title": "Refund a payment",
@@ -49,10 +48,10 @@ fn refund_payment() -> Result<ToolRecord, JsonError> {
         },
         "annotations": { "readOnlyHint": false, "destructiveHint": true, "idempotentHint": false }
     });
-    tool(definition, Tier::Medium, Effect::Write, json!({ "payment_id": "pay_81", "amount_cents": 4200 }))
+    Tool::new(definition, ("medium", "write"), json!({ "payment_id": "pay_81", "amount_cents": 4200 }))
 }
 
-fn export_customers() -> Result<ToolRecord, JsonError> {
+fn export_customers() -> Result<Tool, JsonError> {
     let definition = json!({
         "name": "export_customers",
         "title": "Export all customers",
@@ -65,7 +64,7 @@ fn export_customers() -> Result<ToolRecord, JsonError> {
         },
         "annotations": { "readOnlyHint": true, "openWorldHint": false }
     });
-    tool(definition, Tier::Critical, Effect::Read, json!({ "format": "json" }))
+    Tool::new(definition, ("critical", "read"), json!({ "format": "json" }))
 }
 
 /// What is known of customers.

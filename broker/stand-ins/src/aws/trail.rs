@@ -1,6 +1,6 @@
 //! What was done, as CloudTrail would tell it.
 
-use deputize_issuer::clock::{Clock, new_id};
+use deputize_client::Clock;
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use super::{
     role::ACCOUNT,
     signature::Signed,
 };
-use crate::moment;
+use deputize_call::moment;
 
 /// The newest events.
 pub(super) struct Trail {
@@ -50,7 +50,6 @@ impl Trail {
     }
 
     pub(super) fn record(&self, event: Event) {
-        let id = || new_id(self.clock.as_ref()).map(|id| id.to_string()).unwrap_or_default();
         let is_data = event.service == Service::DynamoDb;
         let mut record = json!({
             "eventVersion": "1.11",
@@ -62,8 +61,8 @@ impl Trail {
             "sourceIPAddress": "127.0.0.1",
             "requestParameters": event.request,
             "responseElements": event.response,
-            "requestID": id(),
-            "eventID": id(),
+            "requestID": self.clock.unique_id(),
+            "eventID": self.clock.unique_id(),
             "eventType": "AwsApiCall",
             "managementEvent": !is_data,
             "recipientAccountId": ACCOUNT,

@@ -1,7 +1,7 @@
 //! The JSON-RPC of an MCP server: `initialize` and `ping` of the versions with sessions, `server/discover` of the
 //! stateless one, `tools/list` and `tools/call` of all.
 
-use super::{ExampleServer, Handed};
+use super::{ExampleServer, Handed, VERSION};
 use deputize_call::json::Object;
 use serde_json::{Value, json};
 use std::sync::{PoisonError, atomic::Ordering};
@@ -11,7 +11,7 @@ type Error = (i32, String);
 
 impl ExampleServer {
     /// Answers one message; a notification has no answer.
-    pub(crate) async fn answer(&self, message: &Object, handed: &Handed) -> Option<Value> {
+    pub async fn answer(&self, message: &Object, handed: &Handed) -> Option<Value> {
         let id = message.get("id")?;
         let method = message.get("method").and_then(Value::as_str).unwrap_or_default();
         let params = message.get("params").and_then(Value::as_object);
@@ -59,7 +59,7 @@ impl ExampleServer {
     }
 
     fn info(&self) -> Value {
-        json!({ "name": self.record.id, "version": self.record.version })
+        json!({ "name": self.id, "version": VERSION })
     }
 
     /// The definitions of its tools, as it lists them.

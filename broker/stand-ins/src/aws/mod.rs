@@ -5,18 +5,18 @@
 //! not know it denies. Its roles, its data and its keys are gone when the process ends.
 
 mod answer;
-pub(crate) mod call;
-pub(crate) mod container;
+pub mod call;
+pub mod container;
 pub(crate) mod dynamodb;
-pub(crate) mod ec2;
+pub mod ec2;
 mod form;
 mod pattern;
 mod policy;
-pub(crate) mod role;
+pub mod role;
 mod sessions;
-pub(crate) mod signature;
+mod signature;
 mod sts;
-pub(crate) mod templates;
+pub mod templates;
 #[cfg(test)]
 mod tests;
 mod trail;
@@ -30,7 +30,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use deputize_issuer::clock::{Clock, new_id};
+use deputize_call::moment;
+use deputize_client::Clock;
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -45,10 +46,9 @@ use self::{
     trail::Trail,
     web_identity::WebIdentity,
 };
-use crate::moment;
 
 /// The stand-in: one account in one region.
-pub(crate) struct StandIn {
+pub struct StandIn {
     clock: Arc<dyn Clock>,
     started_seconds: u64,
     web_identity: WebIdentity,
@@ -63,7 +63,7 @@ impl StandIn {
     ///
     /// # Errors
     /// What is wrong.
-    pub(crate) fn new(web_identity_issuer: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub fn new(web_identity_issuer: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         Ok(Self {
             started_seconds: clock.now_seconds(),
             web_identity: WebIdentity::new(web_identity_issuer).map_err(|error| error.to_string())?,
@@ -76,7 +76,7 @@ impl StandIn {
     }
 
     /// Its routes: every service at `/`, and what CloudTrail would have written at [`TRAIL_PATH`].
-    pub(crate) fn router(self: &Arc<Self>) -> Router {
+    pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/", post(action))
             .route(TRAIL_PATH, get(events))
@@ -85,7 +85,7 @@ impl StandIn {
     }
 
     /// How often an instance was restarted.
-    pub(crate) fn restarts(&self, instance: &str) -> u64 {
+    pub fn restarts(&self, instance: &str) -> u64 {
         self.instances.iter().find(|known| known.is(instance)).map_or(0, Instance::restarts)
     }
 
@@ -112,7 +112,7 @@ impl StandIn {
 }
 
 async fn action(State(aws): State<Arc<StandIn>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request_id = new_id(aws.clock.as_ref()).map(|id| id.to_string()).unwrap_or_default();
+    let request_id = aws.clock.unique_id();
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     if let Some(target) = target {
         let answered = item(&aws, target, &headers, &body);
@@ -183,5 +183,5 @@ async fn events(State(aws): State<Arc<StandIn>>) -> Response {
 }
 
 /// Where the events are, as in a file of CloudTrail.
-pub(crate) const TRAIL_PATH: &str = "/cloudtrail.json";
+pub const TRAIL_PATH: &str = "/cloudtrail.json";
 const MAX_BODY_BYTES: usize = 64 * 1024;
