@@ -126,6 +126,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         ),
         refusals: Refusals::default(),
         aws: aws.as_ref().map(AwsBackends::door),
+        spiffe: None,
         clock,
     };
     record_start(&desk)?;

@@ -5,11 +5,14 @@
 
 mod claims;
 mod role;
+mod svid;
 mod target;
 mod visible;
 
 pub(crate) use role::RoleApplication;
 pub use role::RoleTerms;
+pub(crate) use svid::{JwtSvidApplication, X509SvidApplication};
+pub use svid::{JwtSvidTerms, X509SvidTerms};
 pub(crate) use target::{Pinned, Wanted};
 
 use deputize_call::{action::Action, claims::ToolCallClaims, json::Object, level::Level};

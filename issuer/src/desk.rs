@@ -19,6 +19,7 @@ use crate::{
     replay::ReplayStore,
     revocation::Revocations,
     role_session::RoleSessions,
+    svid::SpiffeDoor,
     templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
 };
@@ -61,6 +62,8 @@ pub struct Desk {
     pub refusals: Refusals,
     /// The door to AWS, where there is one.
     pub aws: Option<AwsDoor>,
+    /// The door to SVIDs, where there is one.
+    pub spiffe: Option<Arc<SpiffeDoor>>,
 }
 
 /// What sessions of AWS roles need beyond the rest.

@@ -88,6 +88,9 @@ pub enum IssueError {
         /// For `explain`. No value of the call is in it.
         detail: String,
     },
+    /// No entry entitles a process to an SVID.
+    #[error("{0}")]
+    NotEntitled(&'static str),
     /// AWS gives no session.
     #[error("{0}")]
     Sts(StsRefusal),
@@ -132,6 +135,7 @@ impl IssueError {
             | Self::Uncertain(reason)
             | Self::UpstreamUnavailable(reason)
             | Self::Internal(reason)
+            | Self::NotEntitled(reason)
             | Self::SubjectToken { reason, .. }
             | Self::AuthorizationDetails { reason, .. }
             | Self::NoSession { reason, .. } => reason,
@@ -167,6 +171,7 @@ impl IssueError {
             | Self::RecordUnavailable(_)
             | Self::Uncertain(_)
             | Self::UpstreamUnavailable(_)
+            | Self::NotEntitled(_)
             | Self::Sts(_)
             | Self::Internal(_) => None,
         }

@@ -6,6 +6,8 @@
 
 pub mod ask;
 pub mod authenticate;
+pub mod authority;
+pub mod bundle;
 pub mod client;
 pub mod clock;
 pub mod decide;

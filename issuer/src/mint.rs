@@ -1,9 +1,11 @@
 //! Stage 6: signs what was decided and recorded, one file for each kind of credential.
 
+mod jwt_svid;
 mod role_session;
 mod sts;
 mod tool_call;
 mod web_identity;
+mod x509_svid;
 
 pub use sts::{RoleCredentials, RoleOrder, SecurityTokenService, StsRefusal};
 pub use tool_call::ToolCallToken;

@@ -5,11 +5,13 @@ mod guard;
 mod intent;
 mod pseudonym;
 mod refusals;
+mod svid;
 
 pub use entry::{AwsSession, Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
+pub use svid::{RefusedSvid, SvidEntry, SvidKind, record_svid_denial};
 
 use async_trait::async_trait;
 use deputize_call::claims::PresentedBy;

@@ -1,10 +1,58 @@
-//! What door 2 gives: SVIDs, and the bundles that verify them.
+//! Door 2: what it gives, SVIDs and the bundles that verify them, and the line by which it gives them.
+//!
+//! `parse → authenticate → verify_subject` is the socket's: gRPC, the kernel's word about who is there, the entries
+//! that match. Here follows the waist, [`issue`](crate::issue::issue), and what is put on record where it says no.
+
+mod requested;
+
+pub(crate) use requested::RequestedKey;
 
 use deputize_call::keys::KeySet;
 use spiffe::{SpiffeId, TrustDomain};
 use std::sync::Arc;
 
-use crate::secret::Secret;
+use crate::{
+    authority::Authorities,
+    bundle::ForeignBundles,
+    clock,
+    decide::{JwtSvidApplication, X509SvidApplication},
+    desk::Desk,
+    entry::LiveEntries,
+    error::IssueError,
+    issue::issue,
+    keys::KeySource,
+    record::{RefusedSvid, SvidKind, record_svid_denial},
+    secret::Secret,
+    workload::Workload,
+};
+
+/// What SVIDs need beyond the rest of the desk.
+#[derive(Debug)]
+pub struct SpiffeDoor {
+    /// Ours.
+    pub trust_domain: TrustDomain,
+    /// `iss` of JWT-SVIDs: `{base}/spiffe`.
+    pub issuer: String,
+    /// What signs.
+    pub authorities: Arc<Authorities>,
+    /// The keys of JWT-SVIDs as `{base}/spiffe` publishes them: always those of the bundle.
+    pub jwt_keys: Arc<KeySource>,
+    /// Who is entitled to what.
+    pub entries: Arc<LiveEntries>,
+    /// Bundles of other trust domains.
+    pub foreign: Arc<ForeignBundles>,
+    /// How long SVIDs live.
+    pub settings: SvidSettings,
+}
+
+/// How long SVIDs live where their entry does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SvidSettings {
+    /// X.509-SVIDs, in seconds.
+    pub x509_svid_ttl_seconds: u64,
+    /// JWT-SVIDs, in seconds.
+    pub jwt_svid_ttl_seconds: u64,
+}
 
 /// An X.509-SVID (SPIFFE X509-SVID).
 #[derive(Debug)]
@@ -63,4 +111,80 @@ pub struct Bundles {
     pub own: Arc<Bundle>,
     /// Of each trust domain that we federate with, and whose bundle is here.
     pub federated: Vec<Arc<Bundle>>,
+}
+
+/// What a process asks for: an X.509-SVID of one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct X509Ask<'a> {
+    /// Who asks.
+    pub workload: &'a Workload,
+    /// Name of the entry.
+    pub entry: &'a str,
+    /// Whose key is in it.
+    pub key: SvidKey<'a>,
+}
+
+/// Whose key is in an X.509-SVID.
+#[derive(Debug, Clone, Copy)]
+pub enum SvidKey<'a> {
+    /// A new one, delivered with it.
+    Mint,
+    /// That of this certificate signing request (RFC 2986, DER): whoever asks keeps its private half.
+    Csr(&'a [u8]),
+}
+
+/// What a process asks for: a JWT-SVID of one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct JwtAsk<'a> {
+    /// Who asks.
+    pub workload: &'a Workload,
+    /// Name of the entry.
+    pub entry: &'a str,
+    /// Whom it is for.
+    pub audiences: &'a [String],
+}
+
+/// An X.509-SVID. Every answer, yes or no, is on record when this returns, or counted.
+///
+/// # Errors
+/// [`IssueError::NotEntitled`] where no entry entitles the process to it; [`IssueError::Request`] where the CSR cannot
+/// be used; [`IssueError::RateLimited`]; [`IssueError::RecordUnavailable`] and [`IssueError::Uncertain`] where nothing may
+/// be issued now.
+pub async fn x509_svid(desk: &Desk, ask: &X509Ask<'_>) -> Result<X509Svid, IssueError> {
+    let decision_id = clock::new_id(desk.clock.as_ref())?;
+    let requested = match ask.key {
+        SvidKey::Mint => Ok(None),
+        SvidKey::Csr(der) => RequestedKey::read(der).map(Some),
+    };
+    let issued = match &requested {
+        Ok(requested) => {
+            let requested = requested.as_ref();
+            issue(desk, &X509SvidApplication { decision_id, ask, requested }).await
+        }
+        Err(error) => Err(error.clone()),
+    };
+    let refused = RefusedSvid {
+        kind: Some(SvidKind::X509),
+        workload: ask.workload,
+        entry: Some(ask.entry),
+        audiences: &[],
+    };
+    issued.inspect_err(|error| record_svid_denial(desk, decision_id, &refused, error))
+}
+
+/// A JWT-SVID. Every answer, yes or no, is on record when this returns, or counted.
+///
+/// # Errors
+/// [`IssueError::NotEntitled`] where no entry entitles the process to it; [`IssueError::Request`] where an audience
+/// cannot be; otherwise as [`x509_svid`].
+pub async fn jwt_svid(desk: &Desk, ask: &JwtAsk<'_>) -> Result<JwtSvid, IssueError> {
+    let decision_id = clock::new_id(desk.clock.as_ref())?;
+    let issued = issue(desk, &JwtSvidApplication { decision_id, ask }).await;
+    let refused = RefusedSvid {
+        kind: Some(SvidKind::Jwt),
+        workload: ask.workload,
+        entry: Some(ask.entry),
+        audiences: ask.audiences,
+    };
+    issued.inspect_err(|error| record_svid_denial(desk, decision_id, &refused, error))
 }

@@ -1,5 +1,9 @@
 //! Where the door gets what it gives: from the broker in this process, or from the one that a node's agent speaks to.
 
+mod desk;
+
+pub use desk::DeskSource;
+
 use async_trait::async_trait;
 use deputize_issuer::{
     entry::Entry,

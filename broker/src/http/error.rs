@@ -166,6 +166,9 @@ fn told(error: &IssueError) -> Told {
         IssueError::NoSession { .. } => {
             bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
         }
+        IssueError::NotEntitled(_) => {
+            bad("access_denied", "no registration entry entitles the process to it; see deputize explain")
+        }
         IssueError::Sts(refusal) => told_of_aws(refusal),
         IssueError::Internal(_) => {
             let hint = "a fault of the broker; an operator can explain the decision";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{Outcome, Refused, Seen, internal_detail};
+use super::{Outcome, Refused, Seen, SvidEntry, internal_detail};
 use crate::{
     authenticate::{Caller, SpentId},
     client::Client,
@@ -101,6 +101,8 @@ pub struct Entry {
     pub seen: Option<Seen>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsSession>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe: Option<SvidEntry>,
 }
 
 /// A session of an AWS role, as its intent says it: each name as AWS's own log has it.
@@ -208,6 +210,7 @@ impl Entry {
             revoked: Vec::new(),
             seen: None,
             aws: None,
+            spiffe: None,
         }
     }
 

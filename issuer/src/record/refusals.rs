@@ -21,6 +21,8 @@ pub enum RefusedAt {
     Door(&'static str),
     /// Of an authenticated client beyond its quota of records: tenant, client, reason.
     Client(String, String, &'static str),
+    /// Of attested processes beyond the quota of records of their node: node, reason.
+    Node(String, &'static str),
 }
 
 impl Refusals {
@@ -34,9 +36,14 @@ impl Refusals {
         self.add(RefusedAt::Client(tenant.to_owned(), client_id.to_owned(), reason));
     }
 
+    /// Counts a refusal of a process on a node.
+    pub fn aggregate_on_node(&self, node: &str, reason: &'static str) {
+        self.add(RefusedAt::Node(node.to_owned(), reason));
+    }
+
     fn add(&self, at: RefusedAt) {
         metrics::counter!("deputize_refusals_total", "reason" => at.reason()).increment(1);
-        // Reasons are constant words and clients are configured: the map is bounded by both.
+        // Reasons are constant words, clients are configured and nodes are our own: the map is bounded by them.
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(at).or_default() += 1;
     }
@@ -48,14 +55,18 @@ impl Refusals {
             let mut entry = Entry::new(
                 match at {
                     RefusedAt::Door(_) => Kind::Refusals,
-                    RefusedAt::Client(..) => Kind::Denials,
+                    RefusedAt::Client(..) | RefusedAt::Node(..) => Kind::Denials,
                 },
                 desk.clock.now_ms(),
             );
             entry.reason = Some(at.reason().to_owned());
             entry.count = Some(count);
-            if let RefusedAt::Client(tenant, client, _) = at {
-                (entry.tenant, entry.client) = (Some(tenant), Some(client));
+            match at {
+                RefusedAt::Door(_) => {}
+                RefusedAt::Client(tenant, client, _) => {
+                    (entry.tenant, entry.client) = (Some(tenant), Some(client));
+                }
+                RefusedAt::Node(node, _) => entry.client = Some(node),
             }
             let written = entry.to_bytes().and_then(|bytes| desk.audit.append_later(Class::Denial, bytes));
             if written.is_err() {
@@ -68,7 +79,7 @@ impl Refusals {
 impl RefusedAt {
     fn reason(&self) -> &'static str {
         match self {
-            Self::Door(reason) | Self::Client(_, _, reason) => reason,
+            Self::Door(reason) | Self::Client(_, _, reason) | Self::Node(_, reason) => reason,
         }
     }
 }

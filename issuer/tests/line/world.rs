@@ -406,6 +406,7 @@ impl Setup {
             limits: self.limits,
             refusals: Refusals::default(),
             aws,
+            spiffe: None,
             clock,
         };
         (desk, revocations, provider_keys)

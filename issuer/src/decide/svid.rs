@@ -1,0 +1,229 @@
+//! May this process have this SVID? Its entry decides: it has to be there now, and everything in it true of the process.
+
+use serde::Serialize;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use deputize_call::sign::SigningKey;
+use rcgen::SubjectPublicKeyInfo;
+use spiffe::{SpiffeId, TrustDomain};
+
+use super::{Decide, Decision, Grant};
+use crate::{
+    authority::{Authority, AuthorityError, BACKDATED_SECONDS, SERIAL_BYTES, new_serial},
+    clock,
+    desk::Desk,
+    entry::Entry,
+    error::IssueError,
+    svid::{JwtAsk, RequestedKey, SpiffeDoor, X509Ask},
+    workload::Workload,
+};
+
+/// An X.509-SVID that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct X509SvidApplication<'a> {
+    /// Id of the decision, made at the door.
+    pub(crate) decision_id: Uuid,
+    /// For what.
+    pub(crate) ask: &'a X509Ask<'a>,
+    /// The key that whoever asks has, where it has one.
+    pub(crate) requested: Option<&'a RequestedKey>,
+}
+
+/// A JWT-SVID that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JwtSvidApplication<'a> {
+    /// Id of the decision, made at the door.
+    pub(crate) decision_id: Uuid,
+    /// For what.
+    pub(crate) ask: &'a JwtAsk<'a>,
+}
+
+/// What was granted: an X.509-SVID. For the record and the mint alone.
+#[derive(Debug)]
+pub struct X509SvidTerms {
+    pub(crate) decision_id: Uuid,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) node: SpiffeId,
+    pub(crate) serial: [u8; SERIAL_BYTES],
+    pub(crate) not_before_seconds: u64,
+    pub(crate) not_after_seconds: u64,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) requested: Option<SubjectPublicKeyInfo>,
+}
+
+/// What was granted: a JWT-SVID. For the record and the mint alone.
+#[derive(Debug)]
+pub struct JwtSvidTerms {
+    pub(crate) decision_id: Uuid,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) node: SpiffeId,
+    pub(crate) claims: JwtSvidClaims,
+    pub(crate) key: Arc<SigningKey>,
+}
+
+/// What a JWT-SVID says (JWT-SVID §3, RFC 7519 §4.1): this, and nothing else.
+#[derive(Debug, Serialize)]
+pub(crate) struct JwtSvidClaims {
+    pub(crate) sub: String,
+    pub(crate) aud: Vec<String>,
+    pub(crate) exp: u64,
+    pub(crate) iat: u64,
+    pub(crate) iss: String,
+    pub(crate) jti: String,
+}
+
+impl Decide for X509SvidApplication<'_> {
+    type Terms = X509SvidTerms;
+
+    fn decide(&self, desk: &Desk) -> Result<Decision<X509SvidTerms>, IssueError> {
+        let door = open_door(desk)?;
+        let (workload, now) = (self.ask.workload, desk.clock.now_seconds());
+        let entry = entitled(desk, door, (workload, self.ask.entry), now)?;
+        let id = entry.spiffe_id.to_string();
+        if self.requested.is_some_and(|requested| requested.names().iter().any(|name| *name != id)) {
+            return Err(IssueError::Request("csr_for_another_id"));
+        }
+        let authority = Arc::clone(&door.authorities.ring().active);
+        let certificate = authority.certificate();
+        let ttl = entry.x509_svid_ttl_seconds.unwrap_or(door.settings.x509_svid_ttl_seconds);
+        let not_after_seconds = end(&entry, (now, ttl), certificate.not_after_seconds())?;
+        Ok(Decision::Grant(Grant {
+            terms: X509SvidTerms {
+                decision_id: self.decision_id,
+                node: workload.node().clone(),
+                serial: new_serial().map_err(|AuthorityError(reason)| IssueError::Internal(reason))?,
+                not_before_seconds: now
+                    .saturating_sub(BACKDATED_SECONDS)
+                    .max(certificate.not_before_seconds()),
+                not_after_seconds,
+                requested: self.requested.map(|requested| requested.public().clone()),
+                authority,
+                entry,
+            },
+        }))
+    }
+}
+
+impl Decide for JwtSvidApplication<'_> {
+    type Terms = JwtSvidTerms;
+
+    fn decide(&self, desk: &Desk) -> Result<Decision<JwtSvidTerms>, IssueError> {
+        let door = open_door(desk)?;
+        let (workload, now) = (self.ask.workload, desk.clock.now_seconds());
+        let entry = entitled(desk, door, (workload, self.ask.entry), now)?;
+        check_audiences(desk, self.ask.audiences)?;
+        let ring = door.authorities.ring();
+        let ttl = entry.jwt_svid_ttl_seconds.unwrap_or(door.settings.jwt_svid_ttl_seconds);
+        let claims = JwtSvidClaims {
+            sub: entry.spiffe_id.to_string(),
+            aud: self.ask.audiences.to_vec(),
+            exp: end(&entry, (now, ttl.min(LONGEST_JWT_SVID_SECONDS)), ring.jwt.not_after_seconds)?,
+            iat: now,
+            iss: door.issuer.clone(),
+            jti: clock::new_id(desk.clock.as_ref())?.to_string(),
+        };
+        Ok(Decision::Grant(Grant {
+            terms: JwtSvidTerms {
+                decision_id: self.decision_id,
+                node: workload.node().clone(),
+                claims,
+                key: Arc::clone(&ring.jwt.key),
+                entry,
+            },
+        }))
+    }
+}
+
+fn open_door(desk: &Desk) -> Result<&SpiffeDoor, IssueError> {
+    let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+    if desk.clock_watch.agrees(desk.clock.as_ref()) {
+        Ok(door)
+    } else {
+        Err(IssueError::Uncertain("clocks_disagree"))
+    }
+}
+
+/// The entry of this name, if it entitles this process now: where it was deleted, has ended, or its process is another
+/// or elsewhere by now, it does not.
+fn entitled(
+    desk: &Desk,
+    door: &SpiffeDoor,
+    (workload, name): (&Workload, &str),
+    now_seconds: u64,
+) -> Result<Arc<Entry>, IssueError> {
+    if workload.node().trust_domain() != &door.trust_domain {
+        return Err(IssueError::NotEntitled("node_of_another_trust_domain"));
+    }
+    let entry = door.entries.now().entitled_to(name, workload, now_seconds);
+    let entry = entry.ok_or(IssueError::NotEntitled("no_entry"))?;
+    // Entries are checked when they are read. This is what must not happen whatever they say.
+    if !is_a_workloads(&entry.spiffe_id, &door.trust_domain) {
+        return Err(IssueError::NotEntitled("id_not_a_workloads"));
+    }
+    desk.limits.admit(&format!("spiffe {} {}", workload.node(), entry.id), desk.clock.uptime())?;
+    Ok(entry)
+}
+
+/// In our trust domain, below it, and neither the broker's nor a node's.
+fn is_a_workloads(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
+    let mut segments = id.path().split('/').skip(1);
+    id.trust_domain() == trust_domain && segments.next().is_some_and(|first| first != RESERVED)
+}
+
+/// Until when: as long as it lives, as its entry holds, and as what signs it.
+fn end(entry: &Entry, (now_seconds, ttl): (u64, u64), signs_until: u64) -> Result<u64, IssueError> {
+    let entry_ends = entry.expires_at_seconds.unwrap_or(u64::MAX);
+    let end = now_seconds.saturating_add(ttl).min(entry_ends).min(signs_until);
+    if end > now_seconds { Ok(end) } else { Err(IssueError::Uncertain("authority_expired")) }
+}
+
+/// JWT-SVID §3.2: at least one. None at which another kind of token of ours is due, or where a token would be taken for
+/// what it is not: a cloud's token service looks at nothing but issuer and audience.
+fn check_audiences(desk: &Desk, audiences: &[String]) -> Result<(), IssueError> {
+    let refuse = |reason| Err(IssueError::Request(reason));
+    if audiences.is_empty() || audiences.iter().any(String::is_empty) {
+        return refuse("audience_missing");
+    }
+    let is_too_long = |audience: &String| audience.len() > MAX_AUDIENCE_BYTES;
+    if audiences.len() > MAX_AUDIENCES || audiences.iter().any(is_too_long) {
+        return refuse("audience_too_long");
+    }
+    if audiences.iter().any(|audience| audience.chars().any(char::is_control)) {
+        return refuse("audience_malformed");
+    }
+    let rules = desk.rules.load();
+    for audience in audiences {
+        let web_identity = desk.aws.as_ref().map(|aws| aws.web_identity.audience.as_str());
+        if is_a_clouds(audience) || web_identity == Some(audience.as_str()) {
+            return refuse("audience_of_a_cloud");
+        }
+        let bare = audience.trim_end_matches('/');
+        let mut registered = rules.registry.servers().map(|server| server.record.resource.as_str());
+        if registered.any(|resource| resource.trim_end_matches('/').eq_ignore_ascii_case(bare)) {
+            return refuse("audience_is_a_registered_resource");
+        }
+    }
+    Ok(())
+}
+
+/// What the token services of AWS, Azure and Google Cloud take as their own.
+fn is_a_clouds(audience: &str) -> bool {
+    let audience = audience.trim().to_ascii_lowercase();
+    let bare = audience.strip_prefix("https:").unwrap_or(&audience).trim_start_matches('/');
+    let host = bare.split(['/', ':', '?', '#']).next().unwrap_or_default();
+    let is_sts = host == "sts.amazonaws.com"
+        || (host.starts_with("sts.")
+            && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")))
+        || host == "sts.amazonaws.com.cn";
+    is_sts || audience.starts_with("api://azureadtokenexchange") || CLOUD_HOSTS.contains(&host)
+}
+
+/// The first segment of the paths of the broker's and its nodes' own IDs.
+const RESERVED: &str = "deputize";
+/// Services that look at the audience of a token from outside.
+const CLOUD_HOSTS: [&str; 3] = ["iam.googleapis.com", "sts.googleapis.com", "sts.windows.net"];
+/// Longer than any that is presented anew for each use needs to live.
+const LONGEST_JWT_SVID_SECONDS: u64 = 3600;
+const MAX_AUDIENCES: usize = 16;
+const MAX_AUDIENCE_BYTES: usize = 512;

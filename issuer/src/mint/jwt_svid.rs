@@ -1,0 +1,30 @@
+//! A JWT-SVID (SPIFFE JWT-SVID): a JWS whose header has `alg`, `kid` and `typ`, and nothing else (§2).
+
+use super::Mint;
+use crate::{
+    decide::JwtSvidTerms, desk::Desk, error::IssueError, record::OpenRecord, secret::Secret, svid::JwtSvid,
+};
+
+impl Mint for JwtSvidTerms {
+    type Credential = JwtSvid;
+
+    async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<JwtSvid, IssueError> {
+        let terms = record.into_terms();
+        let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+        // Revoked while its record was written: nobody would take what it signs.
+        if !door.authorities.ring().trusts_key(terms.key.kid()) {
+            return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
+        }
+        let signed = terms.key.sign(TYP, &terms.claims);
+        let token = signed.map(Secret::new).map_err(|_| IssueError::Internal("signing_failed"))?;
+        Ok(JwtSvid {
+            spiffe_id: terms.entry.spiffe_id.clone(),
+            token,
+            expires_at_seconds: terms.claims.exp,
+            hint: terms.entry.hint.clone(),
+        })
+    }
+}
+
+/// JWT-SVID §2.3.
+const TYP: &str = "JWT";

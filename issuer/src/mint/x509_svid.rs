@@ -1,0 +1,104 @@
+//! An X.509-SVID (SPIFFE X509-SVID): a leaf certificate with one SPIFFE ID, under the authority that is active.
+
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyUsagePurpose, PKCS_RSA_SHA256,
+    PublicKeyData, SanType,
+};
+use spiffe::cert::spiffe_id_from_der;
+
+use super::Mint;
+use crate::{
+    authority::{AuthorityError, CertificateKey, organization, set_validity, uri},
+    decide::X509SvidTerms,
+    desk::Desk,
+    error::IssueError,
+    record::OpenRecord,
+    secret::Secret,
+    svid::X509Svid,
+};
+
+impl Mint for X509SvidTerms {
+    type Credential = X509Svid;
+
+    async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<X509Svid, IssueError> {
+        let terms = record.into_terms();
+        let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+        // Tainted or revoked while its record was written: nobody would keep what it signs.
+        if !door.authorities.ring().trusts(terms.authority.certificate()) {
+            return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
+        }
+        let minted = match &terms.requested {
+            Some(public) => sign(&terms, public).map(|chain| (chain, None)),
+            None => generate(&terms).map(|(chain, key)| (chain, Some(key))),
+        };
+        let (chain, private_key) = minted.map_err(|AuthorityError(reason)| IssueError::Internal(reason))?;
+        check(&terms, &chain, private_key.as_ref())?;
+        Ok(X509Svid {
+            spiffe_id: terms.entry.spiffe_id.clone(),
+            entry: terms.entry.id.clone(),
+            chain,
+            private_key,
+            not_before_seconds: terms.not_before_seconds,
+            not_after_seconds: terms.not_after_seconds,
+            hint: terms.entry.hint.clone(),
+            authorities: terms.authority.certificate().authorities().to_vec(),
+        })
+    }
+}
+
+/// With a new key, which leaves with it and stays nowhere.
+fn generate(terms: &X509SvidTerms) -> Result<(Vec<Vec<u8>>, Secret<Vec<u8>>), AuthorityError> {
+    let key = CertificateKey::generate()?;
+    Ok((sign(terms, &key)?, key.to_pkcs8()?))
+}
+
+fn sign(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    let leaf = terms.authority.sign(&parameters(terms, key)?, key)?;
+    Ok([&[leaf], terms.authority.certificate().intermediates()].concat())
+}
+
+/// What the certificate says: every field, for `rcgen`'s own choices are unsafe.
+fn parameters(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<CertificateParams, AuthorityError> {
+    let mut parameters = CertificateParams::default();
+    set_validity(&mut parameters, (terms.not_before_seconds, terms.not_after_seconds))?;
+    parameters.serial_number = Some(terms.serial.to_vec().into());
+    // X509-SVID §2: one URI, which is the SPIFFE ID, and any number of names of hosts.
+    parameters.subject_alt_names = vec![uri(&terms.entry.spiffe_id.to_string())?];
+    for name in &terms.entry.dns_names {
+        let name = name.as_str().try_into().map_err(|_| AuthorityError("a DNS name that is no ASCII"))?;
+        parameters.subject_alt_names.push(SanType::DnsName(name));
+    }
+    // No common name: old verifiers would take it for the name of a host.
+    parameters.distinguished_name = organization();
+    // X509-SVID §4.1: a leaf, and says so.
+    parameters.is_ca = IsCa::ExplicitNoCa;
+    // X509-SVID §4.3, critical; RSA keys may also be encrypted to (TLS 1.2 and before).
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if key.algorithm() == &PKCS_RSA_SHA256 {
+        parameters.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    }
+    // X509-SVID §4.4: for both ends of a connection.
+    parameters.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    parameters.name_constraints = None;
+    parameters.crl_distribution_points = Vec::new();
+    parameters.custom_extensions = Vec::new();
+    parameters.use_authority_key_identifier_extension = true;
+    parameters.key_identifier_method = KeyIdMethod::Sha256;
+    Ok(parameters)
+}
+
+/// Nothing leaves that the library of those who use it would not take, or would take for another's.
+fn check(
+    terms: &X509SvidTerms,
+    chain: &[Vec<u8>],
+    private_key: Option<&Secret<Vec<u8>>>,
+) -> Result<(), IssueError> {
+    let (leaf, id) = (chain.first().map(Vec::as_slice).unwrap_or_default(), &terms.entry.spiffe_id);
+    let is_good = match private_key {
+        Some(key) => spiffe::X509Svid::parse_from_der(&chain.concat(), key.expose())
+            .is_ok_and(|svid| svid.spiffe_id() == id),
+        None => spiffe_id_from_der(leaf).is_ok_and(|found| found == *id),
+    };
+    if is_good { Ok(()) } else { Err(IssueError::Internal("svid_not_as_it_should_be")) }
+}

@@ -1,0 +1,132 @@
+//! The broker in this process as the source: its desk decides, records and mints.
+
+use async_trait::async_trait;
+use deputize_issuer::{
+    clock,
+    desk::Desk,
+    entry::Entry,
+    error::IssueError,
+    record::{RefusedSvid, record_svid_denial},
+    svid::{Bundles, JwtAsk, JwtSvid, SpiffeDoor, SvidKey, X509Ask, X509Svid, jwt_svid, x509_svid},
+    workload::Workload,
+};
+use std::sync::Arc;
+use tokio::{sync::watch, task::AbortHandle};
+
+use super::{SourceError, SvidSource};
+
+/// The desk of the broker in this process.
+#[derive(Debug)]
+pub struct DeskSource {
+    desk: Arc<Desk>,
+    door: Arc<SpiffeDoor>,
+    changes: Arc<watch::Sender<u64>>,
+    follower: AbortHandle,
+}
+
+impl DeskSource {
+    /// Of a desk that has the door to SVIDs; of another there is none. Follows its changes from now on, on the runtime
+    /// that this is called on.
+    pub fn start(desk: Arc<Desk>) -> Option<Self> {
+        let door = Arc::clone(desk.spiffe.as_ref()?);
+        let changes = Arc::new(watch::Sender::new(0));
+        let follower = tokio::spawn(follow(Arc::clone(&door), Arc::clone(&changes))).abort_handle();
+        Some(Self { desk, door, changes, follower })
+    }
+}
+
+#[async_trait]
+impl SvidSource for DeskSource {
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn entitled(&self, workload: &Workload) -> Vec<Arc<Entry>> {
+        let entries = self.door.entries.now().entitled(workload, self.desk.clock.now_seconds());
+        if entries.is_empty() {
+            self.record_that_none_entitles(workload);
+        }
+        entries
+    }
+
+    async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {
+        let ask = X509Ask { workload, entry: &entry.id, key: SvidKey::Mint };
+        x509_svid(&self.desk, &ask).await.map_err(source_error)
+    }
+
+    async fn jwt_svid(
+        &self,
+        workload: &Workload,
+        entry: &Entry,
+        audiences: &[String],
+    ) -> Result<JwtSvid, SourceError> {
+        jwt_svid(&self.desk, &JwtAsk { workload, entry: &entry.id, audiences }).await.map_err(source_error)
+    }
+
+    fn bundles(&self) -> Arc<Bundles> {
+        let own = Arc::clone(&self.door.authorities.ring().bundle);
+        Arc::new(Bundles { own, federated: self.door.foreign.now().to_vec() })
+    }
+
+    fn tainted_authorities(&self) -> Vec<[u8; 32]> {
+        self.door.authorities.ring().tainted.clone()
+    }
+}
+
+impl DeskSource {
+    fn record_that_none_entitles(&self, workload: &Workload) {
+        // Without randomness there is no id, and nothing is minted either.
+        let Ok(decision_id) = clock::new_id(self.desk.clock.as_ref()) else { return };
+        let refused = RefusedSvid { kind: None, workload, entry: None, audiences: &[] };
+        record_svid_denial(&self.desk, decision_id, &refused, &IssueError::NotEntitled("no_entry"));
+    }
+}
+
+impl Drop for DeskSource {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Passes every change on, whatever it is of.
+async fn follow(door: Arc<SpiffeDoor>, changes: Arc<watch::Sender<u64>>) {
+    let (mut entries, mut authorities, mut foreign) =
+        (door.entries.changes(), door.authorities.changes(), door.foreign.changes());
+    loop {
+        let changed = tokio::select! {
+            changed = entries.changed() => changed,
+            changed = authorities.changed() => changed,
+            changed = foreign.changed() => changed,
+        };
+        if changed.is_err() {
+            // Who would change them is gone.
+            break;
+        }
+        changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+fn source_error(error: IssueError) -> SourceError {
+    match error {
+        IssueError::NotEntitled(_) | IssueError::Denied(_) => SourceError::NotEntitled,
+        IssueError::Request(reason) => SourceError::Invalid(reason),
+        IssueError::RecordUnavailable(reason)
+        | IssueError::Uncertain(reason)
+        | IssueError::UpstreamUnavailable(reason)
+        | IssueError::Internal(reason) => SourceError::Unavailable(reason),
+        IssueError::RateLimited { .. } => SourceError::Unavailable("rate_limited"),
+        // Other doors' refusals; none of them is a leave to go on.
+        IssueError::GrantType
+        | IssueError::SubjectToken { .. }
+        | IssueError::ClientAuthentication(_)
+        | IssueError::Proof(_)
+        | IssueError::NonceNeeded { .. }
+        | IssueError::Target(_)
+        | IssueError::Scope(_)
+        | IssueError::AuthorizationDetails { .. }
+        | IssueError::UserAuthentication { .. }
+        | IssueError::LevelTooLow { .. }
+        | IssueError::NoSession { .. }
+        | IssueError::Sts(_) => SourceError::Unavailable("another_doors_refusal"),
+    }
+}
