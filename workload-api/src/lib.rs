@@ -1,6 +1,20 @@
 //! Door 2: the SPIFFE Workload API on a Unix socket.
 
 pub mod attest;
+mod authority;
+mod bind;
+mod error;
+pub mod fakes;
+mod held;
 pub mod peer;
 pub mod peer_stream;
+pub mod proto;
+pub mod reception;
+mod room;
+mod rpc;
+mod serve;
 pub mod source;
+
+pub use bind::{CannotBind, bind};
+pub use room::Limits;
+pub use serve::WorkloadApi;

@@ -1,0 +1,225 @@
+//! How much there may be at once, and how much of it one user may have: nobody can take the others' place.
+
+use deputize_issuer::clock::Clock;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// Bounds of the Workload API.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections.
+    pub connections: usize,
+    /// Of these, how many one user may hold.
+    pub connections_of_one_user: usize,
+    /// Calls under way, streams among them.
+    pub calls: usize,
+    /// Of these, how many one user may have.
+    pub calls_of_one_user: usize,
+    /// Calls and connections that one user may begin per second in the long run…
+    pub starts_per_second: u32,
+    /// … and at once.
+    pub starts_at_once: u32,
+    /// How often a client is asked whether it is still there.
+    pub ping_interval: Duration,
+    /// How long it may take to answer: a client that does not read is ended by then.
+    pub ping_timeout: Duration,
+    /// How long a connection may be without any call at its beginning.
+    pub silence: Duration,
+    /// How long a stop waits for connections to end.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8192,
+            connections_of_one_user: 4096,
+            calls: 32_768,
+            calls_of_one_user: 16_384,
+            starts_per_second: 1000,
+            starts_at_once: 20_000,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Counts what there is.
+pub(crate) struct Room {
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    users: Mutex<Users>,
+}
+
+#[derive(Default)]
+struct Users {
+    all: Share,
+    of: HashMap<u32, User>,
+    /// When so many users are known, those who have nothing are forgotten.
+    sweep_at: usize,
+}
+
+#[derive(Default)]
+struct User {
+    share: Share,
+    /// Until when its starts are used up, in uptime (the generic cell rate algorithm).
+    spent_until: Duration,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Share {
+    connections: usize,
+    calls: usize,
+}
+
+/// A place for one connection or one call. Whoever drops it leaves.
+pub(crate) struct Place {
+    room: Arc<Room>,
+    user: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Connection,
+    Call,
+}
+
+impl Room {
+    pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { limits, clock, users: Mutex::default() })
+    }
+
+    /// A place for this user, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>, user: u32, kind: Kind) -> Option<Place> {
+        let now = self.clock.uptime();
+        let (most, most_of_one) = match kind {
+            Kind::Connection => (self.limits.connections, self.limits.connections_of_one_user),
+            Kind::Call => (self.limits.calls, self.limits.calls_of_one_user),
+        };
+        let mut users = self.lock();
+        users.sweep(now);
+        let Users { all, of, .. } = &mut *users;
+        let known = of.entry(user).or_default();
+        if *all.count(kind) >= most
+            || *known.share.count(kind) >= most_of_one
+            || !known.spend(now, &self.limits)
+        {
+            return None;
+        }
+        *all.count(kind) += 1;
+        *known.share.count(kind) += 1;
+        Some(Place { room: Arc::clone(self), user, kind })
+    }
+
+    /// How many calls are under way.
+    pub(crate) fn calls(&self) -> usize {
+        self.lock().all.calls
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut users = self.room.lock();
+        *users.all.count(self.kind) -= 1;
+        if let Some(known) = users.of.get_mut(&self.user) {
+            *known.share.count(self.kind) -= 1;
+        }
+    }
+}
+
+impl Users {
+    fn sweep(&mut self, now: Duration) {
+        if self.of.len() >= self.sweep_at {
+            self.of.retain(|_, known| {
+                known.share.connections + known.share.calls > 0 || known.spent_until > now
+            });
+            self.sweep_at = (self.of.len() * 2).max(LEAST_SWEPT);
+        }
+    }
+}
+
+impl User {
+    fn spend(&mut self, now: Duration, limits: &Limits) -> bool {
+        let each = Duration::from_secs(1) / limits.starts_per_second.max(1);
+        let spent_until = self.spent_until.max(now) + each;
+        if spent_until > now + each * limits.starts_at_once {
+            return false;
+        }
+        self.spent_until = spent_until;
+        true
+    }
+}
+
+impl Share {
+    fn count(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Connection => &mut self.connections,
+            Kind::Call => &mut self.calls,
+        }
+    }
+}
+
+const LEAST_SWEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputize_issuer::clock::TestClock;
+
+    #[test]
+    fn one_user_cannot_take_the_places_of_others() {
+        let limits = Limits { connections: 3, connections_of_one_user: 2, ..Limits::default() };
+        let room = Room::new(limits, Arc::new(TestClock::at_seconds(1)));
+        let held: Vec<_> = (0..2).map(|_| room.enter(7, Kind::Connection).unwrap()).collect();
+        assert!(room.enter(7, Kind::Connection).is_none());
+        assert!(room.enter(7, Kind::Call).is_some(), "calls are counted apart");
+        let other = room.enter(8, Kind::Connection).unwrap();
+        assert!(room.enter(9, Kind::Connection).is_none(), "full");
+        drop(other);
+        assert!(room.enter(9, Kind::Connection).is_some());
+        drop(held);
+        assert!(room.enter(7, Kind::Connection).is_some());
+    }
+
+    #[test]
+    fn one_users_starts_are_rated() {
+        let clock = Arc::new(TestClock::at_seconds(1));
+        let limits = Limits { starts_per_second: 10, starts_at_once: 3, ..Limits::default() };
+        let room = Room::new(limits, Arc::clone(&clock) as Arc<dyn Clock>);
+        let starts = |user| (0..10).filter(|_| room.enter(user, Kind::Call).is_some()).count();
+        assert_eq!((starts(7), starts(8)), (3, 3));
+        clock.advance(Duration::from_millis(200));
+        assert_eq!((starts(7), starts(7)), (2, 0));
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(starts(7), 3);
+    }
+
+    #[test]
+    fn users_who_have_nothing_are_forgotten() {
+        let clock = Arc::new(TestClock::at_seconds(1));
+        let room = Room::new(Limits::default(), Arc::clone(&clock) as Arc<dyn Clock>);
+        let kept = room.enter(7, Kind::Connection).unwrap();
+        for user in 100..100_000 {
+            drop(room.enter(user, Kind::Connection).unwrap());
+            clock.advance(Duration::from_millis(10));
+        }
+        assert!(room.lock().of.len() <= 2 * LEAST_SWEPT);
+        assert!(room.lock().of.contains_key(&7));
+        drop(kept);
+        assert_eq!(room.lock().all.connections, 0);
+    }
+}

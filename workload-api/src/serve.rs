@@ -1,0 +1,269 @@
+//! The endpoint (SPIFFE Workload Endpoint §3): who connects, what is asked of every call, and when it ends.
+
+use bytes::Bytes;
+use deputize_issuer::clock::Clock;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+    task::JoinSet,
+};
+use tonic::{body::Body, service::Routes};
+use tower::Service;
+
+use crate::{
+    authority::Repaired,
+    error::Refused,
+    held::Held,
+    proto::{DESCRIPTOR, spiffe_workload_api_server::SpiffeWorkloadApiServer},
+    reception::{Guest, Reception},
+    room::{Kind, Limits, Place, Room},
+    rpc::{Api, Caller, Methods},
+    source::SvidSource,
+};
+
+/// The SPIFFE Workload API.
+pub struct WorkloadApi {
+    api: Arc<Api>,
+    reception: Arc<dyn Reception>,
+}
+
+impl WorkloadApi {
+    /// An endpoint that gives what this source has to the processes that this reception lets in.
+    pub fn new(
+        source: Arc<dyn SvidSource>,
+        reception: Arc<dyn Reception>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
+        let held = Held::new(Arc::clone(&source), Arc::clone(&clock));
+        let room = Room::new(limits, Arc::clone(&clock));
+        let api = Arc::new(Api { source, clock, held, bundled: Default::default(), room });
+        Self { api, reception }
+    }
+
+    /// Serves until `stop` turns true. Open streams are told then that the server is away (`Unavailable`), and what
+    /// does not end by itself is ended.
+    pub async fn serve(self, listener: UnixListener, mut stop: watch::Receiver<bool>) {
+        let routes = routes(&self.api);
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    if let Some(visit) = self.receive(stream, &routes, &stop) {
+                        connections.spawn(visit.attend());
+                    }
+                }
+                // Out of file descriptors, most likely: breathe, so that the loop does not spin.
+                Err(_) => tokio::time::sleep(BREATH).await,
+            }
+        }
+        drop(listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.api.room.limits().drain, ended).await.is_err() {
+            tracing::warn!("drain of the workload api timed out with connections open");
+        }
+        connections.shutdown().await;
+    }
+
+    /// Whoever is not let in finds the connection closed, and may try again.
+    fn receive(&self, stream: UnixStream, routes: &Routes, stop: &watch::Receiver<bool>) -> Option<Visit> {
+        let refused = |why: &'static str| {
+            metrics::counter!("deputize_workload_connections_refused_total", "reason" => why).increment(1);
+        };
+        let Guest { process, stream } = match self.reception.receive(stream) {
+            Ok(guest) => guest,
+            Err(why) => {
+                tracing::debug!(%why, "a connection to the workload api was not taken");
+                refused("not_attested");
+                return None;
+            }
+        };
+        let Some(place) = self.api.room.enter(process.user(), Kind::Connection) else {
+            refused("busy");
+            return None;
+        };
+        let caller = Caller { process, stop: stop.clone(), known: Arc::new(Mutex::new(None)) };
+        let room = Arc::clone(&self.api.room);
+        Some(Visit { stream: Repaired::new(stream), caller, routes: routes.clone(), room, _place: place })
+    }
+}
+
+/// One connection.
+struct Visit {
+    stream: Repaired<Box<dyn crate::reception::Stream>>,
+    caller: Caller,
+    routes: Routes,
+    room: Arc<Room>,
+    _place: Place,
+}
+
+impl Visit {
+    async fn attend(self) {
+        let Self { stream, caller, routes, room, _place } = self;
+        let (process, mut stop) = (Arc::clone(&caller.process), caller.stop.clone());
+        let limits = room.limits().clone();
+        let has_called = Arc::new(AtomicBool::new(false));
+        let called = Arc::clone(&has_called);
+        let service = service_fn(move |request| {
+            called.store(true, Ordering::Relaxed);
+            let admitted = admit(&request, &room, &caller);
+            let (routes, caller) = (routes.clone(), caller.clone());
+            async move {
+                Ok::<_, Infallible>(match admitted {
+                    Ok(place) => answer(request, caller, routes, place).await,
+                    Err(refused) => refused.into_response(),
+                })
+            }
+        });
+        let connection = http2_settings(&limits).serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let mut silence = pin!(tokio::time::sleep(limits.silence));
+        let (mut is_silent, mut is_stopping) = (true, false);
+        loop {
+            tokio::select! {
+                // What a client does wrong ends its own connection; there is nobody to tell.
+                _ = &mut connection => return,
+                // What is sent from now on, another process sends.
+                () = process.gone() => return,
+                _ = stop.wait_for(|stop| *stop), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut silence, if is_silent => {
+                    if !has_called.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    is_silent = false;
+                }
+            }
+        }
+    }
+}
+
+/// What is asked of every call, before it is looked at.
+fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Result<Place, Refused> {
+    // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send.
+    let mut headers = request.headers().get_all(SECURITY_HEADER).iter();
+    if headers.next().map(http::HeaderValue::as_bytes) != Some(b"true") || headers.next().is_some() {
+        return Err(Refused::NoHeader);
+    }
+    if *caller.stop.borrow() {
+        return Err(Refused::Stopping);
+    }
+    room.enter(caller.process.user(), Kind::Call).ok_or(Refused::Busy)
+}
+
+async fn answer(
+    request: http::Request<Incoming>,
+    caller: Caller,
+    mut routes: Routes,
+    place: Place,
+) -> http::Response<Body> {
+    let (mut parts, body) = request.into_parts();
+    // No method of the Workload API takes more than one message, so nobody waits long or gathers much for it.
+    let body = if parts.uri.path().starts_with(METHODS) {
+        match tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_REQUEST_BYTES).collect()).await {
+            Ok(Ok(whole)) => Body::new(Full::new(whole.to_bytes())),
+            Ok(Err(_)) => {
+                return Refused::Invalid("the request is too long, or was broken off").into_response();
+            }
+            Err(_) => return Refused::Invalid("the request was not sent in time").into_response(),
+        }
+    } else {
+        Body::new(body)
+    };
+    parts.extensions.insert(caller);
+    let Ok(response) = routes.call(http::Request::from_parts(parts, body)).await;
+    response.map(|body| Body::new(Placed { body, _place: place }))
+}
+
+/// An answer that keeps its place until it is told, or nobody listens any more.
+struct Placed {
+    body: Body,
+    _place: Place,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = crate::error::Answered;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The methods, and what tells of them (SPIFFE Workload Endpoint §7: reflection).
+fn routes(api: &Arc<Api>) -> Routes {
+    let methods = SpiffeWorkloadApiServer::new(Methods(Arc::clone(api)));
+    let mut routes = Routes::new(methods.max_decoding_message_size(MAX_REQUEST_BYTES));
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTOR);
+    // The descriptor is in the program: a test shows that it can be read.
+    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+        routes = routes
+            .add_service(v1.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(v1alpha.max_decoding_message_size(MAX_REQUEST_BYTES));
+    }
+    routes.prepare()
+}
+
+fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_send_buf_size(MAX_SEND_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout);
+    builder
+}
+
+const SECURITY_HEADER: &str = "workload.spiffe.io";
+const METHODS: &str = "/SpiffeWorkloadAPI/";
+const BREATH: Duration = Duration::from_millis(50);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A token to be validated has at most 16 KiB.
+const MAX_REQUEST_BYTES: usize = 32 * 1024;
+const MAX_STREAMS: u32 = 128;
+const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+const MAX_RESETS: usize = 20;
+/// Of one stream, while its client does not read.
+const MAX_SEND_BYTES: usize = 32 * 1024;
+const WINDOW_BYTES: u32 = 64 * 1024;
