@@ -31,4 +31,6 @@ pub mod trust;
 pub mod weak_rsa;
 pub mod whole_call;
 pub mod wire;
+pub mod workload_api;
+pub mod workload_server;
 pub mod world;
