@@ -11,7 +11,13 @@ use std::{
 };
 use url::Url;
 
-use super::{raw, read::ConfigError, resolved::Check, templates::load_templates};
+use super::{
+    aws_issuer::{Taker, check_issuer},
+    raw,
+    read::ConfigError,
+    resolved::Check,
+    templates::load_templates,
+};
 
 /// AWS, as it is configured.
 #[derive(Debug, Clone)]
@@ -90,20 +96,27 @@ impl Check<'_> {
         let accounts = AwsAccounts::new(raw.accounts.iter().cloned());
         let accounts = accounts.map_err(|error| self.refuse(format!("aws.accounts: {error}")));
         Aws {
-            web_identity: self.web_identity(&raw.web_identity, issuer),
+            web_identity: self.web_identity(raw, issuer),
             sts: self.sts(&raw.sts, raw.assume_role.as_ref()),
             accounts: accounts.unwrap_or_default(),
             templates: self.folder.join(&raw.templates),
         }
     }
 
-    fn web_identity(&mut self, raw: &raw::WebIdentity, issuer: &str) -> WebIdentityIssuer {
+    fn web_identity(&mut self, aws: &raw::Aws, issuer: &str) -> WebIdentityIssuer {
+        let raw = &aws.web_identity;
         let own = format!("{issuer}/web-identity");
         let identity = raw.issuer.clone().unwrap_or(own);
-        self.https("aws.web_identity.issuer", &identity);
-        if identity.ends_with('/') {
-            // IAM compares it with `iss` byte by byte.
-            self.refuse("aws.web_identity.issuer: leave the trailing slash out");
+        // AWS itself is asked, and by what it knows of that issuer.
+        let is_for_aws = aws.sts.endpoint.is_none() && aws.assume_role.is_none();
+        let taker = if is_for_aws { Taker::Aws } else { Taker::StandIn };
+        if let Err(problem) = check_issuer(&identity, taker)
+            && !self.is_development()
+        {
+            self.refuse(format!(
+                "aws.web_identity.issuer: {identity:?} {problem}; where the broker's own URL is no issuer for AWS, \
+                 `deputize keys publish` makes the files for another"
+            ));
         }
         if super::resolved::same_place(&identity, issuer)
             || super::resolved::same_place(&identity, &format!("{issuer}/spiffe"))

@@ -1,6 +1,7 @@
 //! Configuration in two steps: [`raw`] is what the file says, [`resolved`] is what is true.
 
 pub mod aws;
+pub mod aws_issuer;
 mod clients;
 pub mod raw;
 pub mod read;

@@ -79,6 +79,9 @@ fn a_template_for_a_tool_that_is_there_is_taken() {
     let whole = "  web_identity: { issuer: \"https://keys.example.com/aws\", audience: broker, algorithm: RS256 }\n  \
                  sts: { endpoint: \"https://vpce-1.sts.{region}.vpce.amazonaws.com\", allow_private_addresses: true, calls_per_second: 5 }\n";
     Setup::new().aws(whole).says(0, &["✔ nothing is wrong"]);
+    let stand_in = "  web_identity: { issuer: \"https://keys.example.com:8443\" }\n  \
+                    sts: { endpoint: \"https://sts.example.com:8443\", allow_private_addresses: true }\n";
+    Setup::new().aws(stand_in).says(0, &["✔ nothing is wrong"]);
 }
 
 #[test]
@@ -136,6 +139,8 @@ fn what_is_wrong_with_aws_is_named_with_what_to_do() {
         ("  sts: { endpoint: \"https://a:b@sts.example.com\" }\n", &["aws.sts.endpoint", "without user"]),
         ("  web_identity: { issuer: \"https://keys.example.com/\" }\n", &["trailing slash"]),
         ("  web_identity: { issuer: \"http://keys.example.com\" }\n", &["https://"]),
+        ("  web_identity: { issuer: \"https://keys.example.com/?a\" }\n", &["plain"]),
+        ("  web_identity: { issuer: \"https://keys.example.com:8443\" }\n", &["port", "keys publish"]),
         ("  web_identity: { issuer: \"https://deputize.example.com\" }\n", &["a URL of its own"]),
         ("  web_identity: { issuer: \"https://deputize.example.com/spiffe\" }\n", &["a URL of its own"]),
         (

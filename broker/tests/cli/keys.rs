@@ -77,8 +77,15 @@ fn what_aws_reads_is_written_as_files() {
 #[test]
 fn an_issuer_that_is_not_configured_or_can_be_none_is_refused() {
     let folders = Folders::new();
-    for issuer in ["http://id.example", "https://id.example/", "https://id.example/a?b", "id.example"] {
-        folders.publish(&["--issuer", issuer]).expect(2);
+    for (issuer, problem) in [
+        ("http://id.example", "https://"),
+        ("https://id.example/", "trailing slash"),
+        ("https://id.example/a?b", "plain"),
+        ("https://id.example:8443", "port"),
+        ("id.example", "https://"),
+    ] {
+        let ran = folders.publish(&["--issuer", issuer]).expect(2);
+        assert!(ran.stderr.contains(problem), "{ran:?}");
     }
     folders.publish(&[]).expect(2);
     folders.publish(&["--issuer", ISSUER]).expect(0);

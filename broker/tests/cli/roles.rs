@@ -53,10 +53,14 @@ fn what_cannot_be_exported_is_refused() {
     export("terraform", &["--template", "reboot"]).expect(2);
     export("terraform", &["--account", "999988887777"]).expect(2);
     let folder = examples();
-    for issuer in
-        ["http://a.example", "https://a.example/", "https://a.example:8443", "https://a.example/${b}"]
-    {
-        run(&["templates", "export", "terraform", &folder, "--issuer", issuer]).expect(2);
+    for (issuer, problem) in [
+        ("http://a.example", "https://"),
+        ("https://a.example/", "trailing slash"),
+        ("https://a.example:8443", "port"),
+        ("https://a.example/${b}", "plain"),
+    ] {
+        let ran = run(&["templates", "export", "terraform", &folder, "--issuer", issuer]).expect(2);
+        assert!(ran.stderr.contains(problem), "{ran:?}");
     }
 }
 

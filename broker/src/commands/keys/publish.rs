@@ -23,6 +23,7 @@ use crate::{
         moment,
         output::{Columns, Output, clean},
     },
+    config::aws_issuer::{Taker, check_issuer},
     http::web_identity::{DISCOVERY_PATH, JWKS_PATH, discovery_document, key_set_document},
 };
 
@@ -112,26 +113,16 @@ fn issuer(args: &Args, folder: &DataFolder) -> Result<String, CommandError> {
             format!("--issuer {given:?} is not the configured one, {configured:?}"),
             "tokens say what is configured: correct `aws.web_identity.issuer`, or leave --issuer out",
         )),
-        (Some(issuer), _) | (None, Some(issuer)) => check_issuer(issuer).map(|()| issuer.clone()),
+        (Some(issuer), _) | (None, Some(issuer)) => {
+            check_issuer(issuer, Taker::Aws).map_err(|problem| {
+                CommandError::usage(
+                    format!("the issuer {issuer:?} {problem}"),
+                    "state the URL below which the files will be: `https://id.example.com/deputize`",
+                )
+            })?;
+            Ok(issuer.clone())
+        }
     }
-}
-
-/// As AWS IAM takes the URL of an OIDC provider.
-fn check_issuer(issuer: &str) -> Result<(), CommandError> {
-    let is_good = url::Url::parse(issuer).is_ok_and(|url| {
-        url.scheme() == "https"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && !issuer.ends_with('/')
-    });
-    if is_good {
-        return Ok(());
-    }
-    Err(CommandError::usage(
-        format!("{issuer:?} can be no issuer at AWS"),
-        "https, without a slash at the end, query or fragment",
-    ))
 }
 
 /// What lies in the folder already.

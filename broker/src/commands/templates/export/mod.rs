@@ -9,9 +9,12 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::load;
-use crate::commands::{
-    exit::{CommandError, CommandResult, Exit},
-    output::{Format, Output},
+use crate::{
+    commands::{
+        exit::{CommandError, CommandResult, Exit},
+        output::{Format, Output},
+    },
+    config::aws_issuer::{Taker, check_issuer},
 };
 
 /// Writes what the templates need at AWS: OIDC provider, roles, trust policies, rights; or a query of CloudTrail
@@ -101,7 +104,12 @@ pub fn run(args: &Args, output: Output) -> CommandResult {
 
 impl Exported {
     fn needed(&self) -> Result<Needed, CommandError> {
-        check_issuer(&self.issuer)?;
+        check_issuer(&self.issuer, Taker::Aws).map_err(|problem| {
+            CommandError::usage(
+                format!("--issuer {:?} {problem}", self.issuer),
+                "give the issuer that AWS knows: `https://broker.example.com/web-identity`",
+            )
+        })?;
         let templates = load(&self.folder)?;
         let issuer = TrustedIssuer { issuer: &self.issuer, audience: &self.audience };
         let mut by_role: BTreeMap<&str, Vec<&Template>> = BTreeMap::new();
@@ -168,25 +176,6 @@ impl Role {
         }
         Ok(Self { called, name: name.to_owned(), path, trust, policy })
     }
-}
-
-/// As AWS IAM takes the URL of an OIDC provider.
-fn check_issuer(issuer: &str) -> Result<(), CommandError> {
-    let is_good = url::Url::parse(issuer).is_ok_and(|url| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/:".contains(c);
-        url.scheme() == "https"
-            && !issuer.ends_with('/')
-            && issuer.starts_with("https://")
-            && issuer.chars().all(is_plain)
-            && url.port().is_none()
-    });
-    if is_good {
-        return Ok(());
-    }
-    Err(CommandError::usage(
-        format!("--issuer {issuer:?} can be no issuer at AWS"),
-        "https, without port, query, fragment, or slash at the end: `https://broker.example.com/web-identity`",
-    ))
 }
 
 /// Characters of a trust policy, white space aside (IAM's default quota).
