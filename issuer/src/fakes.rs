@@ -242,6 +242,7 @@ impl SecurityTokenService for FakeSts {
             expires_at_seconds,
             assumed_role_arn,
             packed_policy_percent: Some(10),
+            attempts: 1,
         };
         match mood {
             Ok(Mood::Gives) => Ok(credentials(format!("secret-access-key-{number}"))),

@@ -14,7 +14,7 @@ pub use web_identity::WebIdentity;
 use crate::{
     desk::Desk,
     error::IssueError,
-    record::{OpenRecord, Outcome, Recorded},
+    record::{AwsKey, OpenRecord, Outcome, Recorded},
 };
 
 /// What a yes lays down, as the mint sees it.
@@ -29,6 +29,10 @@ pub trait Mint: Recorded {
         record: OpenRecord<Self>,
         desk: &Desk,
     ) -> impl Future<Output = Result<Self::Credential, IssueError>> + Send;
+    /// What names the credential where AWS records its use, if that is not known before it is made.
+    fn aws_key(_: &Self::Credential) -> Option<AwsKey> {
+        None
+    }
 }
 
 /// Mints. The open record is used up whether this succeeds or not; the outcome says which.
@@ -38,6 +42,7 @@ pub async fn mint<T: Mint>(
 ) -> (Result<T::Credential, IssueError>, Outcome) {
     let (decision_id, index) = (record.decision_id(), record.index());
     let minted = T::mint(record, desk).await;
+    let aws_key = minted.as_ref().ok().and_then(T::aws_key);
     let result = minted.as_ref().map(drop).map_err(IssueError::reason);
-    (minted, Outcome { decision_id, index, result })
+    (minted, Outcome { decision_id, index, result, aws_key })
 }

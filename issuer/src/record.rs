@@ -7,14 +7,14 @@ mod pseudonym;
 mod refusals;
 mod svid;
 
-pub use entry::{AwsSession, Entry, Kind, SpentTag};
+pub use entry::{AwsKey, AwsSession, Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
 pub use svid::{RefusedSvid, SvidEntry, SvidKind, record_svid_denial};
 
 use async_trait::async_trait;
-use deputize_call::claims::PresentedBy;
+use deputize_call::claims::{PresentedBy, ToolCallClaims};
 use uuid::Uuid;
 
 use crate::{
@@ -66,6 +66,7 @@ pub struct Outcome {
     pub(crate) decision_id: Uuid,
     pub(crate) index: u64,
     pub(crate) result: Result<(), &'static str>,
+    pub(crate) aws_key: Option<AwsKey>,
 }
 
 /// Makes the intent durable: no record, no credential.
@@ -184,6 +185,24 @@ pub async fn record_spent(desk: &Desk, spent: Option<SpentId>) -> Result<(), Iss
     desk.audit.append(Class::Denial, entry).await.map(drop)
 }
 
+/// Records to whom a session of an AWS role was handed out again, with the assertion that was used up for it: each of the
+/// first times, and then more and more seldom, since nothing else bounds how often somebody asks.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`]: the answer is then 503.
+pub async fn record_handed_out(
+    desk: &Desk,
+    caller: &Caller,
+    claims: &ToolCallClaims,
+    (decision_id, times): (Uuid, u64),
+) -> Result<(), IssueError> {
+    if times > HANDED_OUT_RECORDED && !times.is_power_of_two() {
+        return record_spent(desk, caller.spent()).await;
+    }
+    let entry = entry::handed_out(desk, caller, claims, (decision_id, times)).to_bytes()?;
+    desk.audit.append(Class::Denial, entry).await.map(drop)
+}
+
 /// Records a revocation and until when it holds (Unix seconds); the next start takes it from there.
 ///
 /// # Errors
@@ -266,3 +285,6 @@ fn internal_detail(error: &IssueError) -> Option<String> {
         other => other.detail().filter(|detail| !detail.is_empty()).map(str::to_owned),
     }
 }
+
+/// So often each; then every time that the number has doubled.
+const HANDED_OUT_RECORDED: u64 = 8;

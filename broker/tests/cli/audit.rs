@@ -1,11 +1,14 @@
 //! `deputize audit`.
 
-use deputize_issuer::{record::Entry, revocation::Revoked};
+use deputize_issuer::{
+    record::{AwsKey, Entry, Kind},
+    revocation::Revoked,
+};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 
 use crate::program::{
-    Data, Ran, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+    AT_MS, Data, Ran, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
 };
 
 fn data() -> Data {
@@ -270,6 +273,93 @@ fn a_session_begins_once_and_for_whom_it_was_asked() {
     nobodys["userIdentity"]["sessionContext"] = json!({ "sourceIdentity": "alice" });
     let doubts = told(&[nobodys], 1);
     assert!(doubts[0].as_str().unwrap().contains("without a source identity"), "{doubts}");
+}
+
+#[test]
+fn a_session_is_known_by_its_access_key() {
+    let own = "ASIAOWNOWNOWNOWNOWN1";
+    let made = |attempts: u32| {
+        let key = AwsKey { access_key_id: own.to_owned(), attempts };
+        Data::with(&[intent(1), role_session(2, 1), Entry { aws_key: Some(key), ..outcome(2, 1) }])
+    };
+    let with = |mut event: Value, pointer: &str, key: &str| {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        if event.pointer(parent).is_none() {
+            event["responseElements"]["credentials"] = json!({});
+        }
+        event.pointer_mut(parent).unwrap()[name] = json!(key);
+        event
+    };
+    let acted = |key: &str| with(event(2), "/userIdentity/accessKeyId", key);
+    let taken = |id: &str, key: &str| with(taken(2, id), "/responseElements/credentials/accessKeyId", key);
+    let (other, late) = ("ASIAOTHEROTHEROTHER1", "ASIALATELATELATELATE");
+    for (what, attempts, events, doubt) in [
+        ("its own", 1, vec![taken("e-0", own), acted(own)], None),
+        ("an event that says none", 1, vec![event(2)], None),
+        ("another", 1, vec![taken("e-0", own), acted(other)], Some("another access key")),
+        ("another from the beginning", 1, vec![taken("e-0", other)], Some("another access key")),
+        ("a second one", 1, vec![taken("e-0", own), taken("e-2", late)], Some("taken 2 times")),
+        ("one that was answered too late", 2, vec![taken("e-0", late), taken("e-2", own), acted(own)], None),
+        (
+            "that one, used",
+            2,
+            vec![taken("e-0", late), taken("e-2", own), acted(late)],
+            Some("another access key"),
+        ),
+        (
+            "one more than was asked for",
+            2,
+            vec![taken("e-0", late), taken("e-2", own), taken("e-4", other)],
+            Some("taken 3 times"),
+        ),
+    ] {
+        let ran = told(&made(attempts), &json!({ "Records": events }), "json");
+        let story = ran.expect(i32::from(doubt.is_some())).json();
+        let doubts = story["doubts"].to_string();
+        assert!(doubt.map_or(doubts == "[]", |doubt| doubts.contains(doubt)), "{what}: {doubts}");
+        assert_eq!(story["aws_key"], json!({ "access_key_id": own, "attempts": attempts }), "{what}");
+    }
+}
+
+#[test]
+fn what_sts_answered_too_late_is_no_doubt_until_it_is_used() {
+    for (result, reason, is_good) in [
+        ("failed", Some("sts_timeout"), true),
+        ("failed", Some("sts_unreachable"), true),
+        ("abandoned", None, true),
+        ("failed", Some("sts_access_denied"), false),
+    ] {
+        let reason = reason.map(str::to_owned);
+        let last = Entry { result: Some(result.to_owned()), reason, ..outcome(2, 1) };
+        let data = Data::with(&[intent(1), role_session(2, 1), last]);
+        let told = |events: &[Value]| told(&data, &json!({ "Records": events }), "json");
+        told(&[taken(2, "e-0"), taken(2, "e-2")]).expect(i32::from(!is_good));
+        told(&[taken(2, "e-0"), event(2)]).expect(1);
+        told(&[taken(2, "e-0"), taken(2, "e-2"), taken(2, "e-4")]).expect(1);
+    }
+}
+
+#[test]
+fn who_got_a_session_again_is_told() {
+    let again = |times: u64| Entry {
+        decision: Some(decision(2)),
+        client: Some("ops-guard".to_owned()),
+        jti: Some("token-1".to_owned()),
+        count: Some(times),
+        ..Entry::new(Kind::HandedOut, AT_MS + 20 + times)
+    };
+    let data = Data::with(&[intent(1), role_session(2, 1), outcome(2, 1), again(1), again(16)]);
+    let id = decision(2).to_string();
+    for arguments in [&["audit", "query", "--aws-session", &id][..], &["explain", &id]] {
+        let told = run(&[arguments, &["--data", data.path()]].concat()).expect(0).stdout;
+        assert!(told.contains("to ops-guard, 1 times by then"), "{told}");
+        assert!(told.contains("to ops-guard, 16 times by then"), "{told}");
+    }
+    let lines = run(&["audit", "query", "--kind", "handed_out", "--data", data.path()]).expect(0).stdout;
+    assert!(
+        lines.lines().count() == 2 && lines.contains("count=16") && lines.contains("jti=token-1"),
+        "{lines}"
+    );
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Mint, RoleOrder, StsRefusal, web_identity};
+use super::{Mint, RoleCredentials, RoleOrder, StsRefusal, web_identity};
 use crate::{
-    decide::RoleTerms, desk::Desk, error::IssueError, record::OpenRecord, role_session::RoleSession,
+    decide::RoleTerms,
+    desk::Desk,
+    error::IssueError,
+    record::{AwsKey, OpenRecord},
+    role_session::RoleSession,
 };
 
 impl Mint for RoleTerms {
@@ -38,6 +42,11 @@ impl Mint for RoleTerms {
             source_identity: session.source_identity,
             window_end_seconds: session.window_end_seconds.min(expires_at),
         })
+    }
+
+    fn aws_key(session: &RoleSession) -> Option<AwsKey> {
+        let RoleCredentials { access_key_id, attempts, .. } = &session.credentials;
+        Some(AwsKey { access_key_id: access_key_id.clone(), attempts: *attempts })
     }
 }
 

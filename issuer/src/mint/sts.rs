@@ -39,6 +39,9 @@ pub struct RoleCredentials {
     pub assumed_role_arn: String,
     /// `PackedPolicySize`: how much of what STS takes as policy and tags they fill.
     pub packed_policy_percent: Option<u8>,
+    /// How often STS was asked until it answered. What it answered too late may have been a session too, which nobody
+    /// holds.
+    pub attempts: u32,
 }
 
 /// Why STS gives no session.

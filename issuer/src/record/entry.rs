@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{
     action::Action,
-    claims::{PolicyRef, PresentedBy},
+    claims::{PolicyRef, PresentedBy, ToolCallClaims},
     digest::Digest,
 };
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,8 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_key: Option<AwsKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -126,6 +128,15 @@ pub struct AwsSession {
     pub window_end: u64,
 }
 
+/// The key of a session of an AWS role, as its outcome says it. What is secret of it is in no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsKey {
+    /// `AccessKeyId`, which stands in AWS's own log of whatever the session does.
+    pub access_key_id: String,
+    /// How often STS was asked until it answered.
+    pub attempts: u32,
+}
+
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,6 +151,8 @@ pub enum Kind {
     Denials,
     /// Refusals before authentication, counted.
     Refusals,
+    /// A session of an AWS role was given once more to whom it was made for.
+    HandedOut,
     /// A client assertion was used up by something that has no record of its own.
     Spent,
     /// Tokens, a transaction or a person were revoked.
@@ -205,6 +218,7 @@ impl Entry {
             result: None,
             reason: None,
             detail: None,
+            aws_key: None,
             count: None,
             by: None,
             revoked: Vec::new(),
@@ -249,6 +263,7 @@ pub(super) fn outcome(desk: &Desk, outcome: &Outcome) -> Entry {
         intent: Some(outcome.index),
         result: Some(if outcome.result.is_ok() { "minted" } else { "failed" }.to_owned()),
         reason: outcome.result.err().map(str::to_owned),
+        aws_key: outcome.aws_key.clone(),
         ..Entry::new(Kind::Outcome, desk.clock.now_ms())
     }
 }
@@ -310,6 +325,23 @@ pub(super) fn redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> 
         jti: Some(jti.to_owned()),
         txn: Some(txn.to_owned()),
         ..Entry::new(Kind::Redemption, desk.clock.now_ms()).spent(caller.spent())
+    }
+}
+
+pub(super) fn handed_out(
+    desk: &Desk,
+    caller: &Caller,
+    claims: &ToolCallClaims,
+    (decision_id, times): (Uuid, u64),
+) -> Entry {
+    Entry {
+        decision: Some(decision_id),
+        tenant: Some(caller.client().tenant.clone()),
+        client: Some(caller.client().id.clone()),
+        jti: Some(claims.jti.clone()),
+        txn: Some(claims.txn.clone()),
+        count: Some(times),
+        ..Entry::new(Kind::HandedOut, desk.clock.now_ms()).spent(caller.spent())
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     error::IssueError,
     issue::issue,
     mint::RoleCredentials,
-    record::{Refused, record_denial, record_spent},
+    record::{Refused, record_denial, record_handed_out},
     redeem,
 };
 
@@ -151,9 +151,10 @@ async fn one_session(
     let flight = door.sessions.flight(&caller.client().id, claims, desk.clock.now_seconds())?;
     let mut held = flight.lock().await;
     if let Some(answer) = held.answer(desk, claims, application.template) {
-        drop(held);
         let session = answer?;
-        record_spent(desk, caller.spent()).await.map_err(NotGiven::OnRecord)?;
+        let again = (session.decision_id, held.count_again());
+        drop(held);
+        record_handed_out(desk, caller, claims, again).await.map_err(NotGiven::OnRecord)?;
         return Ok(session);
     }
     let issued = issue(desk, application).await;

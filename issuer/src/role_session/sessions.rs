@@ -34,6 +34,8 @@ pub(super) type Flight = tokio::sync::Mutex<Held>;
 #[derive(Debug, Default)]
 pub(super) struct Held {
     session: Option<Arc<RoleSession>>,
+    /// How often it was handed out since.
+    again: u64,
     /// What STS refused last, and when (uptime).
     failed: Option<(Duration, IssueError)>,
 }
@@ -143,12 +145,18 @@ impl Held {
         stands.then(|| Ok(Arc::clone(session)))
     }
 
+    /// Counts that it is handed out once more: how often that makes.
+    pub(super) fn count_again(&mut self) -> u64 {
+        self.again = self.again.saturating_add(1);
+        self.again
+    }
+
     /// Keeps what came of asking.
     pub(super) fn keep(&mut self, issued: Result<RoleSession, IssueError>, uptime: Duration) -> Kept {
         match issued {
             Ok(session) => {
                 let session = Arc::new(session);
-                (self.session, self.failed) = (Some(Arc::clone(&session)), None);
+                *self = Self { session: Some(Arc::clone(&session)), ..Self::default() };
                 Ok(session)
             }
             Err(error) => {

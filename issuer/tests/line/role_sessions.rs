@@ -5,7 +5,7 @@ use deputize_issuer::{
     error::{DenialReason, IssueError},
     fakes::{Disk, FakeSts, Mood},
     mint::{StsRefusal, ToolCallToken},
-    record::{Audit as _, Entry, Kind},
+    record::{Audit as _, AwsKey, Entry, Kind},
     redeem::{revoke, revoke_by_admin},
     revocation::Revoked,
     role_session::{RoleAsk, RoleSession, role_session},
@@ -381,6 +381,36 @@ async fn roles_of_accounts_that_are_not_listed_are_not_used() {
     let rules = cloud.world.desk.rules.load();
     let errors = rules.templates.check_accounts(&rules.aws_accounts).unwrap_err();
     assert_eq!(errors.len(), 1, "and it would not have been loaded: {errors:?}");
+}
+
+#[tokio::test]
+async fn who_gets_a_session_again_is_on_record_within_bounds() {
+    let cloud = Cloud::new();
+    let token = cloud.restart(INSTANCE).await;
+    let session = cloud.session(&token, INSTANCE).await.unwrap();
+    let outcome = cloud.last(Kind::Outcome);
+    let key = AwsKey { access_key_id: session.credentials.access_key_id.clone(), attempts: 1 };
+    assert_eq!((outcome.decision, outcome.aws_key), (Some(session.decision_id), Some(key)));
+    for _ in 0..40 {
+        cloud.session(&token, INSTANCE).await.unwrap();
+    }
+    let entries = cloud.world.audit.entries();
+    let of_kind = |kind| entries.iter().filter(move |entry| entry.kind == kind);
+    let times: Vec<_> = of_kind(Kind::HandedOut).filter_map(|entry| entry.count).collect();
+    assert_eq!(times, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32]);
+    for entry in of_kind(Kind::HandedOut) {
+        assert_eq!((entry.decision, entry.client.as_deref()), (Some(session.decision_id), Some("ops")));
+        assert_eq!(
+            (entry.jti.as_ref(), entry.txn.as_ref()),
+            (Some(&token.claims.jti), Some(&token.claims.txn))
+        );
+        assert!(entry.spent.is_some(), "with the assertion that was used up");
+    }
+    assert_eq!(of_kind(Kind::Spent).count(), 30, "and all others with it alone");
+    let all = format!("{entries:?}");
+    for secret in [&session.credentials.secret_access_key, &session.credentials.session_token] {
+        assert!(!all.contains(secret.expose()), "{all}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub(super) struct Answered {
     /// How much of what STS takes, policy and tags (or the session token with them in it) fill.
     pub(super) filled_percent: Option<i32>,
     pub(super) source_identity: Option<String>,
+    /// How often STS was asked until then.
+    pub(super) attempts: u32,
 }
 
 /// The parts of a role's ARN: `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
@@ -81,6 +83,7 @@ pub(super) fn check(
         expires_at_seconds,
         assumed_role_arn: user.arn,
         packed_policy_percent: packed.unwrap_or_default(),
+        attempts: answered.attempts,
     })
 }
 

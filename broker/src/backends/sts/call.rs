@@ -13,17 +13,36 @@ use std::{path::Path, time::Duration};
 use zeroize::Zeroizing;
 
 use super::super::key_files;
-use super::{Held, StsSettings, UserKeys, answer::Answered, refusal::refusal};
+use super::{Held, StsSettings, UserKeys, answer::Answered, refusal::refusal, transport::Transport};
 
 pub(super) async fn call(
     held: &Held,
     session: &RenderedSession,
     web_identity: &Secret<String>,
 ) -> Result<Answered, StsRefusal> {
-    match &held.settings.keys {
-        None => with_web_identity(client(held, session, None), session, web_identity).await,
-        Some(keys) => with_keys(client(held, session, Some(read(keys)?)), session).await,
-    }
+    let transport = held.transport.counting();
+    let client = |credentials| client((held, &transport), session, credentials);
+    let answered = match &held.settings.keys {
+        None => with_web_identity(client(None), session, web_identity).await,
+        Some(keys) => with_keys(client(Some(read(keys)?)), session).await,
+    };
+    answered.map(|answered| Answered { attempts: transport.attempts(), ..answered })
+}
+
+/// What an operation answered. Both answer in the same members, and the SDK has a type of its own for each.
+macro_rules! answered {
+    ($asked:expr) => {{
+        let output = $asked.send().await.map_err(|error| refusal(&error))?;
+        #[expect(deprecated, reason = "what replaces it is not answered everywhere")]
+        let filled_percent = output.packed_policy_size.or(output.session_token_utilization);
+        Ok(Answered {
+            credentials: output.credentials,
+            user: output.assumed_role_user,
+            filled_percent,
+            source_identity: output.source_identity,
+            attempts: 0,
+        })
+    }};
 }
 
 /// `AssumeRoleWithWebIdentity`: tags, source identity and role stand in the token, signed.
@@ -39,15 +58,7 @@ async fn with_web_identity(
         .web_identity_token(web_identity.expose())
         .policy(&session.policy)
         .duration_seconds(duration(session)?);
-    let output = asked.send().await.map_err(|error| refusal(&error))?;
-    #[expect(deprecated, reason = "what replaces it is not answered everywhere")]
-    let filled_percent = output.packed_policy_size.or(output.session_token_utilization);
-    Ok(Answered {
-        credentials: output.credentials,
-        user: output.assumed_role_user,
-        filled_percent,
-        source_identity: output.source_identity,
-    })
+    answered!(asked)
 }
 
 /// `AssumeRole`: who holds the keys says tags and source identity itself, and the role's trust policy has to allow that
@@ -63,15 +74,7 @@ async fn with_keys(client: Client, session: &RenderedSession) -> Result<Answered
         .duration_seconds(duration(session)?)
         .set_tags((!tags.is_empty()).then_some(tags))
         .source_identity(&session.source_identity);
-    let output = asked.send().await.map_err(|error| refusal(&error))?;
-    #[expect(deprecated, reason = "what replaces it is not answered everywhere")]
-    let filled_percent = output.packed_policy_size.or(output.session_token_utilization);
-    Ok(Answered {
-        credentials: output.credentials,
-        user: output.assumed_role_user,
-        filled_percent,
-        source_identity: output.source_identity,
-    })
+    answered!(asked)
 }
 
 fn duration(session: &RenderedSession) -> Result<i32, StsRefusal> {
@@ -80,7 +83,11 @@ fn duration(session: &RenderedSession) -> Result<i32, StsRefusal> {
 
 /// INVARIANT: each setting that the SDK could look for elsewhere is given here: endpoint, region, credentials (or none at
 /// all), retries and times.
-fn client(held: &Held, session: &RenderedSession, credentials: Option<Credentials>) -> Client {
+fn client(
+    (held, transport): (&Held, &Transport),
+    session: &RenderedSession,
+    credentials: Option<Credentials>,
+) -> Client {
     let times = TimeoutConfig::builder().operation_timeout(OPERATION_TIMEOUT).build();
     let retries = RetryConfig::standard()
         .with_max_attempts(MAX_ATTEMPTS)
@@ -88,7 +95,7 @@ fn client(held: &Held, session: &RenderedSession, credentials: Option<Credential
         .with_max_backoff(BACKOFF);
     let mut config = Config::builder()
         .behavior_version_latest()
-        .http_client(held.transport.clone())
+        .http_client(transport.clone())
         .region(Region::new(session.region.clone()))
         .endpoint_url(endpoint(&held.settings, session))
         .retry_config(retries)

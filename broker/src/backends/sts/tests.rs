@@ -145,8 +145,8 @@ async fn a_second_attempt_may_succeed_and_there_is_no_third() {
     let session = session();
     let throttled = || Answer::refused(400, "Throttling");
     let server = Server::answering(vec![throttled(), Answer::granted(&session)]).await;
-    asked(&sts(&server), &session).await.unwrap();
-    assert_eq!(server.requests().len(), 2);
+    let given = asked(&sts(&server), &session).await.unwrap();
+    assert_eq!((given.attempts, server.requests().len()), (2, 2));
     let server = Server::answering(vec![throttled(), throttled(), Answer::granted(&session)]).await;
     assert_eq!(asked(&sts(&server), &session).await.unwrap_err(), StsRefusal::Throttled);
     assert_eq!(server.requests().len(), 2);

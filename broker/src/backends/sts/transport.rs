@@ -13,7 +13,13 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::body::SdkBody;
 use reqwest::{Method, Url, header};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use super::super::fetch::{CheckedClient, FetchError, Lookup, Patience, Reach, from_reqwest};
 
@@ -22,13 +28,24 @@ use super::super::fetch::{CheckedClient, FetchError, Lookup, Patience, Reach, fr
 pub(super) struct Transport {
     client: CheckedClient,
     attempt: Duration,
+    attempts: Arc<AtomicU32>,
 }
 
 impl Transport {
     /// Each attempt may take this long.
     pub(super) fn new(reach: Reach, lookup: Lookup, attempt: Duration) -> Result<Self, FetchError> {
         let patience = Patience { connect: CONNECT_TIMEOUT, total: attempt, idle: IDLE_TIMEOUT };
-        Ok(Self { client: CheckedClient::new(reach, lookup, patience)?, attempt })
+        Ok(Self { client: CheckedClient::new(reach, lookup, patience)?, attempt, attempts: Arc::default() })
+    }
+
+    /// The same, for one call: its attempts are counted from here on.
+    pub(super) fn counting(&self) -> Self {
+        Self { attempts: Arc::default(), ..self.clone() }
+    }
+
+    /// How often STS was asked.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
     }
 
     async fn exchange(&self, request: &HttpRequest) -> Result<HttpResponse, FetchError> {
@@ -71,6 +88,7 @@ async fn receive(mut response: reqwest::Response) -> Result<HttpResponse, FetchE
 impl HttpConnector for Transport {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let transport = self.clone();
+        self.attempts.fetch_add(1, Ordering::Relaxed);
         HttpConnectorFuture::new(async move {
             // The client's own timeout does not cover name resolution.
             let answered = tokio::time::timeout(transport.attempt, transport.exchange(&request)).await;

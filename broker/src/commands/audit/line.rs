@@ -39,7 +39,7 @@ impl Record {
         let count = entry.count.map(|count| count.to_string());
         let intent = entry.intent.map(|index| index.to_string());
         let policies = entry.policy.as_ref().map(|policy| policy.ids.join(",")).filter(|ids| !ids.is_empty());
-        let members: [(&str, Option<&str>); 19] = [
+        let members: [(&str, Option<&str>); 20] = [
             ("saw", entry.seen.as_ref().map(|seen| seen.event.as_str())),
             ("class", entry.seen.as_ref().and_then(|seen| seen.class.as_deref())),
             ("result", entry.result.as_deref()),
@@ -56,7 +56,8 @@ impl Record {
             ("by", entry.by.as_deref()),
             ("registry", entry.registry.as_deref().filter(|_| entry.kind == Kind::Configuration)),
             ("detail", entry.detail.as_deref()),
-            ("jti", entry.jti.as_deref().filter(|_| matches!(entry.kind, Kind::Redemption | Kind::Guard))),
+            ("access_key", entry.aws_key.as_ref().map(|key| key.access_key_id.as_str())),
+            ("jti", entry.jti.as_deref().filter(|_| names_a_token(entry.kind))),
             ("txn", entry.txn.as_deref()),
             ("tenant", entry.tenant.as_deref().filter(|_| entry.decision.is_none())),
         ];
@@ -76,6 +77,11 @@ impl Record {
     }
 }
 
+/// Whether a token is what a record of this kind is about.
+fn names_a_token(kind: Kind) -> bool {
+    matches!(kind, Kind::Redemption | Kind::Guard | Kind::HandedOut)
+}
+
 /// A kind's name, as the records have it.
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
@@ -84,6 +90,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Denial => "denial",
         Kind::Denials => "denials",
         Kind::Refusals => "refusals",
+        Kind::HandedOut => "handed_out",
         Kind::Spent => "spent",
         Kind::Revocation => "revocation",
         Kind::Lifted => "lifted",

@@ -55,7 +55,8 @@ pub struct Args {
     /// Resource URI of the server
     #[arg(long)]
     server: Option<String>,
-    /// Kind of record: intent, outcome, denial, denials, refusals, spent, revocation, redemption, start, configuration
+    /// Kind of record: intent, outcome, denial, denials, refusals, handed_out, spent, revocation, redemption, start,
+    /// configuration
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Not before: a time in UTC, or so long ago (15m, 2h, 7d)
@@ -146,6 +147,7 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Denial,
             Kind::Denials,
             Kind::Refusals,
+            Kind::HandedOut,
             Kind::Spent,
             Kind::Revocation,
             Kind::Lifted,

@@ -90,7 +90,7 @@ fn role_sessions(
         let Some(entry) = &record.known else { return };
         let Some(id) = entry.decision.filter(|id| wanted.contains_key(id)) else { return };
         match stories.get_mut(&id) {
-            Some(story) => story.outcome(&record),
+            Some(story) => story.go_on(&record),
             None => drop(Story::begin(&record).map(|story| stories.insert(id, story))),
         }
     })?;

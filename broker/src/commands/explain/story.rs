@@ -36,6 +36,8 @@ pub(super) struct Story {
     outcome: Option<Event>,
     /// When it was used (L3).
     redeemed: Option<Event>,
+    /// When an AWS session was handed out again: the first hundred records of it.
+    handed_out: Vec<Event>,
     /// What its server's guard said of it: the first hundred.
     at_the_guard: Vec<Event>,
     /// When it, its transaction, its person or a token it came from was revoked.
@@ -81,6 +83,7 @@ impl Story {
             next: if denied { record.reason.as_deref().map(advice::what_to_do) } else { None },
             outcome: None,
             redeemed: None,
+            handed_out: Vec::new(),
             at_the_guard: Vec::new(),
             revoked: Vec::new(),
             onward: Vec::new(),
@@ -110,6 +113,13 @@ impl Story {
             Kind::Redemption if same_token => {
                 self.redeemed =
                     Some(event(format!("by {}", entry.client.as_deref().unwrap_or("an unknown client"))));
+            }
+            Kind::HandedOut
+                if entry.decision == self.record.decision && self.handed_out.len() < MAX_HANDED_OUT =>
+            {
+                let (by, times) =
+                    (entry.client.as_deref().unwrap_or("an unknown client"), entry.count.unwrap_or(1));
+                self.handed_out.push(event(format!("to {by}, {times} times by then")));
             }
             Kind::Guard if same_token && self.at_the_guard.len() < MAX_AT_THE_GUARD => {
                 if let Some(seen) = &entry.seen {
@@ -257,6 +267,9 @@ impl Story {
             );
         }
         facts.add_some("used", self.redeemed.as_ref().map(|event| format!("{} at {}", event.what, event.at)));
+        for event in &self.handed_out {
+            facts.add("again", format!("{}, at {}", event.what, event.at));
+        }
         for event in &self.at_the_guard {
             facts.add("at the guard", format!("{} at {}", event.what, event.at));
         }
@@ -315,4 +328,5 @@ fn words(reasons: &[String]) -> String {
     if reasons.is_empty() { "nothing counts against it".to_owned() } else { reasons.join(", ") }
 }
 
+const MAX_HANDED_OUT: usize = 100;
 const MAX_AT_THE_GUARD: usize = 100;

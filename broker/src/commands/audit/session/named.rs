@@ -41,6 +41,9 @@ pub(super) struct Event {
     pub(super) parameters: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_identity: Option<String>,
+    /// `AccessKeyId` that it was signed with; of the session that began with it, where a role was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) access_key: Option<String>,
     /// `eventID`.
     pub(super) id: String,
     /// Whether the session began with it.
@@ -144,10 +147,14 @@ impl Event {
         }
         let takes_a_role = takes_a_role(event);
         // Where a role is taken, the session context is that of whoever takes it; STS names the new session's.
-        let source_identity = if takes_a_role {
-            text("/responseElements/sourceIdentity").or_else(|| text("/requestParameters/sourceIdentity"))
+        let (source_identity, access_key) = if takes_a_role {
+            let identity = text("/responseElements/sourceIdentity");
+            (
+                identity.or_else(|| text("/requestParameters/sourceIdentity")),
+                text("/responseElements/credentials/accessKeyId"),
+            )
         } else {
-            text("/userIdentity/sessionContext/sourceIdentity")
+            (text("/userIdentity/sessionContext/sourceIdentity"), text("/userIdentity/accessKeyId"))
         };
         Self {
             at: text("/eventTime").unwrap_or_default(),
@@ -155,6 +162,7 @@ impl Event {
             error: text("/errorCode"),
             parameters,
             source_identity,
+            access_key,
             id: text("/eventID").unwrap_or_default(),
             takes_a_role,
         }

@@ -1,6 +1,6 @@
 //! The story of one role session, gathered from its records.
 
-use deputize_issuer::record::{AwsSession, Entry, Kind};
+use deputize_issuer::record::{AwsKey, AwsSession, Entry, Kind};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +31,10 @@ pub(super) struct Story {
     intent: Event,
     /// What became of it.
     outcome: Option<Event>,
+    /// The key that STS gave.
+    aws_key: Option<AwsKey>,
+    /// When it was handed out again: the first hundred records of it.
+    handed_out: Vec<Event>,
     /// The call that it was made for.
     call: Option<Call>,
     /// When its token was used.
@@ -51,6 +55,9 @@ pub(super) struct Story {
     /// Whether the outcome says that the session was made.
     #[serde(skip)]
     minted: bool,
+    /// Whether STS may have made one whose answer nobody waited for.
+    #[serde(skip)]
+    unanswered: bool,
 }
 
 /// A tool call that was granted.
@@ -92,6 +99,8 @@ impl Story {
             aws: entry.aws.clone()?,
             intent: event(record.index, entry, "on record".to_owned()),
             outcome: None,
+            aws_key: None,
+            handed_out: Vec::new(),
             call: None,
             redeemed: None,
             at_the_guard: Vec::new(),
@@ -101,6 +110,7 @@ impl Story {
             token: entry.pjti.clone(),
             intended_ms: entry.at,
             minted: false,
+            unanswered: false,
         })
     }
 
@@ -110,12 +120,31 @@ impl Story {
     }
 
     /// Takes a later record of the same decision into account.
-    pub(super) fn outcome(&mut self, record: &Record) {
-        let Some(entry) = record.known.as_ref().filter(|entry| entry.kind == Kind::Outcome) else { return };
-        let reason = entry.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let what = format!("{}{reason}", entry.result.as_deref().unwrap_or("unknown"));
-        self.minted = entry.result.as_deref() == Some("minted");
-        self.outcome = Some(event(record.index, entry, what));
+    pub(super) fn go_on(&mut self, record: &Record) {
+        let Some(entry) = &record.known else { return };
+        match entry.kind {
+            Kind::Outcome => self.outcome(record.index, entry),
+            Kind::HandedOut if self.handed_out.len() < MAX_HANDED_OUT => {
+                let to = entry.client.as_deref().unwrap_or("an unknown client");
+                let what = format!("to {to}, {} times by then", entry.count.unwrap_or(1));
+                self.handed_out.push(event(record.index, entry, what));
+            }
+            _ => {}
+        }
+    }
+
+    fn outcome(&mut self, index: u64, entry: &Entry) {
+        let (result, reason) = (entry.result.as_deref(), entry.reason.as_deref());
+        let what = format!(
+            "{}{}",
+            result.unwrap_or("unknown"),
+            reason.map(|r| format!(": {r}")).unwrap_or_default()
+        );
+        self.minted = result == Some("minted");
+        self.unanswered =
+            result == Some("abandoned") || reason.is_some_and(|reason| UNANSWERED.contains(&reason));
+        self.aws_key = entry.aws_key.clone();
+        self.outcome = Some(event(index, entry, what));
     }
 
     /// Takes a record of the token into account that it was made with.
@@ -158,7 +187,8 @@ impl Story {
                 doubts.push(format!("{} is not the role that was asked for", assumed.arn));
             }
         }
-        if !self.minted && !named.events.is_empty() {
+        let acted = named.events.iter().any(|seen| !seen.takes_a_role);
+        if !self.minted && !named.events.is_empty() && (acted || !self.unanswered) {
             let became = self.outcome.as_ref().map_or("no outcome", |outcome| outcome.what.as_str());
             doubts
                 .push(format!("CloudTrail saw the session, but the log does not say it was made: {became}"));
@@ -170,10 +200,10 @@ impl Story {
             .filter(|seen| seen.takes_a_role && seen.error.is_none())
             .map(|seen| seen.id.as_str())
             .collect();
-        if taken.len() > 1 {
+        let attempts = self.attempts();
+        if taken.len() > attempts {
             doubts.push(format!(
-                "the role was taken {} times in this name: once is the broker's, and another only where STS answered \
-                 its first attempt too late",
+                "the role was taken {} times in this name, and the broker asked for it {attempts} times",
                 taken.len()
             ));
         }
@@ -184,6 +214,12 @@ impl Story {
         doubts
     }
 
+    /// How often STS was asked: what it answers too late is a session all the same, which nobody holds.
+    fn attempts(&self) -> usize {
+        let recorded = self.aws_key.as_ref().and_then(|key| usize::try_from(key.attempts).ok());
+        recorded.unwrap_or(if self.unanswered { MOST_ATTEMPTS } else { 1 })
+    }
+
     fn doubts_of(&self, seen: &TrailEvent) -> Vec<String> {
         let aws = &self.aws;
         let what = format!("event {}, {}", seen.id, seen.action);
@@ -192,6 +228,12 @@ impl Story {
             Some(identity) if *identity == aws.source_identity => {}
             Some(_) => doubts.push(format!("{what}: another source identity than was asked for")),
             None => doubts.push(format!("{what}: without a source identity, which each session has")),
+        }
+        let known = self.aws_key.as_ref().map(|key| key.access_key_id.as_str());
+        let is_another = known.zip(seen.access_key.as_deref()).is_some_and(|(known, seen)| known != seen);
+        // One that was taken in an attempt that STS answered too late gave a key that nobody holds.
+        if is_another && !(seen.takes_a_role && self.attempts() > 1) {
+            doubts.push(format!("{what}: with another access key than STS gave for this call"));
         }
         // Times of one form are in the order of their texts.
         let earliest = moment::format_seconds((self.intended_ms / 1000).saturating_sub(CLOCKS_APART_SECONDS));
@@ -234,6 +276,10 @@ impl Story {
             told,
         );
         facts.add("session", outcome);
+        facts.add_some("access key", self.aws_key.as_ref().map(|key| key.access_key_id.as_str()));
+        for event in &self.handed_out {
+            facts.add("again", told(event));
+        }
         for event in &self.cloudtrail {
             let became = event.error.as_ref().map_or("allowed", String::as_str);
             facts.add(
@@ -301,6 +347,11 @@ fn event(index: u64, entry: &Entry, what: String) -> Event {
     Event { index, at: moment::format(entry.at), what }
 }
 
+/// Reasons that leave open whether STS made a session.
+const UNANSWERED: [&str; 2] = ["sts_timeout", "sts_unreachable"];
+/// How often STS is asked for one session at most.
+const MOST_ATTEMPTS: usize = 2;
+const MAX_HANDED_OUT: usize = 100;
 const MAX_AT_THE_GUARD: usize = 100;
 /// How far AWS's clock and the broker's may be apart.
 const CLOCKS_APART_SECONDS: u64 = 60;
