@@ -155,3 +155,6 @@ fn gone() -> io::Error {
 
 const OTHER_SENDER: &str = "another process than the one that connected wrote to the connection";
 const DESCRIPTORS: &str = "descriptors were sent along";
+
+#[cfg(test)]
+mod tests;

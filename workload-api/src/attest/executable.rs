@@ -125,3 +125,82 @@ fn read_whole(executable: &Executable) -> io::Result<[u8; 32]> {
 const MAX_DIGESTS: u64 = 1024;
 const SETTLE_SECONDS: i64 = 2;
 const BUFFER_BYTES: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputize_issuer::clock::TestClock;
+    use std::{io::Write, time::Duration};
+
+    fn open(path: &Path) -> Executable {
+        Executable::opened(File::open(path).unwrap(), path.to_owned()).unwrap()
+    }
+
+    /// A clock by which this file was changed just now.
+    fn clock_of(path: &Path) -> Arc<TestClock> {
+        let changed = fs::metadata(path).unwrap().ctime();
+        Arc::new(TestClock::at_seconds(changed.try_into().unwrap()))
+    }
+
+    fn digests(max_bytes: u64, clock: &Arc<TestClock>) -> Digests {
+        Digests::new(max_bytes, Arc::clone(clock) as Arc<dyn Clock>)
+    }
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn only_what_has_settled_is_remembered() {
+        let file = file(b"abc");
+        let clock = clock_of(file.path());
+        let digests = digests(1024, &clock);
+        let abc = deputize_call::digest::sha256(b"abc");
+        assert_eq!(digests.sha256(&open(file.path())).unwrap(), Some(abc));
+        assert!(!digests.known.contains_key(&open(file.path()).identity()), "it may change within this tick");
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(digests.sha256(&open(file.path())).unwrap(), Some(abc));
+        assert!(digests.known.contains_key(&open(file.path()).identity()));
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_read_again() {
+        let file = file(b"abc");
+        let clock = clock_of(file.path());
+        clock.advance(Duration::from_secs(60));
+        let digests = digests(1024, &clock);
+        digests.sha256(&open(file.path())).unwrap();
+        let mut read_before = open(file.path());
+        read_before.file = File::open("/").unwrap();
+        assert_eq!(digests.sha256(&read_before).unwrap(), Some(deputize_call::digest::sha256(b"abc")));
+        read_before.identity.inode += 1;
+        assert!(digests.sha256(&read_before).is_err(), "a folder cannot be read");
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_has_no_digest() {
+        let mut file = file(b"abc");
+        let clock = clock_of(file.path());
+        clock.advance(Duration::from_secs(60));
+        let opened = open(file.path());
+        file.write_all(b"def").unwrap();
+        for uptime in [0, 120] {
+            clock.advance(Duration::from_secs(uptime));
+            let error = digests(1024, &clock).sha256(&opened).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn size_is_bounded_and_empty_files_have_a_digest_too() {
+        let file = file(b"abc");
+        let clock = clock_of(file.path());
+        assert_eq!(digests(2, &clock).sha256(&open(file.path())).unwrap(), None);
+        assert!(digests(3, &clock).sha256(&open(file.path())).unwrap().is_some());
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let of_nothing = deputize_call::digest::sha256(b"");
+        assert_eq!(digests(3, &clock).sha256(&open(empty.path())).unwrap(), Some(of_nothing));
+    }
+}

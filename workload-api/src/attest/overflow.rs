@@ -39,6 +39,14 @@ fn stand_in(map: &str, overflow: &str) -> Option<u32> {
 const DEFAULT_OVERFLOW: u32 = 65_534;
 
 #[cfg(test)]
+impl Overflow {
+    /// Of a namespace that is not ours.
+    pub(crate) fn of(uid: Option<u32>, gid: Option<u32>) -> Self {
+        Self { uid, gid }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -61,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_stand_in_is_nobody_in_particular() {
-        let contained = Overflow { uid: Some(65_534), gid: Some(65_533) };
+        let contained = Overflow::of(Some(65_534), Some(65_533));
         assert!(!contained.is_one_user(65_534) && contained.is_one_user(65_533));
         assert!(!contained.is_one_group(65_533) && contained.is_one_group(65_534));
     }

@@ -41,7 +41,8 @@ impl Stage {
     }
 
     pub(crate) async fn accept(&self) -> UnixStream {
-        self.listener.accept().await.unwrap().0
+        let accepted = tokio::time::timeout(std::time::Duration::from_secs(60), self.listener.accept());
+        accepted.await.expect("nobody connects").unwrap().0
     }
 
     pub(crate) fn own_ids(&self) -> (u32, u32) {
@@ -52,11 +53,15 @@ impl Stage {
         self.start_as(&mut Command::new(program()), steps)
     }
 
-    /// A second copy of this program: another file with the same bytes and one more.
-    pub(crate) fn other_program(&self) -> PathBuf {
-        let path = self.folder().join("other-program");
-        std::fs::copy(program(), &path).unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
+    /// Another program that plays: a file of the same bytes and some more, which any user may run.
+    pub(crate) fn other_program(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.folder().join(name);
+        // Copied by another process: no descriptor that may be written through is inherited by those that this one
+        // starts meanwhile, for then the kernel refuses to run it.
+        let copied = Command::new("cp").arg(program()).arg(&path).status().unwrap();
+        assert!(copied.success());
+        let script = "printf '%s' \"$0\" >> \"$0\"; chmod 0755 \"$0\"";
+        assert!(Command::new("sh").args(["-c", script]).arg(&path).status().unwrap().success());
         path
     }
 
@@ -81,6 +86,13 @@ impl Actor {
         self.child.kill().unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        while self.child.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) fn reap(&mut self) {
         self.child.wait().unwrap();
     }
@@ -91,6 +103,20 @@ impl Drop for Actor {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Says loudly that something was not looked at here.
+pub(crate) fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Whether tests may become other users and make namespaces.
+pub(crate) fn is_root() -> bool {
+    let is = rustix::process::geteuid().is_root();
+    if !is {
+        skip("only root can start processes of other users");
+    }
+    is
 }
 
 /// The program that plays.
@@ -105,6 +131,7 @@ fn play<'a>(command: &'a mut Command, steps: &str) -> &'a mut Command {
 
 /// What the processes run. In the test program itself there are no steps, and nothing happens.
 #[test]
+#[expect(clippy::zombie_processes, reason = "a child that outlives its parent is what is played")]
 fn plays() {
     let Ok(steps) = std::env::var("STEPS") else { return };
     let mut connection: Option<Connection> = None;

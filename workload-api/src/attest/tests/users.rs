@@ -1,0 +1,88 @@
+//! Users, groups, and namespaces of them.
+
+use super::*;
+use crate::attest::status::Credentials;
+
+/// A command that runs as these and becomes the program.
+fn as_user(stage: &Stage, options: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(options).arg(stage.other_program("anybodys"));
+    command
+}
+
+#[tokio::test]
+async fn a_user_has_its_names_and_its_groups() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::set();
+    let mut command = as_user(&stage, &["--reuid=65534", "--regid=12346", "--groups=0,12347"]);
+    let (_actor, _stream, peer) = connected(&stage, &mut command, "connect; await").await;
+    let workload = attestor().attest(&peer).await.unwrap();
+    assert_eq!(values(&workload, "unix", "gid"), just("12346"));
+    assert!(values(&workload, "unix", "group").is_empty(), "a group without a name");
+    let others: BTreeSet<_> = ["0".to_owned(), "12347".to_owned()].into();
+    assert_eq!(values(&workload, "unix", "supplementary_gid"), others);
+    assert_eq!(values(&workload, "unix", "supplementary_group"), just("root"));
+    assert!(!has(&workload, "unix:uid:0") && !has(&workload, "unix:user:root"));
+    // Outside of containers `nobody` is a user like others.
+    if Overflow::ours().is_one_user(65_534) {
+        assert_eq!(values(&workload, "unix", "uid"), just("65534"));
+        assert_eq!(values(&workload, "unix", "user"), just("nobody"));
+    } else {
+        skip("this test runs in a user namespace, where 65534 is nobody in particular");
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_stands_for_strangers_is_no_user_and_no_group() {
+    let names = Names::of(Box::new(SystemDirectory));
+    let seen =
+        Credentials { effective_uid: 65_534, effective_gid: 65_534, supplementary_gids: vec![0, 65_534] };
+    let mut selectors = Selectors::default();
+    selectors.users_and_groups(&seen, Overflow::of(Some(65_534), Some(65_534)), &names).await;
+    let told: BTreeSet<_> = selectors.into_set().iter().map(ToString::to_string).collect();
+    let rest = ["unix:supplementary_gid:0".to_owned(), "unix:supplementary_group:root".to_owned()];
+    assert_eq!(told, rest.into());
+}
+
+#[tokio::test]
+async fn root_of_a_user_namespace_is_who_made_it() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::set();
+    let options = ["--reuid=12345", "--regid=12346", "--clear-groups"];
+    let mut command = Command::new("setpriv");
+    command.args(options).args(["unshare", "--user", "--map-root-user"]).arg(stage.other_program("anybodys"));
+    let mut actor = stage.start_as(&mut command, "connect; await");
+    let accepted = tokio::select! {
+        stream = stage.accept() => stream,
+        () = actor.ended() => return skip("this machine lets users make no user namespaces"),
+    };
+    let status = std::fs::read_to_string(format!("/proc/{}/uid_map", actor.pid())).unwrap();
+    assert_eq!(
+        status.split_ascii_whitespace().collect::<Vec<_>>(),
+        ["0", "12345", "1"],
+        "it is root to itself"
+    );
+    let workload = attestor().attest(&Peer::of(&accepted).unwrap()).await.unwrap();
+    assert_eq!(values(&workload, "unix", "uid"), just("12345"));
+    assert_eq!(values(&workload, "unix", "gid"), just("12346"));
+    assert!(values(&workload, "unix", "user").is_empty());
+}
+
+#[tokio::test]
+async fn a_process_of_an_inner_process_namespace_is_looked_at_by_our_number_for_it() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::set();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]).arg(stage.other_program("inner"));
+    let actor = stage.start_as(&mut command, "connect; await");
+    let peer = Peer::of(&stage.accept().await).unwrap();
+    assert!(peer.pid() > 1 && peer.pid() != actor.pid(), "{} is number 1 to itself", peer.pid());
+    let workload = attestor().attest(&peer).await.unwrap();
+    assert_eq!(values(&workload, "unix", "path"), just(stage.folder().join("inner").to_str().unwrap()));
+}
