@@ -35,6 +35,7 @@ pub struct FakeSource {
     key: SigningKey,
     changes: watch::Sender<u64>,
     made: AtomicU64,
+    denied: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -71,8 +72,9 @@ impl FakeSource {
             tainted: Vec::new(),
             failure: None,
         };
-        let (changes, made) = (watch::Sender::new(0), AtomicU64::new(0));
-        Ok(Self { clock, key, changes, made, state: Mutex::new(state) })
+        let changes = watch::Sender::new(0);
+        let (made, denied) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { clock, key, changes, made, denied, state: Mutex::new(state) })
     }
 
     /// Changes the entries.
@@ -101,6 +103,11 @@ impl FakeSource {
     /// How many SVIDs were made.
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
+    }
+
+    /// How many denials were put on record.
+    pub fn denials(&self) -> u64 {
+        self.denied.load(Ordering::Relaxed)
     }
 
     /// The key that signs its JWT-SVIDs.
@@ -136,6 +143,10 @@ impl SvidSource for FakeSource {
         let now = self.clock.now_seconds();
         let state = self.lock();
         state.entries.iter().filter(|entry| entry.entitles(workload, now)).cloned().collect()
+    }
+
+    fn denied(&self, _: &Workload) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {

@@ -1,6 +1,7 @@
 //! How much there may be at once, and how much of it one user may have: nobody can take the others' place.
 
 use deputize_issuer::clock::Clock;
+use rustix::process::{Resource, getrlimit};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -46,6 +47,19 @@ impl Default for Limits {
             silence: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
+    }
+}
+
+impl Limits {
+    /// No more connections than there are file descriptors for: each takes two, and half of all are others'.
+    pub(crate) fn within_descriptors(self) -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+        let connections = descriptors.map_or(self.connections, |most| self.connections.min(most / 4));
+        let connections_of_one_user = self.connections_of_one_user.min(connections.div_ceil(2));
+        if connections < self.connections {
+            tracing::info!(connections, "fewer connections than could be: the limit of open files is low");
+        }
+        Self { connections, connections_of_one_user, ..self }
     }
 }
 
@@ -193,6 +207,18 @@ mod tests {
         assert!(room.enter(9, Kind::Connection).is_some());
         drop(held);
         assert!(room.enter(7, Kind::Connection).is_some());
+    }
+
+    #[test]
+    fn there_are_descriptors_for_all() {
+        let limits =
+            Limits { connections: usize::MAX, connections_of_one_user: usize::MAX, ..Limits::default() };
+        let limits = limits.within_descriptors();
+        let most = getrlimit(Resource::Nofile).current.unwrap();
+        assert_eq!(limits.connections, usize::try_from(most).unwrap() / 4);
+        assert!(limits.connections_of_one_user <= limits.connections.div_ceil(2));
+        let few = Limits { connections: 4, connections_of_one_user: 1, ..limits }.within_descriptors();
+        assert_eq!((few.connections, few.connections_of_one_user), (4, 1));
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Api {
         let workload = caller.attest().await?;
         let entries = self.source.entitled(&workload);
         if entries.is_empty() {
+            self.source.denied(&workload);
             return Err(Refused::NotEntitled);
         }
         Ok((workload, entries))

@@ -53,7 +53,7 @@ impl WorkloadApi {
         limits: Limits,
     ) -> Self {
         let held = Held::new(Arc::clone(&source), Arc::clone(&clock));
-        let room = Room::new(limits, Arc::clone(&clock));
+        let room = Room::new(limits.within_descriptors(), Arc::clone(&clock));
         let api = Arc::new(Api { source, clock, held, bundled: Default::default(), room });
         Self { api, reception }
     }

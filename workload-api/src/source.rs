@@ -23,6 +23,9 @@ pub trait SvidSource: Send + Sync + 'static {
     /// The entries that a process is entitled to now, in an order that does not change by itself.
     fn entitled(&self, workload: &Workload) -> Vec<Arc<Entry>>;
 
+    /// Puts on record that a process asked and is entitled to nothing.
+    fn denied(&self, workload: &Workload);
+
     /// An X.509-SVID with a key of its own.
     ///
     /// # Errors

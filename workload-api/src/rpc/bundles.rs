@@ -49,7 +49,7 @@ impl Bundled {
         let bundles = source.bundles();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, rendered)) = last.as_ref()
-            && Arc::ptr_eq(of, &bundles)
+            && are_same(of, &bundles)
         {
             return Arc::clone(rendered);
         }
@@ -58,6 +58,14 @@ impl Bundled {
         *last = Some((bundles, Arc::clone(&rendered)));
         rendered
     }
+}
+
+/// Whether they hold the very same bundles; a source may put them together anew for each question.
+fn are_same(one: &Bundles, other: &Bundles) -> bool {
+    let pairs = || one.federated.iter().zip(&other.federated);
+    Arc::ptr_eq(&one.own, &other.own)
+        && one.federated.len() == other.federated.len()
+        && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 impl Rendered {

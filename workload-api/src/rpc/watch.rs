@@ -51,12 +51,19 @@ enum Turn<Q: Question> {
     /// The first state, not yet told.
     First(Box<Watcher<Q>>),
     /// Waiting for the next.
-    Waiting(Pin<Box<dyn Future<Output = Woken<Q>> + Send>>),
+    Waiting(Pin<Box<dyn Future<Output = Next<Q>> + Send>>),
     Ended,
 }
 
 /// The watcher, with the next state or with the reason why there is none.
-type Woken<Q> = (Box<Watcher<Q>>, Result<(), Refused>);
+type Next<Q> = (Box<Watcher<Q>>, Result<(), Refused>);
+
+/// What ended a sleep.
+#[derive(PartialEq, Eq)]
+enum Woken {
+    ByAChange,
+    ByTheClock,
+}
 
 /// Waits for the next state of one stream.
 struct Watcher<Q: Question> {
@@ -124,7 +131,7 @@ impl<Q: Question> tokio_stream::Stream for Watch<Q> {
 }
 
 impl<Q: Question> Watcher<Q> {
-    async fn next(mut self: Box<Self>) -> Woken<Q> {
+    async fn next(mut self: Box<Self>) -> Next<Q> {
         let found = self.wait().await;
         (self, found)
     }
@@ -132,8 +139,7 @@ impl<Q: Question> Watcher<Q> {
     /// Waits until there is a state unlike the last.
     async fn wait(&mut self) -> Result<(), Refused> {
         loop {
-            let is_due = self.sleep().await?;
-            if !is_due && self.is_as_told() {
+            if self.sleep().await? == Woken::ByAChange && !self.concerns_this_stream().await? {
                 continue;
             }
             // INVARIANT: the process is looked at anew before anything is given to it.
@@ -154,8 +160,8 @@ impl<Q: Question> Watcher<Q> {
         }
     }
 
-    /// Sleeps until something may have changed. Says whether the process itself is to be looked at, whatever changed.
-    async fn sleep(&mut self) -> Result<bool, Refused> {
+    /// Sleeps until something may have changed.
+    async fn sleep(&mut self) -> Result<Woken, Refused> {
         let now = self.api.clock.now_seconds();
         let ends = self.entries.iter().filter_map(|entry| entry.expires_at_seconds);
         let due = self.told.renew_at_seconds.into_iter().chain(ends).min();
@@ -166,34 +172,30 @@ impl<Q: Question> Watcher<Q> {
             Some(seconds) => Duration::from_secs(seconds) + self.crowd_splay(),
         });
         let rest = until_due.map_or(look_again, |until| until.min(look_again));
-        let is_due = tokio::select! {
-            changed = self.changes.changed() => {
+        tokio::select! {
+            changed = self.changes.changed() => match changed {
+                Ok(()) => Ok(Woken::ByAChange),
                 // The source has gone: so has whoever could renew anything.
-                changed.map_err(|_| Refused::Stopping)?;
-                false
-            }
-            stopped = self.caller.stop.wait_for(|stop| *stop) => {
-                drop(stopped);
-                return Err(Refused::Stopping);
-            }
-            () = tokio::time::sleep(rest) => true,
-        };
-        if !is_due && self.api.source.entitled(&self.workload) == self.entries {
-            // Something that concerns many at once, like a new authority. What concerns this process alone, like a new
-            // entry, is told at once (SPIFFE Workload API §4.3).
-            let splay = self.crowd_splay();
-            if !self.is_as_told() && !splay.is_zero() {
-                tokio::time::sleep(splay).await;
-            }
+                Err(_) => Err(Refused::Stopping),
+            },
+            refused = stopped(&mut self.caller.stop) => Err(refused),
+            () = tokio::time::sleep(rest) => Ok(Woken::ByTheClock),
         }
-        Ok(is_due)
     }
 
-    /// Whether, as far as is known without a look at the process, the last state still holds.
-    fn is_as_told(&self) -> bool {
+    /// Whether, as far as is known without a look at the process, a change changes what it is told.
+    async fn concerns_this_stream(&mut self) -> Result<bool, Refused> {
         let entries = self.api.source.entitled(&self.workload);
         let known = if entries.is_empty() { None } else { Q::peek(&self.api, &self.workload, &entries) };
-        known.is_some_and(|answer| answer.message == self.told.message)
+        if known.is_some_and(|answer| answer.message == self.told.message) {
+            return Ok(false);
+        }
+        if entries == self.entries {
+            // Something that concerns many at once, like a new authority. What concerns few, like a new entry, is told
+            // at once (SPIFFE Workload API §4.3).
+            self.pause(self.crowd_splay()).await?;
+        }
+        Ok(true)
     }
 
     /// While nothing can be made, what was told goes on to hold; but not longer than it is good.
@@ -202,16 +204,18 @@ impl<Q: Question> Watcher<Q> {
         if self.told.good_until_seconds.is_some_and(|end| end <= now) {
             return Err(Refused::Unavailable(why));
         }
-        let pause = RETRY + self.splay(RETRY);
+        self.pause(RETRY + self.splay(RETRY)).await?;
+        self.changes.mark_changed();
+        Ok(())
+    }
+
+    async fn pause(&mut self, pause: Duration) -> Result<(), Refused> {
+        if pause.is_zero() {
+            return Ok(());
+        }
         tokio::select! {
-            stopped = self.caller.stop.wait_for(|stop| *stop) => {
-                drop(stopped);
-                Err(Refused::Stopping)
-            }
-            () = tokio::time::sleep(pause) => {
-                self.changes.mark_changed();
-                Ok(())
-            }
+            refused = stopped(&mut self.caller.stop) => Err(refused),
+            () = tokio::time::sleep(pause) => Ok(()),
         }
     }
 
@@ -229,6 +233,12 @@ impl<Q: Question> Watcher<Q> {
         let part = self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         Duration::from_millis(u64::try_from(most.as_millis()).unwrap_or(u64::MAX).saturating_mul(part) >> 32)
     }
+}
+
+/// Waits until the server stops, or whoever would stop it is gone.
+async fn stopped(stop: &mut channel::Receiver<bool>) -> Refused {
+    let _ = stop.wait_for(|stop| *stop).await;
+    Refused::Stopping
 }
 
 static STREAMS: AtomicU64 = AtomicU64::new(0);

@@ -42,11 +42,14 @@ impl SvidSource for DeskSource {
     }
 
     fn entitled(&self, workload: &Workload) -> Vec<Arc<Entry>> {
-        let entries = self.door.entries.now().entitled(workload, self.desk.clock.now_seconds());
-        if entries.is_empty() {
-            self.record_that_none_entitles(workload);
-        }
-        entries
+        self.door.entries.now().entitled(workload, self.desk.clock.now_seconds())
+    }
+
+    fn denied(&self, workload: &Workload) {
+        // Without randomness there is no id, and nothing is minted either.
+        let Ok(decision_id) = clock::new_id(self.desk.clock.as_ref()) else { return };
+        let refused = RefusedSvid { kind: None, workload, entry: None, audiences: &[] };
+        record_svid_denial(&self.desk, decision_id, &refused, &IssueError::NotEntitled("no_entry"));
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {
@@ -70,15 +73,6 @@ impl SvidSource for DeskSource {
 
     fn tainted_authorities(&self) -> Vec<[u8; 32]> {
         self.door.authorities.ring().tainted.clone()
-    }
-}
-
-impl DeskSource {
-    fn record_that_none_entitles(&self, workload: &Workload) {
-        // Without randomness there is no id, and nothing is minted either.
-        let Ok(decision_id) = clock::new_id(self.desk.clock.as_ref()) else { return };
-        let refused = RefusedSvid { kind: None, workload, entry: None, audiences: &[] };
-        record_svid_denial(&self.desk, decision_id, &refused, &IssueError::NotEntitled("no_entry"));
     }
 }
 

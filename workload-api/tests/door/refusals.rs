@@ -63,6 +63,7 @@ async fn whoever_has_no_entry_is_denied_everything() {
     let door = open();
     let mut client = door.client().await;
     assert_eq!(codes(&mut client, secure).await, [Code::PermissionDenied; 5]);
+    assert_eq!(door.source.denials(), 5);
     // Another user's, another node's, and one that has ended.
     let mut ended = web();
     ended.expires_at_seconds = Some(1);

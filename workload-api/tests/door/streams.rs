@@ -139,6 +139,7 @@ async fn an_entry_that_is_deleted_ends_all_streams() {
     assert_eq!(next(&mut svids).await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(next(&mut x509).await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(next(&mut jwt).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(door.source.denials(), 3, "each is on record, once");
 }
 
 #[tokio::test]
