@@ -132,7 +132,11 @@ impl Wire {
     }
 
     async fn try_connect(path: &Path) -> hyper::Result<Self> {
-        let stream = TokioIo::new(UnixStream::connect(path).await.unwrap());
+        Self::over(UnixStream::connect(path).await.unwrap()).await
+    }
+
+    pub async fn over(stream: UnixStream) -> hyper::Result<Self> {
+        let stream = TokioIo::new(stream);
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
         tokio::spawn(connection);

@@ -10,6 +10,7 @@
 mod client;
 mod hostile;
 mod kernel;
+mod processes;
 mod raw;
 mod refusals;
 mod streams;
