@@ -114,7 +114,9 @@ impl Held {
             }
             Err(error) => {
                 let now = self.clock.now_seconds();
-                if state.failed.as_ref().is_none_or(|(_, until)| *until <= now) {
+                let is_recent = state.failed.as_ref().is_some_and(|(_, until)| now < *until);
+                // Who is not entitled now may be the next moment.
+                if matches!(error, SourceError::Unavailable(_)) && !is_recent {
                     state.failed = Some((error.clone(), now + RETRY_SECONDS));
                 }
                 let serves =

@@ -115,6 +115,8 @@ async fn whoever_is_no_longer_entitled_gets_none() {
     let set = setting();
     set.source.set_entries(Vec::new());
     assert_eq!(set.key().await.unwrap_err(), SourceError::NotEntitled);
+    set.source.set_entries(vec![set.entry.clone()]);
+    assert_eq!(set.key().await.unwrap(), "key 1", "and whoever is again, at once");
 }
 
 #[tokio::test]

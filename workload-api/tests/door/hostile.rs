@@ -78,6 +78,19 @@ async fn a_connection_that_asks_nothing_is_ended() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_reads_does_not_hold_up_a_stop() {
+    let door = open_with(Limits { drain: Duration::from_millis(100), ..Limits::default() });
+    door.source.set_entries(vec![web()]);
+    let mut silent = Raw::connect(&door.path).await;
+    silent.frame(HEADERS, END_HEADERS, 1, &call("localhost")).await.unwrap();
+    silent.message(1).await;
+    let _idle = UnixStream::connect(&door.path).await.unwrap();
+    until("the call is there", || door.source.made() == 1).await;
+    door.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(20), door.served).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_thousand_streams_are_served_and_told() {
     let door = open_with_entry();
     let mut streams = Vec::new();

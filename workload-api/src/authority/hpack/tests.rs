@@ -43,14 +43,11 @@ impl Encoder {
         form: &Form,
         block: &mut Vec<u8>,
     ) {
-        let entries: Vec<(Vec<u8>, Vec<u8>)> = STATIC_TABLE
-            .iter()
-            .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-            .chain(self.table.iter().cloned())
-            .collect();
-        let whole =
-            entries.iter().position(|entry| (entry.0.as_slice(), entry.1.as_slice()) == (name, value));
-        let named = entries.iter().rposition(|entry| entry.0 == name);
+        let fixed = STATIC_TABLE.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let own = self.table.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let entries = || fixed.clone().chain(own.clone()).enumerate();
+        let whole = entries().find(|(_, entry)| *entry == (name, value)).map(|(index, _)| index);
+        let named = entries().filter(|(_, entry)| entry.0 == name).last().map(|(index, _)| index);
         let at = block.len();
         if let (0, Some(index)) = (form.kind, whole) {
             write_integer(block, index + 1, 7);
