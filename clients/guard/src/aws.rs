@@ -1,9 +1,9 @@
 //! AWS credentials of one call: asked for when they are first wanted, once, and kept until their window or the call ends.
 
-use crate::VerifiedCall;
+use crate::{Guard, VerifiedCall, refusal::Reason};
 use async_trait::async_trait;
-use deputize_call::json::Object;
-use deputize_client::{AwsAsk, AwsCredentials, Clock, ExchangeError};
+use deputize_call::{claims::ToolCallClaims, json::Object};
+use deputize_client::{AwsAsk, AwsCredentials, Clock, ErrorDetails, ExchangeError};
 use serde_json::Value;
 use std::{
     sync::{Arc, OnceLock},
@@ -27,8 +27,11 @@ impl std::fmt::Debug for dyn CredentialSource {
 
 /// The credentials of one call. Dropped, it wipes them.
 pub(crate) struct CallCredentials {
+    guard: Arc<Guard>,
     source: Arc<dyn CredentialSource>,
     clock: Arc<dyn Clock>,
+    claims: ToolCallClaims,
+    tool: String,
     token: Zeroizing<String>,
     arguments: Object,
     input_responses: Option<Value>,
@@ -50,12 +53,16 @@ enum State {
 impl CallCredentials {
     pub(crate) fn of(
         call: &VerifiedCall,
-        source: Arc<dyn CredentialSource>,
-        clock: Arc<dyn Clock>,
+        guard: &Arc<Guard>,
+        source: &Arc<dyn CredentialSource>,
+        clock: &Arc<dyn Clock>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            source,
-            clock,
+            guard: Arc::clone(guard),
+            source: Arc::clone(source),
+            clock: Arc::clone(clock),
+            claims: call.claims.clone(),
+            tool: call.name.clone(),
             token: Zeroizing::new(call.token.clone()),
             arguments: call.arguments.clone(),
             input_responses: call.input_responses.clone(),
@@ -65,14 +72,41 @@ impl CallCredentials {
     }
 
     /// The credentials: from memory until their window ends, else from the broker.
+    ///
+    /// INVARIANT: what the call stands on is not revoked, as far as the guard has heard, when it gives them; what it kept
+    /// of a call that is goes with the next question.
     pub(crate) async fn get(self: &Arc<Self>) -> Result<Arc<AwsCredentials>, ExchangeError> {
+        self.refuse_revoked()?;
         if let Some(known) = self.known(&*self.state.lock().await) {
             return known;
         }
         let this = Arc::clone(self);
         // Whoever asks may lose patience and ask again: what is under way goes on, and serves him then.
         let asking = tokio::spawn(async move { this.ask().await });
-        asking.await.unwrap_or(Err(ExchangeError::Protocol("a fault of the guard")))
+        let answer = asking.await.unwrap_or(Err(ExchangeError::Protocol("a fault of the guard")));
+        // It may have taken a while.
+        self.refuse_revoked()?;
+        answer
+    }
+
+    /// Why the call is good no longer, or why nothing can be said of that.
+    pub(crate) fn check(&self) -> Result<(), Reason> {
+        self.guard.check_revocation(&self.claims, Some(&self.tool), self.clock.uptime())
+    }
+
+    fn refuse_revoked(&self) -> Result<(), ExchangeError> {
+        if !self.guard.is_revoked(&self.claims, &self.tool) {
+            return Ok(());
+        }
+        // Where somebody holds it, he asks the broker, and comes by here with the answer.
+        if let Ok(mut state) = self.state.try_lock() {
+            *state = State::Unknown;
+        }
+        Err(ExchangeError::InvalidRequest(ErrorDetails {
+            code: "invalid_request".to_owned(),
+            description: "what the call stands on was revoked".to_owned(),
+            decision_id: None,
+        }))
     }
 
     async fn ask(&self) -> Result<Arc<AwsCredentials>, ExchangeError> {
@@ -123,7 +157,7 @@ pub(crate) struct Given(OnceLock<Arc<CallCredentials>>);
 
 impl VerifiedCall {
     /// AWS credentials for what this call names, and nothing else: asked of the broker when they are first wanted, once,
-    /// and the same until their window ends.
+    /// and the same until their window ends, or the guard hears that the call is revoked.
     ///
     /// # Errors
     /// [`ExchangeError`]: policy or the role template says no, or the broker cannot say. Also where the guard was given
@@ -136,9 +170,14 @@ impl VerifiedCall {
     }
 
     #[cfg(feature = "tower")]
-    pub(crate) fn give_aws(&self, source: &Arc<dyn CredentialSource>, clock: &Arc<dyn Clock>) {
+    pub(crate) fn give_aws(
+        &self,
+        guard: &Arc<Guard>,
+        source: &Arc<dyn CredentialSource>,
+        clock: &Arc<dyn Clock>,
+    ) {
         // Given once, as it is verified once.
-        let _ = self.aws.0.set(CallCredentials::of(self, Arc::clone(source), Arc::clone(clock)));
+        let _ = self.aws.0.set(CallCredentials::of(self, guard, source, clock));
     }
 }
 

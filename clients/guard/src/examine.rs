@@ -295,6 +295,12 @@ impl Guard {
         revocations.check(claims, tool, uptime, self.config.max_revocation_age)
     }
 
+    /// Whether a call that runs already is revoked, as far as was heard.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn is_revoked(&self, claims: &ToolCallClaims, tool: &str) -> bool {
+        self.revocations.read().unwrap_or_else(PoisonError::into_inner).has_any_of(claims, Some(tool))
+    }
+
     async fn ask_health(&self, claims: &ToolCallClaims) -> Result<(), Reason> {
         match self.upstream.admit(claims).await {
             Admission::Ready => Ok(()),

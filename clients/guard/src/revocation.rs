@@ -115,14 +115,20 @@ impl Revocations {
         if self.heard.is_none_or(|heard| uptime.saturating_sub(heard) > max_age) {
             return Err(Reason::Unavailable("revocations are stale"));
         }
+        if self.has_any_of(claims, tool) { Err(Reason::Revoked) } else { Ok(()) }
+    }
+
+    /// Whether a token is revoked as far as was heard, or may be, however long ago that was.
+    pub(crate) fn has_any_of(&self, claims: &ToolCallClaims, tool: Option<&str>) -> bool {
         if self.standing.is_empty() && self.passing.is_empty() {
-            return Ok(());
+            return self.overflowed;
         }
         let holds = |revocation: Revocation| {
             self.standing.contains(&revocation) || self.passing.contains_key(&revocation)
         };
         let (Confirmation::Jkt(thumbprint) | Confirmation::X5tS256(thumbprint)) = &claims.cnf;
-        let revoked = holds(Revocation::Everything)
+        self.overflowed
+            || holds(Revocation::Everything)
             || [Some(&claims.jti), claims.pjti.as_ref()]
                 .into_iter()
                 .flatten()
@@ -136,11 +142,10 @@ impl Revocations {
                 .act
                 .iter()
                 .flat_map(Actor::chain)
-                .any(|sub| holds(Revocation::Actor { sub: sub.to_owned() }));
-        if revoked { Err(Reason::Revoked) } else { Ok(()) }
+                .any(|sub| holds(Revocation::Actor { sub: sub.to_owned() }))
     }
 }
 
 const MAX_REVOCATIONS: usize = 100_000;
-/// Tokens live 120 s at most.
-const PASSING_LIFETIME: Duration = Duration::from_secs(300);
+/// Tokens live 120 s at most, and what their calls got of AWS 300 s more.
+const PASSING_LIFETIME: Duration = Duration::from_secs(600);

@@ -36,7 +36,7 @@ from deputize import (
 from deputize.aws import boto
 from deputize.aws.door import BrokerDoor
 from deputize.call.digest import call_digest
-from deputize.guard import Guard
+from deputize.guard import Guard, Revocation
 from guard_fixture import Fixture, as_call, call, definitions, l1, l3
 
 REFUND = {"payment_id": "pay_81", "amount_cents": 4200}
@@ -154,6 +154,37 @@ async def test_a_clock_that_is_put_back_makes_no_window_longer(lab: Lab) -> None
     lab.f.clock.up += 1
     with pytest.raises(AwsCredentialsExpiredError):
         credentials.get()
+
+
+async def test_what_is_revoked_ends_with_the_guards_hearing_of_it(lab: Lab) -> None:
+    for revocation, is_over in (
+        (Revocation("token", "jti-1"), True),
+        (Revocation("person", lab.f.claims(l3("refund", REFUND))["sub"]), True),
+        (Revocation("token", "another"), False),
+    ):
+        fresh = Lab()
+        credentials = (await fresh.call(jti="jti-1")).aws_credentials()
+        assert credentials.get()
+        fresh.f.guard.revoke(revocation)
+        if not is_over:
+            assert credentials.get()
+            assert await credentials.aget()
+            continue
+        for _ in range(2):
+            with pytest.raises(ExchangeError, match="revoked"):
+                credentials.get()
+            with pytest.raises(ExchangeError, match="revoked"):
+                await credentials.aget()
+        assert len(fresh.broker.asked) == 1
+
+
+async def test_what_is_revoked_while_the_broker_is_asked_is_not_given(lab: Lab) -> None:
+    def revoked_meanwhile(_: Any) -> None:
+        lab.f.guard.revoke(Revocation("token", "jti-1"))
+
+    lab.broker.answer = revoked_meanwhile
+    with pytest.raises(ExchangeError, match="revoked"):
+        (await lab.call(jti="jti-1")).aws_credentials().get()
 
 
 async def test_what_has_ended_when_it_comes_is_not_used(lab: Lab) -> None:

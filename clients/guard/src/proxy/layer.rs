@@ -172,7 +172,7 @@ impl GuardLayer {
         let body = Bytes::copy_from_slice(call.rebuilt_body());
         let next_nonce = call.next_nonce().to_owned();
         if let Some(source) = &self.credential_source {
-            call.give_aws(source, &self.clock);
+            call.give_aws(&self.guard, source, &self.clock);
         }
         parts.extensions.insert(Arc::new(call));
         PassedOn { body, next_nonce, screen: None }

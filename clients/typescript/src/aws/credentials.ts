@@ -34,18 +34,22 @@ export type AwsCredentialsProvider = () => Promise<AwsIdentity>;
 export class Kept {
   readonly #ask: () => Promise<AwsIdentity>;
   readonly #clock: Clock;
+  readonly #check: () => void;
   #answer: Promise<AwsIdentity> | undefined;
   /** By the wall's clock, and by the one that nobody puts back. Absent while there is no answer. */
   #ends: { readonly nowMs: number; readonly uptimeMs: number } | undefined;
   #refused: { readonly error: DeputizeError; readonly untilMs: number } | undefined;
 
-  constructor(ask: () => Promise<AwsIdentity>, clock: Clock) {
+  /** `check` throws where the call that it is for is good no longer; then nothing is given, and nothing kept. */
+  constructor(ask: () => Promise<AwsIdentity>, clock: Clock, check: () => void = () => {}) {
     this.#ask = ask;
     this.#clock = clock;
+    this.#check = check;
   }
 
   /** The credentials, as a provider gives them. */
   readonly provider: AwsCredentialsProvider = async () => {
+    this.#refuseRevoked();
     if (this.#isOver()) {
       // INVARIANT: never used past its window, and never asked for again: a call is given one window.
       this.#answer = undefined;
@@ -53,8 +57,21 @@ export class Kept {
     }
     if (this.#refused !== undefined && this.#clock.uptimeMs() < this.#refused.untilMs) throw this.#refused.error;
     this.#answer ??= this.#asked();
-    return shy(await this.#answer);
+    const identity = await this.#answer;
+    // It may have taken a while.
+    this.#refuseRevoked();
+    return shy(identity);
   };
+
+  /** INVARIANT: nothing is given for a call that is good no longer, and what was kept of it goes. */
+  #refuseRevoked(): void {
+    try {
+      this.#check();
+    } catch (error) {
+      this.#answer = undefined;
+      throw error;
+    }
+  }
 
   async #asked(): Promise<AwsIdentity> {
     try {

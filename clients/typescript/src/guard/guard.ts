@@ -6,6 +6,7 @@ import { type GrantedDetail, levelOf, type ToolCallClaims } from "../call/claims
 import { checkConstraints, ConstraintError } from "../call/constraints.js";
 import { isAtLeast } from "../call/level.js";
 import { SchemaError } from "../call/schema.js";
+import { ExchangeError } from "../client/errors.js";
 import { wellKnown } from "../client/metadata.js";
 import { type Clock, secondsOf, systemClock } from "../clock.js";
 import { ClockWatch } from "./clocks.js";
@@ -103,16 +104,21 @@ export class Guard extends Known {
     if (call === undefined || callDigest === undefined) return new VerifiedListing(BY_THE_GUARD, parts, method);
     const { action, name, arguments: args } = call;
     const verified = { action, name, arguments: args, callDigest, mirrored };
-    return new VerifiedCall(BY_THE_GUARD, parts, verified, this.awsOf(call, token));
+    return new VerifiedCall(BY_THE_GUARD, parts, verified, this.awsOf(call, token, claims));
   }
 
   /** Where the credentials of a call come from. Nothing is asked before somebody wants them. */
-  private awsOf({ arguments: args, inputResponses, requestState }: Call, token: string): AwsCredentialsProvider | undefined {
+  private awsOf(call: Call, token: string, claims: ToolCallClaims): AwsCredentialsProvider | undefined {
     const ask = this.outside.awsCredentials?.bind(this.outside);
     if (ask === undefined) return undefined;
+    const { arguments: args, inputResponses, requestState } = call;
     // As text: what a tool makes of its arguments does not change what is asked.
     const said = JSON.stringify({ token, arguments: args, inputResponses, requestState });
-    return new Kept(() => ask(JSON.parse(said) as AwsRequest), this.clock).provider;
+    const check = () => {
+      if (!this.isRevoked(claims, toolOf(call))) return;
+      throw new ExchangeError(REVOKED, "stop: nothing more is to be done for this call");
+    };
+    return new Kept(() => ask(JSON.parse(said) as AwsRequest), this.clock, check).provider;
   }
 
   /**
@@ -357,3 +363,7 @@ function checkBinding(asked: Call, detail: GrantedDetail, callDigest: string): v
 }
 
 const PROOF_MARGIN_MS = 10_000;
+
+const REVOKED = {
+  status: 400, error: "invalid_request", description: "what the call stands on was revoked", decisionId: undefined,
+} as const;

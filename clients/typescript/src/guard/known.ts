@@ -207,6 +207,11 @@ export class Known {
   protected checkRevocation(claims: ToolCallClaims, tool: string | undefined): void {
     this.revocations.check(claims, tool, this.clock.uptimeMs(), this.config.maxRevocationAgeMs);
   }
+
+  /** Whether a call that runs already is revoked, as far as was heard. */
+  protected isRevoked(claims: ToolCallClaims, tool: string | undefined): boolean {
+    return this.revocations.hasAnyOf(claims, tool);
+  }
 }
 
 async function digestOf(action: Action, definition: JsonObject): Promise<string | undefined> {

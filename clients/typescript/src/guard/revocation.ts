@@ -84,6 +84,11 @@ export class Revocations {
     if (this.heardMs === undefined || uptimeMs - this.heardMs > maxAgeMs) {
       throw new Reason("unavailable", "revocations are stale");
     }
+    if (this.hasAnyOf(claims, tool)) throw new Reason("revoked");
+  }
+
+  /** Whether a token is revoked as far as was heard, or may be, however long ago that was. */
+  hasAnyOf(claims: ToolCallClaims, tool: string | undefined): boolean {
     const named: Revocation[] = [
       { kind: "everything" },
       { kind: "token", jti: claims.jti },
@@ -95,8 +100,7 @@ export class Revocations {
     ];
     if (claims.pjti !== undefined) named.push({ kind: "token", jti: claims.pjti });
     if (tool !== undefined) named.push({ kind: "tool", name: tool });
-    const isRevoked = named.map(keyOf).some((key) => this.standing.has(key) || this.passing.has(key));
-    if (isRevoked) throw new Reason("revoked");
+    return this.overflowed || named.map(keyOf).some((key) => this.standing.has(key) || this.passing.has(key));
   }
 }
 
@@ -117,5 +121,5 @@ const MEMBERS = new Map([
   ["everything", ""],
 ]);
 const MAX_REVOCATIONS = 100_000;
-/** Tokens live 120 s at most. */
+/** Tokens live 120 s at most, and what their calls got of AWS 300 s more. */
 const PASSING_MS = 600_000;

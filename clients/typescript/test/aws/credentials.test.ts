@@ -138,6 +138,25 @@ test("a clock that is put back makes no window longer", async () => {
   await rejection(provider(), AwsCredentialsExpiredError);
 });
 
+test("what is revoked ends with the guard's hearing of it", async () => {
+  for (const [jti, isOver] of [["jti-1", true], ["another", false]] as const) {
+    const { f, broker, refund } = await lab();
+    const provider = (await refund()).awsCredentials();
+    await provider();
+    f.guard.revoke({ kind: "token", jti });
+    if (isOver) {
+      for (let time = 0; time < 2; time += 1) await assert.rejects(provider(), /revoked/);
+    } else {
+      assert.ok(await provider());
+    }
+    assert.equal(broker.asked.length, 1);
+  }
+  const { f, broker, refund } = await lab();
+  const provider = (await refund()).awsCredentials();
+  broker.answer = () => void f.guard.revoke({ kind: "token", jti: "jti-1" });
+  await assert.rejects(provider(), /revoked/, "while the broker is asked");
+});
+
 test("what has ended when it comes is not used", async () => {
   const { broker, refund } = await lab();
   for (const [ends, kind] of [["2020-01-01T00:00:00Z", AwsCredentialsExpiredError], ["2099-01-01T00:00:00Z", ProtocolError]] as const) {

@@ -1,6 +1,7 @@
 //! The listener on loopback. Every process of this machine can reach it, and a browser's pages too: what is not exactly
 //! a call's own question is refused, and an address that is wrong, past or of another secret is answered as one that
-//! never was.
+//! never was. Nobody keeps others out: who has not said a call's secret yet gives way to who comes after him, and of
+//! those who have each call has its share.
 
 use super::{Book, Call, PATH};
 use bytes::Bytes;
@@ -10,48 +11,92 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use subtle::ConstantTimeEq as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
+    time::{Sleep, sleep},
 };
 
 /// Serves until it is aborted; with it end the connections.
 pub(super) async fn serve(listener: TcpListener, book: Arc<Book>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        strangers.make_room().await;
         match listener.accept().await {
             Ok((stream, _)) => {
                 // Answers are small, and are waited for.
                 let _ = stream.set_nodelay(true);
-                let book = Arc::clone(&book);
-                connections.spawn(async move {
-                    converse(stream, book).await;
-                    drop(place);
-                });
+                let known = Arc::new(AtomicBool::new(false));
+                let task = connections.spawn(converse(stream, Arc::clone(&book), Arc::clone(&known)));
+                strangers.add(task, known);
             }
             Err(error) => {
                 tracing::warn!(%error, "connection for aws credentials not accepted");
-                tokio::time::sleep(PAUSE).await;
+                sleep(PAUSE).await;
             }
         }
     }
 }
 
+/// Connections on which no call's secret was said yet, the oldest first.
+#[derive(Default)]
+struct Strangers(VecDeque<Stranger>);
+
+struct Stranger {
+    task: AbortHandle,
+    known: Arc<AtomicBool>,
+    /// How long he is left alone, however many wait.
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Strangers {
+    fn add(&mut self, task: AbortHandle, known: Arc<AtomicBool>) {
+        self.0.push_back(Stranger { task, known, patience: Box::pin(sleep(PATIENCE)) });
+    }
+
+    /// Lets the oldest go where there are too many. Who knows a secret says it at once, so no flood of connections
+    /// keeps him out for longer than a moment.
+    async fn make_room(&mut self) {
+        self.forget();
+        while self.0.len() >= MAX_STRANGERS {
+            if let Some(oldest) = self.0.front_mut() {
+                oldest.patience.as_mut().await;
+            }
+            self.forget();
+            if self.0.len() >= MAX_STRANGERS
+                && let Some(oldest) = self.0.pop_front()
+            {
+                oldest.task.abort();
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.0.retain(|each| !each.task.is_finished() && !each.known.load(Ordering::Relaxed));
+    }
+}
+
 /// One question, one answer. Whoever does not read his, or goes on asking, holds his place no longer for it.
-async fn converse<S>(stream: S, book: Arc<Book>)
+async fn converse<S>(stream: S, book: Arc<Book>, known: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answering = service_fn(move |request: Request<Incoming>| {
-        let book = Arc::clone(&book);
-        async move { Ok::<_, Infallible>(answer(&book, &request).await) }
+        let (book, known) = (Arc::clone(&book), Arc::clone(&known));
+        async move { Ok::<_, Infallible>(answer(&book, &request, &known).await) }
     });
     let mut connection = http1::Builder::new();
     connection
@@ -67,7 +112,7 @@ where
     }
 }
 
-async fn answer<B>(book: &Book, request: &Request<B>) -> Response<Full<Bytes>> {
+async fn answer<B>(book: &Book, request: &Request<B>, known: &AtomicBool) -> Response<Full<Bytes>> {
     if let Some(status) = foreign(book, request) {
         return complaint(status, "Refused", "this address is for AWS SDKs of the call that it was made for");
     }
@@ -75,12 +120,18 @@ async fn answer<B>(book: &Book, request: &Request<B>) -> Response<Full<Bytes>> {
     let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
     let id = path.strip_prefix(PATH).unwrap_or_default();
     let Some(call) = book.find(id) else { return nothing() };
-    if !is_told(&call, request.headers()) || !is_good(book, &call) {
+    if !is_told(&call, request.headers()) || call.credentials.check().is_err() {
         return nothing();
     }
+    let Ok(_share) = call.questions.try_acquire() else {
+        let mut response = complaint(503, "Busy", "the call asks too often at once");
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+        return response;
+    };
+    known.store(true, Ordering::Relaxed);
     let credentials = call.credentials.get().await;
     // It may have taken a while. INVARIANT: an address gives nothing once its call has ended.
-    if book.find(id).is_none() || !is_good(book, &call) {
+    if book.find(id).is_none() || call.credentials.check().is_err() {
         return nothing();
     }
     match credentials {
@@ -108,11 +159,6 @@ fn is_told(call: &Call, headers: &HeaderMap) -> bool {
     let mut said = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(said), None) = (said.next(), said.next()) else { return false };
     said.as_bytes().ct_eq(call.secret.as_bytes()).into()
-}
-
-/// What the call stands on is good still.
-fn is_good(book: &Book, call: &Call) -> bool {
-    book.guard.check_revocation(&call.claims, Some(&call.tool), book.clock.uptime()).is_ok()
 }
 
 fn given(credentials: &AwsCredentials) -> Response<Full<Bytes>> {
@@ -157,9 +203,11 @@ fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
-const MAX_CONNECTIONS: usize = 256;
+const MAX_STRANGERS: usize = 256;
+/// Much longer than an SDK on this machine needs to say what it wants.
+const PATIENCE: Duration = Duration::from_millis(250);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than reading the head and asking the broker can take, which is two questions of ten seconds: where to ask,
 /// and what.
 const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(45);
@@ -167,15 +215,15 @@ const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(45);
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{CredentialSource, proxy::tests::HandClock, tests::fixture::Fixture};
     use async_trait::async_trait;
     use deputize_client::AwsAsk;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 
     /// Nobody asks it here.
-    struct Silent;
+    pub(in super::super) struct Silent;
 
     #[async_trait]
     impl CredentialSource for Silent {
@@ -191,12 +239,12 @@ mod tests {
             source: Arc::new(Silent),
             clock: Arc::new(HandClock::default()),
             address: ([127, 0, 0, 1], 1).into(),
-            calls: std::sync::Mutex::default(),
+            open: std::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(1)),
         });
         // The answer does not fit into it.
         let (mut client, stream) = tokio::io::duplex(64);
-        let mut conversing = tokio::spawn(converse(stream, book));
+        let mut conversing = tokio::spawn(converse(stream, book, Arc::default()));
         client.write_all(b"GET /aws/x HTTP/1.1\r\nhost: 127.0.0.1:1\r\n\r\n").await.unwrap();
         let slowest_answer = HEADER_TIMEOUT + Duration::from_secs(20);
         let early = tokio::time::timeout(slowest_answer, &mut conversing).await;

@@ -6,11 +6,11 @@ mod door;
 use super::{failure::Failure, settings::SettingsError};
 use crate::{Guard, VerifiedCall, aws::CallCredentials, aws::CredentialSource};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use deputize_call::{action::Action, claims::ToolCallClaims};
+use deputize_call::action::Action;
 use deputize_client::Clock;
 use rustls::crypto::aws_lc_rs;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -32,17 +32,26 @@ pub(super) struct Book {
     source: Arc<dyn CredentialSource>,
     clock: Arc<dyn Clock>,
     address: SocketAddr,
-    calls: Mutex<HashMap<String, Arc<Call>>>,
+    open: Mutex<Open>,
     places: Arc<Semaphore>,
+}
+
+/// What is open now.
+#[derive(Default)]
+struct Open {
+    /// By the end of their addresses.
+    calls: HashMap<String, Arc<Call>>,
+    /// The requests whose callers have no answer yet.
+    waiting: HashSet<String>,
 }
 
 /// A call under way.
 struct Call {
     secret: Zeroizing<String>,
-    claims: ToolCallClaims,
-    tool: String,
     request_id: String,
     credentials: Arc<CallCredentials>,
+    /// For those who ask at once.
+    questions: Arc<Semaphore>,
 }
 
 /// Room for one call more, taken before its token is spent.
@@ -83,7 +92,7 @@ impl Handovers {
             source,
             clock,
             address,
-            calls: Mutex::default(),
+            open: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_CALLS)),
         });
         let serving = tokio::spawn(door::serve(listener, Arc::clone(&book)));
@@ -98,19 +107,21 @@ impl Handovers {
 
     /// Watches over the caller of a request.
     pub(super) fn waiting(&self, request_id: &str) -> Waiting {
+        self.book.open().waiting.insert(request_id.to_owned());
         Waiting { book: Arc::clone(&self.book), request_id: request_id.to_owned(), has_answer: false }
     }
 }
 
 impl Drop for Handovers {
     fn drop(&mut self) {
-        self.book.calls().clear();
+        self.book.open().calls.clear();
         self.serving.abort();
     }
 }
 
 impl Place {
-    /// Gives the call an address; none to what is not a tool's call, since role templates are for tools.
+    /// Gives the call an address; none to what is not a tool's call, since role templates are for tools, nor to a call
+    /// whose caller has left meanwhile.
     pub(super) fn take(self, call: &VerifiedCall, request_id: &str) -> Result<Option<Handover>, Failure> {
         if call.action() != Action::CallTool {
             return Ok(None);
@@ -119,12 +130,18 @@ impl Place {
         let (id, secret) = (random::<ID_BYTES>()?, random::<SECRET_BYTES>()?);
         let under_way = Call {
             secret: secret.clone(),
-            claims: call.claims().clone(),
-            tool: call.name().to_owned(),
             request_id: request_id.to_owned(),
-            credentials: CallCredentials::of(call, Arc::clone(&book.source), Arc::clone(&book.clock)),
+            credentials: CallCredentials::of(call, &book.guard, &book.source, &book.clock),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         };
-        book.calls().insert(id.as_str().to_owned(), Arc::new(under_way));
+        {
+            // INVARIANT: under one lock it is seen whether he waits, and the address made; who leaves takes it with him.
+            let mut open = book.open();
+            if !open.waiting.contains(request_id) {
+                return Ok(None);
+            }
+            open.calls.insert(id.as_str().to_owned(), Arc::new(under_way));
+        }
         Ok(Some(Handover { book, id: id.as_str().to_owned(), secret, _permit: permit }))
     }
 }
@@ -143,7 +160,7 @@ impl Handover {
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        self.book.calls().remove(&self.id);
+        self.book.open().calls.remove(&self.id);
     }
 }
 
@@ -156,20 +173,22 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        let mut open = self.book.open();
+        open.waiting.remove(&self.request_id);
         if !self.has_answer {
-            self.book.calls().retain(|_, call| call.request_id != self.request_id);
+            open.calls.retain(|_, call| call.request_id != self.request_id);
         }
     }
 }
 
 impl Book {
-    fn calls(&self) -> MutexGuard<'_, HashMap<String, Arc<Call>>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The call of this address, if it is under way.
     fn find(&self, id: &str) -> Option<Arc<Call>> {
-        self.calls().get(id).cloned()
+        self.open().calls.get(id).cloned()
     }
 }
 
@@ -189,3 +208,40 @@ const ID_BYTES: usize = 16;
 const SECRET_BYTES: usize = 32;
 /// Calls under way that have an address.
 const MAX_CALLS: usize = 4096;
+/// Questions of one call at a time: its share of the places at the door.
+const MAX_QUESTIONS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::{door::tests::Silent, *};
+    use crate::{
+        Verified,
+        proxy::tests::HandClock,
+        tests::fixture::{Fixture, call, l1},
+    };
+    use serde_json::json;
+
+    #[test]
+    fn a_call_whose_caller_has_left_meanwhile_gets_no_address() {
+        let fixture = Fixture::new();
+        let Ok(Verified::Call(call)) = fixture.with_grant(l1("lookup"), call("lookup", json!({}))) else {
+            panic!("a call");
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let (guard, clock) = (Arc::new(fixture.guard), Arc::new(HandClock::default()));
+        let handovers = Handovers::start(&guard, Arc::new(Silent), clock).unwrap();
+        let (patient, impatient) = (handovers.waiting("patient"), handovers.waiting("impatient"));
+        let places = [handovers.place().unwrap(), handovers.place().unwrap()];
+        drop(impatient);
+        let [one, other] = places;
+        let handover = one.take(&call, "patient").unwrap().expect("who waits gets one");
+        assert!(other.take(&call, "impatient").unwrap().is_none());
+        assert!(handovers.book.find(&handover.id).is_some());
+        patient.answered();
+        assert!(handovers.book.find(&handover.id).is_some(), "an answer may only begin");
+        assert!(handovers.book.open().waiting.is_empty());
+        drop(handover);
+        assert!(handovers.book.open().calls.is_empty());
+    }
+}

@@ -132,15 +132,8 @@ impl UnderWay {
         self.raw(&format!("GET {path} HTTP/1.1\r\n{host}{lines}connection: close\r\n\r\n")).await
     }
 
-    /// Status, head and body of the answer.
     async fn raw(&self, request: &str) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_ascii_lowercase(), body.to_owned())
+        raw(&self.address, request).await
     }
 
     /// The server answers: the call is done.
@@ -151,6 +144,17 @@ impl UnderWay {
         (&mut self.client).await.unwrap();
         self
     }
+}
+
+/// Status, head and body of the answer.
+async fn raw(address: &str, request: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
 }
 
 #[tokio::test]
@@ -261,6 +265,51 @@ async fn who_asks_on_and_never_reads_takes_no_place_from_others() {
     let answer = tokio::time::timeout(Duration::from_secs(5), under_way.ask()).await;
     assert_eq!(answer.expect("a place is free").0, 200);
     drop(greedy);
+}
+
+#[tokio::test]
+async fn who_connects_again_and_again_and_says_nothing_keeps_nobody_out() {
+    let (bench, _) = handing_over().await;
+    let under_way = UnderWay::begin(&bench).await;
+    let address = under_way.address.clone();
+    let flooding = tokio::spawn(async move {
+        let mut silent = std::collections::VecDeque::new();
+        loop {
+            // Twice as many as there are places, and each that is closed is another.
+            silent.extend(TcpStream::connect(&address).await);
+            if silent.len() > 512 {
+                silent.pop_front();
+            }
+        }
+    });
+    for _ in 0..5 {
+        let answer = tokio::time::timeout(Duration::from_secs(20), under_way.ask()).await;
+        assert_eq!(answer.expect("he is heard").0, 200);
+    }
+    flooding.abort();
+}
+
+#[tokio::test]
+async fn one_call_takes_no_more_than_its_share() {
+    let (bench, source) = handing_over().await;
+    let (greedy, other) = (UnderWay::begin(&bench).await, UnderWay::begin(&bench).await);
+    let busy = source.busy.lock().await;
+    let request = format!(
+        "GET {} HTTP/1.1\r\n{}authorization: {}\r\n\r\n",
+        greedy.path,
+        greedy.host(),
+        greedy.authorization
+    );
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..17 {
+        let (address, request) = (greedy.address.clone(), request.clone());
+        asking.spawn(async move { raw(&address, &request).await });
+    }
+    let (status, head, _) = asking.join_next().await.unwrap().unwrap();
+    assert!(status == 503 && head.contains("retry-after: 1"), "the others wait for the broker: {head}");
+    drop(busy);
+    assert!(asking.join_all().await.iter().all(|(status, ..)| *status == 200));
+    assert_eq!((other.ask().await.0, greedy.ask().await.0), (200, 200));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::{
     aws::Source,
     bench::{Bench, Got},
 };
-use crate::{VerifiedCall, proxy::layer::GuardLayer, tests::fixture::*};
+use crate::{Revocation, VerifiedCall, proxy::layer::GuardLayer, tests::fixture::*};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -151,6 +151,37 @@ async fn a_service_asks_for_the_aws_credentials_of_its_call() {
     assert_eq!(calls(&with).await, "ASIA0 ASIA0", "asked once");
     assert_eq!((calls(&with).await.as_str(), source.asked()), ("ASIA1 ASIA1", 2), "each call has its own");
     assert!(calls(&without).await.contains("not told whom to ask"));
+}
+
+#[tokio::test]
+async fn a_service_gets_no_aws_credentials_for_a_call_that_is_revoked_meanwhile() {
+    for what in ["token", "tool", "another token"] {
+        let bench = Arc::new(Bench::new().await);
+        let source = Arc::<Source>::default();
+        let layer = GuardLayer::new(Arc::clone(bench.proxy.guard()), bench.clock.clone());
+        let revoking = Arc::clone(&bench);
+        let service = async move |request: Request<Body>| {
+            let call = request.extensions().get::<Arc<VerifiedCall>>().unwrap();
+            let before = call.aws_credentials().await;
+            let uptime = deputize_client::Clock::uptime(&*revoking.clock);
+            let revoked = match what {
+                "token" => Revocation::Token { jti: call.claims().jti.clone() },
+                "tool" => Revocation::Tool { name: "lookup".to_owned() },
+                _ => Revocation::Token { jti: "another".to_owned() },
+            };
+            revoking.proxy.guard().revoke(revoked, uptime);
+            let after = call.aws_credentials().await;
+            json!({ "result": [before.is_ok(), after.is_ok()] }).to_string()
+        };
+        let router = Router::new().route("/mcp", any(service)).layer(layer.aws_credentials(source.clone()));
+        let call = call("lookup", json!({}));
+        let got = answer(router, request(&bench, "POST", &bench.token(l1("lookup")), &[], &call)).await;
+        assert_eq!(
+            (got.json()["result"].clone(), source.asked()),
+            (json!([true, what == "another token"]), 1),
+            "{what}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -49,9 +49,19 @@ class AwsCredentials:
 class Kept:
     """What one call was given. Everything that asks for it shares it: one request, whoever asks at once."""
 
-    def __init__(self, ask: Callable[[], AwsCredentials], clock: Clock) -> None:
+    def __init__(
+        self, ask: Callable[[], AwsCredentials], clock: Clock, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            ask: Makes the request.
+            clock: Says when the window is over.
+            check: Raises where the call that it is for is good no longer; then nothing is given, and nothing kept.
+        """
         self.clock = clock
         self._ask = ask
+        self._check = check
         self._lock = threading.Lock()
         self._answer: Future[AwsCredentials] | None = None
         self._ends = (0.0, 0.0)
@@ -64,17 +74,32 @@ class Kept:
         answer, is_first = self._begin()
         if is_first:
             self._ask_for_all(answer)
-        return answer.result()
+        credentials = answer.result()
+        # It may have taken a while.
+        self._refuse_revoked()
+        return credentials
 
     async def aget(self) -> AwsCredentials:
         """The credentials, in an event loop, which meanwhile runs on."""
         answer, is_first = self._begin()
         if is_first:
             asyncio.get_running_loop().run_in_executor(None, self._ask_for_all, answer)
-        return await asyncio.wrap_future(answer)
+        credentials = await asyncio.wrap_future(answer)
+        self._refuse_revoked()
+        return credentials
+
+    def _refuse_revoked(self) -> None:
+        """INVARIANT: nothing is given for a call that is good no longer, and what was kept of it goes."""
+        try:
+            self._check()
+        except DeputizeError:
+            with self._lock:
+                self._answer = None
+            raise
 
     def _begin(self) -> tuple[Future[AwsCredentials], bool]:
         """The answer that there is or will be, and whether it is for who asks here to make the request."""
+        self._refuse_revoked()
         with self._lock:
             if self._answer is not None and self._answer.done() and self._is_over():
                 # INVARIANT: never used past its window, and never asked for again: a call is given one window.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from deputize.call.digest import ABSENT
 from deputize.call.strict_json import MAX_DEPTH, JsonObject, JsonValue, parse_value
@@ -24,15 +25,16 @@ class BrokerDoor:
         self._may_make_one = may_make_one
         self._lock = threading.Lock()
 
-    def kept_for(self, token: str, rebuilt_body: bytes) -> Kept:
+    def kept_for(self, token: str, rebuilt_body: bytes, check: Callable[[], None] = lambda: None) -> Kept:
         """The credentials of a call: nothing is asked yet.
 
         Args:
             token: The call's token.
             rebuilt_body: The message that was verified. What is asked with is read from there, whatever a tool made of
                 its arguments meanwhile.
+            check: Raises where the call is good no longer.
         """
-        return Kept(lambda: self._ask(token, rebuilt_body), self._clock)
+        return Kept(lambda: self._ask(token, rebuilt_body), self._clock, check)
 
     def close(self) -> None:
         """Close its connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -10,6 +11,8 @@ from deputize.call.claims import GrantedDetail, Level, ToolCallClaims
 from deputize.call.closing import SchemaRefused
 from deputize.call.constraints import ConstraintRefused
 from deputize.clock import Clock, SystemClock
+from deputize.errors import ExchangeError
+from deputize.errors import Refused as BrokerRefused
 
 from .clocks import ClockWatch
 from .headers import IncomingCall, mirrored_headers
@@ -49,8 +52,8 @@ class Admission(Protocol):
 class AwsDoor(Protocol):
     """Where the AWS credentials of a call come from (`POST /aws/credentials`)."""
 
-    def kept_for(self, token: str, rebuilt_body: bytes) -> Kept:
-        """Those of this call. Nothing is asked before somebody wants them."""
+    def kept_for(self, token: str, rebuilt_body: bytes, check: Callable[[], None]) -> Kept:
+        """Those of this call. Nothing is asked before somebody wants them, and nothing given once `check` raises."""
         ...
 
 
@@ -144,11 +147,21 @@ class Guard(Known):
                 rebuilt_body=body,
                 next_nonce=next_nonce,
                 mirrored=examined.mirrored,
-                aws=None if self._aws is None else self._aws.kept_for(examined.token, body),
+                aws=self._kept_for(examined, body),
             )
         if message.is_response and message.id is not None:
             return VerifiedResponse(claims, message.id, body, next_nonce)
         return VerifiedListing(claims, message.method, body, next_nonce)
+
+    def _kept_for(self, examined: Examined, body: bytes) -> Kept | None:
+        claims, call = examined.claims, examined.message.call
+        tool = None if call is None else call.tool
+
+        def check() -> None:
+            if self.is_revoked(claims, tool):
+                raise ExchangeError(_REVOKED, "stop: nothing more is to be done for this call")
+
+        return None if self._aws is None else self._aws.kept_for(examined.token, body, check)
 
     async def verify_stream(self, call: IncomingCall) -> VerifiedStream:
         """Verify a request without a body: `GET`, which listens, or `DELETE`, which ends a session.
@@ -311,3 +324,6 @@ def _check_binding(asked: Call, detail: GrantedDetail, digest: str) -> None:
             detail.constraints.admit(asked.arguments)
         except ConstraintRefused as refused:
             raise Refused("constraints", str(refused)) from None
+
+
+_REVOKED = BrokerRefused(400, "invalid_request", "what the call stands on was revoked", None)

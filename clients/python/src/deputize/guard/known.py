@@ -216,6 +216,10 @@ class Known:
         """
         self._revocations.check(claims, tool, self.clock.uptime(), self.settings.max_revocation_age_seconds)
 
+    def is_revoked(self, claims: ToolCallClaims, tool: str | None) -> bool:
+        """Whether a call that runs already is revoked, as far as was heard."""
+        return self._revocations.has_any_of(claims, tool)
+
 
 def _digest_or_none(action: str, definition: JsonObject) -> str | None:
     try:

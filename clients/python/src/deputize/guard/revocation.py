@@ -91,6 +91,11 @@ class Revocations:
             raise Refused("unavailable", "too many revocations")
         if self._heard is None or uptime - self._heard > max_age_seconds:
             raise Refused("unavailable", "revocations are stale")
+        if self.has_any_of(claims, tool):
+            raise Refused("revoked")
+
+    def has_any_of(self, claims: ToolCallClaims, tool: str | None) -> bool:
+        """Whether a token is revoked as far as was heard, or may be, however long ago that was."""
         concerned = [
             Revocation("everything"),
             Revocation("token", claims.jti),
@@ -105,8 +110,7 @@ class Revocations:
             concerned.append(Revocation("token", claims.pjti))
         if tool is not None:
             concerned.append(Revocation("tool", tool))
-        if any(each in self._standing or each in self._passing for each in concerned):
-            raise Refused("revoked")
+        return self._overflowed or any(each in self._standing or each in self._passing for each in concerned)
 
 
 MAX_REVOCATIONS: Final = 100_000
