@@ -2,7 +2,8 @@
 // finds them (a container's endpoint, a process of the shared configuration).
 //
 // Arguments: how often, then the ids of instances. It tries to restart each, asks who it is, and prints what came of it
-// as one JSON object.
+// as one JSON object. Where HANDED_URI and HANDED_AUTHORIZATION are set, its credentials are those of the request with
+// these headers, as docs/aws.md has it.
 package main
 
 import (
@@ -50,6 +51,9 @@ func run(ctx context.Context, times string, instances []string) (map[string]any,
 	if err != nil {
 		return nil, err
 	}
+	if uri := os.Getenv("HANDED_URI"); uri != "" {
+		settings.Credentials = ofThisCall(handed(uri, os.Getenv("HANDED_AUTHORIZATION")))
+	}
 	restarts := make([]string, 0, often*len(instances))
 	for range often {
 		for _, instance := range instances {
@@ -65,6 +69,14 @@ func run(ctx context.Context, times string, instances []string) (map[string]any,
 		return nil, err
 	}
 	return map[string]any{"arn": *who.Arn, "restarts": restarts}, nil
+}
+
+// A request as a guard hands it to its server.
+func handed(uri, authorization string) *http.Request {
+	request := &http.Request{Header: http.Header{}}
+	request.Header.Set("Deputize-Aws-Credentials-Uri", uri)
+	request.Header.Set("Deputize-Aws-Authorization", authorization)
+	return request
 }
 
 // The EC2 module alone takes longer to compile than all else here, so this one request is written by hand, and signed by

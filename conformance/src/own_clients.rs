@@ -16,14 +16,23 @@ pub fn python() -> PathBuf {
 
 /// The client for TypeScript, built into `dist` of a folder.
 pub fn typescript() -> TempDir {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/typescript").canonicalize().unwrap();
-    let (packages, folder) = (source.join("node_modules"), tempfile::tempdir().unwrap());
-    let compiler = packages.join("typescript/bin/tsc");
-    assert!(compiler.exists(), "npm packages are missing: run ./test, which installs them");
+    let (source, folder) = (typescript_source(), node_folder());
+    let mut build = Command::new(node());
+    build.arg(source.join("node_modules/typescript/bin/tsc")).args(["-p", "tsconfig.build.json", "--outDir"]);
+    assert!(build.current_dir(source).arg(folder.path().join("dist")).status().unwrap().success());
+    folder
+}
+
+/// A folder in which the packages of that client's tests are found, AWS's own among them.
+pub fn node_folder() -> TempDir {
+    let (source, folder) = (typescript_source(), tempfile::tempdir().unwrap());
+    let packages = source.join("node_modules");
+    assert!(packages.exists(), "npm packages are missing: run ./test, which installs them");
     std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
     std::fs::copy(source.join("package.json"), folder.path().join("package.json")).unwrap();
-    let mut build = Command::new(node());
-    build.current_dir(source).arg(compiler).args(["-p", "tsconfig.build.json", "--outDir"]);
-    assert!(build.arg(folder.path().join("dist")).status().unwrap().success());
     folder
+}
+
+fn typescript_source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/typescript").canonicalize().unwrap()
 }

@@ -44,7 +44,8 @@ async fn boto3_restarts_the_instance_in_the_call_no_other_and_not_after_the_wind
     assert_eq!(given["AccountId"], ACCOUNT);
 
     assert_eq!(restart(&lab, &given, &[&first, &second]), json!(["ok", DENIED]));
-    lab.stand_in.set_clock(290).await;
+    // How long all that takes on a loaded machine is nobody's concern: five minutes from the session on.
+    lab.stand_in.set_clock(before + 240 - now()).await;
     assert_eq!(restart(&lab, &given, &[&first]), json!(["ok"]), "the window is five minutes");
     lab.stand_in.set_clock(301).await;
     assert_eq!(restart(&lab, &given, &[&first, &second]), json!([DENIED, DENIED]), "and after it nothing");

@@ -7,6 +7,7 @@ use deputize_conformance::{
     guarded_aws::GuardedAws,
     handing_over::{Handed, HandingOver},
     node::{node, npm},
+    own_clients::node_folder,
     process::binary,
     stand_in::{BUCKET, aws_cli, python, told},
     trust::write_private,
@@ -159,6 +160,61 @@ async fn a_client_that_goes_on_after_its_call_is_given_nothing_more() {
     assert_eq!(all.aws.sessions().await.len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_page_shows_to_servers_runs_as_it_stands() {
+    let all = GuardedAws::start().await;
+    let [mine, _] = &all.aws.stand_in.instances;
+    let (node_folder, scripts) = (node_folder(), tempfile::tempdir().unwrap());
+    let script = |name: &str, text: String| {
+        let file = if name.ends_with("mjs") { node_folder.path() } else { scripts.path() }.join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let of_python = script("shown.py", shown("python") + PYTHON);
+    let of_javascript = script("shown.mjs", shown("js") + JAVASCRIPT);
+    let go = include_str!("../go/handed.go");
+    let shown_in_go = shown("go");
+    let (function, _) = shown_in_go.split_once("// in a handler").unwrap();
+    assert!(go.contains(function.trim()), "conformance/go/handed.go is what the page shows");
+    for (made, name) in ["boto3", "JavaScript", "Go", "the AWS CLI"].into_iter().enumerate() {
+        let call = all.call("restart_instance", &instance(mine)).await;
+        let (uri, secret) = (&call.handed.uri, &call.handed.authorization);
+        let program = |program: PathBuf| all.aws.stand_in.program(&program);
+        let answer = match name {
+            "boto3" => told(program(python()).arg(&of_python).args([uri, secret, mine])).await,
+            "JavaScript" => told(program(node()).arg(&of_javascript).args([uri, secret, mine])).await,
+            "Go" => {
+                let mut go = program(go_program());
+                go.env("HANDED_URI", uri).env("HANDED_AUTHORIZATION", secret);
+                told(go.args(["1", mine])).await["restarts"].clone()
+            }
+            _ => {
+                let path =
+                    format!("{}:{}", aws_cli().parent().unwrap().display(), std::env::var("PATH").unwrap());
+                let mut shell = program("sh".into());
+                shell.env("PATH", path).env("uri", uri).env("secret", secret).env("id", mine);
+                told(shell.arg("-c").arg(shown("sh"))).await
+            }
+        };
+        let expected = match name {
+            "the AWS CLI" => Value::Null,
+            _ => json!(["ok"]),
+        };
+        assert_eq!(answer, expected, "{name}");
+        assert_eq!(all.aws.sessions().await.len(), made + 1, "{name}");
+        call.end().await;
+    }
+}
+
+/// What docs/aws.md shows in this language to servers behind a guard.
+fn shown(language: &str) -> String {
+    let page = include_str!("../../docs/aws.md");
+    let (_, section) = page.split_once("## Getting them into your server").unwrap();
+    let (_, section) = section.split_once("Give them to the one SDK client of this call").unwrap();
+    let (_, code) = section.split_once(&format!("```{language}\n")).unwrap();
+    code.split_once("```").unwrap().0.to_owned()
+}
+
 /// A program that does one thing for each line that it is given.
 struct Asked(Child, BufReader<std::process::ChildStdout>);
 
@@ -264,4 +320,20 @@ async fn the_program_prints_what_a_credential_process_has_to_and_nothing_else() 
     assert_eq!(ended(&creds(&past, &[])).0, Some(6));
 }
 
+/// A handler around what is shown. Arguments: address, secret, an instance.
+const PYTHON: &str = r#"
+import json, sys
+headers = {"deputize-aws-credentials-uri": sys.argv[1], "deputize-aws-authorization": sys.argv[2]}
+session(headers, "eu-central-1").client("ec2").reboot_instances(InstanceIds=[sys.argv[3]])
+print(json.dumps(["ok"]))
+"#;
+/// The same.
+const JAVASCRIPT: &str = r#"
+import { RebootInstancesCommand } from "@aws-sdk/client-ec2";
+const [uri, secret, instance] = process.argv.slice(2);
+const headers = { "deputize-aws-credentials-uri": uri, "deputize-aws-authorization": secret };
+const request = { get: (name) => headers[name] };
+await ec2(request).send(new RebootInstancesCommand({ InstanceIds: [instance] }));
+console.log(JSON.stringify(["ok"]));
+"#;
 const DENIED: &str = "UnauthorizedOperation";
