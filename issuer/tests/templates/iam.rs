@@ -13,64 +13,124 @@ pub struct Request {
     pub context: BTreeMap<String, Vec<String>>,
 }
 
+/// A policy, taken apart once for many requests.
+pub struct Policy(Vec<Statement>);
+
+struct Statement {
+    effect: String,
+    actions: Among,
+    resources: Among,
+    conditions: Vec<Condition>,
+}
+
+/// What fits one of these, or (`NotAction`, `NotResource`) none.
+struct Among {
+    patterns: Vec<Vec<Piece>>,
+    others: bool,
+}
+
+struct Condition {
+    operator: String,
+    key: String,
+    wanted: Wanted,
+}
+
+/// The values that a condition names: as patterns, and as they stand.
+struct Wanted {
+    patterns: Vec<Vec<Piece>>,
+    texts: Vec<String>,
+}
+
+impl Policy {
+    /// Reads a policy as STS is sent it.
+    pub fn read(text: &str) -> Self {
+        let policy: Value = serde_json::from_str(text).unwrap();
+        Self(policy["Statement"].as_array().unwrap().iter().map(Statement::of).collect())
+    }
+}
+
 /// Whether a statement with this effect applies.
-pub fn has(policy: &Value, effect: &str, request: &Request) -> bool {
-    let statements = policy["Statement"].as_array().unwrap();
-    statements.iter().any(|statement| statement["Effect"] == effect && applies(statement, request))
-}
-
-/// Whether the session may, by its session policy.
-pub fn grants(policy: &Value, request: &Request) -> bool {
-    has(policy, "Allow", request) && !has(policy, "Deny", request)
-}
-
-fn applies(statement: &Value, request: &Request) -> bool {
-    let matches = |member: &str, text: &str| {
-        list(&statement[member])
-            .iter()
-            .any(|pattern| like(&pieces(pattern), &text.chars().collect::<Vec<_>>()))
-    };
-    let lower = |member: &str| {
-        list(&statement[member]).iter().any(|pattern| {
-            like(&pieces(&pattern.to_lowercase()), &request.action.to_lowercase().chars().collect::<Vec<_>>())
-        })
-    };
-    let action = if statement["Action"].is_null() { !lower("NotAction") } else { lower("Action") };
-    let resource = if statement["Resource"].is_null() {
-        !matches("NotResource", &request.resource)
-    } else {
-        matches("Resource", &request.resource)
-    };
-    action && resource && conditions_hold(&statement["Condition"], request)
-}
-
-fn conditions_hold(conditions: &Value, request: &Request) -> bool {
-    let Some(operators) = conditions.as_object() else { return true };
-    operators.iter().all(|(operator, keys)| {
-        keys.as_object().unwrap().iter().all(|(key, wanted)| {
-            let had = request.context.get(key).cloned().unwrap_or_default();
-            condition_holds(operator, &had, &list(wanted))
-        })
+pub fn has(policy: &Policy, effect: &str, request: &Request) -> bool {
+    let action: Vec<char> = request.action.to_lowercase().chars().collect();
+    let resource: Vec<char> = request.resource.chars().collect();
+    policy.0.iter().any(|statement| {
+        statement.effect == effect
+            && statement.actions.has(&action)
+            && statement.resources.has(&resource)
+            && statement.conditions.iter().all(|condition| condition.holds(request))
     })
 }
 
-fn condition_holds(operator: &str, had: &[String], wanted: &[String]) -> bool {
-    let is = |had: &String| wanted.iter().any(|wanted| literal(wanted) == *had);
-    let is_like =
-        |had: &String| wanted.iter().any(|wanted| like(&pieces(wanted), &had.chars().collect::<Vec<_>>()));
+/// Whether the session may, by its session policy.
+pub fn grants(policy: &Policy, request: &Request) -> bool {
+    has(policy, "Allow", request) && !has(policy, "Deny", request)
+}
+
+impl Statement {
+    fn of(statement: &Value) -> Self {
+        let among = |member: &str, not: &str, change: fn(&str) -> String| {
+            let others = statement[member].is_null();
+            let patterns = list(&statement[if others { not } else { member }]);
+            Among { patterns: patterns.iter().map(|pattern| pieces(&change(pattern))).collect(), others }
+        };
+        let conditions = statement["Condition"].as_object().into_iter().flatten();
+        Self {
+            effect: statement["Effect"].as_str().unwrap().to_owned(),
+            actions: among("Action", "NotAction", str::to_lowercase),
+            resources: among("Resource", "NotResource", str::to_owned),
+            conditions: conditions
+                .flat_map(|(operator, keys)| {
+                    keys.as_object().unwrap().iter().map(|(key, wanted)| Condition {
+                        operator: operator.clone(),
+                        key: key.clone(),
+                        wanted: Wanted::of(list(wanted)),
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Among {
+    fn has(&self, text: &[char]) -> bool {
+        self.patterns.iter().any(|pattern| like(pattern, text)) != self.others
+    }
+}
+
+impl Condition {
+    fn holds(&self, request: &Request) -> bool {
+        let had = request.context.get(&self.key).map(Vec::as_slice).unwrap_or_default();
+        condition_holds(&self.operator, had, &self.wanted)
+    }
+}
+
+impl Wanted {
+    fn of(values: Vec<String>) -> Self {
+        let patterns: Vec<Vec<Piece>> = values.iter().map(|value| pieces(value)).collect();
+        Self { texts: patterns.iter().map(|pattern| literal(pattern)).collect(), patterns }
+    }
+}
+
+fn condition_holds(operator: &str, had: &[String], wanted: &Wanted) -> bool {
+    let first = || wanted.texts[0].as_str();
+    let is = |had: &String| wanted.texts.contains(had);
+    let is_like = |had: &String| {
+        let had: Vec<char> = had.chars().collect();
+        wanted.patterns.iter().any(|pattern| like(pattern, &had))
+    };
     let number = |text: &str| text.parse::<i64>().unwrap();
     match operator {
         "StringLike" => had.iter().any(is_like),
         "StringNotLike" => !had.iter().any(is_like),
-        "NumericLessThanEquals" => had.iter().any(|had| number(had) <= number(&wanted[0])),
-        "NumericGreaterThan" => had.iter().any(|had| number(had) > number(&wanted[0])),
+        "NumericLessThanEquals" => had.iter().any(|had| number(had) <= number(first())),
+        "NumericGreaterThan" => had.iter().any(|had| number(had) > number(first())),
         "StringEquals" => had.iter().any(is),
         "StringNotEquals" => !had.iter().any(is),
         "ForAllValues:StringEquals" => had.iter().all(is),
         "ForAnyValue:StringNotEquals" => had.iter().any(|had| !is(had)),
-        "Null" => wanted.iter().any(|wanted| (wanted == "true") == had.is_empty()),
-        "DateLessThan" => had.iter().any(|had| had < &wanted[0]),
-        "DateGreaterThanEquals" => had.iter().any(|had| had >= &wanted[0]),
+        "Null" => wanted.texts.iter().any(|wanted| (wanted == "true") == had.is_empty()),
+        "DateLessThan" => had.iter().any(|had| had.as_str() < first()),
+        "DateGreaterThanEquals" => had.iter().any(|had| had.as_str() >= first()),
         other => panic!("an operator that this engine does not know: {other}"),
     }
 }
@@ -114,11 +174,11 @@ fn pieces(pattern: &str) -> Vec<Piece> {
     pieces
 }
 
-fn literal(pattern: &str) -> String {
-    pieces(pattern)
-        .into_iter()
+fn literal(pattern: &[Piece]) -> String {
+    pattern
+        .iter()
         .map(|piece| match piece {
-            Piece::Exactly(c) => c,
+            Piece::Exactly(c) => *c,
             Piece::One => '?',
             Piece::Any => '*',
         })
@@ -165,7 +225,7 @@ fn the_engine_reads_wildcards_and_escapes() {
 /// Why no template may compare a key with several values plainly.
 #[test]
 fn a_plain_comparison_limits_nothing_of_several_values() {
-    let (own, both) = (["own".to_owned()], ["own".to_owned(), "other".to_owned()]);
+    let (own, both) = (Wanted::of(vec!["own".to_owned()]), ["own".to_owned(), "other".to_owned()]);
     assert!(condition_holds("StringEquals", &both, &own) && !condition_holds("StringNotEquals", &both, &own));
     assert!(condition_holds("StringLike", &both, &own) && !condition_holds("StringNotLike", &both, &own));
     assert!(!condition_holds("ForAllValues:StringEquals", &both, &own));

@@ -4,14 +4,14 @@
 use proptest::{
     prelude::*,
     sample::select,
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestRunner},
 };
 use serde_json::json;
 use std::{cell::Cell, collections::BTreeMap};
 
 use crate::{
     alice,
-    iam::{Request, grants, has},
+    iam::{Policy, Request, grants, has},
     render, template, text,
 };
 
@@ -123,19 +123,22 @@ fn a_parameter_that_admits_what_iam_reads_as_more() {
 
 /// For every argument that the template takes: what the policy does not deny is `own`, and in the window.
 fn holds(name: &str, yaml: &str, own: impl Fn(&str, &Request) -> bool) {
-    let template = template(yaml);
+    let (template, alice) = (template(yaml), alice());
     let (rendered, granted) = (Cell::new(0), Cell::new(0));
     let cases_in_all = cases_in_all();
-    let config = Config { cases: cases_in_all, failure_persistence: None, ..Config::default() };
+    // Each choice of a strategy has a generator of its own: with the default one making these costs more than all else.
+    let rng_algorithm = RngAlgorithm::XorShift;
+    let config =
+        Config { cases: cases_in_all, failure_persistence: None, rng_algorithm, ..Config::default() };
     let mut runner = TestRunner::new(config);
     let cases = (argument(name), proptest::collection::vec(twist(), 8));
     let outcome = runner.run(&cases, |(argument, twists)| {
         let number = argument.parse::<i64>().ok().filter(|_| name == "list-some");
         let given = number.map_or_else(|| json!(argument), |number| json!(number));
-        let Ok(session) = render(&template, &alice(), given) else { return Ok(()) };
+        let Ok(session) = render(&template, &alice, given) else { return Ok(()) };
         rendered.set(rendered.get() + 1);
         prop_assert!(session.policy.chars().count() <= template.worst_case_characters());
-        let policy: serde_json::Value = serde_json::from_str(&session.policy).unwrap();
+        let policy = Policy::read(&session.policy);
         for honest in requests(name, &argument) {
             prop_assert!(grants(&policy, &honest), "{argument:?}: {honest:?} is not granted");
             granted.set(granted.get() + 1);
@@ -145,7 +148,8 @@ fn holds(name: &str, yaml: &str, own: impl Fn(&str, &Request) -> bool) {
                 let is_open = !has(&policy, "Deny", &request);
                 prop_assert!(
                     !is_open || in_time && own(&argument, &request),
-                    "{argument:?}: {request:?} is not denied by {policy:#}"
+                    "{argument:?}: {request:?} is not denied by {}",
+                    session.policy
                 );
             }
         }
@@ -456,4 +460,4 @@ const RESOURCES: &[&str] = &[
     "arn:aws:logs:eu-central-1:111122223333:log-group:/other:log-stream:x",
     "arn:aws:states:eu-central-1:111122223333:stateMachine:agent-other",
 ];
-const CASES: u32 = 3000;
+const CASES: u32 = 8000;
