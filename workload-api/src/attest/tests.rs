@@ -41,6 +41,20 @@ async fn connected(stage: &Stage, command: &mut Command, steps: &str) -> (Actor,
     (actor, stream, peer)
 }
 
+/// As [`connected`], where the command may be one that is not allowed here, and then ends.
+async fn connected_if_allowed(stage: &Stage, command: &mut Command) -> Option<(Actor, UnixStream, Peer)> {
+    let mut actor = stage.start_as(command, "connect; await");
+    let stream = tokio::select! {
+        stream = stage.accept() => stream,
+        () = actor.ended() => {
+            skip(&format!("not allowed on this machine: {command:?}"));
+            return None;
+        }
+    };
+    let peer = Peer::of(&stream).unwrap();
+    Some((actor, stream, peer))
+}
+
 async fn waiting(stage: &Stage, program: &Path) -> (Actor, UnixStream, Peer) {
     connected(stage, &mut Command::new(program), "connect; await").await
 }

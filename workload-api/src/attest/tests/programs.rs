@@ -48,6 +48,10 @@ async fn a_program_that_makes_it_another_user_is_refused() {
         assert!(attestor.attest(&peer).await.is_ok());
         actor.go_on();
         hear(&mut stream, "changed").await;
+        let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).unwrap();
+        if !status.contains("\t12345\t") {
+            return skip("set-user-ID programs stay who they are in the folder of temporary files");
+        }
         assert_eq!(attestor.attest(&peer).await.unwrap_err(), OTHER_USER, "{owner}");
     }
 }
@@ -108,7 +112,8 @@ async fn in_another_mount_namespace_a_path_must_mean_the_same_file() {
     let stage = Stage::set();
     let (shown, evil) = (stage.other_program("trusted"), stage.other_program("evil-program"));
     let mut same = Command::new("unshare");
-    let (_actor, _stream, peer) = connected(&stage, same.arg("--mount").arg(&shown), "connect; await").await;
+    same.arg("--mount").arg(&shown);
+    let Some((_actor, _stream, peer)) = connected_if_allowed(&stage, &mut same).await else { return };
     let workload = attestor().attest(&peer).await.unwrap();
     assert_eq!(
         values(&workload, "unix", "path"),
@@ -119,7 +124,7 @@ async fn in_another_mount_namespace_a_path_must_mean_the_same_file() {
     let script = "mount --bind \"$0\" \"$1\" && path=\"$1\" && shift && exec \"$path\" \"$@\"";
     let mut hidden = Command::new("unshare");
     hidden.args(["--mount", "sh", "-c", script]).arg(&evil).arg(&shown);
-    let (actor, _stream, peer) = connected(&stage, &mut hidden, "connect; await").await;
+    let Some((actor, _stream, peer)) = connected_if_allowed(&stage, &mut hidden).await else { return };
     let named = fs::read_link(format!("/proc/{}/exe", actor.pid())).unwrap();
     assert_eq!(named, shown, "the kernel has the name of what it was mounted over");
     let workload = attestor().attest(&peer).await.unwrap();
