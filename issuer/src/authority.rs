@@ -71,6 +71,8 @@ pub struct AuthorityRing {
     pub bundle: Arc<Bundle>,
     /// SHA-256 of the subject public keys (DER) of authorities whose work is to be replaced.
     pub tainted: Vec<[u8; 32]>,
+    /// The others, likewise.
+    untainted: Vec<[u8; 32]>,
 }
 
 impl Authorities {
@@ -108,11 +110,10 @@ impl AuthorityRing {
     ) -> Self {
         // INVARIANT: what signs is trusted.
         let mut x509_authorities = vec![active.certificate.anchor().to_vec()];
-        let mut tainted = Vec::new();
+        let (mut tainted, mut untainted) = (Vec::new(), vec![active.certificate.public_key_sha256()]);
         for (certificate, stage) in known {
-            if stage == Stage::Tainted {
-                tainted.push(certificate.public_key_sha256());
-            }
+            let these = if stage == Stage::Tainted { &mut tainted } else { &mut untainted };
+            these.push(certificate.public_key_sha256());
             // Authorities under one upstream have one anchor.
             if !x509_authorities.iter().any(|anchor| anchor == certificate.anchor()) {
                 x509_authorities.push(certificate.anchor().to_vec());
@@ -127,13 +128,12 @@ impl AuthorityRing {
             sequence,
             refresh_hint_seconds: REFRESH_HINT_SECONDS,
         };
-        Self { active, jwt, bundle: Arc::new(bundle), tainted }
+        Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted }
     }
 
     /// Whether what this authority signs now would still hold.
     pub(crate) fn trusts(&self, authority: &AuthorityCertificate) -> bool {
-        !self.tainted.contains(&authority.public_key_sha256())
-            && self.bundle.x509_authorities.iter().any(|anchor| anchor == authority.anchor())
+        self.untainted.contains(&authority.public_key_sha256())
     }
 
     /// Whether what the JWT key of this id signs now would hold.

@@ -6,5 +6,6 @@ pub mod fetch;
 pub mod jwe;
 pub mod key_files;
 pub mod oidc;
+pub mod spiffe_keys;
 pub mod sts;
 pub mod web_identity_keys;

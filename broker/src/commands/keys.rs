@@ -2,6 +2,7 @@
 
 mod publish;
 mod rotate;
+mod spiffe;
 mod web_identity;
 
 use deputize_call::{
@@ -19,7 +20,7 @@ use super::{
 use crate::backends::key_files::{KeyFileError, KeyFiles};
 use web_identity::WebIdentitySet;
 
-/// Shows the keys of a data folder, their public halves only; replaces and publishes those that AWS knows.
+/// Shows the keys of a data folder, their public halves only; replaces those that AWS knows and those that sign SVIDs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -42,6 +43,10 @@ enum Command {
         data: DataArgs,
     },
     Rotate(rotate::Args),
+    Prepare(spiffe::PrepareArgs),
+    Activate(spiffe::ActivateArgs),
+    Taint(spiffe::TaintArgs),
+    Revoke(spiffe::RevokeArgs),
     Publish(publish::Args),
 }
 
@@ -75,6 +80,10 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
         Command::Ls(data) => list(&data, output),
         Command::Jwks { purpose, data } => print_jwks(purpose, &data, output),
         Command::Rotate(args) => rotate::run(&args, output),
+        Command::Prepare(args) => spiffe::prepare(&args, output),
+        Command::Activate(args) => spiffe::activate(&args, output),
+        Command::Taint(args) => spiffe::taint(&args, output),
+        Command::Revoke(args) => spiffe::revoke(&args, output),
         Command::Publish(args) => publish::run(&args, output),
     }
 }
@@ -96,6 +105,12 @@ fn list(data: &DataArgs, output: Output) -> CommandResult {
         state: key.says(),
         alg: key.alg,
         kid: key.kid,
+    }));
+    keys.extend(spiffe::read(&folder.folder)?.into_iter().map(|key| Key {
+        purpose: key.purpose,
+        state: key.says(),
+        alg: "ES256",
+        kid: key.id,
     }));
     if let Some(verifier) = folder.verifier()? {
         keys.push(Key {

@@ -34,6 +34,7 @@ use deputize_issuer::{
     replay::ReplayStore,
     revocation::RevokedSet,
     role_session::RoleSessions,
+    svid::SpiffeDoor,
     templates::{AwsAccounts, Templates},
     transaction::TransactionIds,
     verify_subject::{PresentedSubject, Subject, verify_subject},
@@ -73,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) templates: Vec<Value>,
     /// The door to AWS, for a world that has one.
     pub(crate) sts: Option<Arc<FakeSts>>,
+    /// The door to SVIDs, for a world that has one.
+    pub(crate) spiffe: Option<Arc<SpiffeDoor>>,
 }
 
 pub(crate) struct World {
@@ -299,6 +302,7 @@ impl Setup {
             clock: Arc::new(TestClock::at_seconds(NOW)),
             templates: Vec::new(),
             sts: None,
+            spiffe: None,
         };
         for name in [IDP, OTHER_IDP, ISSUER, "spare"] {
             setup.make_key(name);
@@ -406,7 +410,7 @@ impl Setup {
             limits: self.limits,
             refusals: Refusals::default(),
             aws,
-            spiffe: None,
+            spiffe: self.spiffe.clone(),
             clock,
         };
         (desk, revocations, provider_keys)

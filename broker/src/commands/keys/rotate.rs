@@ -1,9 +1,10 @@
 //! `deputize keys rotate`: the next keys, published long before they sign.
 
+use deputize_issuer::authority::Kind;
 use serde::Serialize;
 
 use super::{
-    none, now_seconds, unusable,
+    none, now_seconds, spiffe, unusable,
     web_identity::{Shown, WebIdentitySet},
 };
 use crate::{
@@ -22,18 +23,22 @@ use crate::{
   deputize keys rotate --purpose web-identity
   deputize keys rotate --purpose web-identity --signs-in 3d
   deputize keys rotate --purpose web-identity --compromised
+  deputize keys rotate --purpose x509-svids
 
 AWS goes on for a day with the key set that it read. So the new keys are published at once, sign after --signs-in (1d at
 least), and the old ones stay published for a day after that. A running broker takes all of that by itself; where
 discovery and keys are published elsewhere, `deputize keys publish` writes the set that belongs there.
+
+Authorities that sign SVIDs follow each other by themselves. One that is made here signs after --signs-in (10m at least,
+and unless you say more); with --compromised at once, and everything that the old ones signed is replaced.
 Exit code 1: the next keys are announced already.")]
 pub struct Args {
     /// What the keys sign
     #[arg(long, value_enum)]
     purpose: Rotated,
-    /// After how long the new keys sign: 36h, 2d
-    #[arg(long, value_name = "SPAN", default_value = "2d", value_parser = moment::parse_span)]
-    signs_in: u64,
+    /// After how long the new keys sign: 36h, 2d [default: 2d; of SVIDs 10m]
+    #[arg(long, value_name = "SPAN", value_parser = moment::parse_span)]
+    signs_in: Option<u64>,
     /// Somebody else has the keys: destroy them and sign with new ones at once. AWS gives no sessions until it has read
     /// the new set
     #[arg(long, conflicts_with = "signs_in")]
@@ -47,6 +52,10 @@ pub struct Args {
 enum Rotated {
     /// The identity that AWS knows us by
     WebIdentity,
+    /// X.509-SVIDs
+    X509Svids,
+    /// JWT-SVIDs
+    JwtSvids,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,8 +70,16 @@ struct Answer {
 /// # Errors
 /// If there are no keys yet, the next ones are announced already, or the folder cannot be written.
 pub(super) fn run(args: &Args, output: Output) -> CommandResult {
-    let Rotated::WebIdentity = args.purpose;
-    if args.signs_in < ANNOUNCED_SECONDS {
+    let of_svids = match args.purpose {
+        Rotated::WebIdentity => None,
+        Rotated::X509Svids => Some(Kind::X509),
+        Rotated::JwtSvids => Some(Kind::Jwt),
+    };
+    if let Some(kind) = of_svids {
+        return spiffe::rotate(kind, args.signs_in, args.compromised, &args.data, output);
+    }
+    let signs_in = args.signs_in.unwrap_or(SIGNS_IN_SECONDS);
+    if signs_in < ANNOUNCED_SECONDS {
         return Err(CommandError::usage(
             "--signs-in: AWS keeps the set that it read for a day",
             "give 1d or more; where the old keys are not safe any more, --compromised",
@@ -77,7 +94,7 @@ pub(super) fn run(args: &Args, output: Output) -> CommandResult {
     let rotated = if args.compromised {
         keys.replace_compromised(now_seconds)
     } else {
-        keys.rotate(now_seconds, now_seconds.saturating_add(args.signs_in))
+        keys.rotate(now_seconds, now_seconds.saturating_add(signs_in))
     };
     rotated.map_err(|error| CommandError::failure(error, "`deputize keys ls` shows their states"))?;
     let set = WebIdentitySet::read(&folder.folder, now_seconds)?;
@@ -97,6 +114,8 @@ impl Answer {
     }
 }
 
+/// A day for whoever publishes the set elsewhere, and the day that AWS keeps it.
+const SIGNS_IN_SECONDS: u64 = 2 * ANNOUNCED_SECONDS;
 const NEXT: &str = "a running broker publishes them within seconds; where AWS reads the set from elsewhere, \
     `deputize keys publish` and upload it today";
 const NEXT_COMPROMISED: &str = "where AWS reads the set from elsewhere, `deputize keys publish` and upload it now. \

@@ -1,0 +1,169 @@
+//! The world with the door to SVIDs: a trust domain whose authorities come and go by hand, two entries, and processes.
+
+use deputize_call::sign::SigningKey;
+use deputize_issuer::{
+    authority::{
+        Authorities, Authority, AuthorityError, AuthorityRing, Kind, Made, Member, NotNow, Public, Register,
+    },
+    bundle::ForeignBundles,
+    clock::Clock as _,
+    entry::{Bounds, Draft, Entries, LiveEntries, Origin},
+    error::IssueError,
+    keys::KeySource,
+    svid::{JwtAsk, JwtSvid, SpiffeDoor, SvidKey, SvidSettings, X509Ask, X509Svid, jwt_svid, x509_svid},
+    workload::Workload,
+};
+use spiffe::{SpiffeId, TrustDomain};
+use std::{collections::HashMap, sync::Arc};
+
+use crate::world::{ISSUER, NOW, Setup, World};
+
+pub(crate) const NODE: &str = "spiffe://example.org/deputize/node/local";
+pub(crate) const WEB: &str = "spiffe://example.org/web";
+pub(crate) const DAY: u64 = 86_400;
+
+pub(crate) struct SpiffeWorld {
+    pub(crate) world: World,
+    pub(crate) door: Arc<SpiffeDoor>,
+    pub(crate) register: Register,
+    private: HashMap<String, Vec<u8>>,
+}
+
+impl SpiffeWorld {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let (mut register, mut private) = (Register::empty(domain()), HashMap::new());
+        register.follow_time(NOW, |kind| make(&mut private, kind, NOW)).unwrap();
+        let ring = ring(&register, &private);
+        let door = Arc::new(SpiffeDoor {
+            trust_domain: domain(),
+            issuer: format!("{ISSUER}/spiffe"),
+            jwt_keys: Arc::new(KeySource::new(
+                SigningKey::from_pkcs8(&private[ring.jwt.key.kid()], None).unwrap(),
+                Vec::new(),
+            )),
+            authorities: Arc::new(Authorities::new(ring)),
+            entries: Arc::new(LiveEntries::new(entries(&[web(), batch()]), NOW)),
+            foreign: Arc::new(ForeignBundles::default()),
+            settings: SvidSettings { x509_svid_ttl_seconds: 3600, jwt_svid_ttl_seconds: 300 },
+        });
+        let spiffe = Arc::clone(&door);
+        let world = World::with(|setup| {
+            setup.spiffe = Some(spiffe);
+            change(setup);
+        });
+        Self { world, door, register, private }
+    }
+
+    pub(crate) async fn x509(&self, workload: &Workload, entry: &str) -> Result<X509Svid, IssueError> {
+        x509_svid(&self.world.desk, &X509Ask { workload, entry, key: SvidKey::Mint }).await
+    }
+
+    pub(crate) async fn x509_for(&self, csr: &[u8]) -> Result<X509Svid, IssueError> {
+        let workload = &process();
+        x509_svid(&self.world.desk, &X509Ask { workload, entry: "web", key: SvidKey::Csr(csr) }).await
+    }
+
+    pub(crate) async fn jwt(&self, workload: &Workload, audiences: &[&str]) -> Result<JwtSvid, IssueError> {
+        let audiences: Vec<String> = audiences.iter().map(|&audience| audience.to_owned()).collect();
+        jwt_svid(&self.world.desk, &JwtAsk { workload, entry: "web", audiences: &audiences }).await
+    }
+
+    /// What is due at this moment is done.
+    pub(crate) fn turn(&mut self) {
+        let now = self.world.clock.now_seconds();
+        let private = &mut self.private;
+        self.register.follow_time(now, |kind| make(private, kind, now)).unwrap();
+        self.take();
+    }
+
+    pub(crate) fn prepare(&mut self) {
+        let (now, private) = (self.world.clock.now_seconds(), &mut self.private);
+        let make = || make(private, Kind::X509, now).map_err(|_| NotNow::Unknown);
+        self.register.prepare(Kind::X509, (now, None), make).unwrap();
+        self.take();
+    }
+
+    pub(crate) fn activate(&mut self) {
+        self.register.activate(Kind::X509, self.world.clock.now_seconds(), true).unwrap();
+        self.take();
+    }
+
+    pub(crate) fn taint(&mut self, id: &str) {
+        self.register.taint(id, self.world.clock.now_seconds()).unwrap();
+        self.take();
+    }
+
+    pub(crate) fn revoke(&mut self, id: &str) {
+        self.register.revoke(id, self.world.clock.now_seconds()).unwrap();
+        self.take();
+    }
+
+    pub(crate) fn active(&self) -> String {
+        self.register.active(Kind::X509).unwrap().id.clone()
+    }
+
+    fn take(&self) {
+        if self.register.sequence() != self.door.authorities.ring().bundle.sequence {
+            self.door.authorities.turn_to(ring(&self.register, &self.private));
+        }
+    }
+}
+
+fn ring(register: &Register, private: &HashMap<String, Vec<u8>>) -> AuthorityRing {
+    let active = register.active(Kind::X509).unwrap();
+    let Public::X509(certificate) = &active.public else { panic!("an X.509 authority") };
+    let authority = Authority::restore(certificate.clone(), &private[&active.id]).unwrap();
+    let jwt = SigningKey::from_pkcs8(&private[&register.active(Kind::Jwt).unwrap().id], None).unwrap();
+    register.ring(Arc::new(authority), Arc::new(jwt)).unwrap()
+}
+
+fn make(private: &mut HashMap<String, Vec<u8>>, kind: Kind, now: u64) -> Result<Member, AuthorityError> {
+    let made = match kind {
+        Kind::X509 => Made::x509(&domain(), None, now, DAY)?,
+        Kind::Jwt => Made::jwt(now, DAY)?,
+    };
+    private.insert(made.member.id.clone(), made.pkcs8.expose().clone());
+    Ok(made.member)
+}
+
+pub(crate) fn domain() -> TrustDomain {
+    TrustDomain::new("example.org").unwrap()
+}
+
+pub(crate) fn entries(drafts: &[Draft]) -> Entries {
+    let bounds = Bounds { trust_domain: domain(), own_node: SpiffeId::new(NODE).unwrap() };
+    Entries::build(bounds, drafts.iter().map(|draft| (draft.clone(), Origin::Admin))).unwrap()
+}
+
+pub(crate) fn web() -> Draft {
+    Draft {
+        id: "web".to_owned(),
+        spiffe_id: WEB.to_owned(),
+        selectors: vec!["unix:uid:1000".to_owned()],
+        dns_names: vec!["web.example.org".to_owned()],
+        hint: "internal".to_owned(),
+        ..Draft::default()
+    }
+}
+
+fn batch() -> Draft {
+    Draft {
+        id: "batch".to_owned(),
+        spiffe_id: "spiffe://example.org/batch".to_owned(),
+        selectors: vec!["unix:uid:1001".to_owned(), "unix:gid:1001".to_owned()],
+        ..Draft::default()
+    }
+}
+
+pub(crate) fn process() -> Workload {
+    process_on(NODE, &["unix:uid:1000", "unix:gid:1000"])
+}
+
+pub(crate) fn process_on(node: &str, selectors: &[&str]) -> Workload {
+    let selectors = selectors.iter().map(|selector| selector.parse().unwrap()).collect();
+    Workload::attested(SpiffeId::new(node).unwrap(), selectors)
+}
