@@ -2,7 +2,7 @@
 
 mod aws;
 
-pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentity, WebIdentityAlgorithm};
+pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
