@@ -1,8 +1,10 @@
 //! Puts the broker together. Only it and what is below it names concrete backends.
 
 mod aws;
+mod spiffe;
 
 pub use aws::AwsBackends;
+pub use spiffe::SpiffeBackends;
 
 use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet};
@@ -52,6 +54,8 @@ pub struct Assembly {
     pub aws: Option<AwsBackends>,
     /// Seals answers to clients' keys.
     pub seal: Arc<dyn SealAnswer>,
+    /// What stands behind the Workload API, where there is one.
+    pub spiffe: Option<SpiffeBackends>,
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
@@ -86,6 +90,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
     let (revocations, drifts) = open_facts(&facts, Arc::clone(&clock), &restored).await?;
+    let spiffe = SpiffeBackends::open(resolved, || revocations.entries().map_err(cannot), clock.as_ref())?;
     let news = Arc::new(News::default());
     let revocations = Announced::new(revocations, Arc::clone(&news));
     let restore::Restored { places, events, .. } = restored;
@@ -93,7 +98,6 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let provider_keys = provider_keys(resolved, mode, None)?;
     let rules = rules(resolved, &provider_keys)?;
     let aws = AwsBackends::open(resolved, mode, &clock)?;
-    let random = |error: &dyn std::fmt::Display| CannotStart(error.to_string());
     let desk = Desk {
         settings: Settings {
             issuer: resolved.issuer.clone(),
@@ -110,7 +114,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         assertions,
         // A proof passes with a live nonce alone, so its id is remembered longer than nonces live.
         proofs: OnceSet::new(NONCE_LIFETIME + PROOF_WINDOW, resolved.limits.once_capacity),
-        nonces: NonceMaker::new(log.origin(), NONCE_LIFETIME).map_err(|error| random(&error))?,
+        nonces: NonceMaker::new(log.origin(), NONCE_LIFETIME).map_err(cannot)?,
         redemptions: OnceSet::new(REDEMPTION_MEMORY, resolved.limits.once_capacity),
         revocations: Arc::new(revocations),
         drifts: Arc::new(drifts),
@@ -126,7 +130,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         ),
         refusals: Refusals::default(),
         aws: aws.as_ref().map(AwsBackends::door),
-        spiffe: None,
+        spiffe: spiffe.as_ref().map(|spiffe| Arc::new(spiffe.door())),
         clock,
     };
     record_start(&desk)?;
@@ -136,7 +140,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let guards = Arc::new(Guards::new(Arc::clone(&desk), log.clone(), snapshot_key, news, per_second));
     guards.restore_events(events);
     let (seal, provider_keys) = (Arc::new(JweSeal), Mutex::new(provider_keys));
-    Ok(Assembly { desk, log, guards, aws, seal, mode, provider_keys })
+    Ok(Assembly { desk, log, guards, aws, seal, spiffe, mode, provider_keys })
 }
 
 /// Reads registry, policies, role templates, clients and identity providers again and swaps them in as a whole; on any error the old
@@ -149,10 +153,20 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let provider_keys = provider_keys(resolved, assembly.mode, Some(&held))?;
     let rules = rules(resolved, &provider_keys)?;
     aws::check(assembly.aws.as_ref(), resolved)?;
+    let entries = match (&assembly.spiffe, &resolved.spiffe) {
+        (None, None) => None,
+        (Some(held), Some(spiffe)) => Some(held.reread(spiffe).await?),
+        (None, Some(_)) | (Some(_), None) => {
+            return Err(CannotStart("spiffe: whether it is there changes with a restart alone".to_owned()));
+        }
+    };
     if let Some((held, aws)) = assembly.aws.as_ref().zip(resolved.aws.as_ref()) {
         held.change(aws, assembly.mode)?;
     }
     assembly.desk.rules.store(Arc::new(rules));
+    if let Some(entries) = entries {
+        entries.take();
+    }
     *held = provider_keys;
     // Durable before guards are told: the version of what they are told is the log's size. Told in any case: what
     // holds now holds, and it may be a kill switch.
@@ -322,6 +336,7 @@ fn configuration(desk: &Desk) -> Result<Vec<u8>, CannotStart> {
     let rules = desk.rules.load();
     let mut entry = Entry::new(Kind::Configuration, desk.clock.now_ms());
     entry.registry = Some(rules.registry.digest().to_string());
+    entry.entries = desk.spiffe.as_ref().map(|door| door.entries.now().digest_of_files().to_string());
     entry.templates = desk.aws.as_ref().map(|_| rules.templates.digest().to_string());
     entry.policy = Some(deputize_call::claims::PolicyRef {
         digest: rules.policies.digest().to_owned(),

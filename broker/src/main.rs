@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod guards;
 mod http;
+mod registration;
 mod restore;
 mod sign_in;
 mod telemetry;

@@ -1,5 +1,6 @@
 //! Who is at the other end of a connection: the kernel's word, and a handle on that very process.
 
+use crate::attest::status::Credentials;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -72,6 +73,18 @@ impl Peer {
             Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => Err(NotAttested::Gone),
             Err(_) => Err(NO_HANDLE),
         }
+    }
+
+    /// A process by its number, for an administrator who asks what this door would see of it: nobody is given anything
+    /// on that account. To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`NotAttested`] if there is none, or it is not in our process namespace.
+    pub fn of_process(pid: i32) -> Result<Self, NotAttested> {
+        let handle = pidfd_open(Pid::from_raw(pid).ok_or(ELSEWHERE)?, PidfdFlags::empty());
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| NotAttested::Gone)?;
+        let ids = Credentials::parse(&status)?;
+        Self::held((pid, ids.effective_uid, ids.effective_gid), handle.map_err(|_| NotAttested::Gone)?)
     }
 
     /// Kernels before 6.5 give no handle with the connection: the process is looked for by its number, which another

@@ -10,6 +10,8 @@ use deputize_issuer::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::{path::Path, sync::Arc};
 
+use super::entries::EmbeddedEntries;
+
 /// JSON of a [`Revoked`] → Unix seconds until which it holds.
 const REVOKED: TableDefinition<'_, &str, u64> = TableDefinition::new("revoked");
 
@@ -62,6 +64,16 @@ impl EmbeddedRevocations {
             view.hold(&drifted);
         }
         Ok(EmbeddedDrifts { database: Arc::clone(&self.database), view })
+    }
+}
+
+impl EmbeddedRevocations {
+    /// The registration entries in the same store.
+    ///
+    /// # Errors
+    /// If the store is damaged.
+    pub fn entries(&self) -> Result<EmbeddedEntries, StoreError> {
+        EmbeddedEntries::of(&self.database)
     }
 }
 

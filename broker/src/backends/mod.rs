@@ -2,6 +2,7 @@
 
 pub mod approvals_seen;
 pub mod embedded;
+pub mod entries;
 pub mod fetch;
 pub mod jwe;
 pub mod key_files;

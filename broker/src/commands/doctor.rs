@@ -1,8 +1,9 @@
-//! `deputize doctor`: why an identity provider's token is refused, or what a role at AWS lacks, check by check, and what
-//! to change.
+//! `deputize doctor`: why an identity provider's token is refused, what a role at AWS lacks, or whom the Workload API
+//! entitles: check by check, and what to change.
 
 mod checks;
 mod role;
+mod workload;
 
 use deputize_issuer::{
     clock::{Clock as _, SystemClock},
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::{assemble, config::raw::WEB_IDENTITY_AUDIENCE};
 
-/// Says whether this configuration accepts a user's token, or whether a role's trust policy lets its templates in and
-/// nobody else: check by check, and what to change if not.
+/// Says whether this configuration accepts a user's token, whether a role's trust policy lets its templates in and nobody
+/// else, or whether the Workload API answers and whom it entitles: check by check, and what to change if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize doctor --token - < user.jwt
@@ -28,19 +29,20 @@ use crate::{assemble, config::raw::WEB_IDENTITY_AUDIENCE};
   aws iam get-role --role-name restart-instance > role.json
   deputize doctor --role arn:aws:iam::111122223333:role/deputize/restart-instance --trust-policy role.json \\
       --templates templates --issuer https://broker.example.com/web-identity
+  deputize doctor --workload-api --pid 4711
 
 Of a token: asks the identity provider for its keys, as the broker would; the token itself goes nowhere. Of a role: asks
-nobody; the file is a trust policy, or what get-role prints.
-Exit code 0: accepted, 1: refused or lacking, 6: the identity provider cannot be reached.")]
+nobody; the file is a trust policy, or what get-role prints. Of the Workload API: asks the running broker.
+Exit code 0: accepted, 1: refused or lacking, 6: the identity provider or the broker cannot be reached.")]
 pub struct Args {
     /// The token, @FILE, or - for stdin
-    #[arg(long, required_unless_present = "role", conflicts_with = "role")]
+    #[arg(long, required_unless_present_any = ["role", "workload_api"], conflicts_with_all = ["role", "workload_api"])]
     token: Option<String>,
     /// Client that would bring it [default: each one of the tenant]
-    #[arg(long, value_name = "ID", conflicts_with = "role")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["role", "workload_api"])]
     client: Option<String>,
     /// ARN of a role instead of a token
-    #[arg(long, value_name = "ARN", requires = "trust_policy")]
+    #[arg(long, value_name = "ARN", requires = "trust_policy", conflicts_with = "workload_api")]
     role: Option<String>,
     /// Its trust policy, or what `aws iam get-role` prints
     #[arg(long, value_name = "FILE", requires = "role")]
@@ -54,6 +56,12 @@ pub struct Args {
     /// Their audience [default: that of the configuration; without one, sts.amazonaws.com]
     #[arg(long, requires = "role")]
     audience: Option<String>,
+    /// The Workload API instead: whether its socket answers, and to what a process is entitled
+    #[arg(long)]
+    workload_api: bool,
+    /// The process [default: this command]
+    #[arg(long, value_name = "N", requires = "workload_api")]
+    pid: Option<u32>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -72,7 +80,7 @@ struct Check {
 enum Outcome {
     Good,
     Bad,
-    /// The identity provider could not be asked.
+    /// The identity provider, or the broker, could not be asked.
     Unknown,
 }
 
@@ -82,13 +90,17 @@ enum Outcome {
 /// If there is no token, or the configuration is wrong.
 pub async fn run(args: Args, output: Output) -> CommandResult {
     let checks = match (&args.role, &args.trust_policy, &args.token) {
+        _ if args.workload_api => {
+            let pid = args.pid.unwrap_or_else(std::process::id);
+            workload::Examined { config: &args.config.config, pid }.examine().await?
+        }
         (Some(role), Some(file), _) => of_role(&args, role, file)?,
         (_, _, Some(token)) => of_token(&args, token).await?,
         // Of these one is required.
         _ => {
             return Err(CommandError::usage(
                 "nothing to look at",
-                "give --token, or --role with --trust-policy",
+                "give --token, --role with --trust-policy, or --workload-api",
             ));
         }
     };

@@ -1,6 +1,7 @@
 //! `deputize lint`: checks the whole configuration, and says all that is wrong with it.
 
 mod cross;
+mod entries;
 
 use deputize_issuer::provider::{KeyGeneration, KeysUnavailable, ProviderKeys, Providers};
 use schemars::schema_for;
@@ -18,7 +19,8 @@ use crate::config::{
     resolved::{self, LoadedRules, Resolved},
 };
 
-/// Checks the whole configuration: the file, key sets, registry, policies and role templates, and what should agree among them.
+/// Checks the whole configuration: the file, key sets, registry, policies, role templates and registration
+/// entries, and what should agree among them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize lint --config deputize.yaml
@@ -55,6 +57,8 @@ struct Summary {
     policy_digest: String,
     /// AWS role templates.
     templates: usize,
+    /// Registration entries of files.
+    entries: usize,
 }
 
 /// Runs it.
@@ -89,10 +93,19 @@ fn check(config: &ConfigArgs) -> Report {
     if let Err(problem) = check_providers(&resolved) {
         report.problems.push(format!("{}: {problem}", config.config.display()));
     }
+    let mut entries = 0;
+    match resolved.spiffe.as_ref().map(entries::check) {
+        None => {}
+        Some(Ok((count, warnings))) => {
+            entries = count;
+            report.warnings = warnings;
+        }
+        Some(Err(problems)) => report.problems.extend(problems),
+    }
     match resolved.load_rules() {
         Err(errors) => report.problems.extend(errors.iter().map(ToString::to_string)),
         Ok(LoadedRules { registry, policies, templates }) => {
-            report.warnings = cross::warnings(&resolved, &registry, &templates);
+            report.warnings.extend(cross::warnings(&resolved, &registry, &templates));
             let servers = registry.servers();
             report.summary = Some(Summary {
                 issuer: resolved.issuer.clone(),
@@ -104,6 +117,7 @@ fn check(config: &ConfigArgs) -> Report {
                 registry_digest: registry.digest().to_string(),
                 policy_digest: policies.digest().to_owned(),
                 templates: templates.iter().count(),
+                entries,
             });
         }
     }
@@ -140,6 +154,9 @@ impl Report {
             facts.add("policies", format!("{}, digest {}", summary.policies, summary.policy_digest));
             if summary.templates > 0 {
                 facts.add("role templates", summary.templates.to_string());
+            }
+            if summary.entries > 0 {
+                facts.add("registration entries", summary.entries.to_string());
             }
             text.push_str(&facts.to_string());
         }

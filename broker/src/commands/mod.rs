@@ -1,5 +1,6 @@
 //! One file for each command of the program.
 
+mod admin_socket;
 pub mod audit;
 pub mod aws;
 pub mod can_i;
@@ -10,6 +11,7 @@ mod data;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+pub mod entry;
 pub mod exchange;
 mod exit;
 pub mod explain;
@@ -26,6 +28,7 @@ mod progress;
 mod ready;
 pub mod registry;
 pub mod serve;
+pub mod svid;
 pub mod templates;
 pub mod token;
 
@@ -81,6 +84,8 @@ enum Command {
     Connect(Box<connect::Args>),
     Token(token::Args),
     Client(client::Args),
+    Entry(entry::Args),
+    Svid(svid::Args),
     Keys(keys::Args),
     Registry(registry::Args),
     Templates(templates::Args),
@@ -119,6 +124,8 @@ impl Command {
             Self::Connect(args) => connect::run(*args).await,
             Self::Token(args) => token::run(args, output).await,
             Self::Client(args) => client::run(args, output).await,
+            Self::Entry(args) => entry::run(args, output).await,
+            Self::Svid(args) => svid::run(args, output).await,
             Self::Keys(args) => keys::run(args, output).await,
             Self::Registry(args) => registry::run(args, output).await,
             Self::Templates(args) => templates::run(args, output).await,

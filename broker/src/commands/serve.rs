@@ -19,11 +19,12 @@ use tokio::{
 
 use crate::{
     assemble::{self, Assembly, CannotStart},
-    backends::{key_files::KeyFileError, web_identity_keys::WebIdentityRing},
+    backends::{key_files::KeyFileError, spiffe_keys::SpiffeRing, web_identity_keys::WebIdentityRing},
     config::resolved::{self, Mode, Resolved},
     http::{
         admin::Administration,
         aws::AwsCredentials,
+        entries::EntryAdministration,
         listen::{Listening, serve_tcp, serve_unix},
         router,
         source::SourceLimit,
@@ -39,6 +40,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where health and metrics are.
     pub admin_address: Option<SocketAddr>,
+    /// Socket of the Workload API.
+    pub workload_api: Option<PathBuf>,
     /// What it is made of.
     pub assembly: Assembly,
     stop: watch::Sender<bool>,
@@ -68,8 +71,12 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
     };
     tracing::info!(address = %running.address, issuer = resolved.issuer, "ready");
     if let Some(file) = ready_file {
-        let text = format!("{{\"address\":\"{}\"}}\n", running.address);
-        std::fs::write(&file, text).map_err(|error| CannotStart(format!("{}: {error}", file.display())))?;
+        let mut ready = serde_json::json!({ "address": running.address });
+        if let (Some(socket), Some(members)) = (&running.workload_api, ready.as_object_mut()) {
+            members.insert("workload_api".to_owned(), socket.display().to_string().into());
+        }
+        std::fs::write(&file, format!("{ready}\n"))
+            .map_err(|error| CannotStart(format!("{}: {error}", file.display())))?;
     }
     loop {
         tokio::select! {
@@ -104,6 +111,7 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
         ready: AtomicBool::new(false),
         metrics,
     });
+    let entries = entry_administration(&assembly);
     let sources = Arc::new(SourceLimit::new(resolved.limits.source_per_second));
     let listening = Listening {
         tls,
@@ -128,14 +136,14 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
             let router = match mode {
                 // Over TCP only what probes and scrapers may see; administration is on the socket.
                 Mode::Production => router::observation(Arc::clone(&administration)),
-                Mode::Development => router::administration(Arc::clone(&administration)),
+                Mode::Development => router::administration(Arc::clone(&administration), entries.clone()),
             };
             tasks.spawn(serve_tcp(listener, router, inside.clone()));
             Some(bound)
         }
     };
     let socket = bind_socket(&resolved.admin_socket)?;
-    tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration)), inside));
+    tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration), entries), inside));
     let ring = assembly.aws.as_ref().map(|aws| Arc::clone(&aws.ring));
     let identity =
         assembly.aws.as_ref().map(|aws| PublishedIdentity::new(&aws.identity.issuer, aws.ring.source()));
@@ -143,9 +151,34 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let (desk, guards) = (Arc::clone(&assembly.desk), Arc::clone(&assembly.guards));
     let public = router::public(desk, guards, Arc::clone(&sources), identity.map(|identity| (identity, aws)));
     tasks.spawn(serve_tcp(listener, public, listening));
-    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, ring, stopping));
+    let workload_api = match &assembly.spiffe {
+        None => None,
+        Some(spiffe) => {
+            tasks.spawn(spiffe.open_socket(&assembly.desk)?.serve(stopping.clone()));
+            Some(spiffe.socket().to_owned())
+        }
+    };
+    let rings = Rings { web_identity: ring, spiffe: assembly.spiffe.as_ref().map(|it| Arc::clone(&it.ring)) };
+    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, rings, stopping));
     administration.ready.store(true, Ordering::Release);
-    Ok(Running { address, admin_address, assembly, stop, administration, tasks })
+    Ok(Running { address, admin_address, workload_api, assembly, stop, administration, tasks })
+}
+
+/// What administration of door 2 works on, where there is that door.
+fn entry_administration(assembly: &Assembly) -> Option<Arc<EntryAdministration>> {
+    let spiffe = assembly.spiffe.as_ref()?;
+    Some(Arc::new(EntryAdministration {
+        desk: Arc::clone(&assembly.desk),
+        registration: Arc::clone(&spiffe.registration),
+        attestor: spiffe.attestor(&assembly.desk.clock),
+    }))
+}
+
+/// Keys that come and go with time.
+#[derive(Default)]
+struct Rings {
+    web_identity: Option<Arc<WebIdentityRing>>,
+    spiffe: Option<Arc<SpiffeRing>>,
 }
 
 impl Running {
@@ -215,7 +248,7 @@ async fn reload(running: &Running, path: &Path) {
 async fn keep_house(
     desk: Arc<deputize_issuer::desk::Desk>,
     sources: Arc<SourceLimit>,
-    web_identity: Option<Arc<WebIdentityRing>>,
+    rings: Rings,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -228,9 +261,12 @@ async fn keep_house(
         }
         desk.refusals.write(&desk);
         let sessions = desk.aws.as_ref().map(|aws| &aws.sessions);
-        let turned = follow_time((desk.clock.as_ref(), &desk.clock_watch), web_identity.as_deref(), sessions);
+        if let Some(door) = &desk.spiffe {
+            door.entries.follow_time(desk.clock.now_seconds());
+        }
+        let turned = follow_time((desk.clock.as_ref(), &desk.clock_watch), &rings, sessions);
         if let (Err(error), false) = (&turned, turning_failed) {
-            tracing::error!(%error, "web-identity keys not turned, the old ones stay");
+            tracing::error!(%error, "keys not turned, the old ones stay");
         }
         turning_failed = turned.is_err();
         ticks += 1;
@@ -244,7 +280,7 @@ async fn keep_house(
 /// forgotten do not come back when it does, and a key that signs early is not known yet.
 fn follow_time(
     (clock, watch): (&dyn Clock, &ClockWatch),
-    web_identity: Option<&WebIdentityRing>,
+    rings: &Rings,
     sessions: Option<&RoleSessions>,
 ) -> Result<(), KeyFileError> {
     if !watch.agrees(clock) {
@@ -254,7 +290,10 @@ fn follow_time(
     if let Some(sessions) = sessions {
         sessions.forget_before(now_seconds);
     }
-    web_identity.map_or(Ok(()), |ring| ring.turn(now_seconds))
+    let web_identity = rings.web_identity.as_ref().map_or(Ok(()), |ring| ring.turn(now_seconds));
+    let spiffe = rings.spiffe.as_ref().map_or(Ok(()), |ring| ring.turn(now_seconds));
+    // What one of them could not do keeps the other from nothing.
+    web_identity.and(spiffe)
 }
 
 /// A socket in a folder that only its owner may enter; what a dead process left there is removed.
@@ -282,7 +321,8 @@ mod tests {
     fn a_jump_of_the_clock_turns_no_key_and_time_does() {
         const NOW: u64 = 1_800_000_000;
         let data = tempfile::tempdir().unwrap();
-        let ring = WebIdentityRing::open(data.path(), SigningAlgorithm::ES256, NOW).unwrap();
+        let ring = Arc::new(WebIdentityRing::open(data.path(), SigningAlgorithm::ES256, NOW).unwrap());
+        let rings = Rings { web_identity: Some(Arc::clone(&ring)), spiffe: None };
         WebIdentityKeys::existing(data.path()).rotate(NOW, NOW + ANNOUNCED_SECONDS).unwrap();
         let announced = Duration::from_secs(ANNOUNCED_SECONDS);
         let signing = || ring.source().ring().current.kid().to_owned();
@@ -292,14 +332,14 @@ mod tests {
         let jumped = TestClock::at_seconds(NOW);
         let watch = ClockWatch::new(&jumped);
         jumped.jump_wall(announced);
-        follow_time((&jumped, &watch), Some(&ring), None).unwrap();
+        follow_time((&jumped, &watch), &rings, None).unwrap();
         assert_eq!(signing(), first, "what is announced does not sign early");
         assert!(first_file.exists(), "and the key that signs is not destroyed");
 
         let passed = TestClock::at_seconds(NOW);
         let watch = ClockWatch::new(&passed);
         passed.advance(announced);
-        follow_time((&passed, &watch), Some(&ring), None).unwrap();
+        follow_time((&passed, &watch), &rings, None).unwrap();
         assert_ne!(signing(), first);
         assert!(!first_file.exists());
     }

@@ -186,7 +186,7 @@ impl Check<'_> {
     }
 
     /// A file whose content nobody else may know.
-    fn private(&mut self, file: &Path) {
+    pub(super) fn private(&mut self, file: &Path) {
         use std::os::unix::fs::PermissionsExt as _;
         let problem = match std::fs::metadata(file) {
             Err(error) => error.to_string(),

@@ -7,4 +7,5 @@ pub mod raw;
 pub mod read;
 pub mod registry;
 pub mod resolved;
+pub mod spiffe;
 pub mod templates;

@@ -1,8 +1,10 @@
 //! What the configuration file says, member for member. `resolved` checks it; nothing else reads it.
 
 mod aws;
+mod spiffe;
 
 pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
+pub use spiffe::{EntryFile, Spiffe};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,9 @@ pub struct Config {
     /// AWS credentials for the one resource in a call; without it there are none.
     #[serde(default)]
     pub aws: Option<Aws>,
+    /// SPIFFE identities for the processes of this machine; without it there are none.
+    #[serde(default)]
+    pub spiffe: Option<Spiffe>,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,

@@ -29,6 +29,16 @@ pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     serde_saphyr::from_str(&text).map_err(|error| ConfigError::new(path, with_suggestion(&error.to_string())))
 }
 
+/// Reads one YAML file of several documents of a kind, with `---` between them.
+///
+/// # Errors
+/// As [`read_yaml`].
+pub fn read_yaml_documents<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ConfigError> {
+    let text = read_text(path)?;
+    serde_saphyr::from_multiple(&text)
+        .map_err(|error| ConfigError::new(path, with_suggestion(&error.to_string())))
+}
+
 /// Reads the configuration with `DEPUTIZE__A__B=value` from the environment on top.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ use super::{
     raw,
     read::{self, ConfigError},
     registry::RegistryFolder,
+    spiffe::Spiffe,
 };
 
 /// The checked configuration of a broker.
@@ -52,6 +53,8 @@ pub struct Resolved {
     pub registry: RegistryFolder,
     /// AWS, where sessions of its roles are given out.
     pub aws: Option<Aws>,
+    /// The Workload API, where there is one.
+    pub spiffe: Option<Spiffe>,
     policies: PathBuf,
 }
 
@@ -152,6 +155,13 @@ impl Resolved {
     }
 }
 
+/// What signs here, and for whom: issuers that are ours.
+fn own_issuers(issuer: &str, aws: Option<&Aws>) -> Vec<String> {
+    let mut own = vec![issuer.to_owned(), format!("{issuer}/spiffe"), format!("{issuer}/web-identity")];
+    own.extend(aws.map(|aws| aws.web_identity.issuer.clone()));
+    own
+}
+
 /// Whether two issuers are one place, though they may be spelled in two ways.
 pub(super) fn same_place(one: &str, other: &str) -> bool {
     let place = |text: &str| {
@@ -224,12 +234,8 @@ impl Check<'_> {
             );
         }
         let aws = raw.aws.as_ref().map(|aws| self.aws(aws, &raw.issuer));
-        let mut own = vec![
-            raw.issuer.clone(),
-            format!("{}/spiffe", raw.issuer),
-            format!("{}/web-identity", raw.issuer),
-        ];
-        own.extend(aws.as_ref().map(|aws| aws.web_identity.issuer.clone()));
+        let spiffe = raw.spiffe.as_ref().map(|spiffe| self.spiffe(spiffe, &raw.issuer));
+        let own = own_issuers(&raw.issuer, aws.as_ref());
         if raw
             .identity_providers
             .iter()
@@ -268,6 +274,8 @@ impl Check<'_> {
             limits: self.limits(&raw.limits),
             registry,
             aws,
+            // What is wrong with it is said already.
+            spiffe: spiffe.map_or(Some(None), |spiffe| spiffe.map(Some))?,
             policies: self.folder.join(raw.policies),
         })
     }

@@ -11,6 +11,8 @@ use oauth2::{StandardErrorResponse, basic::BasicErrorResponseType};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::entries::BadOrder;
+
 /// A refusal on its way out.
 #[derive(Debug)]
 pub struct Refusal {
@@ -98,9 +100,7 @@ impl IntoResponse for Refusal {
             // RFC 6749 §5.2 and RFC 9110 §11.6.1: a 401 names a scheme.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("private_key_jwt"));
         }
-        if let Some(seconds) = told.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        headers.extend(told.retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
         insert(headers, DECISION_ID, &self.decision_id.to_string());
         response
     }
@@ -275,23 +275,35 @@ impl IntoResponse for DoorError {
 /// A refusal of the door with its body: as any other refusal, it has an id to refer to. `bare` is its answer so far,
 /// whose headers are kept (`Allow` of a 405, RFC 9110 §15.5.6).
 pub fn in_words(refusal: DoorError, bare: Response, issuer: &str, decision_id: Option<Uuid>) -> Response {
-    let told = refusal.told();
+    let mut response = spelled_out(refusal.told(), issuer, decision_id);
+    let allow = bare.headers().get(header::ALLOW).cloned();
+    response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    response
+}
+
+fn spelled_out(told: Told, issuer: &str, decision_id: Option<Uuid>) -> Response {
     let uri = format!("{issuer}/docs/errors/{}", told.code);
     let code = BasicErrorResponseType::Extension(told.code.to_owned());
     let standard = StandardErrorResponse::new(code, Some(told.description), Some(uri));
     let body = Body { standard, decision_id, reason: None, acr_values: None, max_age: None };
     let mut response = json(told.status, &body);
     let headers = response.headers_mut();
-    if let Some(allow) = bare.headers().get(header::ALLOW) {
-        headers.insert(header::ALLOW, allow.clone());
-    }
-    if let Some(seconds) = told.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    headers.extend(told.retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
     if let Some(id) = decision_id {
         insert(headers, DECISION_ID, &id.to_string());
     }
     response
+}
+
+/// Tells an administrator what is wrong, in full. For the local socket alone: nobody else is told so much.
+pub fn bad_order(order: BadOrder, issuer: &str, decision_id: Uuid) -> Response {
+    let told = match order {
+        BadOrder::Invalid(said) => bad("invalid_request", said),
+        BadOrder::Unknown(said) => Told { status: StatusCode::NOT_FOUND, ..bad("not_found", said) },
+        BadOrder::Conflict(said) => Told { status: StatusCode::CONFLICT, ..bad("invalid_request", said) },
+        BadOrder::Unavailable(said) => unavailable(&said),
+    };
+    spelled_out(told, issuer, Some(decision_id))
 }
 
 /// What `error_uri` leads to: what a code means, and what to do.

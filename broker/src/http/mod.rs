@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod aws;
+pub mod entries;
 pub mod error;
 pub mod form;
 pub mod guard;
@@ -14,6 +15,7 @@ pub mod patient;
 pub mod request;
 pub mod router;
 pub mod source;
+pub mod spiffe;
 pub mod tls;
 pub mod token;
 pub mod web_identity;

@@ -231,6 +231,27 @@ const ENDPOINTS: &[Endpoint] = &[
         body: Body::None,
         proof: Proof::None,
     },
+    Endpoint {
+        path: "/spiffe/bundle",
+        method: "get",
+        summary: "Trust bundle (SPIFFE Trust Domain and Bundle); where SPIFFE is configured",
+        body: Body::None,
+        proof: Proof::None,
+    },
+    Endpoint {
+        path: "/spiffe/.well-known/openid-configuration",
+        method: "get",
+        summary: "Discovery document of JWT-SVIDs; where SPIFFE is configured",
+        body: Body::None,
+        proof: Proof::None,
+    },
+    Endpoint {
+        path: "/spiffe/jwks",
+        method: "get",
+        summary: "Public keys of JWT-SVIDs; where SPIFFE is configured",
+        body: Body::None,
+        proof: Proof::None,
+    },
 ];
 
 #[cfg(test)]

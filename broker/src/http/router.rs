@@ -5,7 +5,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
-use deputize_issuer::desk::Desk;
+use deputize_issuer::{desk::Desk, svid::SpiffeDoor};
 use std::sync::Arc;
 
 use crate::guards::Guards;
@@ -13,14 +13,15 @@ use crate::guards::Guards;
 use super::{
     admin::{self, Administration},
     aws::{self, AwsCredentials},
+    entries::{self, EntryAdministration},
     error::DoorError,
     guard, lifecycle, metadata,
     source::{SourceLimit, limit_source, name_request, refuse},
-    token,
+    spiffe, token,
     web_identity::{self, PublishedIdentity},
 };
 
-/// The public door. Without AWS there are no paths of it.
+/// The public door. Without AWS there are no paths of it, nor without SPIFFE.
 pub fn public(
     desk: Arc<Desk>,
     guards: Arc<Guards>,
@@ -31,6 +32,7 @@ pub fn public(
         .route("/guard/snapshot", get(guard::snapshot))
         .route("/guard/events", get(guard::stream).post(guard::report))
         .with_state(guards);
+    let spiffe = desk.spiffe.clone().map(spiffe_routes).unwrap_or_default();
     let routes = Router::new()
         .route("/token", post(token::token))
         .route("/introspect", post(lifecycle::introspect))
@@ -42,7 +44,8 @@ pub fn public(
         .route("/docs/errors/{code}", get(metadata::error_page))
         .with_state(Arc::clone(&desk))
         .merge(guards)
-        .merge(aws.map(aws_routes).unwrap_or_default());
+        .merge(aws.map(aws_routes).unwrap_or_default())
+        .merge(spiffe);
     named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
 }
 
@@ -53,6 +56,15 @@ fn aws_routes((identity, credentials): (PublishedIdentity, AwsCredentials)) -> R
         .route("/web-identity/jwks", get(web_identity::jwks))
         .with_state(identity)
         .merge(Router::new().route("/aws/credentials", post(aws::credentials)).with_state(credentials))
+}
+
+/// What verifies SVIDs.
+fn spiffe_routes(door: Arc<SpiffeDoor>) -> Router {
+    Router::new()
+        .route("/spiffe/bundle", get(spiffe::bundle))
+        .route("/spiffe/.well-known/openid-configuration", get(spiffe::discovery))
+        .route("/spiffe/jwks", get(spiffe::jwks))
+        .with_state(door)
 }
 
 /// Health and metrics: what probes and scrapers may see.
@@ -69,8 +81,11 @@ fn observation_routes(administration: Arc<Administration>) -> Router {
         .with_state(administration)
 }
 
-/// Administration: on the local socket, and in `dev` on loopback.
-pub fn administration(administration: Arc<Administration>) -> Router {
+/// Administration: on the local socket, and in `dev` on loopback. Without SPIFFE there are no paths of it.
+pub fn administration(
+    administration: Arc<Administration>,
+    entries: Option<Arc<EntryAdministration>>,
+) -> Router {
     let desk = Arc::clone(&administration.desk);
     let routes = Router::new()
         .route("/admin/revocations", post(admin::revoke).delete(admin::lift))
@@ -81,9 +96,19 @@ pub fn administration(administration: Arc<Administration>) -> Router {
         .route("/log/checkpoint", get(admin::checkpoint))
         .route("/log/tile/{*path}", get(admin::tile))
         .with_state(Arc::clone(&administration))
+        .merge(entries.map(entry_routes).unwrap_or_default())
         .layer(from_fn(admin::refuse_browsers))
         .merge(observation_routes(administration));
     named(closed(routes), desk)
+}
+
+/// Registration entries, and who is entitled to what.
+fn entry_routes(entries: Arc<EntryAdministration>) -> Router {
+    Router::new()
+        .route("/admin/entries", get(entries::list).post(entries::create))
+        .route("/admin/entries/{id}", get(entries::show).delete(entries::delete))
+        .route("/admin/workloads/explain", post(entries::explain))
+        .with_state(entries)
 }
 
 /// Whatever else is asked for is refused in the form of all refusals.

@@ -54,6 +54,7 @@ impl Setup {
             text = text.replace(name, &format!("{}/{name}", example().display()));
         }
         text = text.replace("folder: registry", &format!("folder: {}/registry", example().display()));
+        text = text.replace("entries: entries", &format!("entries: {}/entries", example().display()));
         text = text.replace("../../broker", &format!("{}/../../broker", example().display()));
         let config = folder.join("deputize.yaml");
         std::fs::write(&config, text + "\n" + &self.aws).unwrap();

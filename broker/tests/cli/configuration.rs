@@ -25,6 +25,7 @@ fn changed(from: &str, to: &str) -> (TempDir, String) {
     let absolute = |text: String, name: &str| text.replace(name, &format!("{}/{name}", example.display()));
     let text = absolute(absolute(text.replace(from, to), "clients/support-platform"), "clients/crm-guard");
     let text = absolute(text, "approvers/platform");
+    let text = text.replace("entries: entries", &format!("entries: {}/entries", example.display()));
     let text = text.replace("folder: registry", &format!("folder: {}/registry", example.display()));
     let text = text.replace("../../broker/policies", &format!("{}/../../broker/policies", example.display()));
     let path = folder.path().join("deputize.yaml");
@@ -53,6 +54,15 @@ fn the_committed_schema_is_that_of_this_program() {
 }
 
 #[test]
+fn the_committed_schema_of_entries_is_that_of_this_program() {
+    let committed = std::fs::read_to_string(deploy().join("entry.schema.json")).unwrap();
+    let now = run(&["entry", "schema"]).expect(0).stdout;
+    assert!(committed == now, "renew it: deputize entry schema > deploy/entry.schema.json");
+    let entries = std::fs::read_to_string(deploy().join("example/entries/agents.yaml")).unwrap();
+    assert!(entries.starts_with("# yaml-language-server: $schema=../../entry.schema.json\n"));
+}
+
+#[test]
 fn the_committed_schema_of_records_is_that_of_this_program() {
     let committed = std::fs::read_to_string(deploy().join("registry.schema.json")).unwrap();
     let now = run(&["registry", "schema"]).expect(0).stdout;
@@ -77,6 +87,28 @@ fn problems_are_all_named_with_what_to_do() {
         ("behind_proxy: true", "behind_proxy: false", &["listen: give tls"]),
         ("anchor: anchor/checkpoint", "anchor: data/anchor", &["outside data_dir"]),
         ("anchor: anchor/checkpoint", "reserve_mib: 64", &["audit.anchor", "allow_no_anchor: true"]),
+        ("trust_domain: acme.example", "trust_domain: Acme.example", &["spiffe.trust_domain"]),
+        (
+            "trust_domain: acme.example",
+            "trust_domain: other.example",
+            &["agents.yaml", "not in our trust domain"],
+        ),
+        (
+            "trust_domain: acme.example",
+            "trust_domain: acme.example\n  node: spiffe://acme.example/agent/a",
+            &["spiffe.node", "/deputize/node/"],
+        ),
+        (
+            "trust_domain: acme.example",
+            "trust_domain: acme.example\n  x509_svid_ttl_seconds: 90000",
+            &["spiffe.x509_svid_ttl_seconds: no longer than"],
+        ),
+        (
+            "trust_domain: acme.example",
+            "trust_domain: acme.example\n  jwt_svid_ttl_seconds: 4000",
+            &["spiffe.jwt_svid_ttl_seconds: 10 to 3600"],
+        ),
+        ("trust_domain: acme.example", "trust_domains: acme.example", &["did you mean `trust_domain`?"]),
         ("id: crm-guard", "id: user:crm", &["does not begin with user:"]),
         ("clients/crm-guard.jwks.json", "gone.jwks.json", &["gone.jwks.json"]),
         ("folder: registry", "folder: elsewhere", &["elsewhere"]),

@@ -18,3 +18,4 @@ mod program;
 mod roles;
 mod templates;
 mod token;
+mod workload;

@@ -1,5 +1,6 @@
 //! An entry as somebody wrote it, and what must hold before it counts.
 
+use serde::{Deserialize, Serialize};
 use spiffe::{SpiffeId, TrustDomain};
 use std::{collections::BTreeSet, str::FromStr as _, sync::Arc};
 
@@ -10,27 +11,37 @@ use super::{
 use crate::workload::{NotASelector, Selector};
 
 /// An entry before it is checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Draft {
     /// Its name.
     pub id: String,
     /// SPIFFE ID, or a template of one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub spiffe_id: String,
     /// `KIND:VALUE`, all of which must be true.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub selectors: Vec<String>,
     /// Nodes; empty for the broker's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
     /// Life of its X.509-SVIDs, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub x509_svid_ttl_seconds: Option<u64>,
     /// Life of its JWT-SVIDs, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_svid_ttl_seconds: Option<u64>,
     /// What tells it apart.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
     /// DNS names in its X.509-SVIDs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
     /// Foreign trust domains.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub federates_with: Vec<String>,
     /// When it ends, in Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at_seconds: Option<u64>,
 }
 

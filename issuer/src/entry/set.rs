@@ -1,5 +1,6 @@
 //! All entries of one moment, checked as a whole, and found by node and selector.
 
+use deputize_call::digest::{Digest, sha256};
 use spiffe::SpiffeId;
 use std::{collections::HashMap, sync::Arc};
 
@@ -125,6 +126,18 @@ impl Entries {
     pub fn get(&self, id: &str) -> Option<&Arc<Registered>> {
         let at = self.all.binary_search_by(|entry| entry.id().cmp(id)).ok()?;
         self.all.get(at)
+    }
+
+    /// Digest of those that come from files: what is configuration, and is on record when it is loaded.
+    pub fn digest_of_files(&self) -> Digest {
+        let of_files = self.all.iter().filter(|entry| matches!(entry.origin, Origin::File(_)));
+        let mut text = Vec::new();
+        for entry in of_files {
+            // Texts, numbers and lists of texts can always be written.
+            text.extend(serde_json::to_vec(&entry.to_draft()).unwrap_or_default());
+            text.push(b'\n');
+        }
+        Digest::from_bytes(sha256(&text))
     }
 
     /// What a process is entitled to now, in the order of the entries' names: the first is what it takes where it

@@ -16,6 +16,7 @@ use crate::{
     authenticate::{Caller, SpentId},
     client::Client,
     desk::Desk,
+    entry::Draft,
     error::IssueError,
     revocation::Revoked,
 };
@@ -83,6 +84,12 @@ pub struct Entry {
     /// Digest of the role templates that hold from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub templates: Option<String>,
+    /// Digest of the registration entries of files that hold from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<String>,
+    /// The registration entry that administration made or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Draft>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,8 +174,10 @@ pub enum Kind {
     Drift,
     /// The process started.
     Start,
-    /// Configuration was loaded; `registry`, `policy` and `templates` carry its digests.
+    /// Configuration was loaded; `registry`, `policy`, `templates` and `entries` carry its digests.
     Configuration,
+    /// Administration made or deleted a registration entry, which `registration` shows whole.
+    Registration,
 }
 
 /// A used-up assertion: its tag (base64url of 16 bytes) and when it may be forgotten.
@@ -214,6 +223,8 @@ impl Entry {
             claimed: BTreeMap::new(),
             registry: None,
             templates: None,
+            entries: None,
+            registration: None,
             intent: None,
             result: None,
             reason: None,

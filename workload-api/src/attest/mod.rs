@@ -11,7 +11,7 @@ mod names;
 mod overflow;
 mod pod;
 mod selectors;
-mod status;
+pub(crate) mod status;
 
 pub use pod::{Pod, PodData};
 

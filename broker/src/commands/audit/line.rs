@@ -1,7 +1,7 @@
 //! One record of the log, as it is shown.
 
 use deputize_issuer::{
-    record::{Entry, Kind},
+    record::{Entry, Kind, SvidEntry, SvidKind},
     revocation::Revoked,
 };
 use serde::Serialize;
@@ -66,6 +66,13 @@ impl Record {
                 push(&mut line, name, value);
             }
         }
+        if let Some(svid) = &entry.spiffe {
+            push_svid(&mut line, svid);
+        }
+        if let Some(draft) = &entry.registration {
+            push(&mut line, "entry", &draft.id);
+            push(&mut line, "spiffe_id", &draft.spiffe_id);
+        }
         for revoked in &entry.revoked {
             let (name, id) = revoked_parts(revoked);
             push(&mut line, name, id);
@@ -80,6 +87,31 @@ impl Record {
 /// Whether a token is what a record of this kind is about.
 fn names_a_token(kind: Kind) -> bool {
     matches!(kind, Kind::Redemption | Kind::Guard | Kind::HandedOut)
+}
+
+fn push_svid(line: &mut String, svid: &SvidEntry) {
+    let audiences = svid.audiences.join(",");
+    let members = [
+        ("svid", svid.svid.map(svid_name)),
+        ("entry", svid.entry.as_deref()),
+        ("spiffe_id", svid.spiffe_id.as_deref()),
+        ("aud", Some(audiences.as_str()).filter(|audiences| !audiences.is_empty())),
+        ("serial", svid.serial.as_deref()),
+        ("node", Some(svid.node.as_str())),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value {
+            push(line, name, value);
+        }
+    }
+}
+
+/// What an SVID is.
+pub fn svid_name(kind: SvidKind) -> &'static str {
+    match kind {
+        SvidKind::X509 => "X.509-SVID",
+        SvidKind::Jwt => "JWT-SVID",
+    }
 }
 
 /// A kind's name, as the records have it.
@@ -99,6 +131,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Drift => "drift",
         Kind::Start => "start",
         Kind::Configuration => "configuration",
+        Kind::Registration => "registration",
     }
 }
 

@@ -7,7 +7,7 @@ mod session;
 mod tail;
 mod verify;
 
-pub use line::Record;
+pub use line::{Record, svid_name};
 
 use super::{exit::CommandResult, output::Output};
 

@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     server: Option<String>,
     /// Kind of record: intent, outcome, denial, denials, refusals, handed_out, spent, revocation, redemption, start,
-    /// configuration
+    /// configuration, registration
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Not before: a time in UTC, or so long ago (15m, 2h, 7d)
@@ -156,6 +156,7 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Drift,
             Kind::Start,
             Kind::Configuration,
+            Kind::Registration,
         ];
         format!("one of {}", known.map(kind_name).join(", "))
     })

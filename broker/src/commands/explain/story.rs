@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::advice;
 use crate::commands::{
+    audit::svid_name,
     moment,
     output::{Facts, clean},
 };
@@ -205,6 +206,7 @@ impl Story {
         );
         facts.add_some("made from", record.pjti.as_deref());
         self.session(&mut facts);
+        self.svid(&mut facts);
         facts.add_some("policy set", record.policy.as_ref().map(|policy| policy.digest.as_str()));
         self.afterwards(&mut facts);
         facts.add("record", format!("{}; `deputize audit prove {}` proves it", self.index, self.index));
@@ -232,6 +234,24 @@ impl Story {
         facts.add("its call", format!("`deputize audit query --aws-session {}` tells it", aws.session_name));
     }
 
+    /// The SVID, where it is one, or where one was refused.
+    fn svid(&self, facts: &mut Facts) {
+        let Some(svid) = &self.record.spiffe else { return };
+        facts.add_some("SVID", svid.svid.map(svid_name));
+        facts.add_some("SPIFFE ID", svid.spiffe_id.as_deref());
+        facts.add_some("by entry", svid.entry.as_deref());
+        facts.add("on node", &svid.node);
+        for audience in &svid.audiences {
+            facts.add("audience", audience);
+        }
+        for name in &svid.dns_names {
+            facts.add("DNS name", name);
+        }
+        facts.add_some("serial", svid.serial.as_deref());
+        facts.add_some("signed by", svid.authority.as_deref());
+        facts.add_some("good until", svid.not_after.map(moment::format_seconds));
+    }
+
     fn who(&self, client: &str) -> String {
         match self.record.actors.split_first() {
             None => client.to_owned(),
@@ -253,7 +273,11 @@ impl Story {
 
     fn afterwards(&self, facts: &mut Facts) {
         if self.record.kind == Kind::Intent {
-            let made = if self.record.aws.is_some() { "session" } else { "token" };
+            let made = match (&self.record.aws, &self.record.spiffe) {
+                (Some(_), _) => "session",
+                (None, Some(_)) => "SVID",
+                (None, None) => "token",
+            };
             facts.add(
                 "outcome",
                 self.outcome.as_ref().map_or_else(

@@ -1,0 +1,123 @@
+//! What stands behind door 2: what signs, who is entitled to what, and the socket.
+
+use deputize_issuer::{bundle::ForeignBundles, clock::Clock, desk::Desk, svid::SpiffeDoor};
+use deputize_workload_api::{
+    Limits, WorkloadApi,
+    attest::{AttestSettings, Attestor},
+    bind,
+    reception::Doorkeeper,
+    source::DeskSource,
+};
+use std::{path::Path, sync::Arc};
+use tokio::{net::UnixListener, sync::watch};
+
+use super::{CannotStart, cannot};
+use crate::{
+    backends::{
+        entries::EmbeddedEntries,
+        spiffe_keys::{Making, SpiffeRing, UpstreamFiles},
+    },
+    config::{resolved::Resolved, spiffe::Spiffe},
+    registration::{Registration, Reread},
+};
+
+/// What stands behind door 2, and what its configuration says.
+pub struct SpiffeBackends {
+    /// What signs.
+    pub ring: Arc<SpiffeRing>,
+    /// Who is entitled to what.
+    pub registration: Arc<Registration>,
+    configured: Spiffe,
+}
+
+/// The Workload API, and the socket that it is about to listen at.
+pub struct OpenSocket {
+    api: WorkloadApi,
+    listener: UnixListener,
+}
+
+impl SpiffeBackends {
+    /// Opens what the configuration asks for; nothing without `spiffe`.
+    ///
+    /// # Errors
+    /// If the keys cannot be used, or an entry of a file cannot be.
+    pub(super) fn open(
+        resolved: &Resolved,
+        store: impl FnOnce() -> Result<EmbeddedEntries, CannotStart>,
+        clock: &dyn Clock,
+    ) -> Result<Option<Self>, CannotStart> {
+        let Some(spiffe) = &resolved.spiffe else { return Ok(None) };
+        let now_seconds = clock.now_seconds();
+        let upstream = spiffe.authority.upstream.as_ref().map(|(certificate, key)| UpstreamFiles {
+            certificate_file: certificate.clone(),
+            key_file: key.clone(),
+        });
+        let making = Making { ttl_seconds: spiffe.authority.ttl_seconds, upstream };
+        let ring = SpiffeRing::open(&resolved.data_dir, &spiffe.bounds.trust_domain, making, now_seconds);
+        Ok(Some(Self {
+            ring: Arc::new(ring.map_err(cannot)?),
+            registration: Arc::new(Registration::open(spiffe, store()?, now_seconds)?),
+            configured: spiffe.clone(),
+        }))
+    }
+
+    pub(super) fn door(&self) -> SpiffeDoor {
+        SpiffeDoor {
+            trust_domain: self.configured.bounds.trust_domain.clone(),
+            issuer: self.configured.issuer.clone(),
+            authorities: self.ring.authorities(),
+            jwt_keys: self.ring.jwt_keys(),
+            entries: Arc::clone(self.registration.live()),
+            foreign: Arc::new(ForeignBundles::default()),
+            settings: self.configured.svids,
+        }
+    }
+
+    /// Looks at processes as the socket does.
+    pub fn attestor(&self, clock: &Arc<dyn Clock>) -> Attestor {
+        let settings = AttestSettings { clock: Arc::clone(clock), ..AttestSettings::default() };
+        Attestor::new(self.configured.bounds.own_node.clone(), settings)
+    }
+
+    /// Where the socket is.
+    pub fn socket(&self) -> &Path {
+        &self.configured.socket
+    }
+
+    /// Takes its place in the file system. Who connects waits until it is served.
+    ///
+    /// # Errors
+    /// If the place will not do.
+    pub fn open_socket(&self, desk: &Arc<Desk>) -> Result<OpenSocket, CannotStart> {
+        let listener =
+            bind(&self.configured.socket).map_err(|error| CannotStart(format!("spiffe.socket: {error}")))?;
+        let no_door = || CannotStart("the desk has no door to SVIDs".to_owned());
+        let source = DeskSource::start(Arc::clone(desk)).ok_or_else(no_door)?;
+        let doorkeeper = Doorkeeper::new(self.attestor(&desk.clock));
+        let clock = Arc::clone(&desk.clock);
+        let api = WorkloadApi::new(Arc::new(source), Arc::new(doorkeeper), clock, Limits::default());
+        tracing::info!(socket = %self.configured.socket.display(), "workload api ready");
+        Ok(OpenSocket { api, listener })
+    }
+
+    /// What a running broker can take of this configuration: entries. The rest is as long as the process runs.
+    ///
+    /// # Errors
+    /// If something else changed, or everything that is wrong with the entries.
+    pub(super) async fn reread(&self, spiffe: &Spiffe) -> Result<Reread<'_>, CannotStart> {
+        let fixed = |spiffe: &Spiffe| {
+            (spiffe.bounds.clone(), spiffe.socket.clone(), spiffe.svids, spiffe.authority.clone())
+        };
+        if fixed(spiffe) != fixed(&self.configured) {
+            return Err(CannotStart("spiffe: all but the entries changes with a restart alone".to_owned()));
+        }
+        self.registration.reread(spiffe).await
+    }
+}
+
+impl OpenSocket {
+    /// Serves until `stop` turns true, and ends what is open.
+    pub async fn serve(self, stop: watch::Receiver<bool>) {
+        self.api.serve(self.listener, stop).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! What is probably a mistake in registration entries: those that entitle nobody, and those that cannot mean what they say.
+
+use deputize_issuer::{
+    clock::{Clock as _, SystemClock},
+    entry::{Draft, Entries},
+};
+use std::collections::BTreeMap;
+
+use crate::config::spiffe::Spiffe;
+
+/// Reads and checks the entries of the folder: how many there are, and what looks like a mistake.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn check(spiffe: &Spiffe) -> Result<(usize, Vec<String>), Vec<String>> {
+    let drafts = spiffe.drafts().map_err(texts)?;
+    let entries = Entries::build(spiffe.bounds.clone(), drafts).map_err(texts)?;
+    let now_seconds = SystemClock::start().now_seconds();
+    let mut warnings = Vec::new();
+    for entry in entries.iter() {
+        let (draft, origin) = (entry.to_draft(), entry.origin());
+        let doubts = doubts(&draft, spiffe, now_seconds);
+        warnings.extend(doubts.into_iter().map(|doubt| format!("{origin}: entry {:?}: {doubt}", draft.id)));
+    }
+    Ok((entries.len(), warnings))
+}
+
+fn texts<E: ToString>(errors: Vec<E>) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let mut single: BTreeMap<&str, &str> = BTreeMap::new();
+    for selector in &draft.selectors {
+        let Some((name, value)) = name_and_value(selector) else {
+            doubts.push(format!("{selector} is never true of a process: known are {}", names()));
+            continue;
+        };
+        let earlier = single.insert(name, value).filter(|earlier| *earlier != value);
+        if let (Some(earlier), Some((_, Values::One))) = (earlier, known(name)) {
+            doubts
+                .push(format!("no process is both {name}:{earlier} and {name}:{value}: it entitles nobody"));
+        }
+    }
+    let ttl = draft.x509_svid_ttl_seconds.unwrap_or_default();
+    if ttl > spiffe.authority.ttl_seconds {
+        doubts.push(format!(
+            "x509_svid_ttl_seconds: {ttl} is longer than what signs it lives (spiffe.authority.ttl_seconds: {}), and is cut",
+            spiffe.authority.ttl_seconds
+        ));
+    }
+    for domain in &draft.federates_with {
+        doubts.push(format!("federates_with: there is no bundle of {domain} here: its processes get none"));
+    }
+    if draft.expires_at_seconds.is_some_and(|end| now_seconds >= end) {
+        doubts.push("expires_at: it has ended: take it out".to_owned());
+    }
+    let only_this_user = ["unix:uid:0", "unix:user:root"];
+    if draft.selectors.iter().all(|selector| only_this_user.contains(&selector.as_str())) {
+        doubts.push("it entitles every process of root: add unix:path or systemd:id".to_owned());
+    }
+    doubts
+}
+
+/// `unix:uid` and `1000` of `unix:uid:1000`; nothing where no process ever is such.
+fn name_and_value(selector: &str) -> Option<(&str, &str)> {
+    let (at, _) = selector.match_indices(':').nth(1)?;
+    let (name, value) = selector.split_at_checked(at)?;
+    known(name).map(|(name, _)| (name, value.trim_start_matches(':')))
+}
+
+fn known(name: &str) -> Option<(&'static str, Values)> {
+    KNOWN.iter().find(|(known, _)| *known == name).copied()
+}
+
+fn names() -> String {
+    KNOWN.map(|(name, _)| name).join(", ")
+}
+
+/// How many values of a kind one process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    One,
+    Many,
+}
+
+/// What can be true of a process.
+const KNOWN: [(&str, Values); 18] = [
+    ("unix:uid", Values::One),
+    ("unix:user", Values::One),
+    ("unix:gid", Values::One),
+    ("unix:group", Values::One),
+    ("unix:supplementary_gid", Values::Many),
+    ("unix:supplementary_group", Values::Many),
+    ("unix:path", Values::One),
+    ("unix:sha256", Values::One),
+    ("systemd:id", Values::One),
+    ("systemd:slice", Values::One),
+    ("container:id", Values::One),
+    ("container:runtime", Values::One),
+    ("k8s:pod_uid", Values::One),
+    ("k8s:ns", Values::One),
+    ("k8s:sa", Values::One),
+    ("k8s:pod_name", Values::One),
+    ("k8s:container_name", Values::One),
+    ("k8s:pod_label", Values::Many),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        raw::EntryFile,
+        resolved::{self, Mode},
+    };
+
+    #[test]
+    fn an_entry_that_can_entitle_nobody_is_named_and_a_good_one_is_not() {
+        for (change, said) in [
+            ("selectors: [unix:uid:1, unix:uid:2]", "no process is both unix:uid:1 and unix:uid:2"),
+            ("selectors: ['unix:path:/a', 'unix:path:/b']", "no process is both"),
+            ("selectors: [unix:euid:1]", "unix:euid:1 is never true"),
+            ("selectors: [docker:label:a]", "docker:label:a is never true"),
+            ("selectors: [unix:uid:0]", "every process of root"),
+            ("selectors: [unix:uid:1]\nx509_svid_ttl_seconds: 7200", "is cut"),
+            ("selectors: [unix:uid:1]\nfederates_with: [partner.example]", "no bundle of partner.example"),
+            ("selectors: [unix:uid:1]\nexpires_at: 2020-01-01T00:00:00Z", "it has ended"),
+        ] {
+            let (count, warnings) = linted(change).unwrap();
+            assert_eq!(count, 1);
+            assert_eq!(warnings.len(), 1, "{change}: {warnings:?}");
+            assert!(warnings[0].contains(said) && warnings[0].contains("a.yaml"), "{change}: {warnings:?}");
+        }
+        for good in [
+            "selectors: [unix:uid:1, 'unix:path:/usr/bin/agent']",
+            "selectors: [unix:supplementary_gid:1, unix:supplementary_gid:2]",
+            "selectors: ['k8s:ns:a', 'k8s:pod_label:app:web', 'k8s:pod_label:tier:front']",
+        ] {
+            assert_eq!(linted(good).unwrap(), (1, Vec::new()), "{good}");
+        }
+        for (bad, said) in [
+            ("selectors: []", "selectors: 1 to 64"),
+            ("selectors: [unix]", "selectors: "),
+            ("selectors: [unix:uid:1]\nhints: a", "did you mean `hint`?"),
+        ] {
+            let problems = linted(bad).unwrap_err();
+            assert!(problems[0].contains(said), "{bad}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn everything_that_a_template_may_hold_is_known() {
+        for name in
+            ["unix:user", "unix:uid", "unix:group", "unix:gid", "unix:sha256", "systemd:id", "systemd:slice"]
+        {
+            assert!(matches!(known(name), Some((_, Values::One))), "{name}");
+        }
+    }
+
+    fn linted(rest: &str) -> Result<(usize, Vec<String>), Vec<String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let entries = folder.path().join("entries");
+        std::fs::create_dir(&entries).unwrap();
+        let entry = format!("id: one\nspiffe_id: spiffe://example.org/one\n{rest}\n");
+        std::fs::write(entries.join("a.yaml"), entry).unwrap();
+        let config = folder.path().join("deputize.yaml");
+        let text = "issuer: http://127.0.0.1:1\ndata_dir: data\nlisten: { address: '127.0.0.1:1' }\n\
+                    registry: { folder: registry }\npolicies: policies\n\
+                    spiffe: { trust_domain: example.org, entries: entries, authority: { ttl_seconds: 3600 } }\n";
+        std::fs::write(&config, text).unwrap();
+        check(&resolved::load(&config, Mode::Development).unwrap().spiffe.unwrap())
+    }
+
+    #[test]
+    fn an_entry_needs_a_name_an_id_and_selectors() {
+        for text in ["{}", "id: a", "id: a\nspiffe_id: b"] {
+            assert!(serde_saphyr::from_str::<EntryFile>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Who is entitled to which SPIFFE ID while the broker runs: the entries of files, which a reload reads again, and those
+//! that administration makes and deletes.
+
+use deputize_issuer::{
+    desk::Desk,
+    entry::{BadEntry, Bounds, Draft, Entries, LiveEntries, Origin, Registered},
+    log::Class,
+    record::{Entry, Kind},
+};
+use std::sync::Arc;
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use crate::{
+    assemble::CannotStart,
+    backends::entries::{EmbeddedEntries, NotStored},
+    config::{raw::EntryFile, spiffe::Spiffe},
+};
+
+/// Keeps the entries that hold, and changes them one after the other.
+#[derive(Debug)]
+pub struct Registration {
+    live: Arc<LiveEntries>,
+    store: EmbeddedEntries,
+    /// Held by whoever changes: what is taken is a whole.
+    turn: Mutex<()>,
+}
+
+/// Entries that were read again and checked, and hold as soon as they are taken.
+#[must_use = "they do not hold before they are taken"]
+pub struct Reread<'r> {
+    registration: &'r Registration,
+    entries: Entries,
+    _turn: MutexGuard<'r, ()>,
+}
+
+/// Why an entry is not made or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRegistered {
+    /// It cannot be one.
+    #[error("{0}")]
+    Bad(#[from] BadEntry),
+    /// There is none of this name.
+    #[error("there is no entry {0:?}")]
+    Unknown(String),
+    /// It stands in a file.
+    #[error("entry {id:?} stands in {file}: take it out there, and send the broker SIGHUP")]
+    OfFile {
+        /// Its name.
+        id: String,
+        /// The file.
+        file: Arc<str>,
+    },
+    /// It could not be made durable, or not be put on record.
+    #[error("the change could not be stored or recorded: try again")]
+    Unavailable,
+}
+
+impl Registration {
+    /// The entries of the configured folder and of the store.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn open(spiffe: &Spiffe, store: EmbeddedEntries, now_seconds: u64) -> Result<Self, CannotStart> {
+        let entries = read(spiffe, &store)?;
+        tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
+        Ok(Self { live: Arc::new(LiveEntries::new(entries, now_seconds)), store, turn: Mutex::new(()) })
+    }
+
+    /// The entries that hold.
+    pub fn live(&self) -> &Arc<LiveEntries> {
+        &self.live
+    }
+
+    /// Reads the files again. Nothing changes before the result is taken.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub async fn reread(&self, spiffe: &Spiffe) -> Result<Reread<'_>, CannotStart> {
+        let turn = self.turn.lock().await;
+        let held = self.live.now();
+        if *held.bounds() != spiffe.bounds {
+            return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
+        }
+        Ok(Reread { registration: self, entries: read(spiffe, &self.store)?, _turn: turn })
+    }
+
+    /// Makes an entry. Durable and on record when this returns; processes get their SVIDs at once.
+    ///
+    /// # Errors
+    /// [`NotRegistered`].
+    pub async fn create(
+        &self,
+        desk: &Desk,
+        decision_id: Uuid,
+        draft: Draft,
+    ) -> Result<Arc<Registered>, NotRegistered> {
+        let _turn = self.turn.lock().await;
+        let entries = self.live.now().with(&draft, Origin::Admin)?;
+        let entry = entries.get(&draft.id).cloned();
+        let entry = entry.ok_or_else(|| NotRegistered::Unknown(draft.id.clone()))?;
+        // On record before it holds: it widens.
+        record(desk, decision_id, CREATED, entry.to_draft()).await?;
+        self.store.put(EntryFile::from(draft)).await?;
+        self.live.replace(entries);
+        Ok(entry)
+    }
+
+    /// Deletes an entry that administration made. Its processes lose their streams at once; it stays deleted, and is on
+    /// record as such, when this returns.
+    ///
+    /// # Errors
+    /// [`NotRegistered`].
+    pub async fn delete(&self, desk: &Desk, decision_id: Uuid, id: &str) -> Result<(), NotRegistered> {
+        let _turn = self.turn.lock().await;
+        let entries = self.live.now();
+        let draft = match entries.get(id).map(|entry| (entry.origin(), entry)) {
+            Some((Origin::File(file), _)) => {
+                return Err(NotRegistered::OfFile { id: id.to_owned(), file: Arc::clone(file) });
+            }
+            Some((Origin::Admin, entry)) => entry.to_draft(),
+            None => Draft { id: id.to_owned(), ..Draft::default() },
+        };
+        let was_held = entries.get(id).is_some();
+        if was_held {
+            // It narrows: first of all it must not hold any longer.
+            self.live.replace(entries.without(id));
+        }
+        // One that does not hold may be in the store all the same, when an earlier try failed there.
+        let was_stored = self.store.remove(id).await?;
+        if !was_held && !was_stored {
+            return Err(NotRegistered::Unknown(id.to_owned()));
+        }
+        record(desk, decision_id, DELETED, draft).await
+    }
+}
+
+impl Reread<'_> {
+    /// They hold from now on.
+    pub fn take(self) {
+        self.registration.live.replace(self.entries);
+    }
+}
+
+impl From<NotStored> for NotRegistered {
+    fn from(_: NotStored) -> Self {
+        Self::Unavailable
+    }
+}
+
+/// The entries of files, all of which must be good; and those of the store that can be beside them.
+fn read(spiffe: &Spiffe, store: &EmbeddedEntries) -> Result<Entries, CannotStart> {
+    let wrong = |errors: Vec<String>| CannotStart(errors.join("\n"));
+    let of_files =
+        spiffe.drafts().map_err(|errors| wrong(errors.iter().map(ToString::to_string).collect()))?;
+    let bad = |errors: Vec<BadEntry>| wrong(errors.iter().map(ToString::to_string).collect());
+    let files = Entries::build(spiffe.bounds.clone(), of_files.clone()).map_err(bad)?;
+    let stored = store.all().map_err(|error| CannotStart(error.to_string()))?;
+    let good = stored.into_iter().filter_map(|entry| beside(&files, &spiffe.bounds, entry));
+    Entries::build(spiffe.bounds.clone(), of_files.into_iter().chain(good)).map_err(bad)
+}
+
+/// An entry of the store, if it can be. One that cannot entitles nobody, but does not keep the broker from starting.
+fn beside(files: &Entries, bounds: &Bounds, entry: EntryFile) -> Option<(Draft, Origin)> {
+    let id = entry.id.clone();
+    let ignore = |error: String| tracing::warn!(entry = id, error, "entry of administration does not hold");
+    let draft = entry.into_draft().map_err(ignore).ok()?;
+    if let Some(other) = files.get(&draft.id) {
+        ignore(format!("{} has an entry of this id", other.origin()));
+        return None;
+    }
+    match draft.check(bounds, Origin::Admin) {
+        Ok(_) => Some((draft, Origin::Admin)),
+        Err(error) => {
+            ignore(error.to_string());
+            None
+        }
+    }
+}
+
+async fn record(desk: &Desk, decision_id: Uuid, result: &str, draft: Draft) -> Result<(), NotRegistered> {
+    let mut entry = Entry::new(Kind::Registration, desk.clock.now_ms());
+    entry.decision = Some(decision_id);
+    entry.by = Some("admin".to_owned());
+    entry.result = Some(result.to_owned());
+    entry.registration = Some(draft);
+    let bytes = entry.to_bytes().map_err(|_| NotRegistered::Unavailable)?;
+    desk.audit.append(Class::Vital, bytes).await.map(drop).map_err(|_| NotRegistered::Unavailable)
+}
+
+const CREATED: &str = "created";
+const DELETED: &str = "deleted";
