@@ -52,7 +52,7 @@ impl AuthorityCertificate {
         let top = parse(&anchor)?;
         check_signed(&below, &top)?;
         check_signed(&top, &top).map_err(|_| AuthorityError("the last certificate is not self-signed"))?;
-        if !is_self_signed && chain.iter().any(|der| *der == anchor) {
+        if !is_self_signed && chain.contains(&anchor) {
             return Err(AuthorityError("the trust anchor is not part of the chain"));
         }
         let (not_before_seconds, not_after_seconds) = validity(&own)?;

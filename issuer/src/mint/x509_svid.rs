@@ -29,7 +29,7 @@ impl Mint for X509SvidTerms {
         }
         let minted = match &terms.requested {
             Some(public) => sign(&terms, public).map(|chain| (chain, None)),
-            None => generate(&terms).map(|(chain, key)| (chain, Some(key))),
+            None => generate(&terms),
         };
         let (chain, private_key) = minted.map_err(|AuthorityError(reason)| IssueError::Internal(reason))?;
         check(&terms, &chain, private_key.as_ref())?;
@@ -46,10 +46,13 @@ impl Mint for X509SvidTerms {
     }
 }
 
+/// A chain, leaf first, and the leaf's key where it was made here.
+type Minted = (Vec<Vec<u8>>, Option<Secret<Vec<u8>>>);
+
 /// With a new key, which leaves with it and stays nowhere.
-fn generate(terms: &X509SvidTerms) -> Result<(Vec<Vec<u8>>, Secret<Vec<u8>>), AuthorityError> {
+fn generate(terms: &X509SvidTerms) -> Result<Minted, AuthorityError> {
     let key = CertificateKey::generate()?;
-    Ok((sign(terms, &key)?, key.to_pkcs8()?))
+    Ok((sign(terms, &key)?, Some(key.to_pkcs8()?)))
 }
 
 fn sign(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<Vec<Vec<u8>>, AuthorityError> {
