@@ -7,7 +7,7 @@ mod tests;
 use super::{
     example::Example,
     guarded::{self, Guarded},
-    layout::{self, Layout, PLATFORM},
+    layout::{self, Layout, PLATFORM, TRUST_DOMAIN, WORKLOAD_API_SOCKET},
     ready_file::{ReadyAws, ReadyClient, ReadyFile, ReadyServer},
     registered::{self, Upstream},
 };
@@ -135,7 +135,8 @@ async fn start_in(
     broker.assembly.providers_asked().await;
     let grant = grant(&broker, &provider, (&platform_key, &servers), &examples.ops, &clock)?;
     let ready_aws = doors.open_container(grant, &aws_endpoint).await?;
-    let ready = ready_file(&broker, &provider, (&platform_key, &servers), ready_aws)?;
+    let workload_api_socket = format!("unix://{}", files.folder.join(WORKLOAD_API_SOCKET).display());
+    let ready = ready_file(&broker, &provider, (&platform_key, &servers), (ready_aws, workload_api_socket))?;
 
     let mut guards = Vec::new();
     for (server, place) in servers.into_iter().zip(places) {
@@ -341,7 +342,7 @@ fn ready_file(
     broker: &Running,
     provider: &IdentityProvider,
     (platform_key, servers): (&SigningKey, &[(&ServerRecord, SigningKey)]),
-    aws: ReadyAws,
+    (aws, workload_api_socket): (ReadyAws, String),
 ) -> Result<ReadyFile, CannotStart> {
     let issuer = &broker.assembly.desk.settings.issuer;
     let mut user_tokens = std::collections::BTreeMap::new();
@@ -367,6 +368,8 @@ fn ready_file(
         client: ReadyClient::of(PLATFORM, platform_key).map_err(cannot)?,
         servers: ready_servers,
         aws,
+        workload_api_socket,
+        trust_domain: TRUST_DOMAIN,
     })
 }
 

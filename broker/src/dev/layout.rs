@@ -56,7 +56,7 @@ pub(crate) enum LayoutError {
 impl Layout<'_> {
     /// Writes all files and says where the configuration is.
     pub(crate) fn write(&self) -> Result<PathBuf, LayoutError> {
-        for name in ["clients", "registry", "policies", "templates"] {
+        for name in ["clients", "registry", "policies", "templates", "entries"] {
             make_private(&self.folder.join(name))?;
         }
         self.write_jwks(PLATFORM, self.platform)?;
@@ -71,6 +71,7 @@ impl Layout<'_> {
         for (name, text) in templates::files(self.works_in_aws) {
             self.write_file(&Path::new("templates").join(name), &text)?;
         }
+        self.write_file(Path::new("entries/support-bot.yaml"), &yaml(&entry())?)?;
         self.write_file(Path::new("deputize.yaml"), &yaml(&self.config())?)?;
         Ok(self.folder.join("deputize.yaml"))
     }
@@ -97,6 +98,7 @@ impl Layout<'_> {
                 "accounts": [ACCOUNT],
                 "sts": { "endpoint": self.aws, "allow_private_addresses": true },
             },
+            "spiffe": { "trust_domain": TRUST_DOMAIN, "socket": WORKLOAD_API_SOCKET, "entries": "entries" },
         })
     }
 
@@ -159,6 +161,12 @@ fn yaml(value: &impl Serialize) -> Result<String, LayoutError> {
     serde_saphyr::to_string(value).map_err(|error| LayoutError::Serialize(error.to_string()))
 }
 
+/// Every process of whoever started the environment is the agent.
+fn entry() -> Value {
+    let uid = rustix::process::getuid().as_raw();
+    json!({ "id": "support-bot", "spiffe_id": AGENT, "selectors": [format!("unix:uid:{uid}")] })
+}
+
 /// Which groups of the identity provider make which role.
 fn roles() -> BTreeMap<String, Vec<String>> {
     ["support", "analyst", "approver", "admin"].map(|role| (role.to_owned(), vec![role.to_owned()])).into()
@@ -168,6 +176,11 @@ fn roles() -> BTreeMap<String, Vec<String>> {
 pub(crate) const PLATFORM: &str = "support-platform";
 /// Who acts when it exchanges: `act.sub`.
 pub(crate) const AGENT: &str = "spiffe://corp.example/agent/support-bot";
+
+/// The trust domain of its SPIFFE IDs.
+pub(crate) const TRUST_DOMAIN: &str = "corp.example";
+/// The socket of the Workload API, in the environment's folder.
+pub(crate) const WORKLOAD_API_SOCKET: &str = "workload-api.sock";
 
 /// The policies that the project ships, by file.
 const POLICIES: [(&str, &str); 4] = [

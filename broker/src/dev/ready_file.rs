@@ -40,6 +40,10 @@ pub(crate) struct ReadyFile {
     pub(crate) servers: Vec<ReadyServer>,
     /// The stand-in for AWS, and credentials for SDKs of one's own.
     pub(crate) aws: ReadyAws,
+    /// `SPIFFE_ENDPOINT_SOCKET`: where every process of this user gets SVIDs.
+    pub(crate) workload_api_socket: String,
+    /// The trust domain of their SPIFFE IDs.
+    pub(crate) trust_domain: &'static str,
 }
 
 /// AWS, as SDKs and the AWS CLI are told of it.
@@ -187,6 +191,8 @@ mod tests {
                 instances: ["i-1", "i-2"],
                 cloudtrail_url: "http://127.0.0.1:7005/cloudtrail.json".to_owned(),
             },
+            workload_api_socket: "unix:///tmp/deputize-dev/workload-api.sock".to_owned(),
+            trust_domain: "corp.example",
         }
     }
 

@@ -9,6 +9,7 @@ mod guarded;
 #[cfg(feature = "jwe")]
 mod second_opinion;
 mod steps;
+mod svid;
 mod wire;
 
 use super::environment::Environment;

@@ -54,7 +54,9 @@ async fn online(
     teller.step("drift_blocked", true, stage.drift_blocked()).await?;
     let restarted = teller.step("aws_allowed", false, stage.aws_allowed()).await?;
     teller.step("aws_other_resource_denied", true, stage.aws_other_resource_denied(&restarted)).await?;
-    teller.step("aws_traced", false, stage.aws_traced(&restarted)).await
+    teller.step("aws_traced", false, stage.aws_traced(&restarted)).await?;
+    let agent = teller.step("svid_fetched", false, stage.svid_fetched()).await?;
+    teller.step("svid_lost_on_kill", true, stage.svid_lost_on_kill(agent)).await
 }
 
 /// Alice signs in at the identity provider: authorization code, PKCE, nonce, ID token verified.

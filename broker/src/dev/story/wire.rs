@@ -30,6 +30,10 @@ impl Wire {
         read(self.0.get(url).send().await?).await
     }
 
+    pub(super) async fn get_text(&self, url: &str) -> Result<String, Trouble> {
+        Ok(self.0.get(url).send().await?.error_for_status()?.text().await?)
+    }
+
     pub(super) async fn post_form(&self, url: &str, form: &str, proof: &str) -> Result<Answer, Trouble> {
         let request = self.0.post(url).header("content-type", "application/x-www-form-urlencoded");
         read(request.header("dpop", proof).body(form.to_owned()).send().await?).await
