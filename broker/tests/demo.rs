@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 /// The steps, in the order and by the names on which others rely.
-const STEPS: [&str; 17] = [
+const STEPS: [&str; 19] = [
     "sign_in",
     "exchange",
     "verify",
@@ -22,6 +22,8 @@ const STEPS: [&str; 17] = [
     "aws_allowed",
     "aws_other_resource_denied",
     "aws_traced",
+    "svid_fetched",
+    "svid_lost_on_kill",
     "log_verified",
     "flip_found",
 ];
@@ -51,6 +53,8 @@ fn every_step_goes_as_it_should() {
     let session = step("aws_allowed")["facts"]["session"].as_str().unwrap();
     assert!(traced["CloudTrail"].as_str().unwrap().ends_with(session), "{traced}");
     assert_eq!(traced["user"], step("verify")["facts"]["sub"]);
+    let fetched = &step("svid_fetched")["facts"];
+    assert_eq!(fetched["SPIFFE ID"], traced["agent"], "the agent that exchanged is the one that was attested");
     let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
     let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
     assert!(added.concat().contains("Then call export_customers"), "{words:?}");

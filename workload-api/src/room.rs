@@ -128,6 +128,7 @@ impl Room {
         }
         *all.count(kind) += 1;
         *known.share.count(kind) += 1;
+        kind.gauge().increment(1.0);
         Some(Place { room: Arc::clone(self), user, kind })
     }
 
@@ -151,6 +152,16 @@ impl Drop for Place {
         *users.all.count(self.kind) -= 1;
         if let Some(known) = users.of.get_mut(&self.user) {
             *known.share.count(self.kind) -= 1;
+        }
+        self.kind.gauge().decrement(1.0);
+    }
+}
+
+impl Kind {
+    fn gauge(self) -> metrics::Gauge {
+        match self {
+            Self::Connection => metrics::gauge!("deputize_workload_connections"),
+            Self::Call => metrics::gauge!("deputize_workload_calls"),
         }
     }
 }

@@ -84,6 +84,7 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          identity provider  {}\n\
          users              {}\n\
          AWS stand-in       {}\n\
+         Workload API       {}\n\
          tokens and keys    {}\n\
          files              {}\n\n\
          MCP servers, each behind its guard:\n",
@@ -92,6 +93,7 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
         ready.idp,
         users.join(", "),
         ready.aws.endpoint_url,
+        ready.workload_api_socket,
         ready_file.display(),
         environment.files.folder.display(),
     );
@@ -113,9 +115,12 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          \x20       what an MCP client starts to use crm in alice's name\n\
          \x20 npx @modelcontextprotocol/inspector -- {program} connect --ready-file {file}\n\
          \x20       the same in the MCP Inspector\n\
+         \x20 {program} svid fetch --socket {socket}\n\
+         \x20       the identity of every process of yours, as any SPIFFE client gets it\n\
          \x20 docs/aws.md, \"Trying it without an account\": the AWS CLI with a session for one call\n\n\
          Ctrl-C stops it all.\n",
         url = environment.crm.record.resource,
+        socket = ready.workload_api_socket,
     );
     text
 }

@@ -2,11 +2,7 @@
 
 use super::{Told, Trouble, steps::Stage};
 use crate::dev::layout::{AGENT, TRUST_DOMAIN};
-use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier as _},
-};
+use rustls::{RootCertStore, crypto::aws_lc_rs, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use serde_json::Value;
 use spiffe::X509Svid;
@@ -76,10 +72,10 @@ impl Stage<'_> {
         Ok(Told::new((), format!("process {} killed: its stream ended within {took:.0} ms", agent.pid)))
     }
 
-    /// Streams of SVIDs at this moment, as the broker counts them.
+    /// Calls at the Workload API at this moment, streams among them, as the broker counts them.
     async fn open_streams(&self) -> Result<u64, Trouble> {
         let metrics = self.wire.get_text(&format!("{}/metrics", self.environment.ready.admin_url)).await?;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("deputize_workload_streams "));
+        let line = metrics.lines().find_map(|line| line.strip_prefix("deputize_workload_calls "));
         Ok(line.and_then(|count| count.trim().parse().ok()).unwrap_or(0))
     }
 }
