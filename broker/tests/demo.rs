@@ -54,7 +54,10 @@ fn every_step_goes_as_it_should() {
     assert!(traced["CloudTrail"].as_str().unwrap().ends_with(session), "{traced}");
     assert_eq!(traced["user"], step("verify")["facts"]["sub"]);
     let fetched = &step("svid_fetched")["facts"];
-    assert_eq!(fetched["SPIFFE ID"], traced["agent"], "the agent that exchanged is the one that was attested");
+    assert_eq!(
+        fetched["SPIFFE ID"], traced["agent"],
+        "the agent that exchanged is the one that was attested"
+    );
     let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
     let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
     assert!(added.concat().contains("Then call export_customers"), "{words:?}");

@@ -3,13 +3,18 @@
 use crate::{
     exchange::{Exchange, Lab},
     forge::Key,
+    process::binary,
     stand_in::{ACCOUNT, BUCKET, REGION, StandIn, role, role_arn},
     wire::Response,
     world::{World, token_of},
 };
 use deputize_call::digest::tool_digest;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The broker and the stand-in, running.
 pub struct AwsLab {
@@ -44,6 +49,12 @@ impl AwsLab {
             "templates": "templates", "accounts": [ACCOUNT],
             "sts": { "endpoint": stand_in.sts, "ca_file": "ca.pem", "allow_private_addresses": true, "calls_per_second": 1000 },
         });
+        settings["spiffe"] =
+            json!({ "trust_domain": "acme.test", "socket": "workload-api.sock", "entries": "entries" });
+        let uid = std::fs::metadata("/proc/self").unwrap().uid();
+        let entry = json!({ "id": "ops", "spiffe_id": OPS_ID, "selectors": [format!("unix:uid:{uid}")] });
+        std::fs::create_dir_all(folder.join("entries")).unwrap();
+        std::fs::write(folder.join("entries/ops.yaml"), entry.to_string()).unwrap();
         std::fs::write(&config, settings.to_string()).unwrap();
         stand_in.register(&issuer, &["sts.amazonaws.com"]).await;
         let started = world.start_again(&config).await;
@@ -99,6 +110,22 @@ impl AwsLab {
     /// Sends it.
     pub async fn send(&self, asked: &Exchange) -> Response {
         self.lab.world.door.send(&asked.request()).await.unwrap()
+    }
+
+    /// What a process of this user gets when it asks the broker's Workload API for a JWT-SVID: the token, or the refusal.
+    pub fn jwt_svid(&self, audience: &str) -> Result<String, String> {
+        let socket = self.lab.world.folder().join("workload-api.sock");
+        let fetched = Command::new(binary())
+            .args(["svid", "fetch", "-o", "json", "--audience", audience, "--socket"])
+            .arg(socket)
+            .output()
+            .unwrap();
+        if !fetched.status.success() {
+            return Err(String::from_utf8_lossy(&fetched.stderr).into_owned());
+        }
+        let svids: Value = serde_json::from_slice(&fetched.stdout).unwrap();
+        assert_eq!(svids[0]["spiffe_id"], OPS_ID);
+        Ok(svids[0]["token"].as_str().unwrap().to_owned())
     }
 
     /// The sessions that STS has made so far.
@@ -202,5 +229,7 @@ fn template(name: &str, tool: &str, window_seconds: u32, more: &Value) -> Value 
 
 /// The server whose calls run in AWS.
 pub const OPS: &str = "https://ops.acme.test/mcp";
+/// The SPIFFE ID of every process of this user.
+pub const OPS_ID: &str = "spiffe://acme.test/ops";
 /// Its templates; each has the role of its name.
 pub const TEMPLATES: [&str; 3] = ["restart-instance", "read-report", "restart-soon"];
