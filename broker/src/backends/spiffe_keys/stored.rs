@@ -156,9 +156,12 @@ impl StoredPublic {
     }
 }
 
+/// Certificates and private key, each in DER.
+pub(super) type UpstreamDer = (Vec<Vec<u8>>, Secret<Vec<u8>>);
+
 impl UpstreamFiles {
     /// Its certificates and its key, in DER.
-    pub(super) fn read_der(&self) -> Result<(Vec<Vec<u8>>, Secret<Vec<u8>>), KeyFileError> {
+    pub(super) fn read_der(&self) -> Result<UpstreamDer, KeyFileError> {
         let file = &self.certificate_file;
         let pem = std::fs::read(file).map_err(|error| problem(file, &error))?;
         let certificates = CertificateDer::pem_slice_iter(&pem)

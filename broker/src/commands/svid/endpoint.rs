@@ -86,7 +86,7 @@ impl Endpoint {
     /// If nobody answers.
     pub async fn connect(path: &Path) -> Result<Self, CommandError> {
         let connected = tokio::time::timeout(PATIENCE, Channel::connect(path)).await;
-        let channel = connected.map_or_else(|_| Err("it does not answer".to_owned()), |channel| channel);
+        let channel = connected.unwrap_or_else(|_| Err("it does not answer".to_owned()));
         let channel = channel.map_err(|why| unreachable(path, &why))?;
         let client = SpiffeWorkloadApiClient::with_origin(channel, Uri::from_static("http://localhost"));
         Ok(Self { path: path.to_owned(), client: client.max_decoding_message_size(MAX_ANSWER_BYTES) })
