@@ -45,7 +45,7 @@ fn an_authority_under_another_brings_the_way_up_and_ends_with_it() {
     let own = parse(&certificate.chain()[0]).unwrap();
     check_authority(&own, 0);
     own.verify_signature(Some(parse(&middle.der).unwrap().public_key())).unwrap();
-    assert_eq!(certificate.chain()[1..], [middle.der.clone()]);
+    assert_eq!(certificate.chain()[1..], *std::slice::from_ref(&middle.der));
     assert_eq!(certificate.intermediates(), certificate.chain());
     assert_eq!(certificate.anchor(), root.der);
     assert_eq!(certificate.authorities().len(), 3, "it, the one above, and the root");
