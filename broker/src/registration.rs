@@ -1,11 +1,13 @@
 //! Who is entitled to which SPIFFE ID while the broker runs: the entries of files, which a reload reads again, and those
-//! that administration makes and deletes.
+//! that administration makes and deletes; and the bundles of the foreign trust domains that they federate with.
 
 use deputize_issuer::{
+    bundle::ForeignBundles,
     desk::Desk,
     entry::{BadEntry, Bounds, Draft, Entries, LiveEntries, Origin, Registered},
     log::Class,
     record::{Entry, Kind},
+    svid::Bundle,
 };
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
@@ -14,23 +16,25 @@ use uuid::Uuid;
 use crate::{
     assemble::CannotStart,
     backends::entries::{EmbeddedEntries, NotStored},
-    config::{raw::EntryFile, spiffe::Spiffe},
+    config::{raw::EntryFile, read::ConfigError, spiffe::Spiffe},
 };
 
 /// Keeps the entries that hold, and changes them one after the other.
 #[derive(Debug)]
 pub struct Registration {
     live: Arc<LiveEntries>,
+    foreign: Arc<ForeignBundles>,
     store: EmbeddedEntries,
     /// Held by whoever changes: what is taken is a whole.
     turn: Mutex<()>,
 }
 
-/// Entries that were read again and checked, and hold as soon as they are taken.
+/// Entries and foreign bundles that were read again and checked, and hold as soon as they are taken.
 #[must_use = "they do not hold before they are taken"]
 pub struct Reread<'r> {
     registration: &'r Registration,
     entries: Entries,
+    foreign: Vec<Arc<Bundle>>,
     _turn: MutexGuard<'r, ()>,
 }
 
@@ -64,7 +68,15 @@ impl Registration {
     pub fn open(spiffe: &Spiffe, store: EmbeddedEntries, now_seconds: u64) -> Result<Self, CannotStart> {
         let entries = read(spiffe, &store)?;
         tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
-        Ok(Self { live: Arc::new(LiveEntries::new(entries, now_seconds)), store, turn: Mutex::new(()) })
+        let foreign = Arc::new(ForeignBundles::default());
+        foreign.replace(read_foreign(spiffe)?);
+        let live = Arc::new(LiveEntries::new(entries, now_seconds));
+        Ok(Self { live, foreign, store, turn: Mutex::new(()) })
+    }
+
+    /// The bundles of foreign trust domains.
+    pub fn foreign(&self) -> &Arc<ForeignBundles> {
+        &self.foreign
     }
 
     /// The entries that hold.
@@ -82,7 +94,8 @@ impl Registration {
         if *held.bounds() != spiffe.bounds {
             return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
         }
-        Ok(Reread { registration: self, entries: read(spiffe, &self.store)?, _turn: turn })
+        let (entries, foreign) = (read(spiffe, &self.store)?, read_foreign(spiffe)?);
+        Ok(Reread { registration: self, entries, foreign, _turn: turn })
     }
 
     /// Makes an entry. Durable and on record when this returns; processes get their SVIDs at once.
@@ -138,6 +151,7 @@ impl Registration {
 impl Reread<'_> {
     /// They hold from now on.
     pub fn take(self) {
+        self.registration.foreign.replace(self.foreign);
         self.registration.live.replace(self.entries);
     }
 }
@@ -158,6 +172,11 @@ fn read(spiffe: &Spiffe, store: &EmbeddedEntries) -> Result<Entries, CannotStart
     let stored = store.all().map_err(|error| CannotStart(error.to_string()))?;
     let good = stored.into_iter().filter_map(|entry| beside(&files, &spiffe.bounds, entry));
     Entries::build(spiffe.bounds.clone(), of_files.into_iter().chain(good)).map_err(bad)
+}
+
+fn read_foreign(spiffe: &Spiffe) -> Result<Vec<Arc<Bundle>>, CannotStart> {
+    let texts = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    spiffe.foreign().map_err(|errors| CannotStart(texts(errors).join("\n")))
 }
 
 /// An entry of the store, if it can be. One that cannot entitles nobody, but does not keep the broker from starting.

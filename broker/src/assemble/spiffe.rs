@@ -1,6 +1,6 @@
 //! What stands behind door 2: what signs, who is entitled to what, and the socket.
 
-use deputize_issuer::{bundle::ForeignBundles, clock::Clock, desk::Desk, svid::SpiffeDoor};
+use deputize_issuer::{clock::Clock, desk::Desk, svid::SpiffeDoor};
 use deputize_workload_api::{
     Limits, WorkloadApi,
     attest::{AttestSettings, Attestor},
@@ -68,7 +68,7 @@ impl SpiffeBackends {
             authorities: self.ring.authorities(),
             jwt_keys: self.ring.jwt_keys(),
             entries: Arc::clone(self.registration.live()),
-            foreign: Arc::new(ForeignBundles::default()),
+            foreign: Arc::clone(self.registration.foreign()),
             settings: self.configured.svids,
         }
     }
@@ -100,7 +100,8 @@ impl SpiffeBackends {
         Ok(OpenSocket { api, listener })
     }
 
-    /// What a running broker can take of this configuration: entries. The rest is as long as the process runs.
+    /// What a running broker can take of this configuration: entries and foreign bundles. The rest is as long as the process
+    /// runs.
     ///
     /// # Errors
     /// If something else changed, or everything that is wrong with the entries.
@@ -109,7 +110,9 @@ impl SpiffeBackends {
             (spiffe.bounds.clone(), spiffe.socket.clone(), spiffe.svids, spiffe.authority.clone())
         };
         if fixed(spiffe) != fixed(&self.configured) {
-            return Err(CannotStart("spiffe: all but the entries changes with a restart alone".to_owned()));
+            return Err(CannotStart(
+                "spiffe: all but entries and federation changes with a restart alone".to_owned(),
+            ));
         }
         self.registration.reread(spiffe).await
     }

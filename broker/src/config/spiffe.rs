@@ -1,11 +1,15 @@
 //! The Workload API: our trust domain, its socket, who is entitled to what, and how long it holds.
 
 use deputize_issuer::{
+    bundle,
     entry::{Bounds, Draft, JWT_SVID_TTL_SECONDS, Origin, X509_SVID_TTL_SECONDS, parse_spiffe_id},
-    svid::SvidSettings,
+    svid::{Bundle, SvidSettings},
 };
 use spiffe::{SpiffeId, TrustDomain};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     raw::{self, EntryFile},
@@ -28,6 +32,8 @@ pub struct Spiffe {
     pub svids: SvidSettings,
     /// What signs X.509-SVIDs.
     pub authority: Authority,
+    /// Foreign trust domains, each with the file of its bundle.
+    pub federation: Vec<(TrustDomain, PathBuf)>,
 }
 
 /// What signs X.509-SVIDs.
@@ -46,6 +52,28 @@ impl Spiffe {
     /// Every file that cannot be read, and every entry with a time that is none.
     pub fn drafts(&self) -> Result<Vec<(Draft, Origin)>, Vec<ConfigError>> {
         self.entries.as_deref().map_or(Ok(Vec::new()), read_entries)
+    }
+
+    /// The bundles of foreign trust domains, as they stand.
+    ///
+    /// # Errors
+    /// Every file that cannot be read, or is no bundle.
+    pub fn foreign(&self) -> Result<Vec<Arc<Bundle>>, Vec<ConfigError>> {
+        let (mut bundles, mut errors) = (Vec::new(), Vec::new());
+        for (trust_domain, file) in &self.federation {
+            let document = std::fs::read(file).map_err(|error| error.to_string());
+            let bundle = document.and_then(|document| {
+                bundle::from_document(trust_domain.clone(), &document).map_err(|error| error.to_string())
+            });
+            match bundle {
+                Ok(bundle) => bundles.push(Arc::new(bundle)),
+                Err(problem) => {
+                    let problem = format!("the bundle of {trust_domain}: {problem}");
+                    errors.push(ConfigError::new(file, problem));
+                }
+            }
+        }
+        if errors.is_empty() { Ok(bundles) } else { Err(errors) }
     }
 }
 
@@ -94,6 +122,7 @@ impl Check<'_> {
             self.private(&key_file);
             (self.folder.join(&upstream.certificate_file), key_file)
         });
+        let federation = self.federation(raw, &trust_domain);
         Some(Spiffe {
             bounds: Bounds { trust_domain, own_node },
             issuer: format!("{issuer}/spiffe"),
@@ -104,7 +133,24 @@ impl Check<'_> {
                 jwt_svid_ttl_seconds: raw.jwt_svid_ttl_seconds,
             },
             authority: Authority { ttl_seconds: raw.authority.ttl_seconds, upstream },
+            federation,
         })
+    }
+
+    fn federation(&mut self, raw: &raw::Spiffe, own: &TrustDomain) -> Vec<(TrustDomain, PathBuf)> {
+        let mut federation: Vec<(TrustDomain, PathBuf)> = Vec::new();
+        for foreign in &raw.federation {
+            let Some(trust_domain) = self.trust_domain(&foreign.trust_domain) else { continue };
+            // SPIFFE Trust Domain and Bundle §3: whoever verifies takes the one bundle of the SVID's own trust domain.
+            if trust_domain == *own {
+                self.refuse(format!("spiffe.federation: {own} is our own trust domain"));
+            } else if federation.iter().any(|(known, _)| *known == trust_domain) {
+                self.refuse(format!("spiffe.federation: {trust_domain} stands there twice"));
+            } else {
+                federation.push((trust_domain, self.folder.join(&foreign.bundle_file)));
+            }
+        }
+        federation
     }
 
     fn trust_domain(&mut self, text: &str) -> Option<TrustDomain> {

@@ -14,6 +14,7 @@ use crate::config::spiffe::Spiffe;
 /// Everything that is wrong with them.
 pub(super) fn check(spiffe: &Spiffe) -> Result<(usize, Vec<String>), Vec<String>> {
     let drafts = spiffe.drafts().map_err(texts)?;
+    spiffe.foreign().map_err(texts)?;
     let entries = Entries::build(spiffe.bounds.clone(), drafts).map_err(texts)?;
     let now_seconds = SystemClock::start().now_seconds();
     let mut warnings = Vec::new();
@@ -31,6 +32,11 @@ fn texts<E: ToString>(errors: Vec<E>) -> Vec<String> {
 
 fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
     let mut doubts = Vec::new();
+    for domain in &draft.federates_with {
+        if !spiffe.federation.iter().any(|(known, _)| known.as_str() == domain) {
+            doubts.push(format!("there is no bundle of {domain}: it is not in spiffe.federation"));
+        }
+    }
     let mut single: BTreeMap<&str, &str> = BTreeMap::new();
     for selector in &draft.selectors {
         let Some((name, value)) = name_and_value(selector) else {

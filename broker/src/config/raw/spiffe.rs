@@ -33,6 +33,20 @@ pub struct Spiffe {
     /// What signs X.509-SVIDs.
     #[serde(default)]
     pub authority: SpiffeAuthority,
+    /// Foreign trust domains whose SVIDs can be verified here. Processes get the bundles of those that their entries name
+    /// in `federates_with`.
+    #[serde(default)]
+    pub federation: Vec<SpiffeFederation>,
+}
+
+/// A foreign trust domain.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpiffeFederation {
+    /// Its name.
+    pub trust_domain: String,
+    /// Its bundle, as it publishes it: a JWK Set (SPIFFE Trust Domain and Bundle §4). Read again at each reload.
+    pub bundle_file: PathBuf,
 }
 
 /// What signs X.509-SVIDs. It is replaced by itself, long before its time is over.
