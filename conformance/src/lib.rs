@@ -25,6 +25,8 @@ pub mod node;
 pub mod ordinary;
 pub mod own_clients;
 pub mod process;
+pub mod raw_http2;
+pub mod spiffe_lab;
 pub mod stand_in;
 pub mod sts;
 pub mod trust;

@@ -79,7 +79,7 @@ fn is_test(test: &str) -> bool {
 }
 
 /// The standards of which we claim something.
-const CLAIMED: [&str; 15] = [
+const CLAIMED: [&str; 21] = [
     "RFC 8693",
     "RFC 9449",
     "RFC 8707",
@@ -95,4 +95,10 @@ const CLAIMED: [&str; 15] = [
     "AWS STS",
     "AWS SDKs",
     "OpenID Connect Discovery",
+    "SPIFFE Workload Endpoint",
+    "SPIFFE Workload API",
+    "X509-SVID",
+    "JWT-SVID",
+    "SPIFFE-ID",
+    "SPIFFE Trust Domain and Bundle",
 ];
