@@ -23,17 +23,30 @@ pub struct NotASelector(pub(crate) &'static str);
 pub struct Workload {
     node: SpiffeId,
     selectors: BTreeSet<Selector>,
+    is_contained: bool,
 }
 
 impl Workload {
     /// Says that a process of this node was attested, with what is true of it.
     pub fn attested(node: SpiffeId, selectors: BTreeSet<Selector>) -> Self {
-        Self { node, selectors }
+        Self { node, selectors, is_contained: false }
+    }
+
+    /// The same, of a process that runs in a container: in namespaces that are not the node's. Whoever made the
+    /// container chose what its user is.
+    #[must_use]
+    pub fn contained(self) -> Self {
+        Self { is_contained: true, ..self }
     }
 
     /// The node that it runs on.
     pub fn node(&self) -> &SpiffeId {
         &self.node
+    }
+
+    /// Whether it runs in a container, whatever its selectors say of that.
+    pub fn is_contained(&self) -> bool {
+        self.is_contained
     }
 
     /// What is true of it.

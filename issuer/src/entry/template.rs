@@ -4,7 +4,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::fmt;
 
 use super::draft::{IS_RESERVED, NotAnEntry, RESERVED};
-use crate::workload::Workload;
+use crate::workload::{Selector, Workload};
 
 /// A SPIFFE ID with placeholders.
 ///
@@ -73,7 +73,8 @@ impl IdTemplate {
     /// # Errors
     /// [`NotFilled`]: then the process is not entitled.
     pub fn fill(&self, workload: &Workload) -> Result<SpiffeId, NotFilled> {
-        if workload.selectors().iter().any(|selector| CONTAINED.contains(&selector.kind())) {
+        let is_of_container = |selector: &Selector| CONTAINED.contains(&selector.kind());
+        if workload.is_contained() || workload.selectors().iter().any(is_of_container) {
             return Err(NotFilled::InContainer);
         }
         let values = self.segments.iter().map(|segment| match segment {

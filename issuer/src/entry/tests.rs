@@ -70,6 +70,20 @@ fn a_template_is_filled_with_what_was_attested() {
     assert_eq!(id(&two), None, "two values");
     let contained = ["unix:group:staff", "unix:user:alice", "unix:uid:1000", "container:id:4f"];
     assert_eq!(id(&contained), None, "in a container");
+    // Many containers have no selector that tells of them: their groups are those of a service or of nobody.
+    for place in
+        ["systemd:id:systemd-nspawn@web.service", "systemd:id:quadlet.service", "systemd:slice:lxc.slice"]
+    {
+        let mut selectors = alice.to_vec();
+        selectors.push(place);
+        assert!(id(&selectors).is_some(), "{place}: a service like others");
+        let contained = process(&selectors).contained();
+        assert!(entries.entitled(&contained, NOW).is_empty(), "{place}");
+        let Verdict::NotEntitled(reasons) = entries.get("users").unwrap().verdict(&contained, NOW) else {
+            panic!("{place}: entitled");
+        };
+        assert_eq!(reasons, [Reason::InContainer]);
+    }
     let long = format!("unix:user:{}", "a".repeat(1000));
     let longer = format!("spiffe://example.org/{}/{{unix:user}}", "p".repeat(1100));
     let entries = built(&[entry("long", &longer, &["unix:uid:1"])]);

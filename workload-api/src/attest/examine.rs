@@ -3,6 +3,7 @@
 use super::{
     cgroup::Placement,
     executable::{Digests, Executable, Identity},
+    namespaces,
     status::Credentials,
 };
 use crate::peer::{NotAttested, Peer};
@@ -19,6 +20,8 @@ use std::{
 pub(crate) struct Seen {
     pub(crate) credentials: Credentials,
     pub(crate) placement: Placement,
+    /// Whether it lives in namespaces that are not ours, as in a container.
+    pub(crate) is_contained: bool,
     /// The path of its program, where it means the same file to us.
     pub(crate) path: Option<String>,
     /// The SHA-256 of its program, unless that is too large or not for us to read.
@@ -57,11 +60,13 @@ impl Folder {
             let credentials = self.credentials()?;
             let executable = self.executable()?;
             let placement = Placement::parse(&self.text("cgroup")?);
+            let is_contained =
+                credentials.is_nested || placement.container.is_some() || namespaces::differ(&self.path);
             let path = executable.as_ref().and_then(|one| one.path().map(str::to_owned));
             let sha256 = executable.as_ref().map(|one| digests.sha256(one)).transpose();
             let is_same = self.identity() == executable.as_ref().map(Executable::identity);
             if let (true, Ok(sha256)) = (is_same && self.credentials()? == credentials, sha256) {
-                return Ok(Seen { credentials, placement, path, sha256: sha256.flatten() });
+                return Ok(Seen { credentials, placement, is_contained, path, sha256: sha256.flatten() });
             }
         }
         Err(NotAttested::Unavailable("the process does not hold still"))

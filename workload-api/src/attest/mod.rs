@@ -8,6 +8,7 @@ mod examine;
 mod executable;
 mod gate;
 mod names;
+mod namespaces;
 mod overflow;
 mod pod;
 mod selectors;
@@ -89,7 +90,9 @@ impl Attestor {
             return Err(OTHER_USER);
         }
         let mut selectors = Selectors::default();
-        selectors.users_and_groups(credentials, self.overflow, &self.names).await;
+        // What a container's users are called, its image says, and not this machine's directory.
+        let names = Some(&self.names).filter(|_| !seen.is_contained);
+        selectors.users_and_groups(credentials, self.overflow, names).await;
         selectors.program(&seen);
         selectors.placement(&seen.placement);
         if let (Some(pods), Some(container)) = (&self.pods, &seen.placement.container) {
@@ -98,7 +101,8 @@ impl Attestor {
         if peer.is_gone() {
             return Err(NotAttested::Gone);
         }
-        Ok(Workload::attested(self.node.clone(), selectors.into_set()))
+        let workload = Workload::attested(self.node.clone(), selectors.into_set());
+        Ok(if seen.is_contained { workload.contained() } else { workload })
     }
 
     async fn examine(&self, peer: &Peer) -> Result<Seen, NotAttested> {

@@ -16,8 +16,14 @@ pub(crate) struct Selectors(BTreeSet<Selector>);
 
 impl Selectors {
     /// `unix:uid:`, `unix:user:`, `unix:gid:`, `unix:group:`, `unix:supplementary_gid:`,
-    /// `unix:supplementary_group:`. A number that stands for strangers is nobody's.
-    pub(crate) async fn users_and_groups(&mut self, seen: &Credentials, overflow: Overflow, names: &Names) {
+    /// `unix:supplementary_group:`. A number that stands for strangers is nobody's. Without a directory that is the
+    /// process's own there are no names.
+    pub(crate) async fn users_and_groups(
+        &mut self,
+        seen: &Credentials,
+        overflow: Overflow,
+        names: Option<&Names>,
+    ) {
         let user = Some(("uid", "user", Id::User(seen.effective_uid)));
         let group = Some(("gid", "group", Id::Group(seen.effective_gid)));
         let others = seen
@@ -34,7 +40,11 @@ impl Selectors {
             })
             .collect();
         let ids: Vec<Id> = known.iter().map(|(_, _, id)| *id).collect();
-        for ((number_word, name_word, id), name) in known.into_iter().zip(names.names(&ids).await) {
+        let named = match names {
+            Some(names) => names.names(&ids).await,
+            None => vec![None; ids.len()],
+        };
+        for ((number_word, name_word, id), name) in known.into_iter().zip(named) {
             let (Id::User(number) | Id::Group(number)) = id;
             self.add("unix", number_word, &number.to_string());
             if let Some(name) = name {

@@ -1,4 +1,4 @@
-//! What /proc/PID/status says about a process's users and groups.
+//! What /proc/PID/status says about a process's users and groups, and whether it counts processes as we do.
 
 use crate::peer::NotAttested;
 
@@ -11,6 +11,8 @@ pub(crate) struct Credentials {
     pub(crate) effective_gid: u32,
     /// Its supplementary groups, as many as are looked at.
     pub(crate) supplementary_gids: Vec<u32>,
+    /// Whether it is in a process namespace within ours, as in nearly all containers.
+    pub(crate) is_nested: bool,
 }
 
 impl Credentials {
@@ -24,8 +26,15 @@ impl Credentials {
                 .take(MAX_SUPPLEMENTARY_GROUPS)
                 .map(|gid| gid.parse().map_err(|_| UNREADABLE))
                 .collect::<Result<_, _>>()?,
+            is_nested: is_nested(status),
         })
     }
+}
+
+/// One id for each process namespace that it is in, from that of this /proc inwards. A kernel that does not say counts
+/// as one that hides it.
+fn is_nested(status: &str) -> bool {
+    line(status, "NSpid:").map_or(true, |ids| ids.split_ascii_whitespace().count() != 1)
 }
 
 /// The second of the four ids: real, effective, saved, file system.
@@ -49,12 +58,28 @@ mod tests {
 
     #[test]
     fn effective_ids_count() {
-        let status = "Name:\tapp\nUmask:\t0022\nUid:\t1000\t1001\t1002\t1003\nGid:\t10\t11\t12\t13\nGroups:\t4 27 1000 \n";
+        let status = "Name:\tapp\nUmask:\t0022\nUid:\t1000\t1001\t1002\t1003\nGid:\t10\t11\t12\t13\nGroups:\t4 27 1000 \nNSpid:\t77\n";
         let read = Credentials::parse(status).unwrap();
-        assert_eq!(
-            read,
-            Credentials { effective_uid: 1001, effective_gid: 11, supplementary_gids: vec![4, 27, 1000] }
-        );
+        let supplementary_gids = vec![4, 27, 1000];
+        let expected =
+            Credentials { effective_uid: 1001, effective_gid: 11, supplementary_gids, is_nested: false };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn who_has_another_number_to_itself_is_nested() {
+        let is_nested = |of: &str| {
+            let status =
+                format!("Name:\tapp\nUid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t\n{of}Seccomp:\t0\n");
+            Credentials::parse(&status).unwrap().is_nested
+        };
+        assert!(!is_nested("NStgid:\t4711\nNSpid:\t4711\n"));
+        // One container, and a container in a container.
+        assert!(is_nested("NStgid:\t4711\t1\nNSpid:\t4711\t1\n"));
+        assert!(is_nested("NSpid:\t4711\t23\t1\n"));
+        for unknown in ["", "NSpid:\n", "NStgid:\t4711\n"] {
+            assert!(is_nested(unknown), "{unknown:?}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ async fn a_process_is_where_its_control_groups_are() {
         let workload = attestor.attest(&peer).await.unwrap();
         assert_eq!(values(&workload, "systemd", "id"), just("agent.service"), "{path}");
         assert_eq!(values(&workload, "systemd", "slice"), just(slice.clone()));
-        assert!(values(&workload, "container", "id").is_empty());
+        assert!(values(&workload, "container", "id").is_empty() && !workload.is_contained());
         drop((actor, groups));
     }
 }
@@ -71,6 +71,7 @@ async fn a_container_has_the_selectors_of_its_pod() {
     let without = attestor().attest(&peer).await.unwrap();
     assert!(has(&without, &format!("container:id:{ID}")) && has(&without, &format!("k8s:pod_uid:{POD}")));
     assert!(values(&without, "k8s", "ns").is_empty());
+    assert!(without.is_contained() && values(&without, "unix", "user").is_empty());
     let pods: Option<Arc<dyn PodData>> = Some(Arc::new(Kubelet::with(Some(pod()))));
     let settings = AttestSettings { pods, ..AttestSettings::default() };
     let workload = attestor_with(settings).attest(&peer).await.unwrap();

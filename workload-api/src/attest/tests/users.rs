@@ -37,13 +37,19 @@ async fn a_user_has_its_names_and_its_groups() {
 #[tokio::test]
 async fn a_number_that_stands_for_strangers_is_no_user_and_no_group() {
     let names = Names::of(Box::new(SystemDirectory));
-    let seen =
-        Credentials { effective_uid: 65_534, effective_gid: 65_534, supplementary_gids: vec![0, 65_534] };
-    let mut selectors = Selectors::default();
-    selectors.users_and_groups(&seen, Overflow::of(Some(65_534), Some(65_534)), &names).await;
-    let told: BTreeSet<_> = selectors.into_set().iter().map(ToString::to_string).collect();
+    let seen = Credentials {
+        effective_uid: 65_534,
+        effective_gid: 65_534,
+        supplementary_gids: vec![0, 65_534],
+        is_nested: false,
+    };
     let rest = ["unix:supplementary_gid:0".to_owned(), "unix:supplementary_group:root".to_owned()];
-    assert_eq!(told, rest.into());
+    for (names, rest) in [(Some(&names), rest.as_slice()), (None, &rest[..1])] {
+        let mut selectors = Selectors::default();
+        selectors.users_and_groups(&seen, Overflow::of(Some(65_534), Some(65_534)), names).await;
+        let told: BTreeSet<_> = selectors.into_set().iter().map(ToString::to_string).collect();
+        assert_eq!(told, rest.iter().cloned().collect());
+    }
 }
 
 #[tokio::test]
@@ -62,6 +68,40 @@ async fn root_of_a_user_namespace_is_who_made_it() {
     assert_eq!(values(&workload, "unix", "uid"), just("12345"));
     assert_eq!(values(&workload, "unix", "gid"), just("12346"));
     assert!(values(&workload, "unix", "user").is_empty());
+    assert!(workload.is_contained());
+}
+
+/// As many a container has it: root of the machine by its number, and a control group that tells nothing.
+#[tokio::test]
+async fn who_has_other_namespaces_or_another_root_is_contained_and_has_no_names() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::set();
+    let script = "root=\"$0\"; mount -t tmpfs none \"$root\" && for at in /* ; do [ -d \"$at\" ] && \
+        mkdir -p \"$root$at\" && mount --rbind \"$at\" \"$root$at\" || true; done; exec chroot \"$root\" \"$@\"";
+    let new_root = stage.folder().join("root");
+    std::fs::create_dir(&new_root).unwrap();
+    let pid = ["--pid", "--fork", "--kill-child"];
+    let user = ["--user", "--map-root-user"];
+    let root = ["--mount", "sh", "-c", script, new_root.to_str().unwrap()];
+    let program = stage.other_program("inner");
+    for (options, is_contained) in [
+        (["--mount"].as_slice(), false),
+        (pid.as_slice(), true),
+        (user.as_slice(), true),
+        (root.as_slice(), true),
+    ] {
+        let mut command = Command::new("unshare");
+        command.args(options).arg(&program);
+        let Some((_actor, _stream, peer)) = connected_if_allowed(&stage, &mut command).await else { return };
+        let workload = attestor().attest(&peer).await.unwrap();
+        assert_eq!(workload.is_contained(), is_contained, "{options:?}");
+        assert_eq!(values(&workload, "unix", "uid"), just("0"), "{options:?}");
+        let names =
+            ["user", "group", "supplementary_group"].map(|word| values(&workload, "unix", word).len());
+        assert_eq!(names == [0; 3], is_contained, "{options:?}: {names:?}");
+    }
 }
 
 #[tokio::test]
