@@ -35,8 +35,8 @@ pub enum CannotBind {
 /// replaced.
 ///
 /// # Errors
-/// [`CannotBind`] if the path is relative, too long, a symbolic link or no socket; if a server answers there; if others
-/// may write to its folder.
+/// [`CannotBind`] if the path is relative, too long, no socket, or a symbolic link or through one; if a server answers
+/// there; if others may write to its folder or to one above it.
 pub fn bind(path: &Path) -> Result<UnixListener, CannotBind> {
     let refuse = |why| CannotBind::Path { path: path.to_owned(), why };
     let io = |error| CannotBind::Io { path: path.to_owned(), error };
@@ -75,8 +75,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, CannotBind> {
 fn check_folder(folder: &Path) -> Result<(), CannotBind> {
     let refuse = |why| CannotBind::Path { path: folder.to_owned(), why };
     let io = |error| CannotBind::Io { path: folder.to_owned(), error };
-    let folder = folder.canonicalize().map_err(io)?;
-    let found = fs::metadata(&folder).map_err(io)?;
+    // Whoever may change a link leads clients elsewhere, whoever owns the folder that it leads to now.
+    if folder.canonicalize().map_err(io)? != folder {
+        return Err(refuse("this path goes through a symbolic link or `..`: name the folder itself"));
+    }
+    let found = fs::metadata(folder).map_err(io)?;
     if found.mode() & 0o022 != 0 {
         return Err(refuse("others may write to this folder: chmod go-w it, or choose another"));
     }
@@ -86,8 +89,8 @@ fn check_folder(folder: &Path) -> Result<(), CannotBind> {
             return Err(refuse("this folder, or one above it, belongs to another user"));
         }
         // In a sticky folder nobody renames what is another's.
-        if found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0 {
-            return Err(refuse("anybody may write to a folder above this one: choose another"));
+        if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
+            return Err(refuse("others may write to a folder above this one: choose another"));
         }
     }
     Ok(())
@@ -156,12 +159,33 @@ mod tests {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
             assert!(refusal(&path).contains("others may write"), "{mode:o}");
         }
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let inner = folder.path().join("inner");
         fs::create_dir(&inner).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(refusal(&inner.join("api.sock")).contains("above this one"));
+        for mode in [0o777, 0o775, 0o757] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(refusal(&inner.join("api.sock")).contains("above this one"), "{mode:o}");
+        }
         assert!(!path.exists());
+        for mode in [0o1777, 0o1775, 0o755] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            bind(&inner.join("api.sock")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn no_link_leads_to_the_folder() {
+        let (folder, _) = folder();
+        fs::create_dir_all(folder.path().join("real/inner")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("real"), folder.path().join("link")).unwrap();
+        for through in ["link/api.sock", "link/inner/api.sock", "real/inner/../api.sock", "link/../api.sock"]
+        {
+            assert!(
+                refusal(&folder.path().join(through)).contains("goes through a symbolic link"),
+                "{through}"
+            );
+        }
+        bind(&folder.path().join("real//inner/./api.sock")).unwrap();
     }
 
     #[tokio::test]
