@@ -55,7 +55,10 @@ fn check_audiences(audiences: &[String]) -> Result<(), Refused> {
         audience.is_empty() || audience.len() > MAX_AUDIENCE_BYTES || audience.chars().any(char::is_control)
     };
     if audiences.iter().any(is_bad) {
-        return Err(Refused::Invalid("an audience has 1 to 2048 bytes and no control characters"));
+        return Err(Refused::Invalid("an audience has 1 to 512 bytes and no control characters"));
+    }
+    if audiences.iter().map(String::len).sum::<usize>() > MAX_AUDIENCES_BYTES {
+        return Err(Refused::Invalid("all audiences together have at most 2048 bytes"));
     }
     Ok(())
 }
@@ -68,4 +71,6 @@ fn wanted_id(text: &str) -> Result<Option<SpiffeId>, Refused> {
 }
 
 const MAX_AUDIENCES: usize = 16;
-const MAX_AUDIENCE_BYTES: usize = 2048;
+// As the issuer decides.
+const MAX_AUDIENCE_BYTES: usize = 512;
+const MAX_AUDIENCES_BYTES: usize = 2048;

@@ -85,12 +85,16 @@ async fn all_identities_come_or_the_one_that_is_named() {
 async fn audiences_are_mandatory() {
     let door = open_with_entry();
     let mut client = door.client().await;
-    let long = "x".repeat(2049);
+    let (longest, too_long) = ("x".repeat(512), "x".repeat(513));
+    let longest_together = [longest.as_str(); 4];
+    let too_long_together = [&longest_together[..], &["x"]].concat();
     let many = ["x"; 17];
-    for audience in [&[][..], &[""], &["db", ""], &["a\nb"], &[long.as_str()], &many] {
+    for audience in [&[][..], &[""], &["db", ""], &["a\nb"], &[too_long.as_str()], &too_long_together, &many]
+    {
         assert_eq!(fetch(&mut client, audience, "").await.unwrap_err().code(), Code::InvalidArgument);
     }
     assert_eq!(door.source.made(), 0);
+    assert!(fetch(&mut client, &longest_together, "").await.is_ok());
     door.source.set_failure(Some(SourceError::Invalid("a cloud's audience")));
     assert_eq!(
         fetch(&mut client, &["sts.amazonaws.com"], "").await.unwrap_err().code(),
