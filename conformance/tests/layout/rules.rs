@@ -101,6 +101,21 @@ pub(crate) const ABSENCES: &[Absence] = &[
         broken_by: ("workload-api/src/socket.rs", "use tonic::Status;"),
     },
     Absence {
+        name: "attested-workloads",
+        reason: "whoever says that a process was attested has asked the kernel: nothing else makes a workload",
+        seek: Seek::Code(&["Workload::attested"]),
+        within: EVERYWHERE,
+        except: &[
+            ("workload-api/src/attest", "who asks the kernel"),
+            ("workload-api/src/fakes", "for tests; no program uses them"),
+        ],
+        tests_too: false,
+        broken_by: (
+            "issuer/src/svid.rs",
+            "fn f(n: SpiffeId, s: Selectors) -> Workload { Workload::attested(n, s) }",
+        ),
+    },
+    Absence {
         name: "unsafe",
         reason: "memory safety is not traded for speed anywhere",
         seek: Seek::Code(&["unsafe"]),
