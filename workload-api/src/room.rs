@@ -1,4 +1,7 @@
 //! How much there may be at once, and how much of it one user may have: nobody can take the others' place.
+//!
+//! Half of all is kept for users who were given something lately: whoever has many users (subordinate ones, for
+//! instance, see subuid(5)) and no entry can take the places of strangers only.
 
 use deputize_issuer::clock::Clock;
 use rustix::process::{Resource, getrlimit};
@@ -27,7 +30,7 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// How long it may take to answer: a client that does not read is ended by then.
     pub ping_timeout: Duration,
-    /// How long a connection may be without any call at its beginning.
+    /// How long a connection may be without a call under way.
     pub silence: Duration,
     /// How long a stop waits for connections to end.
     pub drain: Duration,
@@ -73,6 +76,8 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct Users {
     all: Share,
+    /// What strangers have of it.
+    strangers: Share,
     of: HashMap<u32, User>,
     /// When so many users are known, those who have nothing are forgotten.
     sweep_at: usize,
@@ -83,6 +88,9 @@ struct User {
     share: Share,
     /// Until when its starts are used up, in uptime (the generic cell rate algorithm).
     spent_until: Duration,
+    /// Until when it is no stranger, in uptime. What it holds is counted as strangers' as `is_stranger` says.
+    welcome_until: Duration,
+    is_stranger: bool,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -118,9 +126,20 @@ impl Room {
         };
         let mut users = self.lock();
         users.sweep(now);
-        let Users { all, of, .. } = &mut *users;
+        let Users { all, strangers, of, .. } = &mut *users;
         let known = of.entry(user).or_default();
+        if known.welcome_until <= now && !known.is_stranger {
+            known.is_stranger = true;
+            strangers.add(known.share);
+        }
+        // A half for strangers, and a half of that for one of them.
+        let (most_of_strangers, most_of_one) = if known.is_stranger {
+            (most.div_ceil(2), most_of_one.min(most.div_ceil(4)))
+        } else {
+            (usize::MAX, most_of_one)
+        };
         if *all.count(kind) >= most
+            || *strangers.count(kind) >= most_of_strangers
             || *known.share.count(kind) >= most_of_one
             || !known.spend(now, &self.limits)
         {
@@ -128,8 +147,24 @@ impl Room {
         }
         *all.count(kind) += 1;
         *known.share.count(kind) += 1;
+        if known.is_stranger {
+            *strangers.count(kind) += 1;
+        }
         kind.gauge().increment(1.0);
         Some(Place { room: Arc::clone(self), user, kind })
+    }
+
+    /// Says that this user was found to be entitled to something: for a while it is no stranger.
+    pub(crate) fn welcome(&self, user: u32) {
+        let now = self.clock.uptime();
+        let mut users = self.lock();
+        let Users { strangers, of, .. } = &mut *users;
+        // Whoever is not here has gone meanwhile.
+        let Some(known) = of.get_mut(&user) else { return };
+        known.welcome_until = now + WELCOME;
+        if std::mem::take(&mut known.is_stranger) {
+            strangers.remove(known.share);
+        }
     }
 
     /// How many calls are under way.
@@ -149,9 +184,13 @@ impl Room {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut users = self.room.lock();
-        *users.all.count(self.kind) -= 1;
-        if let Some(known) = users.of.get_mut(&self.user) {
+        let Users { all, strangers, of, .. } = &mut *users;
+        *all.count(self.kind) -= 1;
+        if let Some(known) = of.get_mut(&self.user) {
             *known.share.count(self.kind) -= 1;
+            if known.is_stranger {
+                *strangers.count(self.kind) -= 1;
+            }
         }
         self.kind.gauge().decrement(1.0);
     }
@@ -169,8 +208,11 @@ impl Kind {
 impl Users {
     fn sweep(&mut self, now: Duration) {
         if self.of.len() >= self.sweep_at {
+            let remembers = self.of.len() < MOST_REMEMBERED;
             self.of.retain(|_, known| {
-                known.share.connections + known.share.calls > 0 || known.spent_until > now
+                known.share.connections + known.share.calls > 0
+                    || known.spent_until > now
+                    || remembers && known.welcome_until > now
             });
             self.sweep_at = (self.of.len() * 2).max(LEAST_SWEPT);
         }
@@ -190,6 +232,16 @@ impl User {
 }
 
 impl Share {
+    fn add(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.calls += other.calls;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.connections -= other.connections;
+        self.calls -= other.calls;
+    }
+
     fn count(&mut self, kind: Kind) -> &mut usize {
         match kind {
             Kind::Connection => &mut self.connections,
@@ -199,6 +251,10 @@ impl Share {
 }
 
 const LEAST_SWEPT: usize = 1024;
+/// Streams ask for their users once a minute; others come back when an SVID has lived half of its life.
+const WELCOME: Duration = Duration::from_secs(3600);
+/// When so many users are known, those who have nothing are forgotten, welcome or not.
+const MOST_REMEMBERED: usize = 16_384;
 
 #[cfg(test)]
 mod tests {
@@ -209,6 +265,7 @@ mod tests {
     fn one_user_cannot_take_the_places_of_others() {
         let limits = Limits { connections: 3, connections_of_one_user: 2, ..Limits::default() };
         let room = Room::new(limits, Arc::new(TestClock::at_seconds(1)));
+        welcome(&room, [7, 8, 9]);
         let held: Vec<_> = (0..2).map(|_| room.enter(7, Kind::Connection).unwrap()).collect();
         assert!(room.enter(7, Kind::Connection).is_none());
         assert!(room.enter(7, Kind::Call).is_some(), "calls are counted apart");
@@ -218,6 +275,55 @@ mod tests {
         assert!(room.enter(9, Kind::Connection).is_some());
         drop(held);
         assert!(room.enter(7, Kind::Connection).is_some());
+    }
+
+    /// These were given something just now.
+    fn welcome(room: &Arc<Room>, users: impl IntoIterator<Item = u32>) {
+        for user in users {
+            let _place = room.enter(user, Kind::Call).unwrap();
+            room.welcome(user);
+        }
+    }
+
+    #[test]
+    fn strangers_take_half_of_all_and_one_of_them_half_of_that() {
+        let clock = Arc::new(TestClock::at_seconds(1));
+        let limits = Limits { connections: 8, connections_of_one_user: 8, ..Limits::default() };
+        let room = Room::new(limits, Arc::clone(&clock) as Arc<dyn Clock>);
+        welcome(&room, [7]);
+        let enter = |user| room.enter(user, Kind::Connection);
+        let mut strangers: Vec<_> = (0..2).map(|_| enter(100).unwrap()).collect();
+        assert!(enter(100).is_none());
+        strangers.extend((101..103).map(|user| enter(user).unwrap()));
+        assert!((103..1000).all(|user| enter(user).is_none()), "a range of users");
+        let held: Vec<_> = (0..4).map(|_| enter(7).unwrap()).collect();
+        assert!(enter(7).is_none(), "full");
+        // One of them is given something, and is none of them any more.
+        room.welcome(100);
+        drop(held);
+        strangers.extend((103..105).map(|user| enter(user).unwrap()));
+        assert!(enter(105).is_none());
+        drop(strangers);
+        assert_eq!(room.lock().strangers.connections, 0);
+        // Who was given nothing for long is a stranger again, with all that it holds.
+        let held: Vec<_> = (0..5).map(|_| enter(7).unwrap()).collect();
+        clock.advance(WELCOME);
+        assert!(enter(7).is_none() && enter(101).is_none());
+        drop(held);
+        assert!(enter(7).is_some());
+        let users = room.lock();
+        assert_eq!((users.strangers.connections, users.all.connections), (0, 0));
+    }
+
+    #[test]
+    fn not_all_who_are_welcome_are_remembered() {
+        let clock = Arc::new(TestClock::at_seconds(1));
+        let room = Room::new(Limits::default(), Arc::clone(&clock) as Arc<dyn Clock>);
+        for user in 0..100_000 {
+            welcome(&room, [user]);
+            clock.advance(Duration::from_millis(10));
+        }
+        assert!(room.lock().of.len() <= 2 * MOST_REMEMBERED);
     }
 
     #[test]

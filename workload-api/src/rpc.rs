@@ -110,6 +110,7 @@ impl Api {
             self.source.denied(&workload);
             return Err(Refused::NotEntitled);
         }
+        self.room.welcome(caller.process.user());
         Ok((workload, entries))
     }
 }

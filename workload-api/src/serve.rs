@@ -12,10 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -124,40 +121,88 @@ impl Visit {
         let Self { stream, caller, routes, room, _place } = self;
         let (process, mut stop) = (Arc::clone(&caller.process), caller.stop.clone());
         let limits = room.limits().clone();
-        let has_called = Arc::new(AtomicBool::new(false));
-        let called = Arc::clone(&has_called);
+        let calls = watch::Sender::new(0);
+        let begun = calls.clone();
         let service = service_fn(move |request| {
-            called.store(true, Ordering::Relaxed);
-            let admitted = admit(&request, &room, &caller);
+            let admitted =
+                admit(&request, &room, &caller).map(|place| UnderWay::begin(place, &request, &begun));
             let (routes, caller) = (routes.clone(), caller.clone());
             async move {
                 Ok::<_, Infallible>(match admitted {
-                    Ok(place) => answer(request, caller, routes, place).await,
+                    Ok(call) => answer(request, caller, routes, call).await,
                     Err(refused) => refused.into_response(),
                 })
             }
         });
         let connection = http2_settings(&limits).serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let mut silence = pin!(tokio::time::sleep(limits.silence));
-        let (mut is_silent, mut is_stopping) = (true, false);
+        let mut silence = pin!(silent(calls.subscribe(), limits.silence));
+        let mut is_ending = false;
         loop {
             tokio::select! {
                 // What a client does wrong ends its own connection; there is nobody to tell.
                 _ = &mut connection => return,
                 // What is sent from now on, another process sends.
                 () = process.gone() => return,
-                _ = stop.wait_for(|stop| *stop), if !is_stopping => {
-                    is_stopping = true;
+                _ = stop.wait_for(|stop| *stop), if !is_ending => {
+                    is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = &mut silence, if is_silent => {
-                    if !has_called.load(Ordering::Relaxed) {
+                () = &mut silence => {
+                    if is_ending {
                         return;
                     }
-                    is_silent = false;
+                    // Told first (GOAWAY), so that a call that is on its way is not lost; but not waited for long.
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    silence.set(silent(calls.subscribe(), limits.drain.min(limits.silence)));
                 }
             }
+        }
+    }
+}
+
+/// Waits until no call has been under way for so long.
+async fn silent(mut calls: watch::Receiver<usize>, so_long: Duration) {
+    loop {
+        let changed = if *calls.borrow_and_update() == 0 {
+            match tokio::time::timeout(so_long, calls.changed()).await {
+                Ok(changed) => changed,
+                Err(_) => return,
+            }
+        } else {
+            calls.changed().await
+        };
+        // Nobody is left who could begin one.
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// A call that was let in.
+struct UnderWay {
+    _place: Place,
+    /// Of its connection, if it keeps that open.
+    calls: Option<watch::Sender<usize>>,
+}
+
+impl UnderWay {
+    /// Only the methods keep a connection open: who is entitled to nothing cannot keep one of them. Reflection is
+    /// anybody's.
+    fn begin<B>(place: Place, request: &http::Request<B>, calls: &watch::Sender<usize>) -> Self {
+        let calls = Some(calls).filter(|_| request.uri().path().starts_with(METHODS)).cloned();
+        if let Some(calls) = &calls {
+            calls.send_modify(|calls| *calls += 1);
+        }
+        Self { _place: place, calls }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(calls) = &self.calls {
+            calls.send_modify(|calls| *calls -= 1);
         }
     }
 }
@@ -179,7 +224,7 @@ async fn answer(
     request: http::Request<Incoming>,
     caller: Caller,
     mut routes: Routes,
-    place: Place,
+    call: UnderWay,
 ) -> http::Response<Body> {
     let (mut parts, body) = request.into_parts();
     // No method of the Workload API takes more than one message, so nobody waits long or gathers much for it.
@@ -196,13 +241,13 @@ async fn answer(
     };
     parts.extensions.insert(caller);
     let Ok(response) = routes.call(http::Request::from_parts(parts, body)).await;
-    response.map(|body| Body::new(Placed { body, _place: place }))
+    response.map(|body| Body::new(Placed { body, _call: call }))
 }
 
 /// An answer that keeps its place until it is told, or nobody listens any more.
 struct Placed {
     body: Body,
-    _place: Place,
+    _call: UnderWay,
 }
 
 impl HttpBody for Placed {

@@ -1,7 +1,7 @@
 //! Frames of HTTP/2 as clients write them that are not made of the same parts as the server.
 
 use crate::client::{next, open_with_entry};
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -53,6 +53,12 @@ impl Raw {
                 _ => {}
             }
         }
+    }
+
+    /// Waits until the server has ended the connection, which must be soon.
+    pub async fn ends(&mut self) {
+        let rest = self.0.read_to_end(&mut Vec::new());
+        let _ = tokio::time::timeout(Duration::from_secs(20), rest).await.expect("the connection goes on");
     }
 
     pub async fn data(&mut self, stream: u32) -> Option<Vec<u8>> {
