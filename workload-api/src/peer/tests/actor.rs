@@ -105,9 +105,42 @@ impl Drop for Actor {
     }
 }
 
-/// Says loudly that something was not looked at here.
+/// Says loudly that something was not looked at here. Where everything should be (`./test` as root says so), only the
+/// reasons of [`ALLOWED`] will do.
 pub(crate) fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
+    let must_be_allowed = std::env::var_os("DEPUTIZE_TESTS_NO_SKIP").is_some();
+    assert!(!must_be_allowed || is_allowed(why), "not looked at, although this runs as root: {why}");
+}
+
+fn is_allowed(why: &str) -> bool {
+    ALLOWED.iter().any(|(allowed, _)| why.starts_with(allowed))
+}
+
+/// What even root may be unable to do, and why that is no fault of a machine.
+const ALLOWED: &[(&str, &str)] = &[
+    (
+        NO_NUMBERS,
+        "needs a kernel with checkpoints (ns_last_pid), and a number that nobody else takes meanwhile",
+    ),
+    (NO_SET_USER_ID, "the folder of temporary files may be mounted nosuid, as is good practice"),
+    (NO_GROUPS, "in a container the control groups are read-only"),
+    (NO_ADMINISTRATOR, "in a container root usually may make no namespaces"),
+    (IN_USER_NAMESPACE, "root of a rootless container cannot leave its user namespace"),
+];
+pub(crate) const NO_NUMBERS: &str = "no process gets a number of our choice here";
+pub(crate) const NO_SET_USER_ID: &str =
+    "set-user-ID programs stay who they are in the folder of temporary files";
+pub(crate) const NO_GROUPS: &str = "this machine lets us make no control groups";
+pub(crate) const NO_ADMINISTRATOR: &str = "this process lacks CAP_SYS_ADMIN";
+pub(crate) const IN_USER_NAMESPACE: &str =
+    "this test runs in a user namespace, where 65534 is nobody in particular";
+
+#[test]
+fn not_every_reason_will_do() {
+    assert!(ALLOWED.iter().all(|(why, because)| is_allowed(why) && !because.is_empty()));
+    assert!(!is_allowed("only root can start processes of other users"));
+    assert!(!is_allowed("not allowed on this machine: unshare"));
 }
 
 /// Whether tests may become other users and make namespaces.
@@ -118,6 +151,15 @@ pub(crate) fn is_root() -> bool {
     }
     is
 }
+
+/// Whether root may do what root may (capabilities(7)), and not only be called so.
+pub(crate) fn is_administrator() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    u64::from_str_radix(effective, 16).unwrap() & (1 << CAP_SYS_ADMIN) != 0
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// The program that plays.
 pub(crate) fn program() -> PathBuf {
