@@ -2,7 +2,7 @@
 
 use super::{
     cgroup::Placement,
-    executable::{Digests, Executable, Identity},
+    executable::{Content, Digests, Executable, Identity},
     namespaces,
     status::Credentials,
 };
@@ -24,8 +24,8 @@ pub(crate) struct Seen {
     pub(crate) is_contained: bool,
     /// The path of its program, where it means the same file to us.
     pub(crate) path: Option<String>,
-    /// The SHA-256 of its program, unless that is too large or not for us to read.
-    pub(crate) sha256: Option<[u8; 32]>,
+    /// What is in its program, unless that is not for us to read.
+    pub(crate) content: Option<Content>,
 }
 
 /// The folder of one process, held open.
@@ -51,11 +51,12 @@ impl Folder {
         Ok(Self { _held: held, path })
     }
 
-    /// Looks at the process. What changes while it is looked at is looked at again, a few times.
+    /// Looks at the process, and reads its program for this user, if for any. What changes while it is looked at is
+    /// looked at again, a few times.
     ///
     /// # Errors
     /// If the process is gone, /proc is not what it should be, or the process does not hold still.
-    pub(crate) fn examine(&self, digests: &Digests) -> Result<Seen, NotAttested> {
+    pub(crate) fn examine(&self, digests: &Digests, reader: Option<u32>) -> Result<Seen, NotAttested> {
         for _ in 0..MOST_LOOKS {
             let credentials = self.credentials()?;
             let executable = self.executable()?;
@@ -63,10 +64,10 @@ impl Folder {
             let is_contained =
                 credentials.is_nested || placement.container.is_some() || namespaces::differ(&self.path);
             let path = executable.as_ref().and_then(|one| one.path().map(str::to_owned));
-            let sha256 = executable.as_ref().map(|one| digests.sha256(one)).transpose();
+            let content = executable.as_ref().map(|one| digests.sha256(one, reader)).transpose();
             let is_same = self.identity() == executable.as_ref().map(Executable::identity);
-            if let (true, Ok(sha256)) = (is_same && self.credentials()? == credentials, sha256) {
-                return Ok(Seen { credentials, placement, is_contained, path, sha256: sha256.flatten() });
+            if let (true, Ok(content)) = (is_same && self.credentials()? == credentials, content) {
+                return Ok(Seen { credentials, placement, is_contained, path, content });
             }
         }
         Err(NotAttested::Unavailable("the process does not hold still"))

@@ -1,5 +1,6 @@
 //! The program that a process runs: the file itself, as the kernel holds it open, and what is in it.
 
+use super::allowance::Allowance;
 use aws_lc_rs::digest::{Context, SHA256};
 use deputize_issuer::clock::Clock;
 use moka::sync::Cache;
@@ -35,6 +36,18 @@ pub(crate) struct Digests {
     known: Cache<Identity, [u8; 32]>,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
+    allowance: Allowance,
+}
+
+/// What is known of what is in a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Its SHA-256.
+    Sha256([u8; 32]),
+    /// It would have to be read.
+    Unread,
+    /// It is too large, or too much was read for this user already.
+    Unknown,
 }
 
 impl Executable {
@@ -76,28 +89,40 @@ impl Identity {
 }
 
 impl Digests {
-    /// Reads files up to this size.
+    /// Reads files up to this size, and for each user in a minute as much as a few of that size.
     pub(crate) fn new(max_bytes: u64, clock: Arc<dyn Clock>) -> Self {
-        Self { known: Cache::new(MAX_DIGESTS), clock, max_bytes }
+        let allowance = Allowance::of(max_bytes.saturating_mul(LARGEST_IN_A_MINUTE), Arc::clone(&clock));
+        Self { known: Cache::new(MAX_DIGESTS), clock, max_bytes, allowance }
     }
 
-    /// The SHA-256 of a program; `None` if it is too large. May take as long as reading it does.
+    /// The SHA-256 of a program. If it must be read for that, it is read for this user, if for any; that takes its
+    /// time.
     ///
     /// # Errors
     /// If it cannot be read, or changes meanwhile.
-    pub(crate) fn sha256(&self, executable: &Executable) -> io::Result<Option<[u8; 32]>> {
+    pub(crate) fn sha256(&self, executable: &Executable, reader: Option<u32>) -> io::Result<Content> {
         let identity = executable.identity;
         if identity.bytes > self.max_bytes {
-            return Ok(None);
+            return Ok(Content::Unknown);
         }
         // Times are as coarse as the kernel's tick: a file changed just now may change again and look the same.
         let settled_since =
             i64::try_from(self.clock.now_seconds()).unwrap_or(0).saturating_sub(SETTLE_SECONDS);
-        if identity.changed.0 >= settled_since {
-            return read_whole(executable).map(Some);
+        let is_settled = identity.changed.0 < settled_since;
+        if let Some(known) = self.known.get(&identity).filter(|_| is_settled) {
+            return Ok(Content::Sha256(known));
+        }
+        let Some(reader) = reader else { return Ok(Content::Unread) };
+        if !self.allowance.spend(reader, identity.bytes) {
+            tracing::warn!(uid = reader, "too much would be read to tell programs of a user apart");
+            return Ok(Content::Unknown);
+        }
+        if !is_settled {
+            return read_whole(executable).map(Content::Sha256);
         }
         let digest = self.known.try_get_with(identity, || read_whole(executable));
-        digest.map(Some).map_err(|error| io::Error::new(error.kind(), "the program cannot be read"))
+        let digest = digest.map_err(|error| io::Error::new(error.kind(), "the program cannot be read"))?;
+        Ok(Content::Sha256(digest))
     }
 }
 
@@ -123,6 +148,7 @@ fn read_whole(executable: &Executable) -> io::Result<[u8; 32]> {
 }
 
 const MAX_DIGESTS: u64 = 1024;
+const LARGEST_IN_A_MINUTE: u64 = 4;
 const SETTLE_SECONDS: i64 = 2;
 const BUFFER_BYTES: usize = 128 * 1024;
 
@@ -152,16 +178,28 @@ mod tests {
         file
     }
 
+    const READER: u32 = 7;
+
+    impl Digests {
+        fn read(&self, executable: &Executable) -> io::Result<Option<[u8; 32]>> {
+            self.sha256(executable, Some(READER)).map(|content| match content {
+                Content::Sha256(digest) => Some(digest),
+                Content::Unread => panic!("it is not read"),
+                Content::Unknown => None,
+            })
+        }
+    }
+
     #[test]
     fn only_what_has_settled_is_remembered() {
         let file = file(b"abc");
         let clock = clock_of(file.path());
         let digests = digests(1024, &clock);
         let abc = deputize_call::digest::sha256(b"abc");
-        assert_eq!(digests.sha256(&open(file.path())).unwrap(), Some(abc));
+        assert_eq!(digests.read(&open(file.path())).unwrap(), Some(abc));
         assert!(!digests.known.contains_key(&open(file.path()).identity()), "it may change within this tick");
         clock.advance(Duration::from_secs(60));
-        assert_eq!(digests.sha256(&open(file.path())).unwrap(), Some(abc));
+        assert_eq!(digests.read(&open(file.path())).unwrap(), Some(abc));
         assert!(digests.known.contains_key(&open(file.path()).identity()));
     }
 
@@ -171,12 +209,12 @@ mod tests {
         let clock = clock_of(file.path());
         clock.advance(Duration::from_secs(60));
         let digests = digests(1024, &clock);
-        digests.sha256(&open(file.path())).unwrap();
+        digests.read(&open(file.path())).unwrap();
         let mut read_before = open(file.path());
         read_before.file = File::open("/").unwrap();
-        assert_eq!(digests.sha256(&read_before).unwrap(), Some(deputize_call::digest::sha256(b"abc")));
+        assert_eq!(digests.read(&read_before).unwrap(), Some(deputize_call::digest::sha256(b"abc")));
         read_before.identity.inode += 1;
-        assert!(digests.sha256(&read_before).is_err(), "a folder cannot be read");
+        assert!(digests.read(&read_before).is_err(), "a folder cannot be read");
     }
 
     #[test]
@@ -188,7 +226,7 @@ mod tests {
         file.write_all(b"def").unwrap();
         for uptime in [0, 120] {
             clock.advance(Duration::from_secs(uptime));
-            let error = digests(1024, &clock).sha256(&opened).unwrap_err();
+            let error = digests(1024, &clock).read(&opened).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
     }
@@ -197,10 +235,35 @@ mod tests {
     fn size_is_bounded_and_empty_files_have_a_digest_too() {
         let file = file(b"abc");
         let clock = clock_of(file.path());
-        assert_eq!(digests(2, &clock).sha256(&open(file.path())).unwrap(), None);
-        assert!(digests(3, &clock).sha256(&open(file.path())).unwrap().is_some());
+        assert_eq!(digests(2, &clock).read(&open(file.path())).unwrap(), None);
+        assert!(digests(3, &clock).read(&open(file.path())).unwrap().is_some());
         let empty = tempfile::NamedTempFile::new().unwrap();
         let of_nothing = deputize_call::digest::sha256(b"");
-        assert_eq!(digests(3, &clock).sha256(&open(empty.path())).unwrap(), Some(of_nothing));
+        assert_eq!(digests(3, &clock).read(&open(empty.path())).unwrap(), Some(of_nothing));
+    }
+
+    #[test]
+    fn what_is_read_for_one_user_is_bounded_and_what_is_known_costs_nothing() {
+        let (file, other) = (file(b"abcd"), file(b"efgh"));
+        let clock = clock_of(file.path());
+        clock.advance(Duration::from_secs(60));
+        let digests = digests(4, &clock);
+        let unsettled = |reader| {
+            let mut opened = open(other.path());
+            opened.identity.changed.0 = i64::MAX;
+            // What is read differs from what was opened; that it was read is what counts here.
+            digests.sha256(&opened, reader).map_err(|error| error.kind())
+        };
+        assert_eq!(digests.sha256(&open(file.path()), None).unwrap(), Content::Unread);
+        let known = digests.read(&open(file.path())).unwrap();
+        assert!(known.is_some());
+        for _ in 1..LARGEST_IN_A_MINUTE {
+            assert_eq!(unsettled(Some(READER)), Err(io::ErrorKind::InvalidData));
+        }
+        assert_eq!(unsettled(Some(READER)), Ok(Content::Unknown));
+        assert_eq!(unsettled(Some(READER + 1)), Err(io::ErrorKind::InvalidData), "another user");
+        assert_eq!(digests.read(&open(file.path())).unwrap(), known);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(unsettled(Some(READER)), Err(io::ErrorKind::InvalidData));
     }
 }

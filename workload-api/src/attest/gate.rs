@@ -1,4 +1,4 @@
-//! How many processes are looked at together.
+//! How many processes are looked at together, and how many programs are read.
 
 use std::{
     collections::HashMap,
@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub(crate) struct Gate {
     all: Arc<Semaphore>,
+    of_one_user: usize,
     users: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
@@ -22,8 +23,9 @@ pub(crate) struct Pass {
 }
 
 impl Gate {
-    pub(crate) fn new() -> Self {
-        Self { all: Arc::new(Semaphore::new(MOST)), users: Mutex::default() }
+    /// Lets so many through.
+    pub(crate) fn new(most: usize, of_one_user: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(most)), of_one_user, users: Mutex::default() }
     }
 
     /// Waits for a turn. `None` never happens while the gate is in use.
@@ -39,21 +41,22 @@ impl Gate {
             // Whoever holds or awaits a turn holds the semaphore too.
             users.retain(|_, turns| Arc::strong_count(turns) > 1);
         }
-        Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_ONE_USER))))
+        Arc::clone(users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.of_one_user))))
     }
 }
 
-const MOST: usize = 32;
-const MOST_OF_ONE_USER: usize = 4;
 const SWEEP_AT: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MOST: usize = 32;
+    const MOST_OF_ONE_USER: usize = 4;
+
     #[tokio::test]
     async fn one_user_does_not_hold_up_another() {
-        let gate = Gate::new();
+        let gate = Gate::new(MOST, MOST_OF_ONE_USER);
         let mut stuck = Vec::new();
         for _ in 0..MOST_OF_ONE_USER {
             stuck.push(gate.enter(1000).await);
@@ -68,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn users_who_left_are_forgotten_and_others_are_not() {
-        let gate = Gate::new();
+        let gate = Gate::new(MOST, MOST_OF_ONE_USER);
         let kept = gate.enter(7).await;
         for uid in 0..5000 {
             gate.enter(uid).await;

@@ -3,6 +3,7 @@
 //! Everything is read from the kernel, never from the process, and is believed only if the process was still there
 //! after the last reading. What cannot be told is left out: a selector that is absent entitles to nothing.
 
+mod allowance;
 mod cgroup;
 mod examine;
 mod executable;
@@ -22,8 +23,8 @@ use deputize_issuer::{
     workload::Workload,
 };
 use examine::{Folder, Seen};
-use executable::Digests;
-use gate::Gate;
+use executable::{Content, Digests};
+use gate::{Gate, Pass};
 use names::{Names, SystemDirectory};
 use overflow::Overflow;
 use selectors::Selectors;
@@ -38,6 +39,7 @@ pub struct Attestor {
     names: Names,
     pods: Option<Arc<dyn PodData>>,
     gate: Gate,
+    readers: Gate,
 }
 
 /// How processes are looked at.
@@ -70,7 +72,8 @@ impl Attestor {
             digests: Arc::new(Digests::new(settings.max_executable_bytes, settings.clock)),
             names: Names::of(Box::new(SystemDirectory)),
             pods: settings.pods,
-            gate: Gate::new(),
+            gate: Gate::new(MOST_LOOKED_AT, MOST_LOOKED_AT_OF_ONE_USER),
+            readers: Gate::new(MOST_READERS, 1),
         }
     }
 
@@ -106,12 +109,23 @@ impl Attestor {
     }
 
     async fn examine(&self, peer: &Peer) -> Result<Seen, NotAttested> {
+        let seen = self.look(peer, None).await?;
+        if seen.content != Some(Content::Unread) {
+            return Ok(seen);
+        }
+        // To read a program takes long: nobody who waits for that is in the way of others.
+        let turn = self.readers.enter(peer.uid()).await.ok_or(STOPPING)?;
+        self.look(peer, Some(turn)).await
+    }
+
+    async fn look(&self, peer: &Peer, turn: Option<Pass>) -> Result<Seen, NotAttested> {
+        let reader = turn.as_ref().map(|_| peer.uid());
         let pass = self.gate.enter(peer.uid()).await.ok_or(STOPPING)?;
         let folder = Folder::of(peer)?;
         let digests = Arc::clone(&self.digests);
         let looking = tokio::task::spawn_blocking(move || {
-            let seen = folder.examine(&digests);
-            drop(pass);
+            let seen = folder.examine(&digests, reader);
+            drop((pass, turn));
             seen
         });
         looking.await.map_err(|_| STOPPING)?
@@ -121,6 +135,10 @@ impl Attestor {
 const DEFAULT_MAX_EXECUTABLE_BYTES: u64 = 512 * 1024 * 1024;
 /// Longer than it takes to read the largest program from a slow disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+const MOST_LOOKED_AT: usize = 32;
+const MOST_LOOKED_AT_OF_ONE_USER: usize = 4;
+/// At one time, each for another user.
+const MOST_READERS: usize = 4;
 const STOPPING: NotAttested = NotAttested::Unavailable("the program is stopping");
 const OTHER_USER: NotAttested =
     NotAttested::Changed("the process has another user or group than when it connected: connect again");

@@ -3,6 +3,7 @@
 use super::{
     cgroup::Placement,
     examine::Seen,
+    executable::Content,
     names::{Id, Names},
     overflow::Overflow,
     status::Credentials,
@@ -58,7 +59,7 @@ impl Selectors {
         if let Some(path) = &seen.path {
             self.add("unix", "path", path);
         }
-        if let Some(digest) = &seen.sha256 {
+        if let Some(Content::Sha256(digest)) = &seen.content {
             let mut hex = String::with_capacity(64);
             for byte in digest {
                 let _ = write!(hex, "{byte:02x}");

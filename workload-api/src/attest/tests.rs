@@ -5,7 +5,10 @@ mod programs;
 mod users;
 
 use super::*;
-use crate::peer::tests::actor::{Actor, Stage, is_root, program, skip};
+use crate::peer::tests::actor::{
+    Actor, IN_USER_NAMESPACE, NO_ADMINISTRATOR, NO_GROUPS, NO_NUMBERS, NO_SET_USER_ID, Stage,
+    is_administrator, is_root, program, skip,
+};
 use deputize_issuer::workload::Selector;
 use std::{collections::BTreeSet, path::Path, process::Command};
 use tokio::net::UnixStream;
@@ -47,7 +50,8 @@ async fn connected_if_allowed(stage: &Stage, command: &mut Command) -> Option<(A
     let stream = tokio::select! {
         stream = stage.accept() => stream,
         () = actor.ended() => {
-            skip(&format!("not allowed on this machine: {command:?}"));
+            let why = format!("not allowed on this machine: {command:?}");
+            skip(if is_administrator() { &why } else { NO_ADMINISTRATOR });
             return None;
         }
     };
@@ -85,13 +89,13 @@ async fn of_who_is_gone_nothing_is_told() {
     let (mut actor, _stream, peer) = waiting(&stage, &program()).await;
     let attestor = attestor();
     let folder = Folder::of(&peer).unwrap();
-    assert!(folder.examine(&attestor.digests).is_ok());
+    assert!(folder.examine(&attestor.digests, None).is_ok());
     actor.kill_without_reaping();
     peer.gone().await;
     assert_eq!(attestor.attest(&peer).await.unwrap_err(), NotAttested::Gone, "a zombie");
     actor.reap();
     assert_eq!(attestor.attest(&peer).await.unwrap_err(), NotAttested::Gone);
-    assert_eq!(folder.examine(&attestor.digests).unwrap_err(), NotAttested::Gone);
+    assert_eq!(folder.examine(&attestor.digests, None).unwrap_err(), NotAttested::Gone);
 }
 
 #[tokio::test]
@@ -103,14 +107,14 @@ async fn who_gets_the_number_of_a_dead_process_gets_nothing_else_of_it() {
     actor.kill_without_reaping();
     actor.reap();
     let Some(mut heir) = heir_of(peer.pid()) else {
-        return skip("no process gets a number of our choice here");
+        return skip(NO_NUMBERS);
     };
     let comm = std::fs::read_to_string(format!("/proc/{}/comm", peer.pid())).unwrap();
     assert_eq!(comm.trim(), "sleep", "the number is in use again");
     assert_eq!(attestor.attest(&peer).await.unwrap_err(), NotAttested::Gone);
     assert_eq!(Folder::of(&peer).unwrap_err(), NotAttested::Gone);
     assert_eq!(
-        folder.examine(&attestor.digests).unwrap_err(),
+        folder.examine(&attestor.digests, None).unwrap_err(),
         NotAttested::Gone,
         "a folder held open is not the heir's"
     );

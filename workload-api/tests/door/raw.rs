@@ -57,7 +57,8 @@ impl Raw {
 
     /// Waits until the server has ended the connection, which must be soon.
     pub async fn ends(&mut self) {
-        let rest = self.0.read_to_end(&mut Vec::new());
+        let mut bytes = Vec::new();
+        let rest = self.0.read_to_end(&mut bytes);
         let _ = tokio::time::timeout(Duration::from_secs(20), rest).await.expect("the connection goes on");
     }
 

@@ -50,7 +50,7 @@ async fn a_process_is_where_its_control_groups_are() {
         let (actor, _stream, peer) = waiting(&stage, &program()).await;
         let path = format!("{slice}/agent.service{below}");
         let Some(groups) = Groups::place(actor.pid(), &path) else {
-            return skip("this machine lets us make no control groups");
+            return skip(NO_GROUPS);
         };
         let workload = attestor.attest(&peer).await.unwrap();
         assert_eq!(values(&workload, "systemd", "id"), just("agent.service"), "{path}");
@@ -66,7 +66,7 @@ async fn a_container_has_the_selectors_of_its_pod() {
     let (actor, _stream, peer) = waiting(&stage, &program()).await;
     let path = format!("kubepods/burstable/pod{POD}/{ID}");
     let Some(groups) = Groups::place(actor.pid(), &path) else {
-        return skip("this machine lets us make no control groups");
+        return skip(NO_GROUPS);
     };
     let without = attestor().attest(&peer).await.unwrap();
     assert!(has(&without, &format!("container:id:{ID}")) && has(&without, &format!("k8s:pod_uid:{POD}")));

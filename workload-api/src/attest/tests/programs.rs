@@ -1,6 +1,7 @@
 //! Programs that are replaced, deleted, hidden, and changed by `exec`.
 
 use super::*;
+use deputize_issuer::clock::TestClock;
 use std::{
     ffi::OsStr,
     fs,
@@ -50,7 +51,7 @@ async fn a_program_that_makes_it_another_user_is_refused() {
         hear(&mut stream, "changed").await;
         let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).unwrap();
         if !status.contains("\t12345\t") {
-            return skip("set-user-ID programs stay who they are in the folder of temporary files");
+            return skip(NO_SET_USER_ID);
         }
         assert_eq!(attestor.attest(&peer).await.unwrap_err(), OTHER_USER, "{owner}");
     }
@@ -101,6 +102,30 @@ async fn a_program_that_is_too_large_is_not_read() {
         assert_eq!(values(&workload, "unix", "sha256").len(), digests);
         assert_eq!(values(&workload, "unix", "path").len(), 1);
     }
+}
+
+#[tokio::test]
+async fn what_is_read_for_one_user_in_a_minute_is_bounded() {
+    let stage = Stage::set();
+    let (_actor, _stream, peer) = waiting(&stage, &program()).await;
+    // By this clock the program was changed just now, so it is read each time.
+    let clock = Arc::new(TestClock::at_seconds(1));
+    let max_executable_bytes = fs::metadata(program()).unwrap().len();
+    let settings =
+        AttestSettings { max_executable_bytes, clock: Arc::clone(&clock) as _, ..AttestSettings::default() };
+    let attestor = attestor_with(settings);
+    for digests in [1, 1, 1, 1, 0, 0] {
+        let workload = attestor.attest(&peer).await.unwrap();
+        assert_eq!(values(&workload, "unix", "sha256").len(), digests);
+        assert_eq!(values(&workload, "unix", "path").len(), 1);
+    }
+    clock.advance(Duration::from_secs(60));
+    // While a program is read for a user, no other is.
+    let turn = attestor.readers.enter(peer.uid()).await;
+    let waits = tokio::time::timeout(Duration::from_millis(300), attestor.attest(&peer)).await;
+    assert!(waits.is_err());
+    drop(turn);
+    assert_eq!(values(&attestor.attest(&peer).await.unwrap(), "unix", "sha256").len(), 1);
 }
 
 /// `unshare` becomes the program, so it is the process that was started.

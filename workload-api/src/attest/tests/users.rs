@@ -30,7 +30,7 @@ async fn a_user_has_its_names_and_its_groups() {
         assert_eq!(values(&workload, "unix", "uid"), just("65534"));
         assert_eq!(values(&workload, "unix", "user"), just("nobody"));
     } else {
-        skip("this test runs in a user namespace, where 65534 is nobody in particular");
+        skip(IN_USER_NAMESPACE);
     }
 }
 
