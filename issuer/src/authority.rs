@@ -73,6 +73,8 @@ pub struct AuthorityRing {
     pub tainted: Vec<[u8; 32]>,
     /// The others, likewise.
     untainted: Vec<[u8; 32]>,
+    /// Ids of JWT keys that sign no longer, for what they sign is to be replaced. They are in the bundle still.
+    tainted_keys: Vec<String>,
 }
 
 impl Authorities {
@@ -101,11 +103,11 @@ impl Authorities {
 impl AuthorityRing {
     /// The ring of what signs, and of all authorities whose anchors are to be trusted, the one that signs among them.
     ///
-    /// `jwt_authorities` and `sequence` are those of the bundle.
+    /// `jwt_authorities`, each with where it stands, and `sequence` are those of the bundle.
     pub fn new<'c>(
         trust_domain: TrustDomain,
         (active, known): (Arc<Authority>, impl IntoIterator<Item = (&'c AuthorityCertificate, Stage)>),
-        (jwt, jwt_authorities): (JwtAuthority, Vec<PublicKey>),
+        (jwt, jwt_authorities): (JwtAuthority, Vec<(PublicKey, Stage)>),
         sequence: u64,
     ) -> Self {
         // INVARIANT: what signs is trusted.
@@ -119,7 +121,10 @@ impl AuthorityRing {
                 x509_authorities.push(certificate.anchor().to_vec());
             }
         }
-        let others = jwt_authorities.into_iter().filter(|key| key.kid() != Some(jwt.key.kid()));
+        let of_tainted = jwt_authorities.iter().filter(|(_, stage)| *stage == Stage::Tainted);
+        let tainted_keys = of_tainted.filter_map(|(key, _)| key.kid().map(str::to_owned)).collect();
+        let others = jwt_authorities.into_iter().map(|(key, _)| key);
+        let others = others.filter(|key| key.kid() != Some(jwt.key.kid()));
         let jwt_authorities = [jwt.key.public().clone()].into_iter().chain(others).collect();
         let bundle = Bundle {
             trust_domain,
@@ -128,7 +133,7 @@ impl AuthorityRing {
             sequence,
             refresh_hint_seconds: REFRESH_HINT_SECONDS,
         };
-        Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted }
+        Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted, tainted_keys }
     }
 
     /// Whether what this authority signs now would still hold.
@@ -138,7 +143,8 @@ impl AuthorityRing {
 
     /// Whether what the JWT key of this id signs now would hold.
     pub(crate) fn trusts_key(&self, kid: &str) -> bool {
-        self.bundle.jwt_authorities.iter().any(|key| key.kid() == Some(kid))
+        let is_tainted = self.tainted_keys.iter().any(|tainted| tainted == kid);
+        !is_tainted && self.bundle.jwt_authorities.iter().any(|key| key.kid() == Some(kid))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bounds on what one authenticated client may cause: requests, and records of its denials.
+//! Bounds on what one authenticated client, or one attested process, may cause: requests, and records.
 
 use std::{
     collections::HashMap,
@@ -8,12 +8,16 @@ use std::{
 
 use crate::error::IssueError;
 
-/// Token buckets by client: one for requests, one for records of denials, one for revocations.
+/// Token buckets: of clients one for requests, one for records of denials, one for revocations; of processes one for
+/// SVIDs, and those for records of their denials.
 #[derive(Debug)]
 pub struct Limits {
     requests: Buckets,
     denials: Buckets,
     revocations: Buckets,
+    svids: Buckets,
+    svid_denials_of_user: Buckets,
+    svid_denials_of_node: Buckets,
 }
 
 /// Size and refill of a bucket.
@@ -27,15 +31,29 @@ pub struct Rate {
 
 #[derive(Debug)]
 struct Buckets {
-    rate: Rate,
-    by_client: Mutex<HashMap<String, (f64, Duration)>>,
+    per_second: f64,
+    burst: f64,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Tokens, and when they were counted, in uptime.
+    by_name: HashMap<String, (f64, Duration)>,
+    swept_at: Duration,
 }
 
 impl Limits {
     /// These rates for each client.
     pub fn new(requests: Rate, denials: Rate) -> Self {
-        let (requests, denials) = (Buckets::new(requests), Buckets::new(denials));
-        Self { requests, denials, revocations: Buckets::new(REVOCATIONS) }
+        Self {
+            requests: Buckets::new(requests),
+            denials: Buckets::new(denials),
+            revocations: Buckets::new(REVOCATIONS),
+            svids: Buckets::new(SVIDS),
+            svid_denials_of_user: Buckets::hourly(SVID_DENIALS_OF_USER_PER_HOUR),
+            svid_denials_of_node: Buckets::hourly(SVID_DENIALS_OF_NODE_PER_HOUR),
+        }
     }
 
     /// Takes one request of the client's rate.
@@ -43,11 +61,16 @@ impl Limits {
     /// # Errors
     /// [`IssueError::RateLimited`] when there is none left.
     pub fn admit(&self, client_id: &str, uptime: Duration) -> Result<(), IssueError> {
-        if self.requests.take(client_id, uptime) {
-            Ok(())
-        } else {
-            Err(IssueError::RateLimited { retry_after_seconds: 1 })
-        }
+        admitted(self.requests.take(client_id, uptime))
+    }
+
+    /// Takes one SVID of the rate of its kind, node, entry and SPIFFE ID: each is two records on disk, and a process
+    /// needs one in minutes.
+    ///
+    /// # Errors
+    /// [`IssueError::RateLimited`] when there is none left.
+    pub fn admit_svid(&self, whose: &str, uptime: Duration) -> Result<(), IssueError> {
+        admitted(self.svids.take(whose, uptime))
     }
 
     /// Takes one revocation of the client's rate: each is told to guards, and remembered there for minutes, so one
@@ -56,45 +79,82 @@ impl Limits {
     /// # Errors
     /// [`IssueError::RateLimited`] when there is none left.
     pub fn admit_revocation(&self, client_id: &str, uptime: Duration) -> Result<(), IssueError> {
-        if self.revocations.take(client_id, uptime) {
-            Ok(())
-        } else {
-            Err(IssueError::RateLimited { retry_after_seconds: 1 })
-        }
+        admitted(self.revocations.take(client_id, uptime))
     }
 
     /// Whether one more denial of this client gets a record of its own; else it is aggregated.
     pub fn record_denial(&self, client_id: &str, uptime: Duration) -> bool {
         self.denials.take(client_id, uptime)
     }
+
+    /// Whether one more refused SVID of this user of this node gets a record of its own; else it is aggregated. Any
+    /// process may ask, and for years: so many an hour, and no more of all users of a node together.
+    pub fn record_svid_denial(&self, (node, user): (&str, &str), uptime: Duration) -> bool {
+        self.svid_denials_of_user.take(&format!("{node} {user}"), uptime)
+            && self.svid_denials_of_node.take(node, uptime)
+    }
+}
+
+fn admitted(is_admitted: bool) -> Result<(), IssueError> {
+    if is_admitted { Ok(()) } else { Err(IssueError::RateLimited { retry_after_seconds: 1 }) }
 }
 
 impl Buckets {
     fn new(rate: Rate) -> Self {
-        Self { rate, by_client: Mutex::default() }
+        Self { per_second: rate.per_second.into(), burst: rate.burst.into(), kept: Mutex::default() }
     }
 
-    /// Only ids of configured clients come here, so the map is as bounded as the configuration.
-    fn take(&self, client_id: &str, uptime: Duration) -> bool {
-        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = (f64::from(self.rate.burst), uptime);
-        let (tokens, last) = match by_client.get_mut(client_id) {
+    fn hourly(most: u32) -> Self {
+        Self { per_second: f64::from(most) / 3600.0, burst: most.into(), kept: Mutex::default() }
+    }
+
+    fn take(&self, name: &str, uptime: Duration) -> bool {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let name =
+            if kept.by_name.contains_key(name) || self.has_room(&mut kept, uptime) { name } else { REST };
+        let full = (self.burst, uptime);
+        let bucket = match kept.by_name.get_mut(name) {
             Some(bucket) => bucket,
-            None => by_client.entry(client_id.to_owned()).or_insert(full),
+            None => kept.by_name.entry(name.to_owned()).or_insert(full),
         };
-        let refill = uptime.saturating_sub(*last).as_secs_f64() * f64::from(self.rate.per_second);
-        *tokens = (*tokens + refill).min(f64::from(self.rate.burst));
-        *last = uptime;
-        if *tokens < 1.0 {
+        let refilled = self.refilled(bucket, uptime);
+        *bucket = (refilled, uptime);
+        if refilled < 1.0 {
             return false;
         }
-        *tokens -= 1.0;
+        bucket.0 -= 1.0;
         true
+    }
+
+    fn refilled(&self, (tokens, last): &(f64, Duration), uptime: Duration) -> f64 {
+        (tokens + uptime.saturating_sub(*last).as_secs_f64() * self.per_second).min(self.burst)
+    }
+
+    /// Whether one more is remembered, after those that are full again are forgotten: they are as if new. Where there is
+    /// no room, all who are new have one bucket together.
+    fn has_room(&self, kept: &mut Kept, uptime: Duration) -> bool {
+        let is_time = uptime.saturating_sub(kept.swept_at) >= SWEEP_INTERVAL;
+        if kept.by_name.len() >= FEW && is_time {
+            kept.swept_at = uptime;
+            kept.by_name.retain(|_, bucket| self.refilled(bucket, uptime) < self.burst);
+        }
+        kept.by_name.len() < MOST
     }
 }
 
 /// A guard remembers a hundred thousand, each for minutes.
 const REVOCATIONS: Rate = Rate { per_second: 10, burst: 200 };
+/// Of one kind, for one SPIFFE ID by one entry on one node.
+const SVIDS: Rate = Rate { per_second: 20, burst: 200 };
+const SVID_DENIALS_OF_USER_PER_HOUR: u32 = 60;
+const SVID_DENIALS_OF_NODE_PER_HOUR: u32 = 600;
+/// The name of no bucket but that of all for whom there is no room.
+const REST: &str = "";
+/// So many are worth no sweep.
+const FEW: usize = 1024;
+/// As many as there are clients or entries, and a few megabytes.
+const MOST: usize = 100_000;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -120,5 +180,33 @@ mod tests {
         assert!(limits.admit("a", Duration::ZERO).is_err());
         assert!(limits.admit("b", Duration::ZERO).is_ok(), "another client has its own");
         assert!(limits.admit("a", Duration::from_secs(1)).is_ok());
+    }
+    #[test]
+    fn an_hour_of_refused_svids_is_bounded_for_each_user_and_for_the_node() {
+        let limits = Limits::new(REVOCATIONS, REVOCATIONS);
+        let asked =
+            |user: &str, second| limits.record_svid_denial(("node", user), Duration::from_secs(second));
+        let mut recorded = 0;
+        for second in 0..24 * 3600 {
+            recorded += (0..10).filter(|_| asked("uid:7", second)).count();
+        }
+        assert!((1400..=1500).contains(&recorded), "{recorded} in a day");
+        assert!(asked("uid:8", 24 * 3600), "another user has its own");
+        let of_many = (0..20_000).filter(|user| asked(&format!("uid:1{user}"), 24 * 3600)).count();
+        assert!(of_many < 600, "{of_many}: many users are one node");
+    }
+
+    #[test]
+    fn names_without_number_take_no_memory_without_bound() {
+        let buckets = Buckets::new(Rate { per_second: 20, burst: 200 });
+        let size = || buckets.kept.lock().unwrap().by_name.len();
+        for name in 0..2 * MOST {
+            buckets.take(&format!("entry {name}"), Duration::ZERO);
+        }
+        assert!(size() <= MOST + 1, "{}", size());
+        assert!(!buckets.take("one more", Duration::ZERO), "all who find no room have one bucket");
+        assert!(buckets.take("entry 0", Duration::ZERO), "and whoever was there has its own");
+        assert!(buckets.take("one more", Duration::from_secs(60)), "what is full again is forgotten");
+        assert!(size() < 10, "{}", size());
     }
 }

@@ -11,6 +11,7 @@ pub use entry::{AwsKey, AwsSession, Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
+pub(crate) use svid::asked_by;
 pub use svid::{RefusedSvid, SvidEntry, SvidKind, record_svid_denial};
 
 use async_trait::async_trait;

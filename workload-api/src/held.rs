@@ -39,7 +39,7 @@ struct Key {
 #[derive(Default)]
 struct Slot {
     /// INVARIANT: only who holds this asks for a new one: however many wait, one is made.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
 }
 
@@ -89,7 +89,7 @@ impl Held {
     /// # Errors
     /// As the source says.
     pub(crate) async fn x509_svid(
-        &self,
+        self: &Arc<Self>,
         workload: &Workload,
         entry: &Entry,
     ) -> Result<Arc<HeldSvid>, SourceError> {
@@ -97,10 +97,26 @@ impl Held {
         if let Some(fresh) = self.fresh(&slot, entry) {
             return Ok(fresh);
         }
-        let _turn = slot.turn.lock().await;
+        let turn = Arc::clone(&slot.turn).lock_owned().await;
         if let Some(fresh) = self.fresh(&slot, entry) {
             return Ok(fresh);
         }
+        // What was begun has its record: it is ended though nobody waits any longer, and the next one finds it. There
+        // is one such task of each slot at most, for it holds the turn.
+        let (held, workload, entry) = (Arc::clone(self), workload.clone(), entry.clone());
+        let making = tokio::spawn(async move {
+            let _turn = turn;
+            held.renew(&slot, &workload, &entry).await
+        });
+        making.await.unwrap_or(Err(SourceError::Unavailable("stopping")))
+    }
+
+    async fn renew(
+        &self,
+        slot: &Slot,
+        workload: &Workload,
+        entry: &Entry,
+    ) -> Result<Arc<HeldSvid>, SourceError> {
         let failed = slot.lock().failed.clone();
         let made = match failed {
             Some((error, until_seconds)) if self.clock.now_seconds() < until_seconds => Err(error),

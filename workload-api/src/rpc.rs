@@ -38,7 +38,7 @@ use x509::X509Svids;
 pub(crate) struct Api {
     pub(crate) source: Arc<dyn SvidSource>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) held: Held,
+    pub(crate) held: Arc<Held>,
     pub(crate) bundled: Bundled,
     pub(crate) room: Arc<Room>,
 }

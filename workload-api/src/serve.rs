@@ -49,7 +49,7 @@ impl WorkloadApi {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Self {
-        let held = Held::new(Arc::clone(&source), Arc::clone(&clock));
+        let held = Arc::new(Held::new(Arc::clone(&source), Arc::clone(&clock)));
         let room = Room::new(limits.within_descriptors(), Arc::clone(&clock));
         let api = Arc::new(Api { source, clock, held, bundled: Default::default(), room });
         Self { api, reception }

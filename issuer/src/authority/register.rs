@@ -265,10 +265,10 @@ impl Register {
         Some(AuthorityRing::new(trust_domain, (active, known), (jwt, self.jwt_keys()), self.sequence))
     }
 
-    /// The public keys of all that sign JWT-SVIDs, or did, or will.
-    pub fn jwt_keys(&self) -> Vec<PublicKey> {
+    /// The public keys of all that sign JWT-SVIDs, or did, or will, and where each stands.
+    fn jwt_keys(&self) -> Vec<(PublicKey, Stage)> {
         let keys = self.members.iter().filter_map(|member| match &member.public {
-            Public::Jwt(key) => Some(key.clone()),
+            Public::Jwt(key) => Some((key.clone(), member.life.stage)),
             Public::X509(_) => None,
         });
         keys.collect()

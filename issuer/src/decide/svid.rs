@@ -15,6 +15,7 @@ use crate::{
     desk::Desk,
     entry::Entry,
     error::IssueError,
+    record::asked_by,
     svid::{JwtAsk, RequestedKey, SpiffeDoor, X509Ask},
     workload::Workload,
 };
@@ -45,6 +46,7 @@ pub struct X509SvidTerms {
     pub(crate) decision_id: Uuid,
     pub(crate) entry: Arc<Entry>,
     pub(crate) node: SpiffeId,
+    pub(crate) asked_by: Vec<String>,
     pub(crate) serial: [u8; SERIAL_BYTES],
     pub(crate) not_before_seconds: u64,
     pub(crate) not_after_seconds: u64,
@@ -58,6 +60,7 @@ pub struct JwtSvidTerms {
     pub(crate) decision_id: Uuid,
     pub(crate) entry: Arc<Entry>,
     pub(crate) node: SpiffeId,
+    pub(crate) asked_by: Vec<String>,
     pub(crate) claims: JwtSvidClaims,
     pub(crate) key: Arc<SigningKey>,
 }
@@ -79,7 +82,8 @@ impl Decide for X509SvidApplication<'_> {
     fn decide(&self, desk: &Desk) -> Result<Decision<X509SvidTerms>, IssueError> {
         let door = open_door(desk)?;
         let (workload, now) = (self.ask.workload, desk.clock.now_seconds());
-        let entry = entitled(desk, door, (workload, self.ask.entry), now)?;
+        let entry = entitled(door, (workload, self.ask.entry), now)?;
+        admit(desk, "x509", workload, &entry)?;
         let id = entry.spiffe_id.to_string();
         if self.requested.is_some_and(|requested| requested.names().iter().any(|name| *name != id)) {
             return Err(IssueError::Request("csr_for_another_id"));
@@ -92,6 +96,7 @@ impl Decide for X509SvidApplication<'_> {
             terms: X509SvidTerms {
                 decision_id: self.decision_id,
                 node: workload.node().clone(),
+                asked_by: asked_by(workload),
                 serial: new_serial().map_err(|AuthorityError(reason)| IssueError::Internal(reason))?,
                 not_before_seconds: now
                     .saturating_sub(BACKDATED_SECONDS)
@@ -111,7 +116,8 @@ impl Decide for JwtSvidApplication<'_> {
     fn decide(&self, desk: &Desk) -> Result<Decision<JwtSvidTerms>, IssueError> {
         let door = open_door(desk)?;
         let (workload, now) = (self.ask.workload, desk.clock.now_seconds());
-        let entry = entitled(desk, door, (workload, self.ask.entry), now)?;
+        let entry = entitled(door, (workload, self.ask.entry), now)?;
+        admit(desk, "jwt", workload, &entry)?;
         check_audiences(desk, self.ask.audiences)?;
         let ring = door.authorities.ring();
         let ttl = entry.jwt_svid_ttl_seconds.unwrap_or(door.settings.jwt_svid_ttl_seconds);
@@ -127,6 +133,7 @@ impl Decide for JwtSvidApplication<'_> {
             terms: JwtSvidTerms {
                 decision_id: self.decision_id,
                 node: workload.node().clone(),
+                asked_by: asked_by(workload),
                 claims,
                 key: Arc::clone(&ring.jwt.key),
                 entry,
@@ -147,7 +154,6 @@ fn open_door(desk: &Desk) -> Result<&SpiffeDoor, IssueError> {
 /// The entry of this name, if it entitles this process now: where it was deleted, has ended, or its process is another
 /// or elsewhere by now, it does not.
 fn entitled(
-    desk: &Desk,
     door: &SpiffeDoor,
     (workload, name): (&Workload, &str),
     now_seconds: u64,
@@ -161,8 +167,13 @@ fn entitled(
     if !is_a_workloads(&entry.spiffe_id, &door.trust_domain) {
         return Err(IssueError::NotEntitled("id_not_a_workloads"));
     }
-    desk.limits.admit(&format!("spiffe {} {}", workload.node(), entry.id), desk.clock.uptime())?;
     Ok(entry)
+}
+
+/// Who takes too many of one kind still gets the other.
+fn admit(desk: &Desk, kind: &str, workload: &Workload, entry: &Entry) -> Result<(), IssueError> {
+    let whose = format!("{kind} {} {} {}", workload.node(), entry.id, entry.spiffe_id);
+    desk.limits.admit_svid(&whose, desk.clock.uptime())
 }
 
 /// In our trust domain, below it, and neither the broker's nor a node's.
@@ -186,7 +197,9 @@ fn check_audiences(desk: &Desk, audiences: &[String]) -> Result<(), IssueError> 
         return refuse("audience_missing");
     }
     let is_too_long = |audience: &String| audience.len() > MAX_AUDIENCE_BYTES;
-    if audiences.len() > MAX_AUDIENCES || audiences.iter().any(is_too_long) {
+    let bytes: usize = audiences.iter().map(String::len).sum();
+    if audiences.len() > MAX_AUDIENCES || bytes > MAX_BYTES_OF_AUDIENCES || audiences.iter().any(is_too_long)
+    {
         return refuse("audience_too_long");
     }
     if audiences.iter().any(|audience| audience.chars().any(char::is_control)) {
@@ -210,20 +223,96 @@ fn check_audiences(desk: &Desk, audiences: &[String]) -> Result<(), IssueError> 
 /// What the token services of AWS, Azure and Google Cloud take as their own.
 fn is_a_clouds(audience: &str) -> bool {
     let audience = audience.trim().to_ascii_lowercase();
-    let bare = audience.strip_prefix("https:").unwrap_or(&audience).trim_start_matches('/');
-    let host = bare.split(['/', ':', '?', '#']).next().unwrap_or_default();
-    let is_sts = host == "sts.amazonaws.com"
-        || (host.starts_with("sts.")
-            && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")))
-        || host == "sts.amazonaws.com.cn";
-    is_sts || audience.starts_with("api://azureadtokenexchange") || CLOUD_HOSTS.contains(&host)
+    let (scheme, rest) = audience.split_once("//").unwrap_or(("", &audience));
+    let rest = if matches!(scheme, "" | "https:" | "http:") { rest } else { audience.as_str() };
+    let authority = rest.trim_start_matches('/').split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    // RFC 3986 §3.2: what stands before the last `@`, and the port, are not the host.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default().trim_end_matches('.');
+    is_aws_sts(host) || audience.starts_with("api://azureadtokenexchange") || CLOUD_HOSTS.contains(&host)
+}
+
+/// `sts.amazonaws.com`, of a region or of none, `sts-fips`, and the same below the other domains of AWS.
+fn is_aws_sts(host: &str) -> bool {
+    let within = |domain: &&str| host.strip_suffix(*domain).and_then(|rest| rest.strip_suffix('.'));
+    let Some(service) = AWS_DOMAINS.iter().find_map(within) else { return false };
+    // `vpce-0a-1b.sts.us-east-1.vpce` is one as well.
+    service.split('.').any(|label| label == "sts" || label == "sts-fips")
 }
 
 /// The first segment of the paths of the broker's and its nodes' own IDs.
 const RESERVED: &str = "deputize";
+/// Of all partitions of AWS.
+const AWS_DOMAINS: [&str; 9] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "api.amazonwebservices.com.cn",
+    "api.amazonwebservices.eu",
+    "c2s.ic.gov",
+    "sc2s.sgov.gov",
+    "csp.hci.ic.gov",
+];
 /// Services that look at the audience of a token from outside.
 const CLOUD_HOSTS: [&str; 3] = ["iam.googleapis.com", "sts.googleapis.com", "sts.windows.net"];
 /// Longer than any that is presented anew for each use needs to live.
 const LONGEST_JWT_SVID_SECONDS: u64 = 3600;
 const MAX_AUDIENCES: usize = 16;
 const MAX_AUDIENCE_BYTES: usize = 512;
+/// Of all together.
+const MAX_BYTES_OF_AUDIENCES: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clouds_are_known_however_they_are_written_and_their_neighbours_are_not_theirs() {
+        for clouds in [
+            "sts.amazonaws.com",
+            "sts.amazonaws.com.",
+            "STS.AmazonAWS.com",
+            "sts.amazonaws.com:443",
+            "//sts.amazonaws.com",
+            "http://sts.amazonaws.com/x",
+            "https://sts.amazonaws.com",
+            "https://user@sts.amazonaws.com/",
+            "https://user:pass@sts.amazonaws.com:443/",
+            "https://sts.amazonaws.com?a=b",
+            "https://sts-fips.us-east-1.amazonaws.com",
+            "sts.us-gov-west-1.amazonaws.com",
+            "sts.eusc-de-east-1.amazonaws.eu",
+            "sts.us-east-1.api.aws",
+            "sts-fips.us-east-1.api.aws",
+            "sts.cn-north-1.amazonaws.com.cn",
+            "sts.cn-north-1.api.amazonwebservices.com.cn",
+            "sts.us-iso-east-1.c2s.ic.gov",
+            "vpce-0a-1b.sts.us-east-1.vpce.amazonaws.com",
+            "api://AzureADTokenExchange",
+            "https://iam.googleapis.com./projects/1",
+            "//IAM.googleapis.com:443/projects/1",
+            "sts.windows.net",
+        ] {
+            assert!(is_a_clouds(clouds), "{clouds}");
+        }
+        for others in [
+            "amazonaws.com",
+            "sts.amazonaws.com.example.org",
+            "sts.amazonaws.org",
+            "stsamazonaws.com",
+            "sts-amazonaws.com",
+            "sts.myamazonaws.com",
+            "s3.amazonaws.com",
+            "sts.example.org",
+            "https://example.org/sts.amazonaws.com",
+            "https://sts.amazonaws.com@example.org/",
+            "spiffe://sts.amazonaws.com/web",
+            "sts.aws",
+            "api://crm",
+            "",
+        ] {
+            assert!(!is_a_clouds(others), "{others}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ impl Mint for JwtSvidTerms {
     async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<JwtSvid, IssueError> {
         let terms = record.into_terms();
         let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
-        // Revoked while its record was written: nobody would take what it signs.
+        // Revoked or tainted while its record was written: nobody would take what it signs, or not for long.
         if !door.authorities.ring().trusts_key(terms.key.kid()) {
             return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
         }

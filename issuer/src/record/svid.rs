@@ -1,5 +1,7 @@
 //! What the log says of SVIDs: those that are about to be minted, and those that were refused.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use deputize_call::digest::sha256;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use crate::{
     desk::Desk,
     error::IssueError,
     log::Class,
-    workload::Workload,
+    workload::{Selector, Workload},
 };
 
 /// An SVID, as its intent says it, or as it was asked for when it was refused.
@@ -27,13 +29,17 @@ pub struct SvidEntry {
     pub spiffe_id: Option<String>,
     /// The node that its process runs on.
     pub node: String,
+    /// The process that asked: its user, its group, and what else tells it from others; all that was true of it, as
+    /// far as there is room, where it was refused. An X.509-SVID then goes to all who are entitled to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked_by: Vec<String>,
     /// Serial number of an X.509-SVID, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// Of an X.509-SVID: SHA-256 of the subject public key of the authority that signs it, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
-    /// Whom a JWT-SVID is for.
+    /// Whom a JWT-SVID is for; long ones, and those after the first few, as `sha256:` and the base64url of their digest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
     /// DNS names in an X.509-SVID.
@@ -78,6 +84,7 @@ impl Recorded for X509SvidTerms {
             entry: Some(self.entry.id.to_string()),
             spiffe_id: Some(self.entry.spiffe_id.to_string()),
             node: self.node.to_string(),
+            asked_by: self.asked_by.clone(),
             serial: Some(hex(&self.serial)),
             authority: Some(self.authority.certificate().id()),
             audiences: Vec::new(),
@@ -103,9 +110,10 @@ impl Recorded for JwtSvidTerms {
             entry: Some(self.entry.id.to_string()),
             spiffe_id: Some(self.claims.sub.clone()),
             node: self.node.to_string(),
+            asked_by: self.asked_by.clone(),
             serial: None,
             authority: None,
-            audiences: self.claims.aud.clone(),
+            audiences: recorded_audiences(&self.claims.aud),
             dns_names: Vec::new(),
             not_after: Some(self.claims.exp),
         };
@@ -119,7 +127,7 @@ impl Recorded for JwtSvidTerms {
     }
 }
 
-/// Records that a process was refused an SVID: on its own within the quota of its node, else counted. What went wrong on
+/// Records that a process was refused an SVID: on its own within the quotas of its user and its node, else counted. What went wrong on
 /// our side is in the outcome of its intent, or could not be recorded at all, and is counted alone.
 pub fn record_svid_denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &IssueError) {
     let node = refused.workload.node().to_string();
@@ -131,7 +139,9 @@ pub fn record_svid_denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<
         desk.refusals.count(error.reason());
         return;
     }
-    let recorded = desk.limits.record_denial(&format!("spiffe {node}"), desk.clock.uptime())
+    let is_user = |one: &&Selector| one.kind() == "unix" && one.value().starts_with("uid:");
+    let user = refused.workload.selectors().iter().find(is_user).map_or("", Selector::value);
+    let recorded = desk.limits.record_svid_denial((&node, user), desk.clock.uptime())
         && denial(desk, decision_id, refused, error)
             .to_bytes()
             .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
@@ -147,26 +157,74 @@ fn denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &Iss
         entry: refused.entry.map(bounded),
         spiffe_id: None,
         node: refused.workload.node().to_string(),
+        asked_by: told(refused.workload, WHO.iter().chain(&WHAT_ELSE), MAX_SELECTORS),
         serial: None,
         authority: None,
-        audiences: refused.audiences.iter().take(MAX_AUDIENCES).map(|audience| bounded(audience)).collect(),
+        audiences: recorded_audiences(refused.audiences),
         dns_names: Vec::new(),
         not_after: None,
     };
     Entry {
         decision: Some(decision_id),
         reason: Some(error.reason().to_owned()),
-        // Who it was: what its user, its group and its program are.
-        detail: Some(bounded(&selectors(refused.workload))),
         spiffe: Some(svid),
         ..Entry::new(Kind::Denial, desk.clock.now_ms())
     }
 }
 
-fn selectors(workload: &Workload) -> String {
-    workload.selectors().iter().take(MAX_SELECTORS).map(ToString::to_string).collect::<Vec<_>>().join(" ")
+/// The process that asks, as an intent says it: short, for there are many intents.
+pub(crate) fn asked_by(workload: &Workload) -> Vec<String> {
+    told(workload, &WHO, WHO.len())
 }
 
+/// What is true of a process, in the order of these beginnings: of each the first, then the rest where one of them is
+/// empty. Each by itself, so that none is cut away by another, or looks like two.
+fn told<'k>(workload: &Workload, kinds: impl IntoIterator<Item = &'k &'k str>, most: usize) -> Vec<String> {
+    let all: Vec<String> = workload.selectors().iter().map(ToString::to_string).collect();
+    let mut told: Vec<&String> = Vec::new();
+    for kind in kinds {
+        let of_kind = all.iter().filter(|selector| selector.starts_with(kind));
+        for selector in of_kind.take(if kind.is_empty() { most } else { 1 }) {
+            if told.len() < most && !told.contains(&selector) {
+                told.push(selector);
+            }
+        }
+    }
+    told.into_iter().map(|selector| shortened(selector)).collect()
+}
+
+/// With a mark where it is not whole.
+fn shortened(selector: &str) -> String {
+    let mut short: String = selector.chars().take(MAX_SELECTOR_CHARACTERS).collect();
+    if short.len() < selector.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// The first few as they are; of the others, and of long ones, the digest: who knows an audience finds it.
+fn recorded_audiences(audiences: &[String]) -> Vec<String> {
+    let recorded = |(at, audience): (usize, &String)| {
+        let is_whole =
+            at < WHOLE_AUDIENCES && audience.len() <= WHOLE_AUDIENCE_BYTES && !audience.starts_with(DIGEST);
+        if is_whole {
+            audience.clone()
+        } else {
+            format!("{DIGEST}{}", URL_SAFE_NO_PAD.encode(sha256(audience.as_bytes())))
+        }
+    };
+    audiences.iter().take(MAX_AUDIENCES).enumerate().map(recorded).collect()
+}
+
+/// Who a process is. The user first: it is what no process can choose.
+const WHO: [&str; 7] =
+    ["unix:uid:", "unix:user:", "unix:gid:", "unix:path:", "systemd:id:", "container:id:", "k8s:pod_uid:"];
+/// What else is true of it; at last whatever there is.
+const WHAT_ELSE: [&str; 5] = ["unix:group:", "k8s:ns:", "k8s:sa:", "unix:sha256:", ""];
+const MAX_SELECTORS: usize = 16;
+const MAX_SELECTOR_CHARACTERS: usize = 160;
 /// More are refused for that alone.
 const MAX_AUDIENCES: usize = 16;
-const MAX_SELECTORS: usize = 64;
+const WHOLE_AUDIENCES: usize = 4;
+const WHOLE_AUDIENCE_BYTES: usize = 128;
+const DIGEST: &str = "sha256:";

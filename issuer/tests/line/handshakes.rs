@@ -1,7 +1,7 @@
 //! Two processes that speak mutual TLS with their SVIDs, while authorities are prepared, activated, tainted and revoked:
 //! no handshake fails, and what was revoked opens none.
 
-use deputize_issuer::{clock::Clock as _, svid::X509Svid};
+use deputize_issuer::{authority, clock::Clock as _, svid::X509Svid};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
     client::WebPkiServerVerifier,
@@ -33,7 +33,7 @@ impl TimeProvider for At {
 async fn no_handshake_fails_while_authorities_follow_each_other_by_time() {
     let mut world = SpiffeWorld::new();
     let (mut one, mut other) = (Peer::new(&world).await, Peer::new(&world).await);
-    let mut authorities = vec![world.active()];
+    let mut authorities = vec![world.active(authority::Kind::X509)];
     for _ in 0..2 * DAY / STEP {
         world.world.clock.advance(Duration::from_secs(STEP));
         world.turn();
@@ -43,8 +43,8 @@ async fn no_handshake_fails_while_authorities_follow_each_other_by_time() {
         other.follow(&world, 600).await;
         handshake(&one, &other, now).unwrap();
         handshake(&other, &one, now).unwrap();
-        if authorities.last() != Some(&world.active()) {
-            authorities.push(world.active());
+        if authorities.last() != Some(&world.active(authority::Kind::X509)) {
+            authorities.push(world.active(authority::Kind::X509));
         }
     }
     assert!(authorities.len() >= 4, "{authorities:?}");
@@ -54,14 +54,14 @@ async fn no_handshake_fails_while_authorities_follow_each_other_by_time() {
 async fn no_handshake_fails_while_an_authority_is_replaced_by_command_and_none_succeeds_with_what_was_revoked()
  {
     let mut world = SpiffeWorld::new();
-    let first = world.active();
+    let first = world.active(authority::Kind::X509);
     let mut peers = [Peer::new(&world).await, Peer::new(&world).await];
     let old = Peer::new(&world).await;
     let now = world.world.clock.now_seconds();
     for step in 0..4 {
         match step {
-            0 => world.prepare(),
-            1 => world.activate(),
+            0 => world.prepare(authority::Kind::X509),
+            1 => world.activate(authority::Kind::X509),
             2 => world.taint(&first),
             _ => world.revoke(&first),
         }

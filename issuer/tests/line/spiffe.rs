@@ -80,15 +80,15 @@ impl SpiffeWorld {
         self.take();
     }
 
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self, kind: Kind) {
         let (now, private) = (self.world.clock.now_seconds(), &mut self.private);
-        let make = || make(private, Kind::X509, now).map_err(|_| NotNow::Unknown);
-        self.register.prepare(Kind::X509, (now, None), make).unwrap();
+        let make = || make(private, kind, now).map_err(|_| NotNow::Unknown);
+        self.register.prepare(kind, (now, None), make).unwrap();
         self.take();
     }
 
-    pub(crate) fn activate(&mut self) {
-        self.register.activate(Kind::X509, self.world.clock.now_seconds(), true).unwrap();
+    pub(crate) fn activate(&mut self, kind: Kind) {
+        self.register.activate(kind, self.world.clock.now_seconds(), true).unwrap();
         self.take();
     }
 
@@ -102,8 +102,8 @@ impl SpiffeWorld {
         self.take();
     }
 
-    pub(crate) fn active(&self) -> String {
-        self.register.active(Kind::X509).unwrap().id.clone()
+    pub(crate) fn active(&self, kind: Kind) -> String {
+        self.register.active(kind).unwrap().id.clone()
     }
 
     fn take(&self) {

@@ -4,12 +4,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deputize_call::{jws, keys::KeySet};
 use deputize_issuer::{
-    bundle,
+    authority, bundle,
     entry::{Draft, parse_spiffe_id},
     error::IssueError,
     fakes::Disk,
-    limits::{Limits, Rate},
-    record::{Entry, Kind, SvidKind},
+    record::{Kind, SvidKind},
     svid::X509Svid,
 };
 use rcgen::{
@@ -216,28 +215,87 @@ async fn who_is_not_entitled_gets_nothing_and_is_on_record() {
     assert_eq!(world.jwt(&process(), &["db"]).await.unwrap_err(), IssueError::NotEntitled("no_entry"));
 }
 
+/// Any process may ask, for years.
 #[tokio::test]
-async fn a_flood_of_refusals_is_counted_and_fills_no_log() {
-    let one = Rate { per_second: 1, burst: 3 };
-    let world = SpiffeWorld::with(|setup| {
-        setup.limits = Limits::new(Rate { per_second: 1_000, burst: 1_000 }, one);
-    });
-    for _ in 0..100 {
-        world.x509(&process(), "another").await.unwrap_err();
-    }
+async fn a_flood_of_refusals_writes_little_in_a_day_and_every_one_is_counted() {
+    let world = SpiffeWorld::new();
     let desk = &world.world.desk;
-    assert_eq!(world.world.audit.entries().len(), 3);
-    desk.refusals.write(desk);
-    let counted: Vec<Entry> = world.world.audit.entries().split_off(3);
-    let [denials] = &counted[..] else { panic!("{counted:?}") };
-    assert_eq!(
-        (denials.kind, denials.count, denials.client.as_deref()),
-        (Kind::Denials, Some(97), Some(NODE))
+    let groups: Vec<String> =
+        (0..60).map(|group| format!("unix:group:{group}{}", "g".repeat(1000))).collect();
+    let selectors: Vec<&str> = groups.iter().map(String::as_str).chain(["unix:uid:2000"]).collect();
+    let (flood, longest) = (process_on(NODE, &selectors), "a".repeat(512));
+    let mut asked = 0;
+    for _ in 0..24 * 60 {
+        world.world.clock.advance(Duration::from_secs(60));
+        for _ in 0..3 {
+            world.jwt(&flood, &[longest.as_str(); 16]).await.unwrap_err();
+            asked += 1;
+        }
+        desk.refusals.write(desk);
+    }
+    let before = world.world.audit.entries();
+    let bytes: usize = before.iter().map(|entry| entry.to_bytes().unwrap().len()).sum();
+    assert!(bytes < 8 << 20, "{bytes} bytes in a day");
+    // Another user's refusal still has its own record.
+    world.x509(&process_on(NODE, &["unix:uid:1002"]), "web").await.unwrap_err();
+    desk.refusals.write_all(desk);
+    let log = world.world.audit.entries();
+    let alone = log.iter().filter(|entry| entry.kind == Kind::Denial).count();
+    assert_eq!(log[before.len()].spiffe.as_ref().unwrap().asked_by, ["unix:uid:1002"]);
+    let counts = log.iter().filter(|entry| entry.kind == Kind::Denials);
+    assert!(counts.clone().all(|entry| entry.client.as_deref() == Some(NODE)));
+    let counted: u64 = counts.filter_map(|entry| entry.count).sum();
+    assert_eq!(alone as u64 - 1 + counted, asked);
+}
+
+#[tokio::test]
+async fn who_was_refused_is_told_whatever_else_is_true_of_it() {
+    let world = SpiffeWorld::new();
+    let forged = "unix:group:a unix:uid:0 \"unix:uid:0\"";
+    let long = format!("container:image:{}", "a".repeat(1000));
+    let many: Vec<String> = (0..100).map(|group| format!("unix:supplementary_group:{group}")).collect();
+    let mut selectors = vec!["unix:uid:1002", "unix:user:mallory", "unix:gid:1002", forged, long.as_str()];
+    selectors.extend(many.iter().map(String::as_str));
+    let audiences = vec!["db", "sha256:mine"];
+    world.jwt(&process_on(NODE, &selectors), &audiences).await.unwrap_err();
+    let log = world.world.audit.entries();
+    let told = log[0].spiffe.as_ref().unwrap();
+    assert_eq!(told.asked_by[..4], ["unix:uid:1002", "unix:user:mallory", "unix:gid:1002", forged]);
+    assert_eq!(told.asked_by.len(), 16);
+    let short = told.asked_by.iter().find(|selector| selector.starts_with("container:image:")).unwrap();
+    assert_eq!((short.chars().count(), short.ends_with('…')), (161, true));
+    assert_eq!(told.audiences[0], "db");
+    assert!(
+        told.audiences[1].starts_with("sha256:") && told.audiences[1] != "sha256:mine",
+        "none looks like a digest"
     );
-    // An honest process is served, until it asks too often itself.
-    assert!(world.x509(&process(), "web").await.is_ok());
+}
+
+/// One entitled process must not fill the disk.
+#[tokio::test]
+async fn svids_have_a_rate_of_their_own_and_short_records() {
+    let world = SpiffeWorld::new();
     let asked = ask_until_limited(&world).await;
-    assert!((900..=1_000).contains(&asked), "{asked}");
+    assert_eq!(asked, 200);
+    assert!(world.x509(&process(), "web").await.is_ok(), "the other kind has its own");
+    let other = process_on(NODE, &["unix:uid:1001", "unix:gid:1001"]);
+    assert!(world.x509(&other, "batch").await.is_ok(), "and so has another entry");
+    world.world.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask_until_limited(&world).await, 20, "a second's");
+    world.world.clock.advance(Duration::from_secs(60));
+    let before = world.world.audit.entries().len();
+    let (long, longer) = ("é".repeat(64), "é".repeat(65));
+    let longest = [long.as_str(); 16];
+    assert!(world.jwt(&process(), &longest).await.is_ok());
+    let refused = world.jwt(&process(), &[longer.as_str(); 16]).await.unwrap_err();
+    assert_eq!(refused, IssueError::Request("audience_too_long"), "2 KiB in all");
+    let log = world.world.audit.entries().split_off(before);
+    let intent = log[0].to_bytes().unwrap();
+    assert!(intent.len() < 2048 + 512, "{}", intent.len());
+    let recorded = &log[0].spiffe.as_ref().unwrap().audiences;
+    assert_eq!((recorded[3].as_str(), recorded.len()), (longest[3], 16));
+    let digest = deputize_call::digest::sha256(longest[4].as_bytes());
+    assert_eq!(recorded[4], format!("sha256:{}", URL_SAFE_NO_PAD.encode(digest)));
 }
 
 async fn ask_until_limited(world: &SpiffeWorld) -> usize {
@@ -264,12 +322,13 @@ async fn each_svid_has_its_intent_first_and_its_outcome_after() {
     assert_eq!(
         serde_json::to_value(&log[0].spiffe).unwrap(),
         json!({ "svid": "x509", "entry": "web", "spiffe_id": WEB, "node": NODE, "serial": serial,
-            "authority": world.active(), "dns_names": ["web.example.org"], "not_after": NOW + 3600 })
+            "asked_by": ["unix:uid:1000", "unix:gid:1000"],
+            "authority": world.active(authority::Kind::X509), "dns_names": ["web.example.org"], "not_after": NOW + 3600 })
     );
     assert_eq!(
         serde_json::to_value(&log[2].spiffe).unwrap(),
         json!({ "svid": "jwt", "entry": "web", "spiffe_id": WEB, "node": NODE, "audiences": ["db", "cache"],
-            "not_after": NOW + 300 })
+            "asked_by": ["unix:uid:1000", "unix:gid:1000"], "not_after": NOW + 300 })
     );
     assert_eq!(log[2].jti.as_deref(), claims(jwt.token.expose())["jti"].as_str());
     assert_eq!((log[1].intent, log[1].result.as_deref()), (Some(0), Some("minted")));
@@ -295,8 +354,8 @@ async fn no_record_no_svid_and_none_while_clocks_disagree() {
 #[tokio::test]
 async fn what_was_tainted_while_the_record_was_written_signs_nothing() {
     let mut world = SpiffeWorld::new();
-    let first = world.active();
-    world.prepare();
+    let first = world.active(authority::Kind::X509);
+    world.prepare(authority::Kind::X509);
     world.world.audit.set_disk(Disk::Slow);
     let desk = Arc::clone(&world.world.desk);
     let asked = tokio::spawn(async move {
@@ -306,13 +365,37 @@ async fn what_was_tainted_while_the_record_was_written_signs_nothing() {
     });
     // It has decided by the time that it waits for the disk.
     tokio::task::yield_now().await;
-    world.activate();
+    world.activate(authority::Kind::X509);
     world.taint(&first);
     world.world.audit.set_disk(Disk::Sound);
     assert_eq!(asked.await.unwrap().unwrap_err(), IssueError::UpstreamUnavailable("authority_withdrawn"));
     let log = world.world.audit.entries();
     assert_eq!(log[1].result.as_deref(), Some("failed"), "the intent has its outcome");
     assert!(world.x509(&process(), "web").await.is_ok(), "the next one signs");
+}
+
+#[tokio::test]
+async fn a_jwt_key_that_was_tainted_while_the_record_was_written_signs_nothing() {
+    let mut world = SpiffeWorld::new();
+    let first = world.active(authority::Kind::Jwt);
+    world.prepare(authority::Kind::Jwt);
+    world.world.audit.set_disk(Disk::Slow);
+    let desk = Arc::clone(&world.world.desk);
+    let asked = tokio::spawn(async move {
+        let (workload, audiences) = (process(), ["db".to_owned()]);
+        let ask = deputize_issuer::svid::JwtAsk { workload: &workload, entry: "web", audiences: &audiences };
+        deputize_issuer::svid::jwt_svid(&desk, &ask).await
+    });
+    tokio::task::yield_now().await;
+    world.activate(authority::Kind::Jwt);
+    world.taint(&first);
+    world.world.audit.set_disk(Disk::Sound);
+    assert_eq!(asked.await.unwrap().unwrap_err(), IssueError::UpstreamUnavailable("authority_withdrawn"));
+    assert_eq!(world.world.audit.entries()[1].result.as_deref(), Some("failed"));
+    let bundle = world.door.authorities.ring().bundle.clone();
+    let of_first = bundle.jwt_authorities.iter().filter(|key| key.kid() == Some(first.as_str()));
+    assert_eq!(of_first.count(), 1, "what it signed before still verifies");
+    assert!(world.jwt(&process(), &["db"]).await.is_ok(), "the next one signs");
 }
 
 #[tokio::test]
@@ -430,7 +513,7 @@ fn a_spiffe_id_has_one_form() {
 async fn the_bundle_is_a_document_that_others_can_read() {
     let mut world = SpiffeWorld::new();
     let before = world.door.authorities.ring().bundle.sequence;
-    world.prepare();
+    world.prepare(authority::Kind::X509);
     let own = world.door.authorities.ring().bundle.clone();
     let document = bundle::to_document(&own).unwrap();
     assert_eq!(document["spiffe_sequence"], own.sequence);

@@ -49,6 +49,24 @@ async fn however_many_ask_one_is_made() {
 }
 
 #[tokio::test]
+async fn what_was_begun_is_there_for_the_next_though_nobody_waited_for_it() {
+    let set = Arc::new(setting());
+    let asker = Arc::clone(&set);
+    let asker = tokio::spawn(async move { asker.key().await });
+    tokio::task::yield_now().await;
+    asker.abort();
+    assert!(asker.await.unwrap_err().is_cancelled(), "it went away before the answer");
+    for _ in 0..1000 {
+        if set.held.peek(&set.workload, &set.entry).is_some() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(set.source.made(), 1);
+    assert_eq!(set.key().await.unwrap(), "key 1");
+}
+
+#[tokio::test]
 async fn it_is_renewed_at_about_half_its_life() {
     let set = setting();
     let svid = set.held.x509_svid(&set.workload, &set.entry).await.unwrap();

@@ -31,7 +31,7 @@ fn setting() -> Setting {
     let api = Arc::new(Api {
         source: Arc::clone(&source) as _,
         clock: Arc::clone(&clock) as _,
-        held: Held::new(Arc::clone(&source) as _, Arc::clone(&clock) as _),
+        held: Arc::new(Held::new(Arc::clone(&source) as _, Arc::clone(&clock) as _)),
         bundled: Default::default(),
         room: Room::new(Limits::default(), Arc::clone(&clock) as _),
     });
