@@ -119,32 +119,53 @@ impl Registration {
         Ok(entry)
     }
 
-    /// Deletes an entry that administration made. Its processes lose their streams at once; it stays deleted, and is on
-    /// record as such, when this returns.
+    /// Deletes an entry that administration made, also one that does not hold because a file has its id. Its processes
+    /// lose their streams at once; it stays deleted, and is on record as such, when this returns. The file whose entry of
+    /// this id still holds, if there is one.
     ///
     /// # Errors
     /// [`NotRegistered`].
-    pub async fn delete(&self, desk: &Desk, decision_id: Uuid, id: &str) -> Result<(), NotRegistered> {
+    pub async fn delete(
+        &self,
+        desk: &Desk,
+        decision_id: Uuid,
+        id: &str,
+    ) -> Result<Option<Arc<str>>, NotRegistered> {
         let _turn = self.turn.lock().await;
         let entries = self.live.now();
-        let draft = match entries.get(id).map(|entry| (entry.origin(), entry)) {
-            Some((Origin::File(file), _)) => {
+        let held = entries.get(id);
+        let file = held.and_then(|entry| match entry.origin() {
+            Origin::File(file) => Some(Arc::clone(file)),
+            Origin::Admin => None,
+        });
+        let stored = self.store.of_names(vec![id.to_owned()]).await?.pop();
+        let draft = match (held, &file, stored) {
+            (Some(entry), None, _) => entry.to_draft(),
+            // One that does not hold may be in the store all the same: a file has its id, or an earlier try failed.
+            (_, _, Some(stored)) => {
+                stored.into_draft().unwrap_or_else(|_| Draft { id: id.to_owned(), ..Draft::default() })
+            }
+            (_, Some(file), None) => {
                 return Err(NotRegistered::OfFile { id: id.to_owned(), file: Arc::clone(file) });
             }
-            Some((Origin::Admin, entry)) => entry.to_draft(),
-            None => Draft { id: id.to_owned(), ..Draft::default() },
+            (None, None, None) => return Err(NotRegistered::Unknown(id.to_owned())),
         };
-        let was_held = entries.get(id).is_some();
-        if was_held {
+        if held.is_some() && file.is_none() {
             // It narrows: first of all it must not hold any longer.
             self.live.replace(entries.without(id));
         }
-        // One that does not hold may be in the store all the same, when an earlier try failed there.
-        let was_stored = self.store.remove(id).await?;
-        if !was_held && !was_stored {
-            return Err(NotRegistered::Unknown(id.to_owned()));
-        }
-        record(desk, decision_id, DELETED, draft).await
+        // INVARIANT: it is on record before it is gone: where that fails, there is something to try again.
+        record(desk, decision_id, DELETED, draft).await?;
+        self.store.remove(id).await?;
+        Ok(file)
+    }
+
+    /// Of these entries of files, those of administration with the same ids: they do not hold while the files do.
+    ///
+    /// # Errors
+    /// [`NotRegistered::Unavailable`].
+    pub async fn shadowed(&self, ids: Vec<String>) -> Result<Vec<EntryFile>, NotRegistered> {
+        if ids.is_empty() { Ok(Vec::new()) } else { Ok(self.store.of_names(ids).await?) }
     }
 }
 

@@ -40,6 +40,24 @@ impl EmbeddedEntries {
         Ok(read_all(&self.database)?)
     }
 
+    /// Those of these names that there are.
+    ///
+    /// # Errors
+    /// [`NotStored`] where the store cannot be read.
+    pub async fn of_names(&self, names: Vec<String>) -> Result<Vec<EntryFile>, NotStored> {
+        let read = move |database: &Database| {
+            let table = database.begin_read()?.open_table(ENTRIES)?;
+            let mut found = Vec::new();
+            for name in names {
+                if let Some(text) = table.get(name.as_str())? {
+                    found.push(parse(text.value())?);
+                }
+            }
+            Ok(found)
+        };
+        self.apart(read).await
+    }
+
     /// Keeps one, durably.
     ///
     /// # Errors
@@ -70,16 +88,16 @@ impl EmbeddedEntries {
         self.apart(write).await
     }
 
-    /// Writes away from the threads that answer requests.
+    /// Works away from the threads that answer requests.
     async fn apart<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, NotStored> {
         let database = Arc::clone(&self.database);
-        match tokio::task::spawn_blocking(move || write(&database)).await {
+        match tokio::task::spawn_blocking(move || work(&database)).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                tracing::error!(%error, "registration entry not stored");
+                tracing::error!(%error, "registration entry not stored or not read");
                 Err(NotStored)
             }
             Err(_) => Err(NotStored),
@@ -93,9 +111,12 @@ fn read_all(database: &Database) -> Result<Vec<EntryFile>, redb::Error> {
     let mut all = Vec::new();
     for row in table.iter()? {
         let (_, text) = row?;
-        // INVARIANT: rows are written by `put` alone; one that does not parse would be a damaged store.
-        let entry = serde_json::from_str(text.value()).map_err(|_| redb::Error::Corrupted("entry".into()))?;
-        all.push(entry);
+        all.push(parse(text.value())?);
     }
     Ok(all)
+}
+
+fn parse(text: &str) -> Result<EntryFile, redb::Error> {
+    // INVARIANT: rows are written by `put` alone; one that does not parse would be a damaged store.
+    serde_json::from_str(text).map_err(|_| redb::Error::Corrupted("entry".into()))
 }

@@ -136,7 +136,8 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
             let router = match mode {
                 // Over TCP only what probes and scrapers may see; administration is on the socket.
                 Mode::Production => router::observation(Arc::clone(&administration)),
-                Mode::Development => router::administration(Arc::clone(&administration), entries.clone()),
+                // Who is entitled to what stays with who may open the socket, in `dev` too.
+                Mode::Development => router::administration(Arc::clone(&administration), None),
             };
             tasks.spawn(serve_tcp(listener, router, inside.clone()));
             Some(bound)
@@ -190,7 +191,7 @@ impl Running {
         // There is a receiver as long as a task runs; without one there is nothing to stop.
         let _ = self.stop.send(true);
         while self.tasks.join_next().await.is_some() {}
-        self.assembly.desk.refusals.write(&self.assembly.desk);
+        self.assembly.desk.refusals.write_all(&self.assembly.desk);
         if let Err(error) = self.assembly.log.close().await {
             tracing::error!(%error, "log not closed cleanly");
         }

@@ -11,7 +11,7 @@ use axum::{
 use deputize_issuer::{
     clock,
     desk::Desk,
-    entry::{Explained, Registered, Verdict},
+    entry::{Explained, Origin, Registered, Verdict},
     workload::Workload,
 };
 use deputize_workload_api::{
@@ -21,7 +21,7 @@ use deputize_workload_api::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 use super::{
@@ -66,6 +66,9 @@ struct Listed {
     from: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     ended: bool,
+    /// The entry of this id that administration made: it does not hold while this one, a file's, does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadows: Option<EntryFile>,
 }
 
 /// Which entries.
@@ -89,13 +92,18 @@ impl EntryRange {
 /// go on, if there are more.
 pub async fn list(
     State(administration): State<Arc<EntryAdministration>>,
+    Extension(RequestId(decision_id)): Extension<RequestId>,
     range: Result<Query<EntryRange>, QueryRejection>,
 ) -> Response {
     let Ok(Query(range)) = range else { return refuse(BAD_RANGE) };
     let (entries, now) = (administration.registration.live().now(), administration.now_seconds());
     let limit = range.limit.clamp(1, MAX_LISTED);
     let mut rest = entries.iter().skip_while(|entry| entry.id() <= range.after.as_str());
-    let listed: Vec<Listed> = rest.by_ref().take(limit).map(|entry| Listed::of(entry, now)).collect();
+    let page: Vec<_> = rest.by_ref().take(limit).map(Arc::as_ref).collect();
+    let listed = match administration.listed(&page, now).await {
+        Ok(listed) => listed,
+        Err(error) => return administration.refuse(error, decision_id),
+    };
     let next = rest.next().and(listed.last()).map(|last| last.entry.id.clone());
     let total = entries.len();
     error::json(StatusCode::OK, &json!({ "total": total, "entries": listed, "next": next }))
@@ -108,9 +116,13 @@ pub async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let Ok(Path(id)) = id else { return refuse(DoorError::NotFound) };
-    match administration.registration.live().now().get(&id) {
-        Some(entry) => error::json(StatusCode::OK, &Listed::of(entry, administration.now_seconds())),
-        None => administration.refuse(NotRegistered::Unknown(id), decision_id),
+    let entries = administration.registration.live().now();
+    let Some(entry) = entries.get(&id) else {
+        return administration.refuse(NotRegistered::Unknown(id), decision_id);
+    };
+    match administration.listed(&[entry], administration.now_seconds()).await {
+        Ok(listed) => error::json(StatusCode::OK, &listed.first()),
+        Err(error) => administration.refuse(error, decision_id),
     }
 }
 
@@ -142,7 +154,7 @@ pub async fn create(
     .await
 }
 
-/// Answers `DELETE /admin/entries/{id}`.
+/// Answers `DELETE /admin/entries/{id}`; `still_in` is the file whose entry of this id still holds, if there is one.
 pub async fn delete(
     State(administration): State<Arc<EntryAdministration>>,
     Extension(RequestId(decision_id)): Extension<RequestId>,
@@ -152,7 +164,8 @@ pub async fn delete(
     to_its_end(async move {
         let (desk, registration) = (&administration.desk, &administration.registration);
         match registration.delete(desk, decision_id, &id).await {
-            Ok(()) => error::json(StatusCode::OK, &json!({ "deleted": id })),
+            Ok(None) => error::json(StatusCode::OK, &json!({ "deleted": id })),
+            Ok(Some(file)) => error::json(StatusCode::OK, &json!({ "deleted": id, "still_in": file })),
             Err(error) => administration.refuse(error, decision_id),
         }
     })
@@ -218,6 +231,20 @@ impl EntryAdministration {
         self.attestor.attest(&Peer::of_process(pid)?).await
     }
 
+    /// With what administration made under the same ids.
+    async fn listed(&self, entries: &[&Registered], now_seconds: u64) -> Result<Vec<Listed>, NotRegistered> {
+        let of_files = entries.iter().filter(|entry| matches!(entry.origin(), Origin::File(_)));
+        let ids = of_files.map(|entry| entry.id().to_owned()).collect();
+        let shadowed = self.registration.shadowed(ids).await?;
+        let mut shadowed: HashMap<String, EntryFile> =
+            shadowed.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let listed = entries.iter().map(|entry| {
+            let shadows = shadowed.remove(entry.id());
+            Listed { shadows, ..Listed::of(entry, now_seconds) }
+        });
+        Ok(listed.collect())
+    }
+
     fn now_seconds(&self) -> u64 {
         self.desk.clock.now_seconds()
     }
@@ -242,7 +269,7 @@ impl Listed {
     fn of(entry: &Registered, now_seconds: u64) -> Self {
         let draft = entry.to_draft();
         let ended = draft.expires_at_seconds.is_some_and(|end| now_seconds >= end);
-        Self { entry: draft.into(), from: entry.origin().to_string(), ended }
+        Self { entry: draft.into(), from: entry.origin().to_string(), ended, shadows: None }
     }
 }
 

@@ -81,7 +81,8 @@ fn observation_routes(administration: Arc<Administration>) -> Router {
         .with_state(administration)
 }
 
-/// Administration: on the local socket, and in `dev` on loopback. Without SPIFFE there are no paths of it.
+/// Administration: on the local socket, and in `dev` on loopback, there without registration entries. Without SPIFFE
+/// there are no paths of it.
 pub fn administration(
     administration: Arc<Administration>,
     entries: Option<Arc<EntryAdministration>>,

@@ -168,6 +168,41 @@ fn entries_of_files_and_of_administration_live_side_by_side_and_outlive_a_restar
 }
 
 #[test]
+fn an_entry_that_was_deleted_under_a_files_does_not_come_back_with_a_reload() {
+    let broker = Broker::start(SPIFFE);
+    let text = format!("id: both\nspiffe_id: spiffe://example.org/file\nselectors: ['{}']\n", own_uid());
+    broker.create("both", "spiffe://example.org/made", &own_uid());
+    let mut watch = broker.watch();
+    assert_eq!(watch.ids(), ["spiffe://example.org/made"]);
+    broker.write("entries/a.yaml", &text);
+    broker.signal(Signal::HUP);
+    assert_eq!(watch.ids(), ["spiffe://example.org/file"]);
+
+    let listed = broker.run(&["entry", "ls"]).expect(0).stdout;
+    let hidden = listed.lines().find(|line| line.contains("spiffe://example.org/made")).unwrap();
+    assert!(hidden.contains("does not hold") && hidden.contains("a.yaml"), "{listed}");
+    let listed = broker.run(&["entry", "ls", "-o", "json"]).expect(0).json();
+    assert_eq!(listed[0]["shadows"]["spiffe_id"], "spiffe://example.org/made");
+    assert!(broker.run(&["entry", "show", "both"]).expect(0).stdout.contains("spiffe://example.org/made"));
+
+    let deleted = broker.run(&["entry", "delete", "both"]).expect(0).stdout;
+    assert!(deleted.contains("a.yaml still holds"), "{deleted}");
+    let records = broker.run(&["audit", "query", "--kind", "registration", "-o", "json"]).expect(0).lines();
+    let last = &records.last().unwrap()["entry"];
+    assert_eq!(
+        (&last["result"], &last["registration"]["spiffe_id"]),
+        (&"deleted".into(), &"spiffe://example.org/made".into())
+    );
+    broker.run(&["entry", "delete", "both"]).expect(3);
+    broker.run(&["svid", "fetch"]).expect(0);
+
+    std::fs::remove_file(broker.folder.path().join("entries/a.yaml")).unwrap();
+    broker.signal(Signal::HUP);
+    assert_eq!(watch.end().0, 3, "nothing is left");
+    broker.run(&["entry", "delete", "both"]).expect(1);
+}
+
+#[test]
 fn what_cannot_be_an_entry_is_refused_and_says_why() {
     let broker = Broker::start(SPIFFE);
     for (id, selector, said) in [

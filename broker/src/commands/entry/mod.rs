@@ -52,7 +52,7 @@ enum Command {
     /// Delete one that administration made; its processes lose their SVIDs' streams at once
     #[command(
         after_help = "SVIDs that were given out stay valid until they expire. An entry of a file is taken out of the
-file; then send the broker SIGHUP."
+file; then send the broker SIGHUP. Where both have one of this id, the file's holds, and the other one is deleted."
     )]
     Delete {
         /// Its id
@@ -92,6 +92,8 @@ struct Listed {
     from: String,
     #[serde(default)]
     ended: bool,
+    #[serde(default)]
+    shadows: Option<EntryFile>,
     #[serde(flatten)]
     entry: Value,
 }
@@ -132,7 +134,12 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
                         _ => error,
                     }
                 })?;
-            output.show(&answer, || format!("deleted {id}: its processes are entitled to it no longer\n"))?;
+            output.show(&answer, || match answer["still_in"].as_str() {
+                None => format!("deleted {id}: its processes are entitled to it no longer\n"),
+                Some(file) => format!(
+                    "deleted the {id} that administration made; the one in {file} still holds: take it out there, and send the broker SIGHUP\n"
+                ),
+            })?;
             Ok(Exit::Ok)
         }
     }
@@ -169,6 +176,10 @@ async fn list(
         for (shown, _) in &found {
             let from = if shown.ended { format!("{} (ended)", shown.from) } else { shown.from.clone() };
             columns.row(&[&shown.entry.id, &shown.entry.spiffe_id, &shown.entry.selectors.join(" "), &from]);
+            if let Some(other) = &shown.shadows {
+                let from = format!("{ADMINISTRATION} (does not hold: {} has this id)", shown.from);
+                columns.row(&[&other.id, &other.spiffe_id, &other.selectors.join(" "), &from]);
+            }
         }
         columns.to_string()
     })?;
@@ -184,22 +195,26 @@ struct Shown {
     entry: EntryFile,
     from: String,
     ended: bool,
+    /// What administration made under the same id.
+    shadows: Option<EntryFile>,
 }
 
 impl Shown {
     fn of(value: &Value) -> Option<Self> {
         let listed: Listed = serde_json::from_value(value.clone()).ok()?;
         let entry = serde_json::from_value(listed.entry).ok()?;
-        Some(Self { entry, from: listed.from, ended: listed.ended })
+        Some(Self { entry, from: listed.from, ended: listed.ended, shadows: listed.shadows })
     }
 
     fn fits(&self, spiffe_id: Option<&str>, selectors: &[String]) -> bool {
-        let id = &self.entry.spiffe_id;
-        let is_asked = |asked: &str| match asked.strip_suffix('*') {
-            Some(beginning) => id.starts_with(beginning),
-            None => id == asked,
+        let is_asked = |entry: &EntryFile, asked: &str| match asked.strip_suffix('*') {
+            Some(beginning) => entry.spiffe_id.starts_with(beginning),
+            None => entry.spiffe_id == asked,
         };
-        spiffe_id.is_none_or(is_asked) && selectors.iter().all(|asked| self.entry.selectors.contains(asked))
+        [&self.entry].into_iter().chain(&self.shadows).any(|entry| {
+            spiffe_id.is_none_or(|asked| is_asked(entry, asked))
+                && selectors.iter().all(|asked| entry.selectors.contains(asked))
+        })
     }
 
     fn to_text(&self) -> String {
@@ -224,6 +239,10 @@ impl Shown {
         }
         facts.add_some("ends", entry.expires_at.as_deref());
         facts.add("from", &self.from);
+        if let Some(other) = &self.shadows {
+            let said = format!("{} of {ADMINISTRATION}, until `deputize entry delete`", other.spiffe_id);
+            facts.add("in place of", said);
+        }
         facts.to_string()
     }
 }
@@ -236,3 +255,4 @@ fn not_understood(what: impl std::fmt::Display) -> CommandError {
 }
 
 const ENTRIES: &str = "/admin/entries";
+const ADMINISTRATION: &str = "administration";
