@@ -162,9 +162,17 @@ impl SpiffeKeys {
         Ok(kept)
     }
 
-    /// Does what is due by time.
-    fn turn(&self, now_seconds: u64) -> Result<Kept, NotDone> {
-        self.change(|kept| Ok(self.follow_time(kept, now_seconds)?))
+    /// Does what is due by time. What is older than `seen`, the number of the bundle that was published last, is refused:
+    /// it would bring back what was revoked, under a number that nobody looks at any more.
+    fn turn(&self, now_seconds: u64, seen: u64) -> Result<Kept, NotDone> {
+        self.change(|kept| {
+            if kept.register.sequence() < seen {
+                let older =
+                    "it is older than what is in use: put the newer one back, or take it with a restart";
+                return Err(problem(&self.document(), &older).into());
+            }
+            Ok(self.follow_time(kept, now_seconds)?)
+        })
     }
 
     fn follow_time(&self, kept: &mut Kept, now_seconds: u64) -> Result<(), KeyFileError> {

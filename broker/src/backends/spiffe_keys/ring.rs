@@ -69,16 +69,17 @@ impl SpiffeRing {
     /// Takes what is due at this moment, and what came into the folder. Cheap where nothing changed: asked once a second.
     ///
     /// # Errors
-    /// If files cannot be read or written; the ring stays as it was.
+    /// If files cannot be read or written, or are older than what was seen; the ring stays as it was.
     pub fn turn(&self, now_seconds: u64) -> Result<(), KeyFileError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if self.files.mark()? == seen.mark && !seen.kept.register.is_due(now_seconds) {
             return Ok(());
         }
-        let kept = self.files.turn(now_seconds).map_err(|error| match error {
-            NotDone::Files(error) => error,
-            NotDone::NotNow(error) => problem(&self.files.folder, &error),
-        })?;
+        let kept =
+            self.files.turn(now_seconds, seen.kept.register.sequence()).map_err(|error| match error {
+                NotDone::Files(error) => error,
+                NotDone::NotNow(error) => problem(&self.files.folder, &error),
+            })?;
         let mark = self.files.mark()?;
         let now = self.authorities.ring();
         if kept.register.sequence() != seen.kept.register.sequence() {

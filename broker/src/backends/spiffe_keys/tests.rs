@@ -115,6 +115,31 @@ fn a_running_broker_takes_what_commands_do() {
 }
 
 #[test]
+fn an_older_file_put_back_brings_back_nothing_and_no_lower_number() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path(), NOW);
+    let (keys, file) = (SpiffeKeys::existing(data.path()), data.path().join("keys/spiffe/authorities.json"));
+    keys.prepare(Kind::X509, NOW, None).unwrap();
+    ring.turn(NOW).unwrap();
+    let older = fs::read(&file).unwrap();
+    keys.replace_compromised(Kind::X509, NOW + 1).unwrap();
+    ring.turn(NOW + 1).unwrap();
+    let (newer, signs) = (fs::read(&file).unwrap(), active(&ring));
+    let sequence = ring.authorities().ring().bundle.sequence;
+    crate::backends::key_files::replace(&file, &older).unwrap();
+    // Also when something is due, which counts on from where the file stands.
+    for after in [2, DAY * 5 / 6] {
+        let refused = ring.turn(NOW + after).unwrap_err().to_string();
+        assert!(refused.contains("older than what is in use"), "{refused}");
+        assert_eq!((ring.authorities().ring().bundle.sequence, active(&ring)), (sequence, signs.clone()));
+        assert_eq!(fs::read(&file).unwrap(), older, "nothing was made of it");
+    }
+    crate::backends::key_files::replace(&file, &newer).unwrap();
+    ring.turn(NOW + 3).unwrap();
+    assert_eq!((ring.authorities().ring().bundle.sequence, active(&ring)), (sequence, signs));
+}
+
+#[test]
 fn compromised_keys_are_replaced_at_once_and_tainted() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path(), NOW);
