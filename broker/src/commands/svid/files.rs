@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 use zeroize::Zeroizing;
@@ -33,22 +33,44 @@ impl Written {
             key: folder.join("key.pem"),
             bundle: folder.join("bundle.pem"),
         };
+        prepare(folder)?;
         let chain = svid.svid.cert_chain().iter().map(|certificate| certificate.as_bytes());
         let authorities = svid.bundle.authorities().iter().map(|certificate| certificate.as_bytes());
-        let all = fs::create_dir_all(folder)
-            .and_then(|()| replace(&written.bundle, &pem("CERTIFICATE", authorities), 0o644))
+        let all = replace(&written.bundle, &pem("CERTIFICATE", authorities), 0o644)
             .and_then(|()| {
                 replace(&written.key, &pem("PRIVATE KEY", [svid.svid.private_key().as_bytes()]), 0o600)
             })
             .and_then(|()| replace(&written.svid, &pem("CERTIFICATE", chain), 0o644));
-        all.map_err(|error| {
-            CommandError::failure(
-                format!("{}: {error}", folder.display()),
-                "give a folder that this user may write to",
-            )
-        })?;
+        all.map_err(|error| cannot(folder, &error))?;
         Ok(written)
     }
+}
+
+/// Makes the folder, if it is not there; whoever else may write to it could put another key or bundle in place of ours.
+fn prepare(folder: &Path) -> Result<(), CommandError> {
+    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
+    let found = fs::metadata(folder).map_err(|error| cannot(folder, &error))?;
+    let shown = folder.display();
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(CommandError::failure(
+            format!("{shown}: the folder is another user's, who could replace the key and the bundle"),
+            "give a folder of this user's own",
+        ));
+    }
+    if found.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(CommandError::failure(
+            format!("{shown}: others may write to the folder, and could replace the key and the bundle"),
+            format!("chmod go-w {shown}"),
+        ));
+    }
+    Ok(())
+}
+
+fn cannot(folder: &Path, error: &io::Error) -> CommandError {
+    CommandError::failure(
+        format!("{}: {error}", folder.display()),
+        "give a folder that this user may write to",
+    )
 }
 
 /// Textual encoding (RFC 7468 §2), one block for each.
@@ -85,6 +107,8 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     done
 }
 
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +134,27 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_folder_that_others_own_or_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        for (mode, is_good) in [(0o700, true), (0o755, true), (0o775, false), (0o702, false), (0o1777, false)]
+        {
+            set(mode);
+            let prepared = prepare(folder.path());
+            assert_eq!(prepared.is_ok(), is_good, "{mode:o}");
+            assert!(prepared.err().is_none_or(|error| error.next.starts_with("chmod go-w ")));
+        }
+        set(0o700);
+        assert!(prepare(&folder.path().join("made/anew")).is_ok());
+        let others = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(1), None).unwrap();
+            folder.path()
+        } else {
+            Path::new("/")
+        };
+        assert!(prepare(others).unwrap_err().next.contains("own"));
     }
 }
