@@ -1,6 +1,7 @@
 //! Who is entitled to which SPIFFE ID while the broker runs: the entries of files, which a reload reads again, and those
 //! that administration makes and deletes; and the bundles of the foreign trust domains that they federate with.
 
+use async_trait::async_trait;
 use deputize_issuer::{
     bundle::ForeignBundles,
     desk::Desk,
@@ -15,16 +16,45 @@ use uuid::Uuid;
 
 use crate::{
     assemble::CannotStart,
-    backends::entries::{EmbeddedEntries, NotStored},
     config::{raw::EntryFile, read::ConfigError, spiffe::Spiffe},
 };
+
+/// The entries that administration made, kept for the next start.
+#[async_trait]
+pub trait KeptEntries: Send + Sync + std::fmt::Debug {
+    /// All of them.
+    ///
+    /// # Errors
+    /// [`NotStored`]: the store cannot be read.
+    fn all(&self) -> Result<Vec<EntryFile>, NotStored>;
+    /// Those of these names that there are.
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    async fn of_names(&self, names: Vec<String>) -> Result<Vec<EntryFile>, NotStored>;
+    /// Keeps one, durably.
+    ///
+    /// # Errors
+    /// [`NotStored`].
+    async fn put(&self, entry: EntryFile) -> Result<(), NotStored>;
+    /// Forgets one, durably; whether there was one.
+    ///
+    /// # Errors
+    /// [`NotStored`].
+    async fn remove(&self, id: &str) -> Result<bool, NotStored>;
+}
+
+/// An entry could not be read, kept or forgotten: its former state may come back with a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store of registration entries fails")]
+pub struct NotStored;
 
 /// Keeps the entries that hold, and changes them one after the other.
 #[derive(Debug)]
 pub struct Registration {
     live: Arc<LiveEntries>,
     foreign: Arc<ForeignBundles>,
-    store: EmbeddedEntries,
+    store: Box<dyn KeptEntries>,
     /// Held by whoever changes: what is taken is a whole.
     turn: Mutex<()>,
 }
@@ -65,8 +95,8 @@ impl Registration {
     ///
     /// # Errors
     /// Everything that is wrong with the files.
-    pub fn open(spiffe: &Spiffe, store: EmbeddedEntries, now_seconds: u64) -> Result<Self, CannotStart> {
-        let entries = read(spiffe, &store)?;
+    pub fn open(spiffe: &Spiffe, store: Box<dyn KeptEntries>, now_seconds: u64) -> Result<Self, CannotStart> {
+        let entries = read(spiffe, store.as_ref())?;
         tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
         let foreign = Arc::new(ForeignBundles::default());
         foreign.replace(read_foreign(spiffe)?);
@@ -94,7 +124,7 @@ impl Registration {
         if *held.bounds() != spiffe.bounds {
             return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
         }
-        let (entries, foreign) = (read(spiffe, &self.store)?, read_foreign(spiffe)?);
+        let (entries, foreign) = (read(spiffe, self.store.as_ref())?, read_foreign(spiffe)?);
         Ok(Reread { registration: self, entries, foreign, _turn: turn })
     }
 
@@ -184,7 +214,7 @@ impl From<NotStored> for NotRegistered {
 }
 
 /// The entries of files, all of which must be good; and those of the store that can be beside them.
-fn read(spiffe: &Spiffe, store: &EmbeddedEntries) -> Result<Entries, CannotStart> {
+fn read(spiffe: &Spiffe, store: &dyn KeptEntries) -> Result<Entries, CannotStart> {
     let wrong = |errors: Vec<String>| CannotStart(errors.join("\n"));
     let of_files =
         spiffe.drafts().map_err(|errors| wrong(errors.iter().map(ToString::to_string).collect()))?;

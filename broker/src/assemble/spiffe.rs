@@ -56,7 +56,7 @@ impl SpiffeBackends {
         let ring = SpiffeRing::open(&resolved.data_dir, &spiffe.bounds.trust_domain, making, now_seconds);
         Ok(Some(Self {
             ring: Arc::new(ring.map_err(cannot)?),
-            registration: Arc::new(Registration::open(spiffe, store()?, now_seconds)?),
+            registration: Arc::new(Registration::open(spiffe, Box::new(store()?), now_seconds)?),
             configured: spiffe.clone(),
         }))
     }

@@ -1,10 +1,14 @@
 //! Registration entries that administration made: in the embedded store, beside the other facts.
 
+use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::sync::Arc;
 
 use super::embedded::StoreError;
-use crate::config::raw::EntryFile;
+use crate::{
+    config::raw::EntryFile,
+    registration::{KeptEntries, NotStored},
+};
 
 /// Name → JSON of an [`EntryFile`].
 const ENTRIES: TableDefinition<'_, &str, &str> = TableDefinition::new("entries");
@@ -14,11 +18,6 @@ const ENTRIES: TableDefinition<'_, &str, &str> = TableDefinition::new("entries")
 pub struct EmbeddedEntries {
     database: Arc<Database>,
 }
-
-/// An entry could not be written or deleted: its former state may come back with a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not stored")]
-pub struct NotStored;
 
 impl EmbeddedEntries {
     /// The entries of this store.
@@ -32,19 +31,27 @@ impl EmbeddedEntries {
         Ok(Self { database: Arc::clone(database) })
     }
 
-    /// All of them.
-    ///
-    /// # Errors
-    /// If the store is damaged.
-    pub fn all(&self) -> Result<Vec<EntryFile>, StoreError> {
-        Ok(read_all(&self.database)?)
+    /// Works away from the threads that answer requests.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, NotStored> {
+        let database = Arc::clone(&self.database);
+        match tokio::task::spawn_blocking(move || work(&database)).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(not_stored(error)),
+            Err(_) => Err(NotStored),
+        }
+    }
+}
+
+#[async_trait]
+impl KeptEntries for EmbeddedEntries {
+    fn all(&self) -> Result<Vec<EntryFile>, NotStored> {
+        read_all(&self.database).map_err(not_stored)
     }
 
-    /// Those of these names that there are.
-    ///
-    /// # Errors
-    /// [`NotStored`] where the store cannot be read.
-    pub async fn of_names(&self, names: Vec<String>) -> Result<Vec<EntryFile>, NotStored> {
+    async fn of_names(&self, names: Vec<String>) -> Result<Vec<EntryFile>, NotStored> {
         let read = move |database: &Database| {
             let table = database.begin_read()?.open_table(ENTRIES)?;
             let mut found = Vec::new();
@@ -58,11 +65,7 @@ impl EmbeddedEntries {
         self.apart(read).await
     }
 
-    /// Keeps one, durably.
-    ///
-    /// # Errors
-    /// [`NotStored`].
-    pub async fn put(&self, entry: EntryFile) -> Result<(), NotStored> {
+    async fn put(&self, entry: EntryFile) -> Result<(), NotStored> {
         let write = move |database: &Database| {
             let text = serde_json::to_string(&entry).map_err(|_| redb::Error::Corrupted("entry".into()))?;
             let transaction = database.begin_write()?;
@@ -73,11 +76,7 @@ impl EmbeddedEntries {
         self.apart(write).await
     }
 
-    /// Forgets one, durably; whether there was one.
-    ///
-    /// # Errors
-    /// [`NotStored`].
-    pub async fn remove(&self, id: &str) -> Result<bool, NotStored> {
+    async fn remove(&self, id: &str) -> Result<bool, NotStored> {
         let id = id.to_owned();
         let write = move |database: &Database| {
             let transaction = database.begin_write()?;
@@ -87,22 +86,12 @@ impl EmbeddedEntries {
         };
         self.apart(write).await
     }
+}
 
-    /// Works away from the threads that answer requests.
-    async fn apart<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error> + Send + 'static,
-    ) -> Result<T, NotStored> {
-        let database = Arc::clone(&self.database);
-        match tokio::task::spawn_blocking(move || work(&database)).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "registration entry not stored or not read");
-                Err(NotStored)
-            }
-            Err(_) => Err(NotStored),
-        }
-    }
+/// The cause is for the log alone.
+fn not_stored(error: redb::Error) -> NotStored {
+    tracing::error!(%error, "registration entry not stored or not read");
+    NotStored
 }
 
 fn read_all(database: &Database) -> Result<Vec<EntryFile>, redb::Error> {
