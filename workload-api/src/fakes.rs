@@ -34,7 +34,7 @@ pub struct FakeSource {
     clock: Arc<dyn Clock>,
     key: SigningKey,
     changes: watch::Sender<u64>,
-    made: AtomicU64,
+    made: watch::Sender<u64>,
     denied: AtomicU64,
     state: Mutex<State>,
 }
@@ -73,7 +73,7 @@ impl FakeSource {
             failure: None,
         };
         let changes = watch::Sender::new(0);
-        let (made, denied) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (made, denied) = (watch::Sender::new(0), AtomicU64::new(0));
         Ok(Self { clock, key, changes, made, denied, state: Mutex::new(state) })
     }
 
@@ -102,7 +102,23 @@ impl FakeSource {
 
     /// How many SVIDs were made.
     pub fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+        *self.made.borrow()
+    }
+
+    /// Waits until so many SVIDs were made.
+    pub async fn has_made(&self, so_many: u64) {
+        // The sender is in here: it cannot be gone before.
+        let _ = self.made.subscribe().wait_for(|made| *made >= so_many).await;
+    }
+
+    /// The number of the SVID that is made now, from 1 on.
+    fn make(&self) -> u64 {
+        let mut number = 0;
+        self.made.send_modify(|made| {
+            *made += 1;
+            number = *made;
+        });
+        number
     }
 
     /// How many denials were put on record.
@@ -153,7 +169,7 @@ impl SvidSource for FakeSource {
         // As a real one does: others run meanwhile.
         tokio::task::yield_now().await;
         self.check(workload, entry)?;
-        let (now, number) = (self.clock.now_seconds(), self.made.fetch_add(1, Ordering::Relaxed) + 1);
+        let (now, number) = (self.clock.now_seconds(), self.make());
         Ok(X509Svid {
             spiffe_id: entry.spiffe_id.clone(),
             entry: entry.id.clone(),
@@ -174,7 +190,7 @@ impl SvidSource for FakeSource {
     ) -> Result<JwtSvid, SourceError> {
         tokio::task::yield_now().await;
         self.check(workload, entry)?;
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.make();
         let now = self.clock.now_seconds();
         let expires_at_seconds = now + entry.jwt_svid_ttl_seconds.unwrap_or(DEFAULT_JWT_TTL_SECONDS);
         let claims = serde_json::json!({

@@ -165,15 +165,9 @@ pub async fn next<M>(stream: &mut Streaming<M>) -> Result<M, tonic::Status> {
     next.map(|message| message.expect("the stream ended without a word"))
 }
 
-/// Waits for a condition.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("{what}: not in time");
+/// Waits for what must come soon.
+pub async fn in_time(coming: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(20), coming).await.expect("it does not come");
 }
 
 /// The key of the only SVID in a state.

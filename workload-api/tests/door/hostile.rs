@@ -1,7 +1,7 @@
 //! Those who take and take, and those who never read.
 
 use crate::{
-    client::{NODE, next, open_with, open_with_entry, secured, until, web},
+    client::{NODE, in_time, next, open_with, open_with_entry, secured, web},
     raw::{END_HEADERS, HEADERS, Raw, call, literal},
 };
 use deputize_workload_api::{Limits, fakes::FakeProcess, proto::X509svidRequest};
@@ -45,7 +45,7 @@ async fn a_client_that_never_reads_is_ended() {
     let mut silent = Raw::connect(&door.path).await;
     silent.frame(HEADERS, END_HEADERS, 1, &call("localhost")).await.unwrap();
     silent.message(1).await;
-    until("the call is there", || door.source.made() == 1).await;
+    in_time(door.source.has_made(1)).await;
     door.is_served_soon().await;
 }
 
@@ -176,7 +176,7 @@ async fn a_client_that_never_reads_does_not_hold_up_a_stop() {
     silent.frame(HEADERS, END_HEADERS, 1, &call("localhost")).await.unwrap();
     silent.message(1).await;
     let _idle = UnixStream::connect(&door.path).await.unwrap();
-    until("the call is there", || door.source.made() == 1).await;
+    in_time(door.source.has_made(1)).await;
     door.stop.send_replace(true);
     tokio::time::timeout(Duration::from_secs(20), door.served).await.unwrap().unwrap();
 }
