@@ -2,6 +2,7 @@
 
 mod advice;
 mod story;
+mod svid;
 
 pub use advice::what_to_do;
 
@@ -19,13 +20,15 @@ use super::{
     progress,
 };
 
-/// Tells the whole story of a decision: who, for whom, what, why, and what became of it.
+/// Tells the whole story of a decision: who, for whom, what, why, and what became of it. Of an SVID and of a change of a
+/// registration entry likewise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   deputize explain 0193a5f2-7c1e-7cc0-9f2b-3f7f3a9d1c55
   deputize explain 0193a5f2-7c1e-7cc0-9f2b-3f7f3a9d1c55 -o json
 
-The id stands in every error body, in the response header, in the token's answer and, as request_id, in the log span.")]
+The id stands in every error body, in the response header, in the token's answer and, as request_id, in the log span.
+That of an SVID stands in its record alone: `deputize audit query --spiffe-id ID` finds it.")]
 pub struct Args {
     /// Id of the decision
     decision_id: Uuid,
@@ -61,7 +64,7 @@ fn find(reader: &LogReader, decision_id: Uuid) -> Result<(u64, Entry), CommandEr
         let (index, bytes) = record.map_err(unreadable)?;
         bar.inc(1);
         let Ok(entry) = serde_json::from_slice::<Entry>(&bytes) else { continue };
-        if entry.decision == Some(decision_id) && matches!(entry.kind, Kind::Intent | Kind::Denial) {
+        if entry.decision == Some(decision_id) && begins_a_story(entry.kind) {
             bar.finish_and_clear();
             return Ok((index, entry));
         }
@@ -74,6 +77,10 @@ fn find(reader: &LogReader, decision_id: Uuid) -> Result<(u64, Entry), CommandEr
     }
     bar.finish_and_clear();
     Err(no_record(decision_id, &counted))
+}
+
+fn begins_a_story(kind: Kind) -> bool {
+    matches!(kind, Kind::Intent | Kind::Denial | Kind::Registration)
 }
 
 /// A count of refusals: `3 × proof_malformed`.

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 
 use crate::program::{
-    AT_MS, Data, Ran, command, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+    AT_MS, Data, Ran, command, decision, denial, intent, jwt_svid, outcome, redemption, registration,
+    revocation, role_session, run, svid_denial, x509_svid,
 };
 
 fn data() -> Data {
@@ -128,6 +129,54 @@ fn queries_find_what_fits_and_nothing_else() {
     assert_eq!(found(&["--limit", "2"]), [0, 1]);
     run(&["audit", "query", "--data", data.path(), "--since", "yesterday"]).expect(2);
     run(&["audit", "query", "--data", data.path(), "--kind", "gossip"]).expect(2);
+}
+
+#[test]
+fn svids_and_entries_are_found_by_identity_and_say_what_names_them() {
+    let mut other = registration(5, "created");
+    let draft = other.registration.as_mut().unwrap();
+    (draft.id, draft.spiffe_id) = ("other".to_owned(), "spiffe://example.org/supporters".to_owned());
+    let records = [
+        registration(1, "created"),
+        x509_svid(2),
+        jwt_svid(3),
+        svid_denial(4),
+        other,
+        registration(6, "deleted"),
+    ];
+    let data = Data::with(&records);
+    let found = |conditions: &[&str]| -> Vec<u64> {
+        let arguments = [&["audit", "query", "--data", data.path(), "-o", "json"], conditions].concat();
+        run(&arguments).expect(0).lines().iter().map(|record| record["index"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(found(&["--spiffe-id", "spiffe://example.org/support"]), [0, 1, 2, 5]);
+    assert_eq!(found(&["--spiffe-id", "spiffe://example.org/support*"]), [0, 1, 2, 4, 5]);
+    assert!(found(&["--spiffe-id", "spiffe://example.org/sup"]).is_empty());
+    assert_eq!(found(&["--spiffe-id", "spiffe://example.org/support", "--kind", "intent"]), [1, 2]);
+    assert_eq!(found(&["--entry", "support"]), [0, 1, 2, 5]);
+    assert_eq!(found(&["--entry", "other"]), [4]);
+
+    let lines = run(&["audit", "query", "--data", data.path()]).expect(0).stdout;
+    let lines: Vec<&str> = lines.lines().collect();
+    for (index, parts) in [
+        (
+            0,
+            &["result=created", "entry=support", "selector=unix:uid:1000 selector=unix:path:/usr/bin/agent"]
+                [..],
+        ),
+        (
+            1,
+            &[
+                "svid=X.509-SVID entry=support spiffe_id=spiffe://example.org/support serial=5e41a1 until=2026-",
+            ],
+        ),
+        (2, &["jti=svid-jti-3", "svid=JWT-SVID", "aud=https://db.example"]),
+        (3, &["reason=no_entry", "detail=\"unix:path:/usr/bin/agent unix:uid:1001\"", "node=spiffe://"]),
+    ] {
+        for part in parts {
+            assert!(lines[index].contains(part), "{part}: {}", lines[index]);
+        }
+    }
 }
 
 /// Sessions 2 and 4, which were made for calls 1 and 3.

@@ -4,9 +4,11 @@ use deputize_issuer::{
     record::{Entry, Kind},
     revocation::Revoked,
 };
+use serde_json::Value;
 
 use crate::program::{
-    AT_MS, Data, decision, denial, intent, outcome, redemption, revocation, role_session, run,
+    AT_MS, Data, decision, denial, intent, jwt_svid, outcome, redemption, registration, revocation,
+    role_session, run, svid_denial, x509_svid,
 };
 
 #[test]
@@ -70,6 +72,69 @@ fn a_denial_says_why_and_what_to_do() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+#[test]
+fn an_svid_is_told_with_what_names_it_and_what_became_of_its_entry() {
+    let data = Data::with(&[
+        registration(1, "created"),
+        x509_svid(2),
+        outcome(2, 1),
+        jwt_svid(3),
+        registration(4, "deleted"),
+    ]);
+    let told = |number, parts: &[&str]| {
+        let text = run(&["explain", &decision(number).to_string(), "--data", data.path()]).expect(0).stdout;
+        // The columns are as wide as their widest label.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        text
+    };
+    let of_both = [
+        "✔ granted",
+        "SPIFFE ID spiffe://example.org/support",
+        "by entry support; `deputize audit query --entry support`",
+        "on node spiffe://example.org/deputize/node/local",
+        "good until 2026-11-21T10:30:00",
+        "entry since deleted, by admin at 2026-11-21T09:30:00.004",
+    ];
+    let x509 = [
+        "SVID X.509-SVID",
+        "serial 5e41a1",
+        "signed by 4f1c2b9e",
+        "DNS name support.example.org",
+        "minted at",
+    ];
+    let text = told(2, &[&of_both[..], &x509].concat());
+    assert!(!text.contains("created"), "what was before the SVID is no part of its story: {text}");
+    let jwt = [
+        "SVID JWT-SVID",
+        "jti svid-jti-3",
+        "signed by kid-of-jwt-svids",
+        "audience https://db.example",
+        "treat the SVID as issued",
+    ];
+    told(3, &[&of_both[..], &jwt].concat());
+    let created = told(1, &["✔ entry created", "that is unix:uid:1000", "that is unix:path:/usr/bin/agent"]);
+    assert!(created.contains("by admin") && created.contains("entry since deleted"), "{created}");
+    let deleted = told(4, &["✔ entry deleted", "SPIFFE ID spiffe://example.org/support"]);
+    assert!(!deleted.contains("entry since") && !deleted.contains("outcome"), "{deleted}");
+}
+
+#[test]
+fn a_refused_process_is_told_with_what_was_true_of_it() {
+    let data = Data::with(&[svid_denial(1), registration(2, "created")]);
+    let id = decision(1).to_string();
+    let text = run(&["explain", &id, "--data", data.path()]).expect(0).stdout;
+    for part in ["✖ denied", "no_entry", "unix:path:/usr/bin/agent unix:uid:1001", "svid fetch --explain"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.contains("process") && !text.contains("detail"), "{text}");
+    assert!(!text.contains("entry since"), "it was refused for no entry, not for this one: {text}");
+    let story = run(&["explain", &id, "--data", data.path(), "-o", "json"]).expect(0).json();
+    assert_eq!((&story["decision"], &story["record"]["spiffe"]["svid"]), (&"denied".into(), &Value::Null));
 }
 
 #[test]

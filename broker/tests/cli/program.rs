@@ -2,8 +2,9 @@
 
 use deputize_call::{claims::PolicyRef, digest::Digest};
 use deputize_issuer::{
+    entry::Draft,
     log::{CheckpointSigner, Class, Log, LogConfig},
-    record::{AwsSession, Entry, Kind},
+    record::{AwsSession, Entry, Kind, SvidEntry, SvidKind},
     revocation::Revoked,
 };
 use std::{
@@ -190,6 +191,77 @@ pub fn role_session(number: u128, of: u128) -> Entry {
             window_end: AT_MS / 1000 + 300,
         }),
         ..intent(number)
+    }
+}
+
+/// An X.509-SVID that is about to be minted.
+pub fn x509_svid(number: u128) -> Entry {
+    let svid = SvidEntry {
+        serial: Some("5e41a1".to_owned()),
+        authority: Some("4f1c2b9e".to_owned()),
+        dns_names: vec!["support.example.org".to_owned()],
+        ..svid(SvidKind::X509)
+    };
+    Entry {
+        decision: Some(decision(number)),
+        spiffe: Some(svid),
+        ..Entry::new(Kind::Intent, AT_MS + number as u64)
+    }
+}
+
+/// A JWT-SVID that is about to be minted.
+pub fn jwt_svid(number: u128) -> Entry {
+    let svid = SvidEntry { audiences: vec!["https://db.example".to_owned()], ..svid(SvidKind::Jwt) };
+    Entry {
+        decision: Some(decision(number)),
+        jti: Some(format!("svid-jti-{number}")),
+        key: Some("kid-of-jwt-svids".to_owned()),
+        spiffe: Some(svid),
+        ..Entry::new(Kind::Intent, AT_MS + number as u64)
+    }
+}
+
+fn svid(kind: SvidKind) -> SvidEntry {
+    SvidEntry {
+        svid: Some(kind),
+        entry: Some("support".to_owned()),
+        spiffe_id: Some("spiffe://example.org/support".to_owned()),
+        node: "spiffe://example.org/deputize/node/local".to_owned(),
+        serial: None,
+        authority: None,
+        audiences: Vec::new(),
+        dns_names: Vec::new(),
+        not_after: Some(AT_MS / 1000 + 3600),
+    }
+}
+
+/// A process that was refused what no entry entitles it to.
+pub fn svid_denial(number: u128) -> Entry {
+    let svid =
+        SvidEntry { svid: None, entry: None, spiffe_id: None, not_after: None, ..svid(SvidKind::X509) };
+    Entry {
+        decision: Some(decision(number)),
+        reason: Some("no_entry".to_owned()),
+        detail: Some("unix:path:/usr/bin/agent unix:uid:1001".to_owned()),
+        spiffe: Some(svid),
+        ..Entry::new(Kind::Denial, AT_MS + number as u64)
+    }
+}
+
+/// What administration did with the entry `support`.
+pub fn registration(number: u128, result: &str) -> Entry {
+    let draft = Draft {
+        id: "support".to_owned(),
+        spiffe_id: "spiffe://example.org/support".to_owned(),
+        selectors: vec!["unix:uid:1000".to_owned(), "unix:path:/usr/bin/agent".to_owned()],
+        ..Draft::default()
+    };
+    Entry {
+        decision: Some(decision(number)),
+        by: Some("admin".to_owned()),
+        result: Some(result.to_owned()),
+        registration: Some(draft),
+        ..Entry::new(Kind::Registration, AT_MS + number as u64)
     }
 }
 

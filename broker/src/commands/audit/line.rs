@@ -1,6 +1,7 @@
 //! One record of the log, as it is shown.
 
 use deputize_issuer::{
+    entry::Draft,
     record::{Entry, Kind, SvidEntry, SvidKind},
     revocation::Revoked,
 };
@@ -57,7 +58,7 @@ impl Record {
             ("registry", entry.registry.as_deref().filter(|_| entry.kind == Kind::Configuration)),
             ("detail", entry.detail.as_deref()),
             ("access_key", entry.aws_key.as_ref().map(|key| key.access_key_id.as_str())),
-            ("jti", entry.jti.as_deref().filter(|_| names_a_token(entry.kind))),
+            ("jti", entry.jti.as_deref().filter(|_| names_a_token(entry))),
             ("txn", entry.txn.as_deref()),
             ("tenant", entry.tenant.as_deref().filter(|_| entry.decision.is_none())),
         ];
@@ -70,8 +71,7 @@ impl Record {
             push_svid(&mut line, svid);
         }
         if let Some(draft) = &entry.registration {
-            push(&mut line, "entry", &draft.id);
-            push(&mut line, "spiffe_id", &draft.spiffe_id);
+            push_draft(&mut line, draft);
         }
         for revoked in &entry.revoked {
             let (name, id) = revoked_parts(revoked);
@@ -84,25 +84,43 @@ impl Record {
     }
 }
 
-/// Whether a token is what a record of this kind is about.
-fn names_a_token(kind: Kind) -> bool {
-    matches!(kind, Kind::Redemption | Kind::Guard | Kind::HandedOut)
+/// Whether a token is what a record is about, and nothing else names it.
+fn names_a_token(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::Redemption | Kind::Guard | Kind::HandedOut) || entry.spiffe.is_some()
 }
 
 fn push_svid(line: &mut String, svid: &SvidEntry) {
     let audiences = svid.audiences.join(",");
+    let until = svid.not_after.map(moment::format_seconds);
     let members = [
         ("svid", svid.svid.map(svid_name)),
         ("entry", svid.entry.as_deref()),
         ("spiffe_id", svid.spiffe_id.as_deref()),
         ("aud", Some(audiences.as_str()).filter(|audiences| !audiences.is_empty())),
         ("serial", svid.serial.as_deref()),
+        ("until", until.as_deref()),
         ("node", Some(svid.node.as_str())),
     ];
     for (name, value) in members {
         if let Some(value) = value {
             push(line, name, value);
         }
+    }
+}
+
+fn push_draft(line: &mut String, draft: &Draft) {
+    push(line, "entry", &draft.id);
+    if !draft.spiffe_id.is_empty() {
+        push(line, "spiffe_id", &draft.spiffe_id);
+    }
+    for selector in &draft.selectors {
+        push(line, "selector", selector);
+    }
+    for node in &draft.nodes {
+        push(line, "node", node);
+    }
+    if let Some(end) = draft.expires_at_seconds {
+        push(line, "until", &moment::format_seconds(end));
     }
 }
 

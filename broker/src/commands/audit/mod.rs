@@ -21,7 +21,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Tail(tail::Args),
-    Query(query::Args),
+    Query(Box<query::Args>),
     Prove(prove::Args),
     Verify(verify::Args),
 }
@@ -33,7 +33,7 @@ enum Command {
 pub async fn run(args: Args, output: Output) -> CommandResult {
     match args.command {
         Command::Tail(args) => tail::run(args, output).await,
-        Command::Query(args) => query::run(args, output),
+        Command::Query(args) => query::run(&args, output),
         Command::Prove(args) => prove::run(&args, output),
         Command::Verify(args) => verify::run(&args, output),
     }

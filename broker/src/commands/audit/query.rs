@@ -27,6 +27,7 @@ use crate::commands::{
   deputize audit query --kind denial --since 1h
   deputize audit query --txn tx_7f… -o json
   deputize audit query --tool refund_payment --since 2026-11-01 --until 2026-12-01
+  deputize audit query --spiffe-id spiffe://example.org/agents/support --kind intent
   deputize audit query --aws-session arn:aws:sts::111122223333:assumed-role/restart-instance/0193a5f2-…
   deputize audit query --cloudtrail event.json
 
@@ -55,6 +56,12 @@ pub struct Args {
     /// Resource URI of the server
     #[arg(long)]
     server: Option<String>,
+    /// SPIFFE ID of an SVID, or of a registration entry
+    #[arg(long, value_name = "ID")]
+    spiffe_id: Option<String>,
+    /// Registration entry, by its id: what was issued or refused by it, and who made or deleted it
+    #[arg(long, value_name = "ID")]
+    entry: Option<String>,
     /// Kind of record: intent, outcome, denial, denials, refusals, handed_out, spent, revocation, redemption, start,
     /// configuration, registration
     #[arg(long, value_parser = kind)]
@@ -69,14 +76,14 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
     /// Session of an AWS role, by its ARN or by its name (RoleSessionName): back to the call
-    #[arg(long, value_name = "SESSION", conflicts_with_all = ["cloudtrail", "txn", "decision", "client", "sub", "tool", "server", "kind", "since", "until", "limit"])]
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["cloudtrail", "txn", "decision", "client", "sub", "tool", "server", "spiffe_id", "entry", "kind", "since", "until", "limit"])]
     aws_session: Option<String>,
     /// An event of CloudTrail, or a file of them: from each session of Deputize back to the call
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["txn", "decision", "client", "sub", "tool", "server", "kind", "since", "until", "limit"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["txn", "decision", "client", "sub", "tool", "server", "spiffe_id", "entry", "kind", "since", "until", "limit"])]
     cloudtrail: Option<PathBuf>,
 }
 
-pub(super) fn run(args: Args, output: Output) -> CommandResult {
+pub(super) fn run(args: &Args, output: Output) -> CommandResult {
     let asked = args.aws_session.as_deref().map(Asked::Session);
     if let Some(asked) = asked.or(args.cloudtrail.as_deref().map(Asked::Trail)) {
         return session::run(asked, &args.data.find()?.log()?, output);
@@ -125,7 +132,20 @@ impl Args {
             && matches(&self.client, entry.client.as_ref())
             && matches(&self.tool, entry.tool.as_ref())
             && matches(&self.server, entry.server.as_ref())
+            && matches(&self.spiffe_id, spiffe_id(entry))
+            && matches(&self.entry, registration_entry(entry))
     }
+}
+
+/// Whose an SVID is, or whom an entry would make of a process.
+fn spiffe_id(entry: &Entry) -> Option<&String> {
+    let of_svid = entry.spiffe.as_ref().and_then(|svid| svid.spiffe_id.as_ref());
+    of_svid.or(entry.registration.as_ref().map(|draft| &draft.spiffe_id))
+}
+
+fn registration_entry(entry: &Entry) -> Option<&String> {
+    let of_svid = entry.spiffe.as_ref().and_then(|svid| svid.entry.as_ref());
+    of_svid.or(entry.registration.as_ref().map(|draft| &draft.id))
 }
 
 fn matches(asked: &Option<String>, value: Option<&String>) -> bool {

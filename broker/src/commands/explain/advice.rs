@@ -10,7 +10,7 @@ fn exactly(reason: &str) -> Option<&'static str> {
 }
 
 fn by_family(reason: &str) -> &'static str {
-    const FAMILIES: [(&str, &str); 9] = [
+    const FAMILIES: [(&str, &str); 10] = [
         ("authorization_details", "correct authorization_details as `detail` says"),
         ("resource", "give exactly one `resource`: the server's URI, as it is registered"),
         ("scope", "leave `scope` out, or correct it"),
@@ -25,6 +25,11 @@ fn by_family(reason: &str) -> &'static str {
         ("subject", "look at the user's token with `deputize doctor --token`"),
         ("actor", "look at the actor's token with `deputize doctor --token`"),
         ("parameter", "correct the form: each parameter once, none empty"),
+        (
+            "csr",
+            "make the signing request for a P-256, P-384, Ed25519 or RSA key, signed by that key, with no URI but the \
+             entry's SPIFFE ID",
+        ),
         ("client", "correct the client's authentication; `deputize client add` makes a key"),
     ];
     FAMILIES.into_iter().find(|(family, _)| reason.starts_with(family)).map_or(
@@ -34,7 +39,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 56] = [
+const ADVICE: [(&[&str], &str); 62] = [
     (
         &["tool_drifted"],
         "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",
@@ -159,6 +164,30 @@ const ADVICE: [(&[&str], &str); 56] = [
     ),
     (&["transaction_too_old", "transaction_unknown"], "leave transaction_id out: a new transaction begins"),
     (&["assertion_replayed", "proof_replayed"], "make a new assertion and a new proof for every request"),
+    (
+        &["no_entry"],
+        "no entry is for such a process, or none any longer: `deputize svid fetch --explain --pid PID` says what each one lacks, `deputize entry create` makes one",
+    ),
+    (
+        &["node_of_another_trust_domain", "id_not_a_workloads"],
+        "an entry and its nodes are of our trust domain, and no ID below /deputize is a workload's: correct the entry",
+    ),
+    (
+        &["audience_of_a_cloud"],
+        "no JWT-SVID is for a cloud's token service: AWS credentials are for a tool call (`deputize aws creds`)",
+    ),
+    (
+        &["audience_is_a_registered_resource"],
+        "a registered server takes tool-call tokens: exchange a user's token for one (`deputize exchange`)",
+    ),
+    (
+        &["audience_missing", "audience_too_long", "audience_malformed"],
+        "ask for 1 to 16 audiences of at most 512 characters each",
+    ),
+    (
+        &["authority_expired"],
+        "what signs has ended and no other was made: `deputize keys ls`, and the broker's log says why",
+    ),
     (&["clocks_disagree"], "the machine's clock jumped: let it settle, or restart the broker"),
     (
         &["groups"],
@@ -216,6 +245,9 @@ mod tests {
         assert!(what_to_do("policy").contains("can-i"));
         assert!(what_to_do("authorization_details_digest").contains("authorization_details"));
         assert!(what_to_do("proof_stale").contains("DPoP"));
+        assert!(what_to_do("no_entry").contains("--explain"));
+        assert!(what_to_do("audience_of_a_cloud").contains("aws creds"));
+        assert!(what_to_do("csr_for_another_id").contains("SPIFFE ID"));
         assert!(!what_to_do("something_new").is_empty());
     }
 }

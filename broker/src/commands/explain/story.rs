@@ -9,9 +9,8 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use uuid::Uuid;
 
-use super::advice;
+use super::{advice, svid};
 use crate::commands::{
-    audit::svid_name,
     moment,
     output::{Facts, clean},
 };
@@ -19,7 +18,7 @@ use crate::commands::{
 /// What is known of a decision.
 #[derive(Debug, Serialize)]
 pub(super) struct Story {
-    /// `granted` or `denied`.
+    /// `granted` or `denied`; of a registration entry `created` or `deleted`.
     decision: &'static str,
     /// Index of its record.
     index: u64,
@@ -41,6 +40,9 @@ pub(super) struct Story {
     handed_out: Vec<Event>,
     /// What its server's guard said of it: the first hundred.
     at_the_guard: Vec<Event>,
+    /// What became of its registration entry since: the first hundred changes by administration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    entry_since: Vec<Event>,
     /// When it, its transaction, its person or a token it came from was revoked.
     revoked: Vec<Event>,
     /// Tokens and AWS sessions that were made from it.
@@ -76,7 +78,7 @@ impl Story {
         let (policies, policies_unknown) = policy_texts(&record, policies);
         let denied = record.kind == Kind::Denial;
         Self {
-            decision: if denied { "denied" } else { "granted" },
+            decision: decision(&record),
             index,
             at: moment::format(record.at),
             policies,
@@ -86,6 +88,7 @@ impl Story {
             redeemed: None,
             handed_out: Vec::new(),
             at_the_guard: Vec::new(),
+            entry_since: Vec::new(),
             revoked: Vec::new(),
             onward: Vec::new(),
             record,
@@ -129,6 +132,12 @@ impl Story {
                     self.at_the_guard.push(event(format!("{}{class}, says {by}", seen.event)));
                 }
             }
+            Kind::Registration
+                if svid::is_of_one_entry(&self.record, entry) && self.entry_since.len() < MAX_ENTRY_SINCE =>
+            {
+                let by = entry.by.as_deref().unwrap_or("somebody unknown");
+                self.entry_since.push(event(format!("{}, by {by}", decision(entry))));
+            }
             Kind::Revocation | Kind::Lifted => {
                 let by = entry.by.as_deref().unwrap_or("somebody unknown");
                 let lifted = if entry.kind == Kind::Lifted { "lifted again: " } else { "" };
@@ -160,8 +169,7 @@ impl Story {
     pub(super) fn to_text(&self) -> String {
         let record = &self.record;
         let id = record.decision.map(|id| id.to_string()).unwrap_or_default();
-        let mut text =
-            format!("{} {id} at {}\n", if self.next.is_some() { "✖ denied" } else { "✔ granted" }, self.at);
+        let mut text = format!("{} {id} at {}\n", heading(self.decision), self.at);
         let mut facts = Facts::default();
         facts.add_some("who", record.client.as_deref().map(|client| self.who(client)));
         facts.add_some(
@@ -194,7 +202,7 @@ impl Story {
             facts.add("claimed", format!("{name} = {value} (by the client, unverified)"));
         }
         facts.add_some("reason", record.reason.as_deref());
-        facts.add_some("detail", record.detail.as_deref());
+        facts.add_some("detail", record.detail.as_deref().filter(|_| record.spiffe.is_none()));
         facts.add_some("transaction", record.txn.as_deref());
         facts.add_some(
             "token",
@@ -206,7 +214,7 @@ impl Story {
         );
         facts.add_some("made from", record.pjti.as_deref());
         self.session(&mut facts);
-        self.svid(&mut facts);
+        svid::tell(record, &mut facts);
         facts.add_some("policy set", record.policy.as_ref().map(|policy| policy.digest.as_str()));
         self.afterwards(&mut facts);
         facts.add("record", format!("{}; `deputize audit prove {}` proves it", self.index, self.index));
@@ -232,24 +240,6 @@ impl Story {
             ),
         );
         facts.add("its call", format!("`deputize audit query --aws-session {}` tells it", aws.session_name));
-    }
-
-    /// The SVID, where it is one, or where one was refused.
-    fn svid(&self, facts: &mut Facts) {
-        let Some(svid) = &self.record.spiffe else { return };
-        facts.add_some("SVID", svid.svid.map(svid_name));
-        facts.add_some("SPIFFE ID", svid.spiffe_id.as_deref());
-        facts.add_some("by entry", svid.entry.as_deref());
-        facts.add("on node", &svid.node);
-        for audience in &svid.audiences {
-            facts.add("audience", audience);
-        }
-        for name in &svid.dns_names {
-            facts.add("DNS name", name);
-        }
-        facts.add_some("serial", svid.serial.as_deref());
-        facts.add_some("signed by", svid.authority.as_deref());
-        facts.add_some("good until", svid.not_after.map(moment::format_seconds));
     }
 
     fn who(&self, client: &str) -> String {
@@ -297,6 +287,9 @@ impl Story {
         for event in &self.at_the_guard {
             facts.add("at the guard", format!("{} at {}", event.what, event.at));
         }
+        for event in &self.entry_since {
+            facts.add("entry since", format!("{} at {}", event.what, event.at));
+        }
         for event in &self.revoked {
             facts.add("revoked", format!("{} at {}", event.what, event.at));
         }
@@ -318,6 +311,25 @@ impl Story {
         if let Some(reason) = self.policies_unknown {
             let _ = writeln!(text, "  ({reason})");
         }
+    }
+}
+
+/// What was decided, in a word.
+fn decision(record: &Entry) -> &'static str {
+    match (record.kind, record.result.as_deref()) {
+        (Kind::Denial, _) => "denied",
+        (Kind::Registration, Some("deleted")) => "deleted",
+        (Kind::Registration, _) => "created",
+        _ => "granted",
+    }
+}
+
+fn heading(decision: &str) -> &'static str {
+    match decision {
+        "denied" => "✖ denied",
+        "created" => "✔ entry created",
+        "deleted" => "✔ entry deleted",
+        _ => "✔ granted",
     }
 }
 
@@ -354,3 +366,4 @@ fn words(reasons: &[String]) -> String {
 
 const MAX_HANDED_OUT: usize = 100;
 const MAX_AT_THE_GUARD: usize = 100;
+const MAX_ENTRY_SINCE: usize = 100;
