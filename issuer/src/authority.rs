@@ -136,9 +136,11 @@ impl AuthorityRing {
         Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted, tainted_keys }
     }
 
-    /// Whether what this authority signs now would still hold.
-    pub(crate) fn trusts(&self, authority: &AuthorityCertificate) -> bool {
-        self.untainted.contains(&authority.public_key_sha256())
+    /// Whether what an authority signed still holds and goes on to be used: it is known, and neither it nor one above it
+    /// is tainted. Named by their keys (SHA-256, DER), the one that signed first.
+    pub fn stands_by(&self, authorities: &[[u8; 32]]) -> bool {
+        authorities.first().is_some_and(|signer| self.untainted.contains(signer))
+            && !authorities.iter().any(|authority| self.tainted.contains(authority))
     }
 
     /// Whether what the JWT key of this id signs now would hold.

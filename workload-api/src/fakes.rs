@@ -212,8 +212,9 @@ impl SvidSource for FakeSource {
         Arc::clone(&self.lock().bundles)
     }
 
-    fn tainted_authorities(&self) -> Vec<[u8; 32]> {
-        self.lock().tainted.clone()
+    fn stands_by(&self, authorities: &[[u8; 32]]) -> bool {
+        let state = self.lock();
+        !authorities.iter().any(|authority| state.tainted.contains(authority))
     }
 }
 

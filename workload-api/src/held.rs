@@ -161,8 +161,7 @@ impl Held {
 
     /// Whether it still says what the entry does, under authorities that hold.
     fn is_sound(&self, svid: &HeldSvid, entry: &Entry) -> bool {
-        let tainted = self.source.tainted_authorities();
-        svid.terms == Terms::of(entry) && !svid.authorities.iter().any(|one| tainted.contains(one))
+        svid.terms == Terms::of(entry) && self.source.stands_by(&svid.authorities)
     }
 
     fn slot(&self, workload: &Workload, entry: &Entry) -> Result<Arc<Slot>, SourceError> {

@@ -46,9 +46,9 @@ pub trait SvidSource: Send + Sync + 'static {
     /// Our bundle and the federated ones.
     fn bundles(&self) -> Arc<Bundles>;
 
-    /// Which X.509 authorities are tainted: an SVID whose chain leads to one is replaced at once. Named as in
-    /// [`X509Svid::authorities`].
-    fn tainted_authorities(&self) -> Vec<[u8; 32]>;
+    /// Whether what these authorities signed goes on to be used: else an SVID of theirs is replaced at once, because one
+    /// is tainted, or gone from the bundle. Named as in [`X509Svid::authorities`].
+    fn stands_by(&self, authorities: &[[u8; 32]]) -> bool;
 }
 
 /// Why there is no SVID.

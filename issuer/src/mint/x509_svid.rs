@@ -24,7 +24,7 @@ impl Mint for X509SvidTerms {
         let terms = record.into_terms();
         let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
         // Tainted or revoked while its record was written: nobody would keep what it signs.
-        if !door.authorities.ring().trusts(terms.authority.certificate()) {
+        if !door.authorities.ring().stands_by(terms.authority.certificate().authorities()) {
             return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
         }
         let minted = match &terms.requested {

@@ -30,7 +30,9 @@ impl DeskSource {
     pub fn start(desk: Arc<Desk>) -> Option<Self> {
         let door = Arc::clone(desk.spiffe.as_ref()?);
         let changes = Arc::new(watch::Sender::new(0));
-        let follower = tokio::spawn(follow(Arc::clone(&door), Arc::clone(&changes))).abort_handle();
+        // Followed before anything else runs: no change is missed.
+        let followed = (door.entries.changes(), door.authorities.changes(), door.foreign.changes());
+        let follower = tokio::spawn(follow(followed, Arc::clone(&changes))).abort_handle();
         Some(Self { desk, door, changes, follower })
     }
 }
@@ -71,8 +73,8 @@ impl SvidSource for DeskSource {
         Arc::new(Bundles { own, federated: self.door.foreign.now().to_vec() })
     }
 
-    fn tainted_authorities(&self) -> Vec<[u8; 32]> {
-        self.door.authorities.ring().tainted.clone()
+    fn stands_by(&self, authorities: &[[u8; 32]]) -> bool {
+        self.door.authorities.ring().stands_by(authorities)
     }
 }
 
@@ -82,10 +84,13 @@ impl Drop for DeskSource {
     }
 }
 
+type Counted = watch::Receiver<u64>;
+
 /// Passes every change on, whatever it is of.
-async fn follow(door: Arc<SpiffeDoor>, changes: Arc<watch::Sender<u64>>) {
-    let (mut entries, mut authorities, mut foreign) =
-        (door.entries.changes(), door.authorities.changes(), door.foreign.changes());
+async fn follow(
+    (mut entries, mut authorities, mut foreign): (Counted, Counted, Counted),
+    changes: Arc<watch::Sender<u64>>,
+) {
     loop {
         let changed = tokio::select! {
             changed = entries.changed() => changed,
@@ -124,3 +129,6 @@ fn source_error(error: IssueError) -> SourceError {
         | IssueError::Sts(_) => SourceError::Unavailable("another_doors_refusal"),
     }
 }
+
+#[cfg(test)]
+mod tests;
