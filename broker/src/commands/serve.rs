@@ -1,5 +1,7 @@
 //! `deputize serve`: the broker, for production.
 
+mod open_files;
+
 use deputize_issuer::{
     clock::{Clock, ClockWatch},
     role_session::RoleSessions,
@@ -58,6 +60,7 @@ pub async fn serve(path: &Path, ready_file: Option<PathBuf>) -> Result<(), Canno
     let cannot = |error: std::io::Error| CannotStart(error.to_string());
     let mut stop = StopSignal::listen().map_err(cannot)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+    open_files::raise_limit();
     let resolved = load(path, Mode::Production)?;
     if resolved.anchor.is_none() {
         tracing::warn!("audit.anchor is not configured: a rollback of the data folder would not be seen");

@@ -7,7 +7,9 @@
 )]
 
 mod audit;
+mod authorities;
 mod aws;
+mod broker;
 mod configuration;
 mod doctor;
 mod environment;

@@ -1,18 +1,11 @@
 //! The Workload API of a running `serve`: entries, SVIDs, and what every command says of them.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use std::{
-    io::{BufRead as _, BufReader, Lines, Read as _, Write as _},
-    net::TcpStream,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStderr, ChildStdout, Stdio},
-};
-use tempfile::TempDir;
+use std::os::unix::fs::PermissionsExt as _;
 
-use crate::program::{Ran, command, run};
+use crate::broker::{Broker, SPIFFE, own_uid};
 
 #[test]
 fn an_entry_that_is_made_reaches_an_open_stream_and_one_that_is_deleted_ends_it() {
@@ -231,152 +224,23 @@ fn without_spiffe_there_is_none_of_it() {
     broker.run(&["svid", "fetch", "--socket", "tcp://127.0.0.1:1"]).expect(2);
 }
 
-/// A broker under `serve`; it ends with this.
-struct Broker {
-    child: Child,
-    address: String,
-    folder: TempDir,
+#[test]
+fn as_many_files_as_the_system_allows_may_be_open() {
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 128 && exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_deputize")]);
+    limited.current_dir(std::env::temp_dir()).env_remove("DEPUTIZE_CONFIG");
+    let broker = Broker::start_as(SPIFFE, limited);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard, _] = files.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{files}") };
+    assert_eq!(soft, hard);
+    let raised: Vec<_> =
+        broker.said.iter().filter(|line| line.contains("limit of open files raised")).collect();
+    assert!(matches!(raised[..], [line] if line.contains("\"INFO\"") && line.contains("128")), "{raised:?}");
+    // Once it is as high as it can be there is nothing to tell.
+    let plenty = "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" serve \"$@\"";
+    let mut unlimited = std::process::Command::new("sh");
+    unlimited.args(["-c", plenty, env!("CARGO_BIN_EXE_deputize")]).env_remove("DEPUTIZE_CONFIG");
+    let broker = Broker::start_as(SPIFFE, unlimited);
+    assert!(!broker.said.iter().any(|line| line.contains("limit of open files raised")), "{:?}", broker.said);
 }
-
-impl Broker {
-    fn start(spiffe: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["registry", "entries", "anchor", "run"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-        let text = format!(
-            "issuer: https://broker.example\ndata_dir: data\n\
-             listen: {{ address: '127.0.0.1:0', behind_proxy: true }}\naudit: {{ anchor: anchor/checkpoint }}\n\
-             registry: {{ folder: registry, unsigned_approvals: allow }}\npolicies: {}\n{spiffe}",
-            policies.display()
-        );
-        std::fs::write(folder.path().join("deputize.yaml"), text).unwrap();
-        let (child, address) = serve(&folder.path().join("deputize.yaml"));
-        Self { child, address, folder }
-    }
-
-    fn restart(&mut self) {
-        self.signal(Signal::TERM);
-        assert!(self.child.wait().unwrap().success());
-        (self.child, self.address) = serve(&self.config());
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("deputize.yaml")
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.folder.path().join(name), text).unwrap();
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let config = self.config();
-        run(&[arguments, &["--config", config.to_str().unwrap()]].concat())
-    }
-
-    fn create(&self, id: &str, spiffe_id: &str, selector: &str) -> Ran {
-        self.run(&["entry", "create", "--id", id, "--spiffe-id", spiffe_id, "--selector", selector]).expect(0)
-    }
-
-    fn watch(&self) -> Watch {
-        let mut child = command(&["svid", "watch", "-o", "json", "--config"])
-            .arg(self.config())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Watch { child, lines }
-    }
-
-    /// What the public door answers.
-    fn get(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: broker.example\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap()
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts a broker and waits until it takes requests; where it does.
-fn serve(config: &Path) -> (Child, String) {
-    let mut child = command(&["serve", "--log-format", "json", "--config"])
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let address = address_of(&mut lines);
-    // Who writes must not wait for who reads.
-    std::thread::spawn(move || lines.for_each(drop));
-    (child, address)
-}
-
-fn address_of(lines: &mut Lines<BufReader<ChildStderr>>) -> String {
-    let mut said = Vec::new();
-    for line in lines.map_while(Result::ok) {
-        let is_ready = line.contains("\"ready\"");
-        if let Some((_, rest)) = line.split_once("127.0.0.1:").filter(|_| is_ready) {
-            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            return format!("127.0.0.1:{port}");
-        }
-        said.push(line);
-    }
-    panic!("serve did not start: {said:?}");
-}
-
-/// A `svid watch` that runs.
-struct Watch {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Watch {
-    /// The identities of the next message.
-    fn ids(&mut self) -> Vec<String> {
-        let line = self.lines.next().unwrap().unwrap();
-        let message: Value = serde_json::from_str(&line).unwrap();
-        let svids = message["svids"].as_array().unwrap();
-        svids.iter().map(|svid| svid["spiffe_id"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// Waits until it ends by itself; its exit code, and what it said.
-    fn end(&mut self) -> (i32, String) {
-        assert!(self.lines.next().is_none(), "nothing more comes");
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), said)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What is true of every process of this test.
-fn own_uid() -> String {
-    format!("unix:uid:{}", std::fs::metadata("/proc/self").unwrap().uid())
-}
-
-const SPIFFE: &str =
-    "spiffe: { trust_domain: example.org, socket: run/workload-api.sock, entries: entries }\n";
