@@ -371,3 +371,17 @@ async fn a_stream_that_is_not_read_is_ended() {
     assert!(String::from_utf8_lossy(&again).matches("token").count() >= 5000);
     drop(fixture.environment.stop().await);
 }
+
+/// Who is entitled to which identity is for who may open the socket: any page of a browser can reach a port.
+#[tokio::test(flavor = "multi_thread")]
+async fn registration_entries_are_not_administered_over_tcp() {
+    let fixture = fixture().await;
+    let status = async |path: &str| {
+        let url = format!("{}{path}", fixture.environment.ready.admin_url);
+        fixture.http.get(url).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status("/admin/drifted").await, 200, "administration is there");
+    for path in ["/admin/entries", "/admin/entries/dev", "/admin/workloads/explain"] {
+        assert_eq!(status(path).await, 404, "{path}");
+    }
+}
