@@ -171,7 +171,14 @@ fn svids_and_entries_are_found_by_identity_and_say_what_names_them() {
             ],
         ),
         (2, &["jti=svid-jti-3", "svid=JWT-SVID", "aud=https://db.example"]),
-        (3, &["reason=no_entry", "detail=\"unix:path:/usr/bin/agent unix:uid:1001\"", "node=spiffe://"]),
+        (
+            3,
+            &[
+                "reason=no_entry",
+                "asked_by=unix:uid:1001 asked_by=unix:path:/usr/bin/agent",
+                "node=spiffe://",
+            ],
+        ),
     ] {
         for part in parts {
             assert!(lines[index].contains(part), "{part}: {}", lines[index]);

@@ -128,10 +128,16 @@ fn a_refused_process_is_told_with_what_was_true_of_it() {
     let data = Data::with(&[svid_denial(1), registration(2, "created")]);
     let id = decision(1).to_string();
     let text = run(&["explain", &id, "--data", data.path()]).expect(0).stdout;
-    for part in ["✖ denied", "no_entry", "unix:path:/usr/bin/agent unix:uid:1001", "svid fetch --explain"] {
+    for part in [
+        "✖ denied",
+        "no_entry",
+        "that is unix:uid:1001",
+        "that is unix:path:/usr/bin/agent",
+        "svid fetch --explain",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(text.contains("process") && !text.contains("detail"), "{text}");
+    assert!(text.contains("asked by") && !text.contains("detail"), "{text}");
     assert!(!text.contains("entry since"), "it was refused for no entry, not for this one: {text}");
     let story = run(&["explain", &id, "--data", data.path(), "-o", "json"]).expect(0).json();
     assert_eq!((&story["decision"], &story["record"]["spiffe"]["svid"]), (&"denied".into(), &Value::Null));

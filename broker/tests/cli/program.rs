@@ -227,6 +227,7 @@ fn svid(kind: SvidKind) -> SvidEntry {
         entry: Some("support".to_owned()),
         spiffe_id: Some("spiffe://example.org/support".to_owned()),
         node: "spiffe://example.org/deputize/node/local".to_owned(),
+        asked_by: vec!["unix:uid:1001".to_owned(), "unix:path:/usr/bin/agent".to_owned()],
         serial: None,
         authority: None,
         audiences: Vec::new(),
@@ -242,7 +243,6 @@ pub fn svid_denial(number: u128) -> Entry {
     Entry {
         decision: Some(decision(number)),
         reason: Some("no_entry".to_owned()),
-        detail: Some("unix:path:/usr/bin/agent unix:uid:1001".to_owned()),
         spiffe: Some(svid),
         ..Entry::new(Kind::Denial, AT_MS + number as u64)
     }

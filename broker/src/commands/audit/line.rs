@@ -106,6 +106,9 @@ fn push_svid(line: &mut String, svid: &SvidEntry) {
             push(line, name, value);
         }
     }
+    for selector in &svid.asked_by {
+        push(line, "asked_by", selector);
+    }
 }
 
 fn push_draft(line: &mut String, draft: &Draft) {

@@ -31,8 +31,9 @@ fn tell_svid(record: &Entry, svid: &SvidEntry, facts: &mut Facts) {
     let by = if denied { "for entry" } else { "by entry" };
     facts.add_some(by, svid.entry.as_deref().map(|id| format!("{id}; {}", how_it_came_to_be(id))));
     facts.add("on node", &svid.node);
-    // A refusal's detail is what was true of the process that asked.
-    facts.add_some("process", record.detail.as_deref().filter(|_| denied));
+    for selector in &svid.asked_by {
+        facts.add("asked by", format!("a process that is {selector}"));
+    }
     for audience in &svid.audiences {
         facts.add("audience", audience);
     }
