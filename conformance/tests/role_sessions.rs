@@ -1,4 +1,9 @@
 //! `POST /aws/credentials`: who gets AWS credentials for which call, seen from outside, with an STS of the tests' own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected should stop there"
+)]
 
 use deputize_call::sign::SigningKey;
 use deputize_client::{AwsAsk, Client, DecryptionKey};

@@ -134,7 +134,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
                         _ => error,
                     }
                 })?;
-            output.show(&answer, || match answer["still_in"].as_str() {
+            output.show(&answer, || match answer.get("still_in").and_then(Value::as_str) {
                 None => format!("deleted {id}: its processes are entitled to it no longer\n"),
                 Some(file) => format!(
                     "deleted the {id} that administration made; the one in {file} still holds: take it out there, and send the broker SIGHUP\n"
