@@ -34,7 +34,9 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
     let mut doubts = Vec::new();
     for domain in &draft.federates_with {
         if !spiffe.federation.iter().any(|(known, _)| known.as_str() == domain) {
-            doubts.push(format!("there is no bundle of {domain}: it is not in spiffe.federation"));
+            doubts.push(format!(
+                "federates_with: there is no bundle of {domain}: it is not in spiffe.federation"
+            ));
         }
     }
     let mut single: BTreeMap<&str, &str> = BTreeMap::new();
@@ -55,9 +57,6 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
             "x509_svid_ttl_seconds: {ttl} is longer than what signs it lives (spiffe.authority.ttl_seconds: {}), and is cut",
             spiffe.authority.ttl_seconds
         ));
-    }
-    for domain in &draft.federates_with {
-        doubts.push(format!("federates_with: there is no bundle of {domain} here: its processes get none"));
     }
     if draft.expires_at_seconds.is_some_and(|end| now_seconds >= end) {
         doubts.push("expires_at: it has ended: take it out".to_owned());
