@@ -39,22 +39,23 @@ const DAY: u64 = 86_400;
 
 #[tokio::test]
 async fn who_is_entitled_to_nothing_is_on_record_once_and_beyond_the_quota_counted() {
-    let set = Setting::with_denials(2);
+    let set = Setting::new();
     let nobody = process("unix:uid:7");
     assert!(set.source.entitled(&nobody).is_empty());
-    for _ in 0..5 {
+    // One user's share of an hour, and three more.
+    for _ in 0..63 {
         set.source.denied(&nobody);
     }
     let denials = set.audit.entries();
-    assert_eq!(denials.len(), 2, "{denials:?}");
+    assert_eq!(denials.len(), 60, "{denials:?}");
     for denial in &denials {
         assert_eq!((denial.kind, denial.reason.as_deref()), (RecordKind::Denial, Some("no_entry")));
-        assert_eq!(denial.detail.as_deref(), Some("unix:uid:7"), "what was true of it");
         let svid = denial.spiffe.as_ref().unwrap();
+        assert_eq!(svid.asked_by, ["unix:uid:7"], "what was true of it");
         assert_eq!((svid.svid, svid.entry.as_deref(), svid.node.as_str()), (None, None, NODE));
     }
     assert_ne!(denials[0].decision, denials[1].decision);
-    set.desk.refusals.write(&set.desk);
+    set.desk.refusals.write_all(&set.desk);
     let counted = set.audit.entries().pop().unwrap();
     assert_eq!((counted.kind, counted.count), (RecordKind::Denials, Some(3)));
     assert_eq!((counted.client.as_deref(), counted.reason.as_deref()), (Some(NODE), Some("no_entry")));
