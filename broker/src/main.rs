@@ -1,18 +1,12 @@
 //! `deputize`: the identity and token-exchange broker for AI agents.
 
-mod assemble;
-mod backends;
 mod commands;
-mod config;
 mod dev;
-mod guards;
-mod http;
-mod registration;
-mod restore;
 mod sign_in;
-mod telemetry;
 
 use clap::Parser as _;
+// The broker is a crate of its own, so that both are compiled at once.
+use deputize_broker::{assemble, backends, config, http, telemetry};
 use deputize_call::moment;
 use std::process::ExitCode;
 

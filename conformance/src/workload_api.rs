@@ -14,7 +14,7 @@ mod x509;
 
 pub use self::{
     catalogue::{Level, REQUIREMENTS, Requirement},
-    client::{Connection, Ended},
+    client::{Connection, Ended, join_queue},
     findings::{Finding, Outcome, Report},
     messages::{JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, X509BundlesResponse, X509SvidResponse},
 };

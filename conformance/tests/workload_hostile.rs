@@ -10,7 +10,7 @@ use deputize_conformance::{
     process::run,
     raw_http2::{Came, block, request, send},
     spiffe_lab::{FOREIGN, SpiffeLab, TRUST_DOMAIN, program},
-    workload_api::{Connection, JwtSvidRequest, JwtSvidResponse, X509SvidResponse},
+    workload_api::{Connection, JwtSvidRequest, JwtSvidResponse, X509SvidResponse, join_queue},
 };
 use serde_json::{Value, json};
 use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
@@ -72,11 +72,7 @@ async fn ten_thousand_connections_leave_the_door_open() {
     let lab = SpiffeLab::start().await;
     let opening = async {
         for _ in 0..10_000 {
-            // The queue of those who are not let in yet may be full for a moment.
-            while let Err(error) = tokio::net::UnixStream::connect(&lab.socket).await {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-                tokio::task::yield_now().await;
-            }
+            join_queue(&lab.socket).await.unwrap();
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), opening).await.unwrap();

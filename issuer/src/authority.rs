@@ -30,7 +30,7 @@ use spiffe::TrustDomain;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use crate::{secret::Secret, svid::Bundle};
+use crate::{keys::Ring, secret::Secret, svid::Bundle};
 
 /// Why there is no such authority, or no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +47,8 @@ pub struct Authority {
 /// The key that signs JWT-SVIDs.
 #[derive(Debug, Clone)]
 pub struct JwtAuthority {
-    /// It.
-    pub key: Arc<SigningKey>,
+    /// It, for the mint alone.
+    pub(crate) key: Arc<SigningKey>,
     /// Until when it is in the bundle for certain, in Unix seconds: nothing that it signs holds longer.
     pub not_after_seconds: u64,
 }
@@ -75,6 +75,13 @@ pub struct AuthorityRing {
     untainted: Vec<[u8; 32]>,
     /// Ids of JWT keys that sign no longer, for what they sign is to be replaced. They are in the bundle still.
     tainted_keys: Vec<String>,
+}
+
+impl JwtAuthority {
+    /// Id of the key.
+    pub fn kid(&self) -> &str {
+        self.key.kid()
+    }
 }
 
 impl Authorities {
@@ -134,6 +141,12 @@ impl AuthorityRing {
             refresh_hint_seconds: REFRESH_HINT_SECONDS,
         };
         Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted, tainted_keys }
+    }
+
+    /// The keys of JWT-SVIDs, as their issuer publishes them: those of the bundle.
+    pub fn jwt_ring(&self) -> Ring {
+        let others = self.bundle.jwt_authorities.iter().filter(|key| key.kid() != Some(self.jwt.kid()));
+        Ring::new(Arc::clone(&self.jwt.key), others.cloned().collect())
     }
 
     /// Whether what an authority signed still holds and goes on to be used: it is known, and neither it nor one above it

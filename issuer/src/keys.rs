@@ -16,8 +16,8 @@ pub struct KeySource {
 /// One state of the ring: swapped as a whole.
 #[derive(Debug)]
 pub struct Ring {
-    /// Signs.
-    pub current: Arc<SigningKey>,
+    /// Signs, for the mint alone.
+    pub(crate) current: Arc<SigningKey>,
     /// Published: the current one, those announced for later and those whose tokens still live.
     pub published: KeySet,
 }
@@ -47,5 +47,9 @@ impl Ring {
         let mut keys = vec![current.public().clone()];
         keys.extend(others);
         Self { current, published: KeySet::new(keys) }
+    }
+    /// Id of the key that signs.
+    pub fn signing_kid(&self) -> &str {
+        self.current.kid()
     }
 }

@@ -329,7 +329,7 @@ mod tests {
         let rings = Rings { web_identity: Some(Arc::clone(&ring)), spiffe: None };
         WebIdentityKeys::existing(data.path()).rotate(NOW, NOW + ANNOUNCED_SECONDS).unwrap();
         let announced = Duration::from_secs(ANNOUNCED_SECONDS);
-        let signing = || ring.source().ring().current.kid().to_owned();
+        let signing = || ring.source().ring().signing_kid().to_owned();
         let first = signing();
         let first_file = data.path().join("keys/web-identity/es256-0.p8");
 

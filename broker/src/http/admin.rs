@@ -210,7 +210,7 @@ pub async fn keys(State(administration): State<Arc<Administration>>) -> Response
     let ring = administration.desk.keys.ring();
     error::json(
         StatusCode::OK,
-        &json!({ "signing": ring.current.kid(), "published": ring.published.to_jwks() }),
+        &json!({ "signing": ring.signing_kid(), "published": ring.published.to_jwks() }),
     )
 }
 

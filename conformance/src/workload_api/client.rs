@@ -45,13 +45,29 @@ pub enum Ended {
     Silent,
 }
 
+/// Connects to a socket. Where the queue of those who are not let in yet is full, the kernel lets who may block wait;
+/// here it says `EAGAIN`, at once.
+///
+/// # Errors
+/// If nobody listens there.
+pub async fn join_queue(socket: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(QUEUE_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
 impl Connection {
     /// Connects.
     ///
     /// # Errors
     /// If nobody listens there, or whoever listens speaks no HTTP/2.
     pub async fn open(socket: &Path) -> Result<Self, Ended> {
-        let stream = timeout(PATIENCE, UnixStream::connect(socket)).await.map_err(|_| Ended::Silent)?;
+        let stream = timeout(PATIENCE, join_queue(socket)).await.map_err(|_| Ended::Silent)?;
         let stream = TokioIo::new(stream.map_err(broken)?);
         let hands = http2::handshake(TokioExecutor::new(), stream);
         let (sender, connection) =
@@ -269,5 +285,6 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 const PATIENCE: Duration = Duration::from_secs(10);
+const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 const PREFIX_BYTES: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 4 << 20;

@@ -42,7 +42,7 @@ impl SpiffeWorld {
             trust_domain: domain(),
             issuer: format!("{ISSUER}/spiffe"),
             jwt_keys: Arc::new(KeySource::new(
-                SigningKey::from_pkcs8(&private[ring.jwt.key.kid()], None).unwrap(),
+                SigningKey::from_pkcs8(&private[ring.jwt.kid()], None).unwrap(),
                 Vec::new(),
             )),
             authorities: Arc::new(Authorities::new(ring)),

@@ -118,7 +118,7 @@ async fn tokens_made_for_other_purposes_are_no_subjects() {
         let claims = json!({
             "iss": issuer, "sub": "alice", "aud": PLATFORM_AUDIENCE, "client_id": "platform", "iat": now, "exp": now + 60,
         });
-        let token = world.desk.keys.ring().current.sign(typ, &claims).unwrap();
+        let token = world.key(ISSUER).sign(typ, &claims).unwrap();
         let refused = world.subject(&caller, &token).await;
         assert!(matches!(refused, Err(IssueError::SubjectToken { .. })), "{typ} {issuer}: {refused:?}");
     }

@@ -404,7 +404,7 @@ async fn a_jwt_svid_says_what_it_must_and_nothing_else() {
     let svid = world.jwt(&process(), &["spiffe://example.org/db"]).await.unwrap();
     let token = svid.token.expose();
     let header: Value = part(token, 0);
-    let kid = world.door.authorities.ring().jwt.key.kid().to_owned();
+    let kid = world.door.authorities.ring().jwt.kid().to_owned();
     assert_eq!(header, json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }));
     let claims = claims(token);
     let jti = claims["jti"].as_str().unwrap().to_owned();
@@ -534,7 +534,7 @@ async fn the_bundle_is_a_document_that_others_can_read() {
         assert_eq!(parse(der).public_key().subject_public_key.data.as_ref(), point);
         assert_eq!((&key["kty"], &key["crv"]), (&json!("EC"), &json!("P-256")));
     }
-    assert_eq!(jwt[0]["kid"], world.door.authorities.ring().jwt.key.kid());
+    assert_eq!(jwt[0]["kid"], world.door.authorities.ring().jwt.kid());
     assert!(jwt[0].get("d").is_none());
 }
 

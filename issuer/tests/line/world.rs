@@ -275,7 +275,7 @@ impl World {
 
     /// Signs claims as this broker does.
     pub(crate) fn own_token(&self, claims: &ToolCallClaims) -> String {
-        self.desk.keys.ring().current.sign("at+jwt", claims).unwrap()
+        self.keys[ISSUER].sign("at+jwt", claims).unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use deputize_call::sign::SigningKey;
 use deputize_issuer::{
     authority::{Authorities, Authority, AuthorityRing, Kind, Member, Public},
-    keys::{KeySource, Ring},
+    keys::KeySource,
 };
 use spiffe::TrustDomain;
 use std::{
@@ -51,7 +51,7 @@ impl SpiffeRing {
         let kept = files.open(trust_domain, making, now_seconds)?;
         let mark = files.mark()?;
         let ring = files.ring(&kept, None)?;
-        let jwt_keys = Arc::new(KeySource::of(published(&ring)));
+        let jwt_keys = Arc::new(KeySource::of(ring.jwt_ring()));
         let authorities = Arc::new(Authorities::new(ring));
         Ok(Self { files, authorities, jwt_keys, seen: Mutex::new(Seen { kept, mark }) })
     }
@@ -86,12 +86,12 @@ impl SpiffeRing {
             let ring = self.files.ring(&kept, Some(&now))?;
             tracing::info!(
                 x509 = ring.active.certificate().id(),
-                jwt = ring.jwt.key.kid(),
+                jwt = ring.jwt.kid(),
                 sequence = ring.bundle.sequence,
                 "authorities turned"
             );
             // Whoever verifies knows a key before anything that it signed is out.
-            self.jwt_keys.turn_to(published(&ring));
+            self.jwt_keys.turn_to(ring.jwt_ring());
             self.authorities.turn_to(ring);
         }
         *seen = Seen { kept, mark };
@@ -106,7 +106,7 @@ impl SpiffeKeys {
         Ok((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     }
 
-    /// The ring of what is kept; keys that are held already are not read again.
+    /// The ring of what is kept; an authority that is held already is not read again.
     fn ring(&self, kept: &Kept, held: Option<&AuthorityRing>) -> Result<AuthorityRing, KeyFileError> {
         let register = &kept.register;
         let active = |kind| {
@@ -116,10 +116,8 @@ impl SpiffeKeys {
             (member, Some(held)) if held.active.certificate().id() == member.id => Arc::clone(&held.active),
             (member, _) => Arc::new(self.authority(member)?),
         };
-        let jwt = match (active(Kind::Jwt)?, held) {
-            (member, Some(held)) if held.jwt.key.kid() == member.id => Arc::clone(&held.jwt.key),
-            (member, _) => Arc::new(self.jwt_key(member)?),
-        };
+        // Read again with each turn: whoever holds a ring gets nothing out of it that signs.
+        let jwt = Arc::new(self.jwt_key(active(Kind::Jwt)?)?);
         register
             .ring(authority, jwt)
             .ok_or_else(|| problem(&self.folder, &"a key is not that of its authority"))
@@ -137,11 +135,4 @@ impl SpiffeKeys {
         let key = self.key(Kind::Jwt, &member.id)?;
         SigningKey::from_pkcs8(key.expose(), Some(&member.id)).map_err(|error| problem(&self.folder, &error))
     }
-}
-
-/// The keys of JWT-SVIDs, as `{base}/spiffe` publishes them.
-fn published(ring: &AuthorityRing) -> Ring {
-    let kid = ring.jwt.key.kid();
-    let others = ring.bundle.jwt_authorities.iter().filter(|key| key.kid() != Some(kid));
-    Ring::new(Arc::clone(&ring.jwt.key), others.cloned().collect())
 }

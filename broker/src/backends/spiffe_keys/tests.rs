@@ -32,7 +32,7 @@ fn private_keys(data: &Path) -> usize {
 
 fn active(ring: &SpiffeRing) -> (String, String) {
     let ring = ring.authorities().ring().clone();
-    (ring.active.certificate().id(), ring.jwt.key.kid().to_owned())
+    (ring.active.certificate().id(), ring.jwt.kid().to_owned())
 }
 
 #[test]

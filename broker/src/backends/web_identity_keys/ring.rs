@@ -71,11 +71,11 @@ impl WebIdentityRing {
         let kids = |ring: &Ring| {
             let published: Vec<_> =
                 ring.published.iter().filter_map(|key| key.kid()).map(str::to_owned).collect();
-            (ring.current.kid().to_owned(), published)
+            (ring.signing_kid().to_owned(), published)
         };
         if kids(&next) != kids(&self.source.ring()) {
             tracing::info!(
-                signing = next.current.kid(),
+                signing = next.signing_kid(),
                 published = next.published.iter().count(),
                 "web-identity keys turned"
             );

@@ -37,7 +37,7 @@ impl Folder {
 }
 
 fn signing(ring: &WebIdentityRing) -> String {
-    ring.source().ring().current.kid().to_owned()
+    ring.source().ring().signing_kid().to_owned()
 }
 
 fn published(ring: &WebIdentityRing) -> Vec<String> {
