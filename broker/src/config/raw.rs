@@ -160,6 +160,7 @@ pub struct IdentityProvider {
 /// Vendors whose claims are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is named as its vendor is")]
 pub enum Preset {
     EntraId,
     Okta,

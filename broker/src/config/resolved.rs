@@ -93,16 +93,24 @@ pub struct Upstream {
     pub allow_private_addresses: bool,
 }
 
-/// Bounds.
+/// Bounds, as [`raw::Limits`] has them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Requests of one source address.
     pub source_per_second: u32,
+    /// Requests of one authenticated client.
     pub client_per_second: u32,
+    /// Records of denials of one client.
     pub denials_per_second: u32,
+    /// Reports of the guards of one server.
     pub guard_events_per_second: u32,
+    /// Open connections.
     pub connections: usize,
+    /// Grace on the times of other parties' tokens.
     pub leeway_seconds: u64,
+    /// Proofs and assertions remembered, each.
     pub once_capacity: usize,
+    /// How long a stop waits for requests under way.
     pub drain: Duration,
 }
 

@@ -26,7 +26,9 @@ pub fn load_templates(folder: &Path) -> Result<Templates, Vec<ConfigError>> {
 
 /// What could be read of a folder, and why the rest could not.
 pub struct Unread {
+    /// What could be read.
     pub templates: Vec<TemplateFile>,
+    /// Why the rest could not.
     pub errors: Vec<ConfigError>,
 }
 

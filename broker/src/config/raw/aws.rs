@@ -47,6 +47,7 @@ impl WebIdentity {
 
 /// Signature algorithms that AWS takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "names of RFC 7518")]
 pub enum WebIdentityAlgorithm {
     #[default]
     ES256,
