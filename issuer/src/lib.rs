@@ -8,6 +8,7 @@ pub mod ask;
 pub mod authenticate;
 pub mod authority;
 pub mod bundle;
+pub mod certificate;
 pub mod client;
 pub mod clock;
 pub mod decide;

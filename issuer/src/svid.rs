@@ -4,8 +4,10 @@
 //! that match. Here follows the waist, [`issue`](crate::issue::issue), and what is put on record where it says no.
 
 mod requested;
+mod verify;
 
 pub(crate) use requested::RequestedKey;
+pub use verify::{NotAnSvid, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid};
 
 use deputize_call::keys::KeySet;
 use spiffe::{SpiffeId, TrustDomain};

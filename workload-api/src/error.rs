@@ -2,6 +2,8 @@
 
 pub(crate) use tonic::Status as Answered;
 
+use deputize_issuer::svid::NotAnSvid;
+
 use crate::{peer::NotAttested, source::SourceError};
 
 /// Why a call is refused, or a stream ended.
@@ -15,7 +17,7 @@ pub(crate) enum Refused {
     Invalid(&'static str),
     /// The token that was to be validated is not good.
     #[error("the token is not valid: {0}")]
-    BadToken(&'static str),
+    BadToken(NotAnSvid),
     /// No entry entitles the caller, or none any more.
     #[error("no identity is registered for this process")]
     NotEntitled,

@@ -18,11 +18,12 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     assemble::{self, Assembly, CannotStart},
     backends::{key_files::KeyFileError, spiffe_keys::SpiffeRing, web_identity_keys::WebIdentityRing},
-    config::resolved::{self, Mode, Resolved},
+    config::resolved::{self, Mode, Resolved, Tls},
     http::{
         admin::Administration,
         aws::AwsCredentials,
@@ -30,7 +31,7 @@ use crate::{
         listen::{Listening, serve_tcp, serve_unix},
         router,
         source::SourceLimit,
-        tls,
+        tls::{self, ClientCertificates},
         web_identity::PublishedIdentity,
     },
     telemetry,
@@ -105,8 +106,7 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     // Before anything is measured.
     let metrics = telemetry::metrics().map_err(CannotStart)?;
     let assembly = assemble::assemble(resolved, mode).await?;
-    let tls =
-        resolved.listen.tls.as_ref().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
+    let tls = resolved.listen.tls.as_ref().map(acceptor).transpose()?;
     let (stop, stopping) = watch::channel(false);
     let administration = Arc::new(Administration {
         desk: Arc::clone(&assembly.desk),
@@ -166,6 +166,14 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, rings, stopping));
     administration.ready.store(true, Ordering::Release);
     Ok(Running { address, admin_address, workload_api, assembly, stop, administration, tasks })
+}
+
+fn acceptor(tls: &Tls) -> Result<TlsAcceptor, CannotStart> {
+    let clients = match tls.asks_for_certificates {
+        true => ClientCertificates::OfAnybody,
+        false => ClientCertificates::Ignored,
+    };
+    tls::acceptor(&tls.certificate, &tls.key, clients)
 }
 
 /// What administration of door 2 works on, where there is that door.

@@ -100,6 +100,20 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM key, readable by its owner alone.
     pub key_file: PathBuf,
+    /// Whether clients are asked for a certificate of theirs. One without is served all the same; which certificate
+    /// stands for whom says the client that it is configured for.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whether a TLS listener asks clients for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificates {
+    /// It does not.
+    Ignore,
+    /// It does.
+    Ask,
 }
 
 /// Administration.

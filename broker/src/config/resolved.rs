@@ -76,8 +76,19 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether a proxy in front terminates TLS.
     pub behind_proxy: bool,
-    /// Certificate chain and key, as PEM files.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// TLS, where this listener terminates it.
+    pub tls: Option<Tls>,
+}
+
+/// TLS of the public listener.
+#[derive(Debug)]
+pub struct Tls {
+    /// Certificate chain, a PEM file.
+    pub certificate: PathBuf,
+    /// Its key, a PEM file.
+    pub key: PathBuf,
+    /// Whether clients are asked for a certificate of theirs.
+    pub asks_for_certificates: bool,
 }
 
 /// An identity provider.
@@ -262,10 +273,11 @@ impl Check<'_> {
             listen: Listen {
                 address: address?,
                 behind_proxy: raw.listen.behind_proxy,
-                tls: raw
-                    .listen
-                    .tls
-                    .map(|tls| (self.folder.join(tls.certificate_file), self.folder.join(tls.key_file))),
+                tls: raw.listen.tls.map(|tls| Tls {
+                    certificate: self.folder.join(tls.certificate_file),
+                    key: self.folder.join(tls.key_file),
+                    asks_for_certificates: tls.client_certificates == Some(raw::ClientCertificates::Ask),
+                }),
             },
             admin_address,
             admin_socket: raw

@@ -4,6 +4,7 @@
 use super::patient::{IDLE_TIMEOUT, Patient, Sources};
 use axum::{Router, extract::ConnectInfo};
 use deputize_guard::proxy::ClientCertificate;
+use deputize_issuer::certificate::PresentedCertificate;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -65,16 +66,16 @@ pub async fn serve_tcp_patiently(
             match tls {
                 None => {
                     let stream = Patient::with_idle(stream, idle);
-                    serve_connection(stream, Sender::at(peer), router, watcher).await;
+                    let sender = Sender { peer: Some(peer), certificate: None };
+                    serve_connection(stream, sender, router, watcher).await;
                 }
                 Some(tls) => {
                     // A handshake that dawdles or fails ends the connection, nothing else.
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await
                     {
-                        let certificates = stream.get_ref().1.peer_certificates();
-                        let certificate = certificates.and_then(<[_]>::first);
-                        let certificate = certificate.map(|der| ClientCertificate::of(der));
-                        let sender = Sender { certificate, ..Sender::at(peer) };
+                        let shown = stream.get_ref().1.peer_certificates().map(PresentedCertificate::proved);
+                        let Ok(certificate) = shown.transpose() else { return };
+                        let sender = Sender { peer: Some(peer), certificate: certificate.map(Arc::new) };
                         let stream = Patient::with_idle(stream, idle);
                         serve_connection(stream, sender, router, watcher).await;
                     }
@@ -106,17 +107,11 @@ pub async fn serve_unix(listener: UnixListener, router: Router, mut listening: L
     drain(graceful, listening.drain).await;
 }
 
-/// Who is at the other end of a connection, as far as it says.
+/// Who is at the other end of a connection, as far as the connection itself says. No header of a request is asked.
 #[derive(Default)]
 struct Sender {
     peer: Option<SocketAddr>,
-    certificate: Option<ClientCertificate>,
-}
-
-impl Sender {
-    fn at(peer: SocketAddr) -> Self {
-        Self { peer: Some(peer), certificate: None }
-    }
+    certificate: Option<Arc<PresentedCertificate>>,
 }
 
 /// The next connection, once there is room for it.
@@ -155,7 +150,8 @@ async fn serve_connection<S>(
                 request.extensions_mut().insert(ConnectInfo(peer));
             }
             if let Some(certificate) = &sender.certificate {
-                request.extensions_mut().insert(certificate.clone());
+                request.extensions_mut().insert(ClientCertificate::of(certificate.leaf()));
+                request.extensions_mut().insert(Arc::clone(certificate));
             }
             request
         })
@@ -187,3 +183,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_LIST_BYTES: u32 = 32 * 1024;
 const MAX_STREAMS: u32 = 32;
+
+#[cfg(test)]
+mod tests;

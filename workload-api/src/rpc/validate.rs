@@ -1,16 +1,11 @@
 //! ValidateJWTSVID (SPIFFE Workload API §6.2.3; SPIFFE JWT-SVID §2 to §4).
 
-use deputize_call::{
-    json::Object,
-    jws::{self, EmbeddedKey, JwsError, UnverifiedJws},
-    keys::Algorithm,
-};
+use deputize_call::json::Object;
 use deputize_issuer::{
-    entry::{Entry, parse_spiffe_id},
-    svid::{Bundle, Bundles},
+    entry::Entry,
+    svid::{Bundles, VerifiedJwtSvid, verify_jwt_svid},
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use spiffe::SpiffeId;
 use std::sync::Arc;
 
 use super::{Api, Caller};
@@ -34,66 +29,17 @@ pub(super) async fn validate(
         return Err(Refused::Invalid("svid is missing"));
     }
     let (_, entries) = api.entitled(caller).await?;
-    let bundles = api.source.bundles();
-    let (id, claims) = verify(request, &bundles, &entries, api.clock.now_seconds())?;
-    Ok(ValidateJwtsvidResponse { spiffe_id: id.to_string(), claims: Some(to_struct(claims)) })
+    let bundles = known_to(&entries, &api.source.bundles());
+    let verified = verify_jwt_svid(&request.svid, &bundles, api.clock.now_seconds(), &request.audience);
+    let VerifiedJwtSvid { spiffe_id, claims, .. } = verified.map_err(Refused::BadToken)?;
+    Ok(ValidateJwtsvidResponse { spiffe_id: spiffe_id.to_string(), claims: Some(to_struct(claims)) })
 }
 
-fn verify(
-    request: &ValidateJwtsvidRequest,
-    bundles: &Bundles,
-    entries: &[Arc<Entry>],
-    now_seconds: u64,
-) -> Result<(SpiffeId, Object), Refused> {
-    let jws = jws::parse(&request.svid, EmbeddedKey::Refused).map_err(explain)?;
-    check_header(&jws)?;
-    let subject = jws::string_claim(&jws.claims, "sub", MAX_ID_BYTES).map_err(explain)?;
-    let id = parse_spiffe_id(subject).map_err(|_| Refused::BadToken("its subject is no SPIFFE ID"))?;
-    let bundle =
-        bundle_of(&id, bundles, entries).ok_or(Refused::BadToken("its trust domain is unknown here"))?;
-    bundle.jwt_authorities.verify(&jws).map_err(explain)?;
-    // JWT-SVID §3.3: required.
-    jws::check_times(&jws.claims, now_seconds, LEEWAY_SECONDS).map_err(explain)?;
-    let audiences = jws::audiences(&jws.claims, MAX_AUDIENCES).map_err(explain)?;
-    if !audiences.contains(&request.audience.as_str()) {
-        return Err(Refused::BadToken("it is for another audience"));
-    }
-    Ok((id, jws.claims))
-}
-
-fn check_header(jws: &UnverifiedJws<'_>) -> Result<(), Refused> {
-    // JWT-SVID §2.1: those of RFC 7518 §3.3 to §3.5, so not EdDSA.
-    if jws.header.alg == Algorithm::EdDSA {
-        return Err(Refused::BadToken("its algorithm is not one of a JWT-SVID"));
-    }
-    // JWT-SVID §2.3. An access token (`at+jwt`) under the same keys would be another thing.
-    match jws.header.typ.as_deref() {
-        None | Some("jwt" | "jose") => Ok(()),
-        Some(_) => Err(Refused::BadToken("its type is not that of a JWT-SVID")),
-    }
-}
-
-/// SPIFFE Workload API §6.3: the bundle of the subject's own trust domain, and no other.
-fn bundle_of<'b>(id: &SpiffeId, bundles: &'b Bundles, entries: &[Arc<Entry>]) -> Option<&'b Bundle> {
-    if id.is_member_of(&bundles.own.trust_domain) {
-        return Some(&bundles.own);
-    }
-    let may_know =
-        entries.iter().flat_map(|entry| &entry.federates_with).any(|domain| id.is_member_of(domain));
-    let theirs = |bundle: &&Arc<Bundle>| may_know && id.is_member_of(&bundle.trust_domain);
-    bundles.federated.iter().find(theirs).map(AsRef::as_ref)
-}
-
-fn explain(error: JwsError) -> Refused {
-    Refused::BadToken(match error {
-        JwsError::TooLong => "it is too long",
-        JwsError::Malformed(why) | JwsError::Header(why) | JwsError::Key(why) => why,
-        JwsError::Claim("exp", _) => "it has no time to live left",
-        JwsError::Claim(..) => "a claim is missing or has an unacceptable value",
-        JwsError::Algorithm => "its algorithm is not allowed",
-        JwsError::UnknownKey => "no key of its trust domain signed it",
-        _ => "its signature does not verify",
-    })
+/// SPIFFE Workload API §6.3: ours, and of the others those that the caller may know.
+fn known_to(entries: &[Arc<Entry>], bundles: &Bundles) -> Bundles {
+    let may_know = |domain| entries.iter().any(|entry: &Arc<Entry>| entry.federates_with.contains(domain));
+    let federated = bundles.federated.iter().filter(|bundle| may_know(&bundle.trust_domain));
+    Bundles { own: Arc::clone(&bundles.own), federated: federated.cloned().collect() }
 }
 
 /// All claims, as `google.protobuf.Struct` has them. The token was parsed strictly, so they are no deeper than 32
@@ -115,8 +61,3 @@ fn to_value(value: serde_json::Value) -> Value {
     };
     Value { kind: Some(kind) }
 }
-
-/// JWT-SVID, Appendix A: small.
-const LEEWAY_SECONDS: u64 = 5;
-const MAX_AUDIENCES: usize = 64;
-const MAX_ID_BYTES: usize = 2048;

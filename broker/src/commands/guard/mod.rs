@@ -29,7 +29,7 @@ use super::{
 };
 use crate::http::{
     listen::{Listening, serve_tcp_patiently},
-    tls,
+    tls::{self, ClientCertificates},
 };
 
 /// Stand before an MCP server and let through what was granted, and nothing else
@@ -201,7 +201,9 @@ pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc
 
 fn listening(settings: &Settings) -> Result<(Listening, Duration), CommandError> {
     let acceptor = |tls: &RawTls| {
-        tls::acceptor_asking(&tls.certificate_file, &tls.key_file, tls.client_ca_file.as_deref())
+        let clients = tls.client_ca_file.as_deref().map(ClientCertificates::Of);
+        let clients = clients.unwrap_or(ClientCertificates::Ignored);
+        tls::acceptor(&tls.certificate_file, &tls.key_file, clients)
     };
     let tls = settings.tls.as_ref().map(acceptor).transpose()?;
     let listening = Listening {
