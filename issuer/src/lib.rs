@@ -16,6 +16,7 @@ pub mod desk;
 pub mod drift;
 pub mod entry;
 pub mod error;
+pub mod exchange;
 pub mod fakes;
 mod hop;
 pub mod issue;
@@ -38,6 +39,7 @@ pub mod svid;
 pub mod templates;
 pub mod transaction;
 pub mod verify_subject;
+pub mod words;
 pub mod workload;
 
 pub use deputize_call::secret;

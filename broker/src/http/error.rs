@@ -1,11 +1,8 @@
-//! The one file that speaks OAuth's error codes and HTTP's statuses.
-//! To callers the reason is coarse; the detail belongs to `explain`.
+//! The one file that speaks HTTP's statuses: those of refusals, whose words are [`Words`], and of what the door itself
+//! refuses, with its own.
 
 use axum::response::{IntoResponse, Response};
-use deputize_issuer::{
-    error::{DenialReason, IssueError},
-    mint::StsRefusal,
-};
+use deputize_issuer::{error::IssueError, words::Words};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use oauth2::{StandardErrorResponse, basic::BasicErrorResponseType};
 use serde::Serialize;
@@ -75,125 +72,59 @@ struct Told {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let told = told(&self.error);
-        let uri = format!("{}/docs/errors/{}", self.issuer, told.code);
-        let (acr_values, max_age) = match &self.error {
-            IssueError::UserAuthentication { acr_values, max_age_seconds } => {
-                ((!acr_values.is_empty()).then(|| acr_values.join(" ")), *max_age_seconds)
-            }
-            _ => (None, None),
+        let Words { code, description, reason, acr_values, max_age_seconds, retry_after_seconds, nonce } =
+            Words::from(&self.error);
+        let uri = format!("{}/docs/errors/{code}", self.issuer);
+        let code = BasicErrorResponseType::Extension(code.to_owned());
+        let standard = StandardErrorResponse::new(code, Some(description), Some(uri));
+        let body = Body {
+            standard,
+            decision_id: Some(self.decision_id),
+            reason,
+            acr_values,
+            max_age: max_age_seconds,
         };
-        let reason = match &self.error {
-            IssueError::Denied(DenialReason::Policy { .. }) => Some("policy"),
-            IssueError::Denied(DenialReason::ApprovalRequired) => Some("approval_required"),
-            _ => None,
-        };
-        let code = BasicErrorResponseType::Extension(told.code.to_owned());
-        let standard = StandardErrorResponse::new(code, Some(told.description), Some(uri));
-        let body = Body { standard, decision_id: Some(self.decision_id), reason, acr_values, max_age };
-        let mut response = json(told.status, &body);
+        let mut response = json(status(&self.error), &body);
         let headers = response.headers_mut();
-        if let IssueError::NonceNeeded { nonce } = &self.error {
-            insert(headers, DPOP_NONCE, nonce);
+        if let Some(nonce) = nonce {
+            insert(headers, DPOP_NONCE, &nonce);
         }
         if matches!(self.error, IssueError::ClientAuthentication(_)) {
             // RFC 6749 §5.2 and RFC 9110 §11.6.1: a 401 names a scheme.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("private_key_jwt"));
         }
-        headers.extend(told.retry_after.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        headers.extend(retry_after_seconds.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
         insert(headers, DECISION_ID, &self.decision_id.to_string());
         response
     }
 }
 
-fn told(error: &IssueError) -> Told {
+/// The status of a refusal (RFC 6749 §5.2, RFC 9110 §15, RFC 6585 §4). What it says is [`Words`]'.
+fn status(error: &IssueError) -> StatusCode {
     match error {
-        IssueError::Request(reason) => bad("invalid_request", request_hint(reason)),
-        IssueError::GrantType => {
-            bad("unsupported_grant_type", "grant_type must be token-exchange or client_credentials")
+        IssueError::Request(_)
+        | IssueError::GrantType
+        | IssueError::SubjectToken { .. }
+        | IssueError::Proof(_)
+        | IssueError::NonceNeeded { .. }
+        | IssueError::Target(_)
+        | IssueError::Scope(_)
+        | IssueError::AuthorizationDetails { .. }
+        | IssueError::LevelTooLow { .. }
+        | IssueError::Denied(_)
+        | IssueError::UserAuthentication { .. }
+        | IssueError::NoSession { .. }
+        | IssueError::NotEntitled(_) => StatusCode::BAD_REQUEST,
+        IssueError::ClientAuthentication(_) => StatusCode::UNAUTHORIZED,
+        IssueError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        IssueError::RecordUnavailable(_) | IssueError::Uncertain(_) | IssueError::UpstreamUnavailable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
         }
-        IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
-        IssueError::ClientAuthentication(_) => {
-            let hint = "the client is unknown or did not prove who it is; use a fresh assertion";
-            Told { status: StatusCode::UNAUTHORIZED, ..bad("invalid_client", hint) }
-        }
-        IssueError::Proof(_) => bad(
-            "invalid_dpop_proof",
-            "the DPoP proof does not verify for this request; make a new one with a new jti",
-        ),
-        IssueError::NonceNeeded { .. } => {
-            bad("use_dpop_nonce", "repeat with the nonce of the DPoP-Nonce header in a new proof")
-        }
-        IssueError::Target("client_is_no_server") => bad(
-            "invalid_target",
-            "this client is no registered server; name it in the server's registry record",
-        ),
-        IssueError::Target(_) => bad(
-            "invalid_target",
-            "this client cannot get a token for this target; check resource and the registry",
-        ),
-        IssueError::Scope(_) => bad(
-            "invalid_scope",
-            "the scope is malformed or wider than the tool; leave it out or name the tool",
-        ),
-        IssueError::AuthorizationDetails { detail, .. } if detail.is_empty() => {
-            bad("invalid_authorization_details", "authorization_details cannot be granted")
-        }
-        IssueError::AuthorizationDetails { detail, .. } => {
-            bad("invalid_authorization_details", plain(detail))
-        }
-        IssueError::LevelTooLow { least } => bad(
-            "invalid_authorization_details",
-            format!("this tool needs a token of level {least}: ask with constraints (L2) or arguments (L3)"),
-        ),
-        IssueError::Denied(reason) => told_of_denial(reason),
-        IssueError::UserAuthentication { .. } => bad(
-            "insufficient_user_authentication",
-            "the user has to sign in again, more strongly or more recently, for this tool",
-        ),
-        IssueError::RateLimited { retry_after_seconds } => Told {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            retry_after: Some(*retry_after_seconds),
-            ..bad("temporarily_unavailable", "too many requests of this client")
-        },
-        IssueError::RecordUnavailable(_) => {
-            unavailable("the decision could not be recorded, so nothing was issued")
-        }
-        IssueError::Uncertain(_) => {
-            unavailable("a once-only check has no certain answer now, so nothing was issued")
-        }
-        IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
-        IssueError::NoSession { .. } => {
-            bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
-        }
-        IssueError::NotEntitled(_) => {
-            bad("access_denied", "no registration entry entitles the process to it; see deputize explain")
-        }
-        IssueError::Sts(refusal) => told_of_aws(refusal),
-        IssueError::Internal(_) => {
-            let hint = "a fault of the broker; an operator can explain the decision";
-            Told { status: StatusCode::INTERNAL_SERVER_ERROR, ..bad("server_error", hint) }
-        }
+        // What AWS refuses is for who configures role, trust policy and template, not for who called.
+        IssueError::Sts(refusal) if refusal.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
+        IssueError::Sts(_) => StatusCode::BAD_GATEWAY,
+        IssueError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-fn told_of_denial(reason: &DenialReason) -> Told {
-    let description = match reason {
-        DenialReason::Policy { .. } => "policy does not allow it; an operator can explain the decision",
-        DenialReason::ApprovalRequired => {
-            "a person would have to approve this call, and approvals are not configured"
-        }
-    };
-    bad("access_denied", description)
-}
-
-/// What AWS refuses is for who configures role, trust policy and template, not for who called.
-fn told_of_aws(refusal: &StsRefusal) -> Told {
-    if refusal.may_pass() {
-        return unavailable("AWS gives no session now; come back as Retry-After says");
-    }
-    let hint = "AWS refused the role session; an operator can explain the decision";
-    Told { status: StatusCode::BAD_GATEWAY, ..bad("server_error", hint) }
 }
 
 fn bad(code: &'static str, description: impl Into<String>) -> Told {
@@ -203,36 +134,6 @@ fn bad(code: &'static str, description: impl Into<String>) -> Told {
 fn unavailable(description: &str) -> Told {
     let told = bad("temporarily_unavailable", description);
     Told { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(1), ..told }
-}
-
-/// RFC 6749 §5.2 allows printable ASCII without quote and backslash in `error_description`.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '"' | '\\' => '\'',
-            ' '..='~' => c,
-            _ => '?',
-        })
-        .take(256)
-        .collect()
-}
-
-fn request_hint(reason: &str) -> String {
-    match reason {
-        "parameter_empty" => "a parameter is empty; leave it out instead".to_owned(),
-        "parameter_repeated" => "a parameter is repeated; send each once".to_owned(),
-        "parameters_in_query" => "send parameters in the body, not in the query".to_owned(),
-        other => format!("{}; see error_uri", other.replace('_', " ")),
-    }
-}
-
-/// Coarse: whoever brings a bad token learns that it is bad, and which of the two it was.
-fn subject_hint(reason: &str) -> String {
-    if reason.starts_with("actor") || reason.starts_with("may_act") {
-        "the actor may not act for this subject".to_owned()
-    } else {
-        "the subject token is not acceptable from this client".to_owned()
-    }
 }
 
 impl DoorError {

@@ -1,6 +1,9 @@
 //! An `application/x-www-form-urlencoded` body, read strictly and mostly without copying.
 
-use deputize_issuer::error::IssueError;
+use deputize_issuer::{
+    error::IssueError,
+    exchange::{Parameters, check_value},
+};
 use std::borrow::Cow;
 
 /// The parameters of one request: each once, none empty, all UTF-8 without control characters.
@@ -24,9 +27,8 @@ impl<'b> Form<'b> {
             }
             let (name, value) = pair.split_once('=').ok_or(IssueError::Request("parameter_without_value"))?;
             let (name, value) = (decode(name)?, decode(value)?);
-            if name.is_empty() || value.trim().is_empty() {
-                return Err(IssueError::Request("parameter_empty"));
-            }
+            check_value(&name)?;
+            check_value(&value)?;
             if parameters.iter().any(|(earlier, _)| *earlier == name) {
                 return Err(if name == "resource" {
                     IssueError::Target("several_targets")
@@ -53,9 +55,15 @@ impl<'b> Form<'b> {
     }
 }
 
+impl Parameters for Form<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.get(name)
+    }
+}
+
 fn decode(text: &str) -> Result<Cow<'_, str>, IssueError> {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return refuse_controls(Cow::Borrowed(text));
+        return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -70,20 +78,11 @@ fn decode(text: &str) -> Result<Cow<'_, str>, IssueError> {
             other => other,
         });
     }
-    let text = String::from_utf8(decoded).map_err(|_| IssueError::Request("parameter_not_utf8"))?;
-    refuse_controls(Cow::Owned(text))
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| IssueError::Request("parameter_not_utf8"))
 }
 
 fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-/// White space inside `authorization_details` is fine; NUL and other controls have no place in any parameter.
-fn refuse_controls(text: Cow<'_, str>) -> Result<Cow<'_, str>, IssueError> {
-    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Err(IssueError::Request("parameter_with_control_character"));
-    }
-    Ok(text)
 }
 
 /// The most parameters in one request.

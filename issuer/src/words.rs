@@ -1,0 +1,173 @@
+//! What a caller is told of a refusal, in OAuth's words (RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9396 §5, RFC 9449 §5, RFC
+//! 9470 §3): the same at every door, which adds its own protocol's status.
+//! To callers the reason is coarse; the detail belongs to `explain`.
+
+use crate::{
+    error::{DenialReason, IssueError},
+    mint::StsRefusal,
+};
+
+/// A refusal as its caller is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// `error`.
+    pub code: &'static str,
+    /// `error_description`: what, and what to do. Printable ASCII without quote and backslash (RFC 6749 §5.2).
+    pub description: String,
+    /// Who says no, where somebody does.
+    pub reason: Option<&'static str>,
+    /// `acr_values` that will do (RFC 9470 §3).
+    pub acr_values: Option<String>,
+    /// The greatest age of the user's authentication, in seconds (RFC 9470 §3).
+    pub max_age_seconds: Option<u64>,
+    /// When to come back, where that helps.
+    pub retry_after_seconds: Option<u64>,
+    /// The nonce for the next proof (RFC 9449 §8).
+    pub nonce: Option<String>,
+}
+
+impl From<&IssueError> for Words {
+    fn from(error: &IssueError) -> Self {
+        told(error)
+    }
+}
+
+fn told(error: &IssueError) -> Words {
+    match error {
+        IssueError::Request(reason) => bad("invalid_request", request_hint(reason)),
+        IssueError::GrantType => {
+            bad("unsupported_grant_type", "grant_type must be token-exchange or client_credentials")
+        }
+        IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
+        IssueError::ClientAuthentication(_) => {
+            bad("invalid_client", "the client is unknown or did not prove who it is; use a fresh assertion")
+        }
+        IssueError::Proof(_) => bad(
+            "invalid_dpop_proof",
+            "the DPoP proof does not verify for this request; make a new one with a new jti",
+        ),
+        IssueError::NonceNeeded { nonce } => Words {
+            nonce: Some(nonce.clone()),
+            ..bad("use_dpop_nonce", "repeat with the nonce of DPoP-Nonce in a new proof")
+        },
+        IssueError::Target("client_is_no_server") => bad(
+            "invalid_target",
+            "this client is no registered server; name it in the server's registry record",
+        ),
+        IssueError::Target(_) => bad(
+            "invalid_target",
+            "this client cannot get a token for this target; check resource and the registry",
+        ),
+        IssueError::Scope(_) => bad(
+            "invalid_scope",
+            "the scope is malformed or wider than the tool; leave it out or name the tool",
+        ),
+        IssueError::AuthorizationDetails { detail, .. } if detail.is_empty() => {
+            bad("invalid_authorization_details", "authorization_details cannot be granted")
+        }
+        IssueError::AuthorizationDetails { detail, .. } => {
+            bad("invalid_authorization_details", plain(detail))
+        }
+        IssueError::LevelTooLow { least } => bad(
+            "invalid_authorization_details",
+            format!("this tool needs a token of level {least}: ask with constraints (L2) or arguments (L3)"),
+        ),
+        IssueError::Denied(reason) => told_of_denial(reason),
+        IssueError::UserAuthentication { acr_values, max_age_seconds } => Words {
+            acr_values: (!acr_values.is_empty()).then(|| acr_values.join(" ")),
+            max_age_seconds: *max_age_seconds,
+            ..bad(
+                "insufficient_user_authentication",
+                "the user has to sign in again, more strongly or more recently, for this tool",
+            )
+        },
+        IssueError::RateLimited { retry_after_seconds } => Words {
+            retry_after_seconds: Some(*retry_after_seconds),
+            ..bad("temporarily_unavailable", "too many requests of this client")
+        },
+        IssueError::RecordUnavailable(_) => {
+            unavailable("the decision could not be recorded, so nothing was issued")
+        }
+        IssueError::Uncertain(_) => {
+            unavailable("a once-only check has no certain answer now, so nothing was issued")
+        }
+        IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
+        IssueError::NoSession { .. } => {
+            bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
+        }
+        IssueError::NotEntitled(_) => {
+            bad("access_denied", "no registration entry entitles the process to it; see deputize explain")
+        }
+        IssueError::Sts(refusal) => told_of_aws(refusal),
+        IssueError::Internal(_) => {
+            bad("server_error", "a fault of the broker; an operator can explain the decision")
+        }
+    }
+}
+
+fn told_of_denial(reason: &DenialReason) -> Words {
+    let (reason, description) = match reason {
+        DenialReason::Policy { .. } => {
+            ("policy", "policy does not allow it; an operator can explain the decision")
+        }
+        DenialReason::ApprovalRequired => (
+            "approval_required",
+            "a person would have to approve this call, and approvals are not configured",
+        ),
+    };
+    Words { reason: Some(reason), ..bad("access_denied", description) }
+}
+
+/// What AWS refuses is for who configures role, trust policy and template, not for who called.
+fn told_of_aws(refusal: &StsRefusal) -> Words {
+    if refusal.may_pass() {
+        return unavailable("AWS gives no session now; come back as Retry-After says");
+    }
+    bad("server_error", "AWS refused the role session; an operator can explain the decision")
+}
+
+fn bad(code: &'static str, description: impl Into<String>) -> Words {
+    Words {
+        code,
+        description: description.into(),
+        reason: None,
+        acr_values: None,
+        max_age_seconds: None,
+        retry_after_seconds: None,
+        nonce: None,
+    }
+}
+
+fn unavailable(description: &str) -> Words {
+    Words { retry_after_seconds: Some(1), ..bad("temporarily_unavailable", description) }
+}
+
+/// RFC 6749 §5.2 allows printable ASCII without quote and backslash in `error_description`.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '"' | '\\' => '\'',
+            ' '..='~' => c,
+            _ => '?',
+        })
+        .take(256)
+        .collect()
+}
+
+fn request_hint(reason: &str) -> String {
+    match reason {
+        "parameter_empty" => "a parameter is empty; leave it out instead".to_owned(),
+        "parameter_repeated" => "a parameter is repeated; send each once".to_owned(),
+        "parameters_in_query" => "send parameters in the body, not in the query".to_owned(),
+        other => format!("{}; see error_uri", other.replace('_', " ")),
+    }
+}
+
+/// Coarse: whoever brings a bad token learns that it is bad, and which of the two it was.
+fn subject_hint(reason: &str) -> String {
+    if reason.starts_with("actor") || reason.starts_with("may_act") {
+        "the actor may not act for this subject".to_owned()
+    } else {
+        "the subject token is not acceptable from this client".to_owned()
+    }
+}
