@@ -122,10 +122,7 @@ impl Repair {
         while block.raw.len() == block.due {
             match block.next() {
                 Next::Wait => {}
-                Next::Broken => {
-                    out.extend_from_slice(&block.raw);
-                    return At::Through;
-                }
+                Next::Broken => return self.give_up(&block.raw, out),
                 Next::Whole => return self.hand_over(&block.raw, out),
             }
         }
@@ -135,10 +132,7 @@ impl Repair {
     fn hand_over(&mut self, raw: &[u8], out: &mut BytesMut) -> At {
         let request = Request::read(raw);
         let fields = request.as_ref().and_then(|request| self.decoder.decode(&request.block, MAX_LIST_BYTES));
-        let (Some(request), Some(mut fields)) = (request, fields) else {
-            out.extend_from_slice(raw);
-            return At::Through;
-        };
+        let (Some(request), Some(mut fields)) = (request, fields) else { return self.give_up(raw, out) };
         let is_repaired = repair(&mut fields);
         if is_repaired || self.rewrites {
             self.rewrites = true;
@@ -147,6 +141,19 @@ impl Repair {
             out.extend_from_slice(raw);
         }
         At::Head(Vec::new())
+    }
+
+    /// The next reader finds what is wrong with it. Where its table is no longer the sender's, it might find something
+    /// else instead, so it gets what nobody can read: the index 0 (RFC 7541 §6.1).
+    fn give_up(&self, raw: &[u8], out: &mut BytesMut) -> At {
+        match raw.first_chunk().map(Head::read) {
+            Some(head) if self.rewrites => {
+                Head { length: UNREADABLE.len(), flags: END_HEADERS, ..head }.write(out);
+                out.extend_from_slice(UNREADABLE);
+            }
+            Some(_) | None => out.extend_from_slice(raw),
+        }
+        At::Through
     }
 }
 
@@ -280,6 +287,8 @@ fn split(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What an authority becomes that is none.
 pub(super) const AUTHORITY: &str = "localhost";
+/// A block of headers that is none.
+const UNREADABLE: &[u8] = &[0x80];
 const HEAD_BYTES: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;

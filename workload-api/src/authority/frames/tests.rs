@@ -279,6 +279,26 @@ fn little_is_kept_of_a_block_that_has_no_end() {
 }
 
 #[test]
+fn what_is_unreadable_after_a_repair_stays_so_for_a_reader_with_another_table() {
+    let bad = headers(1, &plain_block(&[(":method", "POST"), (":authority", "/run/api.sock")]), 100, 0);
+    // A field that goes into the table, then one that there is only for who has the first; then one that nobody has.
+    let unreadable = [0x40, 1, b'a', 1, b'b', 0xbe, 0xff, 0x7f];
+    let broken = frame_of(HEADERS, END_HEADERS, 3, &unreadable);
+    let interrupted = [frame_of(HEADERS, 0, 3, &unreadable[..6]), frame_of(6, 0, 0, &[0; 8])].concat();
+    for (wrong, rest) in [(broken, [].as_slice()), (interrupted, &[0; 8])] {
+        let out = repaired(&with_preface(&[bad.clone(), wrong.clone()].concat()), &[usize::MAX]);
+        let due = [&frame_of(HEADERS, END_HEADERS, 3, &[0x80]), rest].concat();
+        assert!(out.ends_with(&due), "{out:?}");
+        let untouched = with_preface(&wrong);
+        assert_eq!(
+            repaired(&untouched, &[usize::MAX]),
+            untouched,
+            "who has the sender's table sees it himself"
+        );
+    }
+}
+
+#[test]
 fn a_long_block_is_written_in_several_frames() {
     let long = "v".repeat(20_000);
     let list = request_list("/run/api.sock");
