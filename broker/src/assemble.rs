@@ -102,6 +102,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
         settings: Settings {
             issuer: resolved.issuer.clone(),
             token_endpoint: format!("{}/token", resolved.issuer),
+            takes_certificates: asks_for_certificates(resolved),
             leeway_seconds: resolved.limits.leeway_seconds,
             proof_window_seconds: PROOF_WINDOW.as_secs(),
             log_size_at_start: recovery.size,
@@ -153,6 +154,13 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let provider_keys = provider_keys(resolved, assembly.mode, Some(&held))?;
     let rules = rules(resolved, &provider_keys)?;
     aws::check(assembly.aws.as_ref(), resolved)?;
+    if asks_for_certificates(resolved) != assembly.desk.settings.takes_certificates {
+        return Err(CannotStart(
+            "listen.tls: whether clients are asked for certificates changes with a restart alone; the first client \
+             that has one changes it, unless client_certificates says ask already"
+                .to_owned(),
+        ));
+    }
     let entries = match (&assembly.spiffe, &resolved.spiffe) {
         (None, None) => None,
         (Some(held), Some(spiffe)) => Some(held.reread(spiffe).await?),
@@ -173,6 +181,10 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let recorded = assembly.desk.audit.append(Class::Vital, configuration(&assembly.desk)?).await;
     assembly.guards.rules_changed().await;
     recorded.map(drop).map_err(cannot)
+}
+
+fn asks_for_certificates(resolved: &Resolved) -> bool {
+    resolved.listen.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates)
 }
 
 /// The store of revocations and drifts, with what the log says and it does not know: a sudden end came between the

@@ -29,7 +29,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{dpop, dpop::NewProof, sign::SigningKey};
 use deputize_issuer::{
     ask::{Ask, CallAsk, Claimed, ResourceUri},
-    authenticate::{Presented, PresentedProof, authenticate},
+    authenticate::{Possession, Presented, PresentedProof, authenticate},
     clock::{Clock, SystemClock, new_id},
     decide::Application,
     desk::Desk,
@@ -139,7 +139,10 @@ async fn exchange(desk: &Desk, request: &Request) -> String {
         desk,
         decision_id,
         Presented::Assertion { assertion: &request.assertion, client_id: Some("platform") },
-        Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
+        Possession {
+            proof: Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
+            certificate: None,
+        },
     )
     .await
     .unwrap();
@@ -167,7 +170,10 @@ async fn by_stage(desk: &Desk, keys: &Keys) -> [(&'static str, f64); 4] {
             desk,
             decision_id,
             Presented::Assertion { assertion: &request.assertion, client_id: Some("platform") },
-            Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
+            Possession {
+                proof: Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
+                certificate: None,
+            },
         )
         .await
         .unwrap();

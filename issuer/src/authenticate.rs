@@ -1,21 +1,26 @@
-//! Stage 2: proof of the client. Who calls, and with which key.
+//! Stage 2: proof of the client. Who calls, and with which key. Each way of proving it has a file of its own.
 //!
-//! The order is that of cost: the nonce before any signature (a challenge consumes nothing), then the client's
-//! assertion, then the proof; what may be used once is consumed last, after everything verified.
+//! The order is that of cost: the nonce before any signature (a challenge consumes nothing), then what proves the
+//! client, then the proof; what may be used once is consumed last, after everything verified.
 
-use deputize_call::{
-    dpop,
-    jws::{self, EmbeddedKey, JwsError},
-    nonce::Nonce,
-    once::Once,
-};
+mod assertion;
+mod certificate;
+mod secret;
+mod svid;
+
+use deputize_call::{claims::Confirmation, dpop, jws::JwsError, nonce::Nonce, once::Once};
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-use crate::{client::Client, desk::Desk, error::IssueError, record, replay::Seen};
+use self::{
+    assertion::verify_assertion, certificate::verify_certificate, secret::verify_secret,
+    svid::verify_svid_assertion,
+};
+use crate::{
+    certificate::PresentedCertificate, client::Client, desk::Desk, error::IssueError, record, replay::Seen,
+};
 
-/// How the request says who calls.
+/// How the request says who calls: one way (RFC 6749 §2.3).
 #[derive(Clone, Copy)]
 pub enum Presented<'a> {
     /// `private_key_jwt`: a signed assertion, and `client_id` if it was sent too.
@@ -25,6 +30,21 @@ pub enum Presented<'a> {
         /// `client_id`.
         client_id: Option<&'a str>,
     },
+    /// `spiffe_jwt`: a JWT-SVID as assertion (draft-ietf-oauth-spiffe-client-auth), and `client_id` if it was sent too.
+    Svid {
+        /// `client_assertion`.
+        assertion: &'a str,
+        /// `client_id`.
+        client_id: Option<&'a str>,
+    },
+    /// The certificate of the TLS connection: an X.509-SVID, one that an authority vouches for, or the client's own
+    /// (RFC 8705 §2), as the client is configured.
+    Certificate {
+        /// `client_id`: may be missing with an SVID, which says itself whose it is.
+        client_id: Option<&'a str>,
+        /// The certificate.
+        certificate: &'a PresentedCertificate,
+    },
     /// A bootstrap secret.
     Secret {
         /// `client_id`.
@@ -32,6 +52,15 @@ pub enum Presented<'a> {
         /// `client_secret`.
         secret: &'a str,
     },
+}
+
+/// What the caller has shown to have the key of: what it is given is bound to it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Possession<'a> {
+    /// The proof that came along.
+    pub proof: Option<PresentedProof<'a>>,
+    /// The certificate of the TLS connection, whether it also says who calls or not.
+    pub certificate: Option<&'a PresentedCertificate>,
 }
 
 /// The proof that came along, and what it must be for.
@@ -49,7 +78,8 @@ pub struct Caller {
     decision_id: Uuid,
     client: Arc<Client>,
     method: &'static str,
-    jkt: Option<String>,
+    /// The key of its proof, and the certificate of its connection.
+    held: [Option<Confirmation>; 2],
     spent: Option<SpentId>,
 }
 
@@ -72,10 +102,13 @@ pub async fn authenticate(
     desk: &Desk,
     decision_id: Uuid,
     presented: Presented<'_>,
-    proof: Option<PresentedProof<'_>>,
+    shown: Possession<'_>,
 ) -> Result<Caller, IssueError> {
-    match prove(desk, presented, proof).await {
-        Ok(Proved { client, method, jkt, spent }) => Ok(Caller { decision_id, client, method, jkt, spent }),
+    match prove(desk, presented, shown).await {
+        Ok(Proved { known: Known { client, method, spent }, jkt }) => {
+            let certificate = shown.certificate.map(|it| Confirmation::X5tS256(it.thumbprint().to_owned()));
+            Ok(Caller { decision_id, client, method, held: [jkt.map(Confirmation::Jkt), certificate], spent })
+        }
         Err(Refusal { error, client }) => {
             match client {
                 Some(client) => record::record_misuse_later(desk, decision_id, &client, error.reason()),
@@ -86,12 +119,17 @@ pub async fn authenticate(
     }
 }
 
-/// What was proved.
-struct Proved {
+/// Who it is, by what was presented.
+struct Known {
     client: Arc<Client>,
     method: &'static str,
-    jkt: Option<String>,
     spent: Option<SpentId>,
+}
+
+/// What was proved.
+struct Proved {
+    known: Known,
+    jkt: Option<String>,
 }
 
 /// Why a client was not proved, and who misused what proves it, where that is known.
@@ -106,35 +144,29 @@ impl From<IssueError> for Refusal {
     }
 }
 
-async fn prove(
-    desk: &Desk,
-    presented: Presented<'_>,
-    proof: Option<PresentedProof<'_>>,
-) -> Result<Proved, Refusal> {
+async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> Result<Proved, Refusal> {
     if !desk.clock_watch.agrees(desk.clock.as_ref()) {
         // Set back far enough, the wall clock would revive assertions whose use has been forgotten.
         return Err(IssueError::Uncertain("clocks_disagree").into());
     }
     let now = desk.clock.now_seconds();
-    let unverified = proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
-    let (client, method, spent) = match presented {
-        Presented::Assertion { assertion, client_id } => {
-            let (client, spent) = verify_assertion(desk, assertion, client_id, now)?;
-            (client, "private_key_jwt", Some(spent))
-        }
-        Presented::Secret { client_id, secret } => {
-            (verify_secret(desk, client_id, secret)?, "client_secret", None)
-        }
-    };
-    let misused = |error| Refusal { error, client: Some(Arc::clone(&client)) };
+    let unverified = shown.proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
+    let known = identify(desk, presented, now)?;
+    let client = &known.client;
+    let misused = |error| Refusal { error, client: Some(Arc::clone(client)) };
+    let by_certificate = matches!(presented, Presented::Certificate { .. });
+    if !by_certificate && shown.certificate.is_some() && client.shows_certificates() {
+        // RFC 6749 §2.3: not more than one method. Of others the certificate is a key to bind to, no more.
+        return Err(misused(IssueError::ClientAuthentication("two_authentication_methods")));
+    }
     // Before it costs the client anything of its rate: whoever caught an old assertion could use that up.
-    if let Some(spent) = spent
+    if let Some(spent) = known.spent
         && desk.assertions.seen(spent.tag).await
     {
         return Err(misused(IssueError::ClientAuthentication("assertion_replayed")));
     }
     desk.limits.admit(&client.id, desk.clock.uptime())?;
-    let verified = match (unverified, proof) {
+    let verified = match (unverified, shown.proof) {
         (Some(unverified), Some(proof)) => Some(
             unverified
                 .verify(&dpop::Expected {
@@ -149,11 +181,33 @@ async fn prove(
         ),
         _ => None,
     };
-    consume(desk, &client.id, verified.as_ref(), spent).await.map_err(|error| match error {
+    consume(desk, &client.id, verified.as_ref(), known.spent).await.map_err(|error| match error {
         IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
         error => error.into(),
     })?;
-    Ok(Proved { client, method, jkt: verified.map(|proof| proof.jkt), spent })
+    Ok(Proved { known, jkt: verified.map(|proof| proof.jkt) })
+}
+
+/// The client, by the one way that it presents.
+fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<Known, IssueError> {
+    match presented {
+        Presented::Assertion { assertion, client_id } => {
+            let (client, spent) = verify_assertion(desk, assertion, client_id, now_seconds)?;
+            Ok(Known { client, method: "private_key_jwt", spent: Some(spent) })
+        }
+        Presented::Svid { assertion, client_id } => {
+            let client = verify_svid_assertion(desk, assertion, client_id, now_seconds)?;
+            Ok(Known { client, method: "spiffe_jwt", spent: None })
+        }
+        Presented::Certificate { client_id, certificate } => {
+            let (client, method) = verify_certificate(desk, certificate, client_id, now_seconds)?;
+            Ok(Known { client, method, spent: None })
+        }
+        Presented::Secret { client_id, secret } => {
+            let client = verify_secret(desk, client_id, secret)?;
+            Ok(Known { client, method: "client_secret", spent: None })
+        }
+    }
 }
 
 /// A well-formed proof with a nonce of ours that is still fresh (RFC 9449 §8: challenge first, verify later).
@@ -193,72 +247,6 @@ async fn consume(
     Ok(())
 }
 
-/// RFC 7523 §3 with the narrowings of RFC 7523bis: `aud` is our issuer, as a single string; at most five minutes.
-fn verify_assertion(
-    desk: &Desk,
-    assertion: &str,
-    client_id: Option<&str>,
-    now: u64,
-) -> Result<(Arc<Client>, SpentId), IssueError> {
-    let refuse = IssueError::ClientAuthentication;
-    let jws =
-        jws::parse(assertion, EmbeddedKey::Refused).map_err(|error| refuse(assertion_reason(&error)))?;
-    if !matches!(jws.header.typ.as_deref(), None | Some("jwt" | "client-authentication+jwt")) {
-        return Err(refuse("assertion_typ"));
-    }
-    let claim = |name| jws::string_claim(&jws.claims, name, 256).map_err(|_| refuse("assertion_claims"));
-    let (issuer, subject, jti) = (claim("iss")?, claim("sub")?, claim("jti")?);
-    if issuer != subject || client_id.is_some_and(|id| id != subject) {
-        return Err(refuse("assertion_subject"));
-    }
-    // Unknown client, unknown key, wrong signature: one cost and one answer, so that nobody learns which clients exist.
-    let client = desk.rules.load().clients.verify(subject, &jws).ok_or(refuse("assertion_signature"))?;
-    if jws.claims.get("aud").and_then(serde_json::Value::as_str) != Some(desk.settings.issuer.as_str()) {
-        return Err(refuse("assertion_audience"));
-    }
-    let leeway = desk.settings.leeway_seconds;
-    let times = jws::check_times(&jws.claims, now, leeway).map_err(|_| refuse("assertion_times"))?;
-    let issued = times.iat.ok_or(refuse("assertion_iat_missing"))?;
-    if times.exp.saturating_sub(issued) > MAX_ASSERTION_SECONDS
-        || issued + MAX_ASSERTION_SECONDS + leeway < now
-    {
-        return Err(refuse("assertion_too_long"));
-    }
-    let until = times.exp + leeway;
-    Ok((client, SpentId { tag: assertion_tag(subject, jti), until }))
-}
-
-fn verify_secret(desk: &Desk, client_id: &str, secret: &str) -> Result<Arc<Client>, IssueError> {
-    let given = deputize_call::digest::sha256(secret.as_bytes());
-    let client = desk.rules.load().clients.enabled(client_id);
-    // Without a configured secret the comparison still runs, against something that no digest equals twice.
-    let configured = client.as_ref().and_then(|client| client.secret_sha256).unwrap_or_default();
-    let equal: bool = given.ct_eq(&configured).into();
-    match client {
-        Some(client) if equal && client.secret_sha256.is_some() => Ok(client),
-        _ => Err(IssueError::ClientAuthentication("client_secret")),
-    }
-}
-
-fn assertion_tag(client_id: &str, jti: &str) -> [u8; 16] {
-    let digest = deputize_call::digest::sha256(format!("assertion\0{client_id}\0{jti}").as_bytes());
-    let mut tag = [0; 16];
-    for (to, from) in tag.iter_mut().zip(digest) {
-        *to = from;
-    }
-    tag
-}
-
-fn assertion_reason(error: &JwsError) -> &'static str {
-    match error {
-        JwsError::TooLong => "assertion_too_large",
-        JwsError::Algorithm => "assertion_algorithm",
-        JwsError::Header(_) => "assertion_header",
-        JwsError::Signature | JwsError::UnknownKey => "assertion_signature",
-        _ => "assertion_malformed",
-    }
-}
-
 fn proof_reason(error: &JwsError) -> &'static str {
     match error {
         JwsError::TooLong => "proof_too_large",
@@ -274,6 +262,8 @@ impl std::fmt::Debug for Presented<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, client_id) = match self {
             Self::Assertion { client_id, .. } => ("Assertion", *client_id),
+            Self::Svid { client_id, .. } => ("Svid", *client_id),
+            Self::Certificate { client_id, .. } => ("Certificate", *client_id),
             Self::Secret { client_id, .. } => ("Secret", Some(*client_id)),
         };
         f.debug_struct(name).field("client_id", &client_id).finish_non_exhaustive()
@@ -299,9 +289,13 @@ impl Caller {
     pub fn method(&self) -> &'static str {
         self.method
     }
-    /// Thumbprint of the key that it proved.
-    pub fn jkt(&self) -> Option<&str> {
-        self.jkt.as_deref()
+    /// The key that what it is given is bound to: that of its proof, else that of its certificate (RFC 8705 §3.1).
+    pub fn confirmation(&self) -> Option<&Confirmation> {
+        self.held.iter().flatten().next()
+    }
+    /// Whether it has shown to have the key that something is bound to.
+    pub fn holds(&self, bound: &Confirmation) -> bool {
+        self.held.iter().flatten().any(|held| held == bound)
     }
     /// The assertion that it used up; goes into the record, from which the next start restores it.
     pub fn spent(&self) -> Option<SpentId> {

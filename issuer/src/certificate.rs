@@ -1,18 +1,47 @@
 //! The certificate that a TLS client showed. TLS has proved that the client has its key, and nothing more: whose it is,
 //! and who vouches for it, is for [`authenticate`](crate::authenticate) to say.
 
+mod distinguished_name;
+mod expected;
+mod path;
+#[cfg(test)]
+mod tests;
+
+pub use distinguished_name::{DistinguishedName, NotAName};
+pub use expected::{ExpectedCertificate, ExpectedName, NotExpectable, OwnCertificate};
+pub use path::NotVouched;
+pub(crate) use path::{leaf_may_sign, verify_path};
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::digest::sha256;
 use rustls_pki_types::CertificateDer;
+use spiffe::SpiffeId;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::svid::{Bundle, Bundles, NotAnSvid, verify_x509_svid};
 
 /// What a TLS client showed, in DER, its own certificate first.
 ///
 /// INVARIANT: there is a leaf, and whoever is at the other end of the connection has proved that it has its key; there
 /// are [`MAX_CERTIFICATES`] at most, of [`MAX_CHAIN_BYTES`] together.
-#[derive(Clone, PartialEq, Eq)]
 pub struct PresentedCertificate {
     chain: Vec<CertificateDer<'static>>,
     thumbprint: String,
+    found: Mutex<Option<Found>>,
+}
+
+/// Who was found to vouch for it. The same connection asks again and again.
+struct Found {
+    by: By,
+    /// When that was found, and until when it holds, in Unix seconds.
+    since_seconds: u64,
+    until_seconds: u64,
+}
+
+/// INVARIANT: what vouched is held, so nothing else is ever at its place.
+enum By {
+    Bundle(Arc<Bundle>, SpiffeId),
+    Expected(Arc<ExpectedCertificate>),
 }
 
 /// Why a chain of certificates is not looked at.
@@ -29,8 +58,9 @@ impl PresentedCertificate {
         check_bounds(chain)?;
         let leaf = chain.first().ok_or(NotPresentable)?;
         Ok(Self {
-            thumbprint: URL_SAFE_NO_PAD.encode(sha256(leaf)),
+            thumbprint: thumbprint(leaf),
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+            found: Mutex::default(),
         })
     }
 
@@ -48,6 +78,59 @@ impl PresentedCertificate {
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
     }
+
+    /// Whose X.509-SVID it is: as [`verify_x509_svid`], which is done once for each bundle.
+    ///
+    /// # Errors
+    /// [`NotAnSvid`].
+    pub fn svid(&self, bundles: &Bundles, now_seconds: u64) -> Result<SpiffeId, NotAnSvid> {
+        let known = self.known(now_seconds, |by| match by {
+            By::Bundle(bundle, id) if bundles.of(id).is_some_and(|now| Arc::ptr_eq(now, bundle)) => {
+                Some(id.clone())
+            }
+            By::Bundle(..) | By::Expected(_) => None,
+        });
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        let id = verify_x509_svid(&self.chain, bundles, now_seconds)?;
+        if let Some(bundle) = bundles.of(&id) {
+            self.remember(By::Bundle(Arc::clone(bundle), id.clone()), now_seconds);
+        }
+        Ok(id)
+    }
+
+    /// Whether it is the one that is expected: as [`ExpectedCertificate::check`], which is done once.
+    ///
+    /// # Errors
+    /// [`NotVouched`].
+    pub fn vouched_by(
+        &self,
+        expected: &Arc<ExpectedCertificate>,
+        now_seconds: u64,
+    ) -> Result<(), NotVouched> {
+        let known = self.known(now_seconds, |by| {
+            matches!(by, By::Expected(found) if Arc::ptr_eq(found, expected)).then_some(())
+        });
+        if known.is_none() {
+            expected.check(&self.chain, now_seconds)?;
+            self.remember(By::Expected(Arc::clone(expected)), now_seconds);
+        }
+        Ok(())
+    }
+
+    fn known<T>(&self, now_seconds: u64, what: impl FnOnce(&By) -> Option<T>) -> Option<T> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |found: &&Found| (found.since_seconds..=found.until_seconds).contains(&now_seconds);
+        found.as_ref().filter(holds).and_then(|found| what(&found.by))
+    }
+
+    fn remember(&self, by: By, now_seconds: u64) {
+        // What stands between it and its authority may expire first.
+        let Some(until_seconds) = path::earliest_end(&self.chain) else { return };
+        let found = Found { by, since_seconds: now_seconds, until_seconds };
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    }
 }
 
 /// Whether a chain may be looked at: what it costs to do so grows with its length.
@@ -58,6 +141,10 @@ pub fn check_bounds(chain: &[CertificateDer<'_>]) -> Result<(), NotPresentable> 
     let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
     let is_bounded = (1..=MAX_CERTIFICATES).contains(&chain.len()) && bytes <= MAX_CHAIN_BYTES;
     if is_bounded { Ok(()) } else { Err(NotPresentable) }
+}
+
+fn thumbprint(certificate: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(certificate))
 }
 
 /// Names of people may be in a certificate: its thumbprint says which it is.
@@ -71,23 +158,3 @@ impl std::fmt::Debug for PresentedCertificate {
 pub const MAX_CERTIFICATES: usize = 8;
 /// The most bytes of one chain.
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_is_bounded_and_known_by_its_leaf() {
-        let of = |bytes: usize| CertificateDer::from(vec![7_u8; bytes]);
-        let shown = PresentedCertificate::proved(&[CertificateDer::from(b"abc".to_vec()), of(9)]).unwrap();
-        assert_eq!((shown.leaf(), shown.chain().len()), (b"abc".as_slice(), 2));
-        // FIPS 180-2, appendix B.1, in base64url.
-        assert_eq!(shown.thumbprint(), "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
-        assert!(!format!("{shown:?}").contains("97, 98, 99"), "{shown:?}");
-        assert!(PresentedCertificate::proved(&[]).is_err());
-        assert!(PresentedCertificate::proved(&vec![of(1); MAX_CERTIFICATES]).is_ok());
-        assert!(PresentedCertificate::proved(&vec![of(1); MAX_CERTIFICATES + 1]).is_err());
-        assert!(PresentedCertificate::proved(&[of(MAX_CHAIN_BYTES)]).is_ok());
-        assert!(PresentedCertificate::proved(&[of(MAX_CHAIN_BYTES), of(1)]).is_err());
-    }
-}

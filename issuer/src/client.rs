@@ -11,7 +11,10 @@ use deputize_call::{
     keys::{KeySet, PublicKey},
     resource,
 };
+use spiffe::SpiffeId;
 use std::{collections::HashMap, sync::Arc};
+
+use crate::certificate::{ExpectedCertificate, OwnCertificate};
 
 /// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
 #[derive(Debug, Clone)]
@@ -28,6 +31,10 @@ pub struct Client {
     pub encryption_key: Option<EncryptionKey>,
     /// SHA-256 of its bootstrap secret, where one is configured (S-08: off by default).
     pub secret_sha256: Option<[u8; 32]>,
+    /// The SPIFFE ID by whose SVIDs it proves itself, where it does; then it acts as that.
+    pub spiffe_id: Option<SpiffeId>,
+    /// The certificates by which it proves itself, where it does (RFC 8705 §2).
+    pub certificates: Option<ClientCertificates>,
     /// `aud`, and `azp`/`client_id`, of the user tokens that it may bring.
     pub subject_audiences: Vec<String>,
     /// Actors that it may present by `actor_token`, by the token's issuer and subject.
@@ -43,6 +50,15 @@ pub struct Client {
     pub client_credentials: bool,
     /// A disabled client is unknown.
     pub enabled: bool,
+}
+
+/// Which certificates prove a client.
+#[derive(Debug, Clone)]
+pub enum ClientCertificates {
+    /// One that an authority vouches for (RFC 8705 §2.1).
+    Vouched(Arc<ExpectedCertificate>),
+    /// Its own, whoever signed them (RFC 8705 §2.2): several, while one follows another.
+    Own(Vec<OwnCertificate>),
 }
 
 /// An actor that a client may present.
@@ -84,6 +100,7 @@ pub struct Reach {
 pub struct Clients {
     by_id: HashMap<String, Arc<Client>>,
     by_actor: HashMap<String, Arc<Client>>,
+    by_spiffe_id: HashMap<SpiffeId, Arc<Client>>,
 }
 
 impl AcceptedBearer {
@@ -97,6 +114,10 @@ impl Client {
     /// What `act.sub` says when this client acts.
     pub fn actor(&self) -> &str {
         self.actor.as_deref().unwrap_or(&self.id)
+    }
+    /// Whether a certificate of its TLS connection says who it is.
+    pub fn shows_certificates(&self) -> bool {
+        self.spiffe_id.is_some() || self.certificates.is_some()
     }
     /// Whether its configuration lets it ask for this server, and for what of it.
     pub fn may_reach(&self, resource: &str, target: Option<(Action, &str)>) -> bool {
@@ -132,6 +153,9 @@ impl Clients {
         let mut all = Self::default();
         for client in clients {
             let client = Arc::new(client);
+            if let Some(id) = &client.spiffe_id {
+                all.by_spiffe_id.insert(id.clone(), Arc::clone(&client));
+            }
             all.by_actor.insert(client.actor().to_owned(), Arc::clone(&client));
             all.by_id.insert(client.id.clone(), client);
         }
@@ -144,6 +168,10 @@ impl Clients {
     /// The client that acts under this name, enabled or not.
     pub fn acting_as(&self, actor: &str) -> Option<&Arc<Client>> {
         self.by_actor.get(actor)
+    }
+    /// The enabled client that proves itself by SVIDs of this ID.
+    pub fn with_spiffe_id(&self, id: &SpiffeId) -> Option<Arc<Client>> {
+        self.by_spiffe_id.get(id).filter(|client| client.enabled).cloned()
     }
     /// All clients.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
@@ -196,6 +224,8 @@ mod tests {
             keys: KeySet::new(keys),
             encryption_key: None,
             secret_sha256: None,
+            spiffe_id: None,
+            certificates: None,
             subject_audiences: Vec::new(),
             presents_actors: Vec::new(),
             may_call: Vec::new(),

@@ -100,6 +100,8 @@ pub struct Settings {
     pub issuer: String,
     /// Configured public URL of the token endpoint: the `htu` of proofs.
     pub token_endpoint: String,
+    /// Whether TLS clients are asked for certificates: then tokens may be bound to one (RFC 8705 §3).
+    pub takes_certificates: bool,
     /// Grace on the times of tokens that others made, in seconds.
     pub leeway_seconds: u64,
     /// How far a proof's `iat` may be from now, in seconds.

@@ -8,7 +8,9 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use draft::{Bounds, Draft, JWT_SVID_TTL_SECONDS, NotAnEntry, X509_SVID_TTL_SECONDS, parse_spiffe_id};
+pub use draft::{
+    Bounds, Draft, JWT_SVID_TTL_SECONDS, NotAnEntry, X509_SVID_TTL_SECONDS, is_reserved, parse_spiffe_id,
+};
 pub use explain::{Explained, Reason, Verdict};
 pub use live::LiveEntries;
 pub use set::{BadEntry, Entries, MAX_ENTRIES, MAX_IDENTITIES};

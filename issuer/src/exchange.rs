@@ -7,13 +7,13 @@
 mod answer;
 mod parameters;
 
-pub use answer::TokenAnswer;
+pub use answer::{TokenAnswer, token_type};
 pub use parameters::{Parameters, TOKEN_EXCHANGE, TokenRequest, check_value};
 
 use uuid::Uuid;
 
 use crate::{
-    authenticate::{Presented, PresentedProof, authenticate},
+    authenticate::{Possession, Presented, authenticate},
     decide::Application,
     desk::Desk,
     error::IssueError,
@@ -30,8 +30,8 @@ pub struct Bearing<'a> {
     pub decision_id: Uuid,
     /// How the caller says who it is.
     pub presented: Presented<'a>,
-    /// The proof that came along.
-    pub proof: Option<PresentedProof<'a>>,
+    /// What it has shown to have the key of.
+    pub shown: Possession<'a>,
 }
 
 /// Authenticates, verifies for whom, and issues. Every answer, yes or no, is on record when this returns, or counted.
@@ -43,8 +43,8 @@ pub async fn exchange(
     bearing: Bearing<'_>,
     request: &TokenRequest<'_>,
 ) -> Result<ToolCallToken, IssueError> {
-    let Bearing { decision_id, presented, proof } = bearing;
-    let caller = authenticate(desk, decision_id, presented, proof).await?;
+    let Bearing { decision_id, presented, shown } = bearing;
+    let caller = authenticate(desk, decision_id, presented, shown).await?;
     let ask = &request.ask;
     let mut refused = Refused {
         caller: Some(&caller),

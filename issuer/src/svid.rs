@@ -47,6 +47,13 @@ pub struct SpiffeDoor {
     pub settings: SvidSettings,
 }
 
+impl SpiffeDoor {
+    /// The bundles that are here now.
+    pub fn bundles(&self) -> Bundles {
+        Bundles { own: Arc::clone(&self.authorities.ring().bundle), federated: self.foreign.now().to_vec() }
+    }
+}
+
 /// How long SVIDs live where their entry does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SvidSettings {

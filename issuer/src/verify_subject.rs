@@ -99,7 +99,7 @@ async fn user_token(
         )
         .await
         .map_err(from_user_token)?;
-    if verified.bound_to.as_ref().is_some_and(|bound| !caller_has(caller, bound)) {
+    if verified.bound_to.as_ref().is_some_and(|bound| !caller.holds(bound)) {
         // A sender-constrained user token is good in its sender's hands alone (RFC 9449 §6).
         return Err(refuse("subject_token_bound_to_another_key"));
     }
@@ -198,14 +198,7 @@ fn bearer_of(caller: &Caller, claims: &ToolCallClaims) -> Option<Bearer> {
     if client.server.as_deref() == Some(claims.aud.as_str()) {
         return Some(Bearer::Audience);
     }
-    (claims.client_id == client.id && caller_has(caller, &claims.cnf)).then_some(Bearer::Holder)
-}
-
-fn caller_has(caller: &Caller, bound: &deputize_call::claims::Confirmation) -> bool {
-    match bound {
-        deputize_call::claims::Confirmation::Jkt(jkt) => caller.jkt() == Some(jkt.as_str()),
-        deputize_call::claims::Confirmation::X5tS256(_) => false,
-    }
+    (claims.client_id == client.id && caller.holds(&claims.cnf)).then_some(Bearer::Holder)
 }
 
 /// Who acts for the user.
@@ -241,7 +234,7 @@ async fn acting_party(
     if verified.sole_audience.as_deref() != Some(desk.settings.issuer.as_str()) {
         return Err(refuse("actor_token_audience"));
     }
-    if verified.bound_to.as_ref().is_some_and(|bound| !caller_has(caller, bound)) {
+    if verified.bound_to.as_ref().is_some_and(|bound| !caller.holds(bound)) {
         return Err(refuse("actor_token_bound_to_another_key"));
     }
     if verified.act.is_some() {

@@ -25,7 +25,7 @@ impl Check<'_> {
             if !ids.insert(client.id.clone()) {
                 self.refuse(format!("client {:?} stands twice", client.id));
             }
-            let actor = client.actor.clone().unwrap_or_else(|| client.id.clone());
+            let actor = client.actor.as_ref().or(client.spiffe_id.as_ref()).unwrap_or(&client.id).clone();
             if !actors.insert(actor.clone()) {
                 self.refuse(format!("client {:?}: another client acts as {actor:?} already", client.id));
             }
@@ -38,7 +38,9 @@ impl Check<'_> {
     }
 
     fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
-        let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file)));
+        let other_way =
+            raw.spiffe_id.is_some() || raw.tls_client_auth.is_some() || raw.certificate_file.is_some();
+        let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file), other_way));
         let (keys, encryption_key) = keys.unzip();
         let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {
             let digest = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
@@ -53,16 +55,17 @@ impl Check<'_> {
                 raw.id
             ));
         }
-        if keys.is_none() && secret_sha256.is_none() {
-            self.refuse(format!("client {:?}: give jwks_file; `deputize client add` makes one", raw.id));
-        }
+        self.one_way(raw, keys.as_ref().is_some_and(|keys: &KeySet| keys.iter().next().is_some()));
+        let (spiffe_id, certificates) = (self.spiffe_id(config, raw), self.certificates(config, raw));
         Client {
             id: raw.id.clone(),
             tenant: raw.tenant.clone(),
-            actor: raw.actor.clone(),
+            actor: raw.actor.as_ref().or(raw.spiffe_id.as_ref()).cloned(),
             keys: keys.unwrap_or_default(),
             encryption_key: encryption_key.flatten(),
             secret_sha256,
+            spiffe_id,
+            certificates,
             subject_audiences: raw.subject_audiences.clone(),
             presents_actors: raw
                 .presents_actors
@@ -141,13 +144,17 @@ impl Check<'_> {
             .collect()
     }
 
-    /// The keys that verify, and the one to which answers are sealed.
-    fn jwks(&mut self, file: &Path) -> Option<(KeySet, Option<EncryptionKey>)> {
+    /// The keys that verify, and the one to which answers are sealed; that may be there alone where a client proves itself
+    /// in another way.
+    fn jwks(&mut self, file: &Path, may_seal_alone: bool) -> Option<(KeySet, Option<EncryptionKey>)> {
         let refuse = |error: &dyn std::fmt::Display| ConfigError::new(file, error.to_string());
         let keys = read::read_text(file).and_then(|text| {
-            let verifying = KeySet::from_jwks(text.as_bytes()).map_err(|error| refuse(&error))?;
             let sealing = EncryptionKey::from_jwks(text.as_bytes())
                 .map_err(|error| refuse(&format!("key with use \"enc\": {error}")))?;
+            let verifying = match KeySet::from_jwks(text.as_bytes()) {
+                Err(_) if may_seal_alone && sealing.is_some() => KeySet::default(),
+                verifying => verifying.map_err(|error| refuse(&error))?,
+            };
             if sealing.is_some() && !cfg!(feature = "jwe") {
                 return Err(refuse(
                     &"sealing answers to the key with use \"enc\" needs a build with the feature jwe",

@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod aws_issuer;
+mod client_certificates;
 mod clients;
 pub mod raw;
 pub mod read;

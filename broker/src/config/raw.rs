@@ -1,9 +1,11 @@
 //! What the configuration file says, member for member. `resolved` checks it; nothing else reads it.
 
 mod aws;
+mod client_tls;
 mod spiffe;
 
 pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
+pub use client_tls::TlsClientAuth;
 pub use spiffe::{EntryFile, Spiffe};
 
 use schemars::JsonSchema;
@@ -100,8 +102,8 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM key, readable by its owner alone.
     pub key_file: PathBuf,
-    /// Whether clients are asked for a certificate of theirs. One without is served all the same; which certificate
-    /// stands for whom says the client that it is configured for.
+    /// Whether clients are asked for a certificate of theirs; without this they are, where somebody has one to show
+    /// (`spiffe_id`, `tls_client_auth`, `certificate_file`). Who shows none is served all the same.
     #[serde(default)]
     pub client_certificates: Option<ClientCertificates>,
 }
@@ -217,6 +219,16 @@ pub struct Client {
     /// File with its public keys (JWKS). Answers with AWS credentials are sealed to the first with `use: enc`.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
+    /// SPIFFE ID by whose SVIDs it authenticates, JWT-SVIDs and X.509-SVIDs: of our trust domain, or of one in
+    /// `spiffe.federation`. It acts as that.
+    #[serde(default)]
+    pub spiffe_id: Option<String>,
+    /// Authenticates by a TLS certificate that an authority vouches for.
+    #[serde(default)]
+    pub tls_client_auth: Option<TlsClientAuth>,
+    /// Authenticates by a TLS certificate of its own, whoever signed it: PEM, several while one follows another.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
     /// SHA-256 of its bootstrap secret, base64url; `deputize client add --secret` prints it.
     #[serde(default)]
     pub secret_sha256: Option<String>,

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::{
     aws::Aws,
+    client_certificates::somebody_shows_one,
     raw,
     read::{self, ConfigError},
     registry::RegistryFolder,
@@ -265,6 +266,7 @@ impl Check<'_> {
         }
         let providers = raw.identity_providers.iter().map(|provider| self.provider(provider)).collect();
         let clients = self.clients(&raw);
+        let shows_certificates = somebody_shows_one(&raw);
         let registry = RegistryFolder::resolve(&raw.registry, self.path, self.mode)
             .map_err(|errors| self.errors.extend(errors))
             .ok()?;
@@ -276,7 +278,10 @@ impl Check<'_> {
                 tls: raw.listen.tls.map(|tls| Tls {
                     certificate: self.folder.join(tls.certificate_file),
                     key: self.folder.join(tls.key_file),
-                    asks_for_certificates: tls.client_certificates == Some(raw::ClientCertificates::Ask),
+                    asks_for_certificates: match tls.client_certificates {
+                        Some(certificates) => certificates == raw::ClientCertificates::Ask,
+                        None => shows_certificates,
+                    },
                 }),
             },
             admin_address,

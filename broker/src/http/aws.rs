@@ -72,7 +72,7 @@ async fn answer(door: &AwsCredentials, request: &FormRequest) -> Result<Response
     let form = request.form().map_err(counted)?;
     let parsed = Parsed::of(&form).map_err(counted)?;
     let presented = request.client(&form).map_err(counted)?;
-    let caller = authenticate(desk, request.decision_id, presented, None).await?;
+    let caller = authenticate(desk, request.decision_id, presented, request.certificate_alone()).await?;
     let session = role_session(desk, &caller, &parsed.ask()).await?;
     render(&*door.seal, &caller, &session)
 }

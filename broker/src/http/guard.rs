@@ -1,33 +1,35 @@
 //! What guards ask and tell: `GET /guard/snapshot`, `GET /guard/events`, `POST /guard/events`.
 //!
-//! A guard proves itself as the client that its server is, with a fresh assertion (RFC 7523) as bearer of each request,
-//! and speaks of that server alone.
+//! A guard proves itself as the client that its server is, with a fresh assertion (RFC 7523) as bearer of each request or
+//! by the certificate of its TLS connection, and speaks of that server alone.
 
 use axum::{
     Extension,
     body::Body,
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use deputize_call::json::{self, MAX_DEPTH};
 use deputize_guard::EventRecord;
 use deputize_issuer::{
-    authenticate::{Caller, Presented, authenticate},
+    authenticate::{Caller, Possession, Presented, authenticate},
+    certificate::PresentedCertificate,
     error::IssueError,
     record::{Refused, record_denial, record_spent},
     registry::Server,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
     error::{self, DoorError, Refusal},
+    form::Form,
     lifecycle::to_its_end,
     source::RequestId,
 };
@@ -37,9 +39,9 @@ use crate::guards::Guards;
 pub async fn snapshot(
     State(guards): State<Arc<Guards>>,
     Extension(RequestId(id)): Extension<RequestId>,
-    headers: HeaderMap,
+    sender: Sender,
 ) -> Response {
-    answer(&guards, (id, &headers), async |caller, server| {
+    answer(&guards, (id, &sender), async |caller, server| {
         record_spent(guards.desk(), caller.spent()).await?;
         let snapshot = guards.snapshot(server).await?;
         let content = [
@@ -55,9 +57,9 @@ pub async fn snapshot(
 pub async fn stream(
     State(guards): State<Arc<Guards>>,
     Extension(RequestId(id)): Extension<RequestId>,
-    headers: HeaderMap,
+    sender: Sender,
 ) -> Response {
-    answer(&guards, (id, &headers), async |caller, server| {
+    answer(&guards, (id, &sender), async |caller, server| {
         record_spent(guards.desk(), caller.spent()).await?;
         let feed = guards.feed(caller.client(), server).await?;
         let content = [
@@ -76,10 +78,11 @@ pub async fn report(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    let sender = Sender::of(&parts);
     // What is recorded is also remembered, though the guard went away.
     to_its_end(async move {
         // Who speaks is known before anything of the body is read: nobody else takes up room with one.
-        answer(&guards, (id, &parts.headers), async |caller, server| {
+        answer(&guards, (id, &sender), async |caller, server| {
             let place = guards.body_place(server);
             let place = place.ok_or(IssueError::RateLimited { retry_after_seconds: 1 })?;
             let body = match receive(&parts.headers, body).await {
@@ -100,15 +103,15 @@ pub async fn report(
 }
 
 /// Authenticates the guard, finds its server, and records a refusal with its client.
-async fn answer<F>(guards: &Guards, (decision_id, headers): (Uuid, &HeaderMap), act: F) -> Response
+async fn answer<F>(guards: &Guards, (decision_id, sender): (Uuid, &Sender), act: F) -> Response
 where
     F: AsyncFnOnce(&Caller, &Server) -> Result<Response, IssueError>,
 {
     let desk = guards.desk();
     let answered = async {
-        let assertion = bearer(headers).inspect_err(|error| desk.refusals.count(error.reason()))?;
-        let presented = Presented::Assertion { assertion, client_id: None };
-        let caller = authenticate(desk, decision_id, presented, None).await?;
+        let presented = sender.client().inspect_err(|error| desk.refusals.count(error.reason()))?;
+        let shown = Possession { proof: None, certificate: sender.certificate.as_deref() };
+        let caller = authenticate(desk, decision_id, presented, shown).await?;
         let acted = match guards.server_of(caller.client()) {
             Ok(server) => act(&caller, &server).await,
             Err(error) => Err(error),
@@ -129,17 +132,52 @@ async fn recorded(guards: &Guards, decision_id: Uuid, caller: &Caller, error: Is
     record_denial(guards.desk(), decision_id, refused, &error).await.err().unwrap_or(error)
 }
 
-/// The one assertion (RFC 6750 §2.1 carries it; RFC 7523 §3 says what it must be).
-fn bearer(headers: &HeaderMap) -> Result<&str, IssueError> {
+/// What says who sends a request.
+pub struct Sender {
+    headers: HeaderMap,
+    certificate: Option<Arc<PresentedCertificate>>,
+    /// `client_id`, which a guard with a certificate that does not say who it is puts into the query.
+    client_id: Option<String>,
+}
+
+impl Sender {
+    fn of(parts: &Parts) -> Self {
+        let query = parts.uri.query().unwrap_or_default().as_bytes();
+        let client_id = Form::parse(query).ok().and_then(|form| form.get("client_id").map(str::to_owned));
+        Self { headers: parts.headers.clone(), certificate: parts.extensions.get().cloned(), client_id }
+    }
+
+    fn client(&self) -> Result<Presented<'_>, IssueError> {
+        let client_id = self.client_id.as_deref();
+        match (bearer(&self.headers)?, self.certificate.as_deref()) {
+            (Some(assertion), _) => Ok(Presented::Assertion { assertion, client_id }),
+            (None, Some(certificate)) => Ok(Presented::Certificate { client_id, certificate }),
+            (None, None) => Err(IssueError::ClientAuthentication("client_authentication_missing")),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
+    }
+}
+
+/// The one assertion, if there is one (RFC 6750 §2.1 carries it; RFC 7523 §3 says what it must be).
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, IssueError> {
     let refuse = IssueError::ClientAuthentication;
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().map_err(|_| refuse("assertion_malformed"))?,
-        (None, _) => return Err(refuse("client_authentication_missing")),
+        (None, _) => return Ok(None),
         (Some(_), Some(_)) => return Err(refuse("two_authentication_methods")),
     };
     match value.split_once(' ') {
-        Some((scheme, assertion)) if scheme.eq_ignore_ascii_case("bearer") => Ok(assertion.trim_matches(' ')),
+        Some((scheme, assertion)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Some(assertion.trim_matches(' ')))
+        }
         Some(_) | None => Err(refuse("authorization_scheme_not_supported")),
     }
 }

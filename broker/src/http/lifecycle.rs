@@ -8,6 +8,7 @@ use deputize_issuer::{
     authenticate::{Caller, authenticate},
     desk::Desk,
     error::IssueError,
+    exchange::token_type,
     redeem::{self, Redeemed},
 };
 use http::StatusCode;
@@ -24,10 +25,11 @@ use super::{
 pub async fn introspect(State(desk): State<Arc<Desk>>, request: FormRequest) -> Response {
     answer(&desk, &request, async |caller, token| {
         let claims = redeem::introspect(&desk, caller, token).await?;
+        let token_type = claims.as_ref().map(|claims| token_type(&claims.cnf));
         Ok(match claims.map(serde_json::to_value) {
             Some(Ok(serde_json::Value::Object(mut claims))) => {
                 claims.insert("active".to_owned(), true.into());
-                claims.insert("token_type".to_owned(), "DPoP".into());
+                claims.insert("token_type".to_owned(), token_type.into());
                 error::json(StatusCode::OK, &claims)
             }
             Some(_) | None => error::json(StatusCode::OK, &json!({ "active": false })),
@@ -85,7 +87,7 @@ where
         let form = request.form().map_err(counted)?;
         let token = form.require("token", "token_missing").map_err(counted)?;
         let presented = request.client(&form).map_err(counted)?;
-        let caller = authenticate(desk, request.decision_id, presented, None).await?;
+        let caller = authenticate(desk, request.decision_id, presented, request.certificate_alone()).await?;
         act(&caller, token).await
     };
     answered.await.unwrap_or_else(|error| {

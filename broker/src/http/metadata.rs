@@ -4,7 +4,10 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
-use deputize_issuer::desk::Desk;
+use deputize_issuer::{
+    client::{Client, ClientCertificates},
+    desk::Desk,
+};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ pub async fn jwks(State(desk): State<Arc<Desk>>) -> Response {
 /// Answers `GET /.well-known/oauth-authorization-server` (RFC 8414 §3).
 pub async fn authorization_server(State(desk): State<Arc<Desk>>) -> Response {
     let issuer = &desk.settings.issuer;
-    let methods = ["private_key_jwt", "client_secret_post"];
+    let methods = methods(&desk);
     let client_algorithms = ["ES256", "ES384", "EdDSA", "RS256", "PS256"];
     let mut metadata = json!({
         "issuer": issuer,
@@ -46,6 +49,7 @@ pub async fn authorization_server(State(desk): State<Arc<Desk>>) -> Response {
         "introspection_endpoint_auth_signing_alg_values_supported": client_algorithms,
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": client_algorithms,
+        "tls_client_certificate_bound_access_tokens": desk.settings.takes_certificates,
         "dpop_signing_alg_values_supported": client_algorithms,
         "authorization_details_types_supported": [deputize_call::claims::DETAIL_TYPE],
     });
@@ -53,6 +57,27 @@ pub async fn authorization_server(State(desk): State<Arc<Desk>>) -> Response {
         members.insert("aws_credentials_endpoint".to_owned(), format!("{issuer}/aws/credentials").into());
     }
     public(&metadata, "application/json")
+}
+
+/// How clients authenticate here (RFC 8414 §2; RFC 8705 §2; draft-ietf-oauth-spiffe-client-auth §5): beside the two that
+/// are always there, those that somebody is configured for.
+fn methods(desk: &Desk) -> Vec<&'static str> {
+    let rules = desk.rules.load();
+    let somebody =
+        |is: &dyn Fn(&Client) -> bool| rules.clients.iter().any(|client| client.enabled && is(client));
+    let by_svid = somebody(&|client| client.spiffe_id.is_some());
+    let vouched = |client: &Client| matches!(client.certificates, Some(ClientCertificates::Vouched(_)));
+    let own = |client: &Client| matches!(client.certificates, Some(ClientCertificates::Own(_)));
+    let takes_certificates = desk.settings.takes_certificates;
+    let all = [
+        ("private_key_jwt", true),
+        ("client_secret_post", true),
+        ("tls_client_auth", takes_certificates && somebody(&vouched)),
+        ("self_signed_tls_client_auth", takes_certificates && somebody(&own)),
+        ("spiffe_jwt", by_svid),
+        ("spiffe_x509", takes_certificates && by_svid),
+    ];
+    all.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
 }
 
 /// Answers `GET /openapi.json`.

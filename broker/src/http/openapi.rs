@@ -97,12 +97,17 @@ fn form(members: &[(&str, bool, &str)]) -> Value {
 }
 
 const CLIENT: &[(&str, bool, &str)] = &[
-    ("client_id", false, "the client; needed with client_secret alone"),
-    ("client_assertion_type", false, super::request::ASSERTION_TYPE),
+    ("client_id", false, "the client; needed with client_secret, and with a TLS certificate that is no SVID"),
+    (
+        "client_assertion_type",
+        false,
+        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer, or :jwt-spiffe for a JWT-SVID",
+    ),
     (
         "client_assertion",
         false,
-        "JWT signed by the client: iss = sub = client_id, aud = issuer, jti, at most 5 min",
+        "JWT signed by the client: iss = sub = client_id, aud = issuer, jti, at most 5 min; or its JWT-SVID with aud = \
+         issuer alone. None with a TLS client certificate",
     ),
     ("client_secret", false, "bootstrap secret, where the configuration allows it"),
 ];

@@ -7,7 +7,8 @@ use axum::{
 };
 use bytes::Bytes;
 use deputize_issuer::{
-    authenticate::{Presented, PresentedProof},
+    authenticate::{Possession, Presented, PresentedProof},
+    certificate::PresentedCertificate,
     desk::Desk,
     error::IssueError,
 };
@@ -27,6 +28,7 @@ pub struct FormRequest {
     headers: HeaderMap,
     has_query: bool,
     body: Bytes,
+    certificate: Option<Arc<PresentedCertificate>>,
 }
 
 /// The endpoint that a proof must be for.
@@ -64,7 +66,9 @@ async fn receive(request: Request<Body>) -> Result<FormRequest, DoorError> {
     let _place = BODIES.try_acquire().map_err(|_| DoorError::Unavailable)?;
     let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
     let body = collected.map_err(|_| DoorError::Timeout)?.map_err(|_| DoorError::TooLarge)?.to_bytes();
-    Ok(FormRequest { decision_id, headers: parts.headers, has_query: parts.uri.query().is_some(), body })
+    let has_query = parts.uri.query().is_some();
+    let certificate = parts.extensions.get().cloned();
+    Ok(FormRequest { decision_id, headers: parts.headers, has_query, body, certificate })
 }
 
 /// Exactly one `Content-Type`, of a form, in UTF-8 if it says so.
@@ -95,7 +99,7 @@ impl FormRequest {
     ///
     /// # Errors
     /// [`IssueError::ClientAuthentication`].
-    pub fn client<'f>(&self, form: &'f Form<'_>) -> Result<Presented<'f>, IssueError> {
+    pub fn client<'f>(&'f self, form: &'f Form<'_>) -> Result<Presented<'f>, IssueError> {
         let refuse = IssueError::ClientAuthentication;
         if self.headers.contains_key(header::AUTHORIZATION) {
             return Err(refuse("authorization_header_not_supported"));
@@ -105,6 +109,7 @@ impl FormRequest {
             (Some(assertion), Some(ASSERTION_TYPE), None) => {
                 Ok(Presented::Assertion { assertion, client_id })
             }
+            (Some(assertion), Some(SVID_TYPE), None) => Ok(Presented::Svid { assertion, client_id }),
             (Some(_), Some(_), Some(_)) | (Some(_), None, Some(_)) => {
                 Err(refuse("two_authentication_methods"))
             }
@@ -113,25 +118,36 @@ impl FormRequest {
             (None, None, Some(secret)) => {
                 Ok(Presented::Secret { client_id: client_id.ok_or(refuse("client_id_missing"))?, secret })
             }
-            (None, None, None) => Err(refuse("client_authentication_missing")),
+            (None, None, None) => match &self.certificate {
+                Some(certificate) => Ok(Presented::Certificate { client_id, certificate }),
+                None => Err(refuse("client_authentication_missing")),
+            },
         }
     }
 
-    /// The one DPoP proof (RFC 9449 §4.3, check 1), for an endpoint by its *configured* URL.
+    /// What the client has the key of, and what it is given will be bound to: that of the one DPoP proof (RFC 9449 §4.3,
+    /// check 1), for an endpoint by its *configured* URL, or else that of its TLS certificate (RFC 8705 §3).
     ///
     /// # Errors
-    /// [`IssueError::Proof`].
-    pub fn proof<'r>(&'r self, desk: &'r Desk, endpoint: Endpoint) -> Result<PresentedProof<'r>, IssueError> {
+    /// [`IssueError::Proof`]: there is neither, or something is wrong with the proof.
+    pub fn shown<'r>(&'r self, desk: &'r Desk, endpoint: Endpoint) -> Result<Possession<'r>, IssueError> {
+        let certificate = self.certificate.as_deref();
         let mut values = self.headers.get_all("dpop").iter();
         let header = match (values.next(), values.next()) {
             (Some(value), None) => value.to_str().map_err(|_| IssueError::Proof("proof_malformed"))?,
+            (None, _) if certificate.is_some() => return Ok(self.certificate_alone()),
             (None, _) => return Err(IssueError::Proof("proof_missing")),
             (Some(_), Some(_)) => return Err(IssueError::Proof("proof_repeated")),
         };
         let htu = match endpoint {
             Endpoint::Token => &desk.settings.token_endpoint,
         };
-        Ok(PresentedProof { header, htu })
+        Ok(Possession { proof: Some(PresentedProof { header, htu }), certificate })
+    }
+
+    /// The same where no proof is asked for.
+    pub fn certificate_alone(&self) -> Possession<'_> {
+        Possession { proof: None, certificate: self.certificate.as_deref() }
     }
 }
 
@@ -154,6 +170,8 @@ impl DoorError {
 
 /// RFC 7523 §2.2.
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// A JWT-SVID (draft-ietf-oauth-spiffe-client-auth §4.1).
+pub const SVID_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 static BODIES: Semaphore = Semaphore::const_new(4096);

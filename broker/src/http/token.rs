@@ -36,8 +36,8 @@ async fn answer(desk: &Desk, request: &FormRequest) -> Result<Response, IssueErr
     let form = request.form().map_err(counted)?;
     let parsed = TokenRequest::parse(&form).map_err(counted)?;
     let presented = request.client(&form).map_err(counted)?;
-    let proof = Some(request.proof(desk, Endpoint::Token).map_err(counted)?);
-    let bearing = Bearing { decision_id: request.decision_id, presented, proof };
+    let shown = request.shown(desk, Endpoint::Token).map_err(counted)?;
+    let bearing = Bearing { decision_id: request.decision_id, presented, shown };
     let token = exchange(desk, bearing, &parsed).await?;
     Ok(render(desk, request.decision_id, &token))
 }

@@ -1,7 +1,7 @@
 //! What the token will say.
 
 use deputize_call::{
-    claims::{Confirmation, DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims},
+    claims::{DETAIL_TYPE, GrantedDetail, LogPlace, PolicyRef, ToolCallClaims},
     offers::Shown,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn claims(
         exp,
         jti: clock::new_id(desk.clock.as_ref())?.to_string(),
         scope: scope(wanted),
-        cnf: Confirmation::Jkt(caller.jkt().ok_or(IssueError::Proof("proof_missing"))?.to_owned()),
+        cnf: caller.confirmation().cloned().ok_or(IssueError::Proof("proof_missing"))?,
         act,
         bearer: application.subject.and_then(Subject::bearer).cloned(),
         txn,

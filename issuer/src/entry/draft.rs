@@ -245,7 +245,7 @@ pub fn parse_spiffe_id(text: &str) -> Result<SpiffeId, &'static str> {
 }
 
 /// Whether an ID is the broker's own, or a node's.
-fn is_reserved(id: &SpiffeId) -> bool {
+pub fn is_reserved(id: &SpiffeId) -> bool {
     id.path().split('/').nth(1) == Some(RESERVED)
 }
 

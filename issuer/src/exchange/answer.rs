@@ -1,6 +1,6 @@
 //! The members of a token's answer (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7).
 
-use deputize_call::claims::GrantedDetail;
+use deputize_call::claims::{Confirmation, GrantedDetail};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ pub struct TokenAnswer<'t> {
     pub access_token: &'t str,
     /// What the client got (RFC 8693 §3).
     pub issued_token_type: &'static str,
-    /// How it is presented (RFC 9449 §5).
+    /// How it is presented (RFC 9449 §5; RFC 8705 §3).
     pub token_type: &'static str,
     /// How long it is good for, in seconds.
     pub expires_in: u64,
@@ -35,13 +35,22 @@ impl<'t> TokenAnswer<'t> {
         Self {
             access_token: token.access_token.expose(),
             issued_token_type: TYPE_ACCESS_TOKEN,
-            token_type: "DPoP",
+            token_type: token_type(&claims.cnf),
             expires_in: claims.exp.saturating_sub(claims.iat),
             scope: &claims.scope,
             authorization_details: &claims.authorization_details,
             transaction_id: &claims.txn,
             decision_id,
         }
+    }
+}
+
+/// How a token that is bound so is presented: with a proof of the key (RFC 9449 §7.1), or over a connection that shows
+/// the certificate (RFC 8705 §3).
+pub fn token_type(bound: &Confirmation) -> &'static str {
+    match bound {
+        Confirmation::Jkt(_) => "DPoP",
+        Confirmation::X5tS256(_) => "Bearer",
     }
 }
 

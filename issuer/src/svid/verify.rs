@@ -6,14 +6,16 @@ use deputize_call::{
     jws::{self, EmbeddedKey, JwsError, Times, UnverifiedJws},
     keys::Algorithm,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use spiffe::{SpiffeId, TrustDomain};
-use std::time::Duration;
-use webpki::{EndEntityCert, KeyUsage};
+use std::sync::Arc;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use super::{Bundle, Bundles};
-use crate::{certificate::check_bounds, entry::parse_spiffe_id};
+use crate::{
+    certificate::{NotVouched, check_bounds, verify_path},
+    entry::parse_spiffe_id,
+};
 
 /// Why something is no SVID that holds here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,32 +70,16 @@ pub fn verify_x509_svid(
 ) -> Result<SpiffeId, NotAnSvid> {
     check_bounds(chain)
         .map_err(|_| NotAnSvid::Malformed("there is no certificate, or there are too many"))?;
-    let (leaf, intermediates) = chain.split_first().ok_or(NotAnSvid::Malformed("there is no certificate"))?;
-    let id = identity(leaf)?;
+    let id = identity(chain.first().ok_or(NotAnSvid::Malformed("there is no certificate"))?)?;
     // SPIFFE Trust Domain and Bundle §3: an authority of one trust domain vouches for nobody of another.
     let bundle = bundles.of(&id).ok_or(NotAnSvid::TrustDomain)?;
     let authorities: Vec<CertificateDer<'_>> =
         bundle.x509_authorities.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let anchors: Vec<_> =
         authorities.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok()).collect();
-    let certificate = EndEntityCert::try_from(leaf).map_err(explain_path)?;
-    let path = certificate.verify_for_usage(
-        webpki::ALL_VERIFICATION_ALGS,
-        &anchors,
-        intermediates,
-        UnixTime::since_unix_epoch(Duration::from_secs(now_seconds)),
-        // X509-SVID §4.4: where usages are listed, this one is among them.
-        KeyUsage::client_auth(),
-        None,
-        None,
-    );
-    let path = path.map_err(explain_path)?;
     let is_for = |der: &[u8]| vouches_for(der, id.trust_domain());
-    if path.intermediate_certificates().all(|certificate| is_for(&certificate.der())) {
-        Ok(id)
-    } else {
-        Err(NotAnSvid::Signature("an authority of another trust domain stands between it and its own"))
-    }
+    verify_path(chain, &anchors, now_seconds, is_for).map_err(explain_path)?;
+    Ok(id)
 }
 
 /// Verifies a JWT-SVID with the authorities of its own trust domain, for this audience among those that it has.
@@ -124,9 +110,9 @@ pub fn verify_jwt_svid(
 
 impl Bundles {
     /// The bundle of the trust domain that this ID is of, and no other (SPIFFE Trust Domain and Bundle §3).
-    pub fn of(&self, id: &SpiffeId) -> Option<&Bundle> {
+    pub fn of(&self, id: &SpiffeId) -> Option<&Arc<Bundle>> {
         let mut all = [&self.own].into_iter().chain(&self.federated);
-        all.find(|bundle| id.is_member_of(&bundle.trust_domain)).map(AsRef::as_ref)
+        all.find(|bundle| id.is_member_of(&bundle.trust_domain))
     }
 }
 
@@ -225,25 +211,15 @@ fn explain_token(error: JwsError) -> NotAnSvid {
     }
 }
 
-fn explain_path(error: webpki::Error) -> NotAnSvid {
-    use webpki::Error;
+fn explain_path(error: NotVouched) -> NotAnSvid {
     match error {
-        Error::CertExpired { .. } => NotAnSvid::Expired,
-        Error::CertNotValidYet { .. } => NotAnSvid::NotYetValid,
-        Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
-            NotAnSvid::Kind("its key is not for clients")
-        }
-        Error::UnknownIssuer
-        | Error::InvalidSignatureForPublicKey
-        | Error::NameConstraintViolation
-        | Error::PathLenConstraintViolated
-        | Error::EndEntityUsedAsCa
-        | Error::MaximumPathBuildCallsExceeded
-        | Error::MaximumPathDepthExceeded
-        | Error::MaximumSignatureChecksExceeded => {
+        NotVouched::Expired => NotAnSvid::Expired,
+        NotVouched::NotYetValid => NotAnSvid::NotYetValid,
+        NotVouched::Usage => NotAnSvid::Kind("its key is not for clients"),
+        NotVouched::Authority | NotVouched::Name => {
             NotAnSvid::Signature("no authority of its trust domain stands behind it")
         }
-        _ => NotAnSvid::Malformed("it is no certificate that can be used"),
+        NotVouched::Malformed => NotAnSvid::Malformed("it is no certificate that can be used"),
     }
 }
 

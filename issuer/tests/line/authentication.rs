@@ -3,11 +3,12 @@
 use crate::world::*;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::{
+    claims::Confirmation,
     dpop::NewProof,
     jws::{self, EmbeddedKey},
 };
 use deputize_issuer::{
-    authenticate::{Presented, PresentedProof, authenticate},
+    authenticate::{Possession, Presented, PresentedProof, authenticate},
     error::IssueError,
     limits::{Limits, Rate},
     provider::SubjectTokenType,
@@ -23,7 +24,8 @@ async fn an_assertion_and_a_proof_make_a_caller() {
     let caller = world.caller("platform").await;
     assert_eq!(caller.client().id, "platform");
     assert_eq!(caller.method(), "private_key_jwt");
-    assert_eq!(caller.jkt(), Some(world.key("platform").public().thumbprint()));
+    let jkt = Confirmation::Jkt(world.key("platform").public().thumbprint().to_owned());
+    assert_eq!(caller.confirmation(), Some(&jkt));
     assert_eq!(caller.spent().unwrap().until, NOW + 60 + 5, "until it expires, and the leeway");
 }
 
@@ -93,7 +95,7 @@ async fn a_client_id_beside_the_assertion_must_be_its_subject() {
         let assertion = world.assertion("platform", json!({}));
         let presented = Presented::Assertion { assertion: &assertion, client_id: Some(client_id) };
         assert_eq!(
-            authenticate(&world.desk, world.decision(), presented, None).await.is_ok(),
+            authenticate(&world.desk, world.decision(), presented, Possession::default()).await.is_ok(),
             accepted,
             "{client_id}"
         );
@@ -400,7 +402,10 @@ async fn a_bootstrap_secret_is_good_where_configured() {
             &world.desk,
             world.decision(),
             Presented::Secret { client_id, secret },
-            Some(PresentedProof { header: &proof, htu: TOKEN_ENDPOINT }),
+            Possession {
+                proof: Some(PresentedProof { header: &proof, htu: TOKEN_ENDPOINT }),
+                certificate: None,
+            },
         )
         .await;
         match caller {

@@ -394,9 +394,11 @@ async fn without_a_proven_key_nothing_is_issued() {
     let assertion = world.assertion("platform", json!({}));
     let presented =
         deputize_issuer::authenticate::Presented::Assertion { assertion: &assertion, client_id: None };
-    let caller = deputize_issuer::authenticate::authenticate(&world.desk, world.decision(), presented, None)
-        .await
-        .unwrap();
+    let nothing = deputize_issuer::authenticate::Possession::default();
+    let caller =
+        deputize_issuer::authenticate::authenticate(&world.desk, world.decision(), presented, nothing)
+            .await
+            .unwrap();
     let subject = world.subject(&caller, &world.alice(json!({}))).await.unwrap();
     let (decision_id, ask) = (uuid::Uuid::nil(), read_contact());
     let application = Application { decision_id, caller: &caller, subject: Some(&subject), ask: &ask };

@@ -10,6 +10,7 @@
 
 mod authentication;
 mod bearer;
+mod certificates;
 mod decisions;
 mod guards;
 mod handshakes;

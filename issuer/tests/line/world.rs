@@ -14,7 +14,7 @@ use deputize_call::{
 };
 use deputize_issuer::{
     ask::{Ask, CallAsk, Claimed, ResourceUri, ScopeSet},
-    authenticate::{Caller, Presented, PresentedProof, authenticate},
+    authenticate::{Caller, Possession, Presented, PresentedProof, authenticate},
     client::{Client, Clients, PresentedActor, Reach},
     clock::{Clock, ClockWatch, TestClock},
     decide::Application,
@@ -173,7 +173,10 @@ impl World {
             &self.desk,
             self.decision(),
             Presented::Assertion { assertion, client_id: None },
-            Some(PresentedProof { header: proof, htu: TOKEN_ENDPOINT }),
+            Possession {
+                proof: Some(PresentedProof { header: proof, htu: TOKEN_ENDPOINT }),
+                certificate: None,
+            },
         )
         .await
     }
@@ -294,6 +297,7 @@ impl Setup {
                 leeway_seconds: 5,
                 proof_window_seconds: 30,
                 log_size_at_start: 0,
+                takes_certificates: true,
                 started_at_seconds: NOW,
             },
             limits: Limits::new(PLENTY, PLENTY),
@@ -338,6 +342,8 @@ impl Setup {
             keys: KeySet::new(vec![key.public().clone()]),
             encryption_key: None,
             secret_sha256: None,
+            spiffe_id: None,
+            certificates: None,
             subject_audiences: Vec::new(),
             presents_actors: Vec::<PresentedActor>::new(),
             may_call: Vec::new(),

@@ -69,8 +69,7 @@ impl SvidSource for DeskSource {
     }
 
     fn bundles(&self) -> Arc<Bundles> {
-        let own = Arc::clone(&self.door.authorities.ring().bundle);
-        Arc::new(Bundles { own, federated: self.door.foreign.now().to_vec() })
+        Arc::new(self.door.bundles())
     }
 
     fn stands_by(&self, authorities: &[[u8; 32]]) -> bool {

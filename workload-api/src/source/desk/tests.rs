@@ -343,6 +343,7 @@ fn desk(
             leeway_seconds: 5,
             proof_window_seconds: 30,
             log_size_at_start: 0,
+            takes_certificates: true,
             started_at_seconds: NOW,
         },
         clock_watch: ClockWatch::new(clock.as_ref()),

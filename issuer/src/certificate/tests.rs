@@ -1,0 +1,172 @@
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+use super::*;
+use crate::authority::{set_validity, uri};
+
+const NOW: u64 = 1_800_000_000;
+const HOUR: u64 = 3600;
+
+#[test]
+fn a_chain_is_bounded_and_known_by_its_leaf() {
+    let of = |bytes: usize| CertificateDer::from(vec![7_u8; bytes]);
+    let shown = PresentedCertificate::proved(&[CertificateDer::from(b"abc".to_vec()), of(9)]).unwrap();
+    assert_eq!((shown.leaf(), shown.chain().len()), (b"abc".as_slice(), 2));
+    // FIPS 180-2, appendix B.1, in base64url.
+    assert_eq!(shown.thumbprint(), "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+    assert!(!format!("{shown:?}").contains("97, 98, 99"), "{shown:?}");
+    assert!(PresentedCertificate::proved(&[]).is_err());
+    assert!(PresentedCertificate::proved(&vec![of(1); MAX_CERTIFICATES]).is_ok());
+    assert!(PresentedCertificate::proved(&vec![of(1); MAX_CERTIFICATES + 1]).is_err());
+    assert!(PresentedCertificate::proved(&[of(MAX_CHAIN_BYTES)]).is_ok());
+    assert!(PresentedCertificate::proved(&[of(MAX_CHAIN_BYTES), of(1)]).is_err());
+}
+
+struct Signs {
+    der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Signs {
+    fn new(name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
+        set_validity(&mut parameters, (NOW - HOUR, NOW + 24 * HOUR)).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let der = parameters.self_signed(&key).unwrap().der().clone();
+        Self { der, issuer: Issuer::new(parameters, key) }
+    }
+
+    fn leaf(&self, change: impl FnOnce(&mut CertificateParams)) -> PresentedCertificate {
+        let mut parameters = bot();
+        change(&mut parameters);
+        let key = KeyPair::generate().unwrap();
+        let der = parameters.signed_by(&key, &self.issuer).unwrap().der().clone();
+        PresentedCertificate::proved(&[der]).unwrap()
+    }
+
+    fn expects(&self, name: ExpectedName) -> Arc<ExpectedCertificate> {
+        Arc::new(ExpectedCertificate::new(std::slice::from_ref(&self.der), name).unwrap())
+    }
+}
+
+fn bot() -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    set_validity(&mut parameters, (NOW - 10, NOW + HOUR)).unwrap();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
+    parameters.distinguished_name.push(DnType::CommonName, "support-bot");
+    parameters.subject_alt_names = vec![
+        SanType::DnsName("bot.example.org".try_into().unwrap()),
+        SanType::DnsName("second.example.org".try_into().unwrap()),
+        SanType::Rfc822Name("bot@example.org".try_into().unwrap()),
+        SanType::IpAddress("192.0.2.7".parse().unwrap()),
+        SanType::IpAddress("2001:db8::7".parse().unwrap()),
+        uri("urn:example:bot").unwrap(),
+    ];
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    parameters
+}
+
+fn dns(name: &str) -> ExpectedName {
+    ExpectedName::Dns(name.to_owned())
+}
+
+#[test]
+fn a_name_is_the_one_that_is_expected_and_of_its_kind() {
+    let authority = Signs::new("authority");
+    let shown = authority.leaf(|_| ());
+    let (uri, email) =
+        (|uri: &str| ExpectedName::Uri(uri.to_owned()), |it: &str| ExpectedName::Email(it.to_owned()));
+    let ip = |ip: &str| ExpectedName::Ip(ip.parse().unwrap());
+    let subject = |name: &str| ExpectedName::Subject(name.parse().unwrap());
+    for good in [
+        dns("bot.example.org"),
+        dns("Second.EXAMPLE.org"),
+        uri("urn:example:bot"),
+        email("bot@example.org"),
+        ip("192.0.2.7"),
+        ip("2001:db8::7"),
+        subject(r"CN=support-bot,O=Example\, Inc."),
+    ] {
+        assert_eq!(shown.vouched_by(&authority.expects(good.clone()), NOW), Ok(()), "{good:?}");
+    }
+    for other in [
+        dns("example.org"),
+        dns("*.example.org"),
+        dns("support-bot"),
+        dns("urn:example:bot"),
+        uri("urn:example:BOT"),
+        uri("bot.example.org"),
+        email("Bot@example.org"),
+        ip("192.0.2.8"),
+        ip("::ffff:192.0.2.7"),
+        subject("CN=support-bot"),
+        subject(r"O=Example\, Inc.,CN=support-bot"),
+        subject(r"CN=Support-bot,O=Example\, Inc."),
+    ] {
+        let refused = shown.vouched_by(&authority.expects(other.clone()), NOW);
+        assert_eq!(refused, Err(NotVouched::Name), "{other:?}");
+    }
+}
+
+#[test]
+fn whoever_vouches_is_known_and_the_certificate_is_for_a_client_and_for_now() {
+    let (authority, other) = (Signs::new("authority"), Signs::new("authority"));
+    let expected = authority.expects(dns("bot.example.org"));
+    let refused = |shown: &PresentedCertificate| shown.vouched_by(&expected, NOW).unwrap_err();
+    assert_eq!(refused(&other.leaf(|_| ())), NotVouched::Authority);
+    let usages =
+        |usages: Vec<ExtendedKeyUsagePurpose>| authority.leaf(|leaf| leaf.extended_key_usages = usages);
+    assert_eq!(refused(&usages(vec![ExtendedKeyUsagePurpose::ServerAuth])), NotVouched::Usage);
+    assert_eq!(usages(Vec::new()).vouched_by(&expected, NOW), Ok(()), "where none is listed, all are");
+    let agrees = authority.leaf(|leaf| leaf.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
+    assert_eq!(refused(&agrees), NotVouched::Usage);
+    let ca = authority.leaf(|leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    assert_eq!(refused(&ca), NotVouched::Malformed);
+    let until = |begin, end| authority.leaf(|leaf| set_validity(leaf, (begin, end)).unwrap());
+    assert_eq!(refused(&until(NOW - HOUR, NOW - 1)), NotVouched::Expired);
+    assert_eq!(refused(&until(NOW + 1, NOW + HOUR)), NotVouched::NotYetValid);
+    assert!(ExpectedCertificate::new(&[], dns("a")).is_err());
+    let leaf = authority.leaf(|_| ());
+    assert!(ExpectedCertificate::new(leaf.chain(), dns("a")).is_err(), "a leaf vouches for nobody");
+}
+
+#[test]
+fn what_was_found_once_holds_for_what_it_was_found_and_as_long_as_the_certificate_does() {
+    let authority = Signs::new("authority");
+    let (expected, same) =
+        (authority.expects(dns("bot.example.org")), authority.expects(dns("bot.example.org")));
+    let other = authority.expects(dns("other.example.org"));
+    let shown = authority.leaf(|_| ());
+    for _ in 0..2 {
+        assert_eq!(shown.vouched_by(&expected, NOW), Ok(()));
+        assert_eq!(shown.vouched_by(&other, NOW), Err(NotVouched::Name));
+        assert_eq!(shown.vouched_by(&same, NOW), Ok(()));
+    }
+    assert_eq!(shown.vouched_by(&same, NOW + HOUR), Ok(()));
+    assert_eq!(shown.vouched_by(&same, NOW + HOUR + 1), Err(NotVouched::Expired));
+    assert_eq!(
+        shown.vouched_by(&same, NOW - 11),
+        Err(NotVouched::NotYetValid),
+        "set back, the clock revives nothing"
+    );
+}
+
+#[test]
+fn a_certificate_of_its_own_is_that_one_and_not_another_with_its_key() {
+    let key = KeyPair::generate().unwrap();
+    let [one, again] = [(); 2].map(|()| {
+        let certificate = bot().self_signed(&key).unwrap();
+        PresentedCertificate::proved(&[certificate.der().clone()]).unwrap()
+    });
+    let own = OwnCertificate::read(one.leaf()).unwrap();
+    assert!(own.is(&one, NOW) && own.is(&one, NOW + HOUR));
+    assert!(!own.is(&again, NOW), "another certificate of one key");
+    assert!(!own.is(&one, NOW + HOUR + 1) && !own.is(&one, NOW - 11), "out of its time");
+    assert!(OwnCertificate::read(b"abc").is_err());
+}
