@@ -79,25 +79,25 @@ impl SpiffeBackends {
         Attestor::new(self.configured.bounds.own_node.clone(), settings)
     }
 
-    /// Where the socket is.
-    pub fn socket(&self) -> &Path {
-        &self.configured.socket
+    /// Where the socket is, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.configured.socket.as_deref()
     }
 
-    /// Takes its place in the file system. Who connects waits until it is served.
+    /// Takes its place in the file system, where it has one. Who connects waits until it is served.
     ///
     /// # Errors
     /// If the place will not do.
-    pub fn open_socket(&self, desk: &Arc<Desk>) -> Result<OpenSocket, CannotStart> {
-        let listener =
-            bind(&self.configured.socket).map_err(|error| CannotStart(format!("spiffe.socket: {error}")))?;
+    pub fn open_socket(&self, desk: &Arc<Desk>) -> Result<Option<OpenSocket>, CannotStart> {
+        let Some(socket) = self.socket() else { return Ok(None) };
+        let listener = bind(socket).map_err(|error| CannotStart(format!("spiffe.socket: {error}")))?;
         let no_door = || CannotStart("the desk has no door to SVIDs".to_owned());
         let source = DeskSource::start(Arc::clone(desk)).ok_or_else(no_door)?;
         let doorkeeper = Doorkeeper::new(self.attestor(&desk.clock));
         let clock = Arc::clone(&desk.clock);
         let api = WorkloadApi::new(Arc::new(source), Arc::new(doorkeeper), clock, Limits::default());
-        tracing::info!(socket = %self.configured.socket.display(), "workload api ready");
-        Ok(OpenSocket { api, listener })
+        tracing::info!(socket = %socket.display(), "workload api ready");
+        Ok(Some(OpenSocket { api, listener }))
     }
 
     /// What a running broker can take of this configuration: entries and foreign bundles. The rest is as long as the process

@@ -14,6 +14,8 @@ use std::{
 };
 use zeroize::Zeroizing;
 
+use crate::config::private_file::is_private;
+
 /// Why a key cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
@@ -159,7 +161,7 @@ pub fn make_private_folder(folder: &Path) -> Result<(), KeyFileError> {
 /// A key's bytes, if its file is there and its owner's alone.
 pub(super) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyFileError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+        Ok(metadata) if !is_private(&metadata) => {
             Err(problem(path, &"others may read it: chmod 600, and rotate the key if they did"))
         }
         Ok(_) => {

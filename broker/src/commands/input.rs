@@ -16,6 +16,7 @@ use super::exit::CommandError;
 use crate::{
     assemble::DEVELOPMENT_MARKER,
     config::{
+        private_file::is_private,
         read,
         resolved::{self, Mode, Resolved},
     },
@@ -144,9 +145,7 @@ pub fn decryption_key(file: &Path) -> Result<DecryptionKey, CommandError> {
 }
 
 fn check_private(file: &Path) -> Result<(), CommandError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let others = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    if others {
+    if std::fs::metadata(file).is_ok_and(|metadata| !is_private(&metadata)) {
         return Err(CommandError::failure(
             format!("{}: others may read this private key", file.display()),
             "chmod 600, and make a new key if they did",

@@ -158,8 +158,10 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let workload_api = match &assembly.spiffe {
         None => None,
         Some(spiffe) => {
-            tasks.spawn(spiffe.open_socket(&assembly.desk)?.serve(stopping.clone()));
-            Some(spiffe.socket().to_owned())
+            if let Some(socket) = spiffe.open_socket(&assembly.desk)? {
+                tasks.spawn(socket.serve(stopping.clone()));
+            }
+            spiffe.socket().map(Path::to_owned)
         }
     };
     let rings = Rings { web_identity: ring, spiffe: assembly.spiffe.as_ref().map(|it| Arc::clone(&it.ring)) };

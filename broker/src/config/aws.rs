@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     aws_issuer::{Taker, check_issuer},
+    private_file::is_private,
     raw,
     read::ConfigError,
     resolved::Check,
@@ -187,10 +188,9 @@ impl Check<'_> {
 
     /// A file whose content nobody else may know.
     pub(super) fn private(&mut self, file: &Path) {
-        use std::os::unix::fs::PermissionsExt as _;
         let problem = match std::fs::metadata(file) {
             Err(error) => error.to_string(),
-            Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            Ok(metadata) if !is_private(&metadata) => {
                 "others may read it: chmod 600, and make new keys if they did".to_owned()
             }
             Ok(_) => return,

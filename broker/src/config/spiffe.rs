@@ -24,8 +24,8 @@ pub struct Spiffe {
     pub bounds: Bounds,
     /// `iss` of JWT-SVIDs.
     pub issuer: String,
-    /// The socket.
-    pub socket: PathBuf,
+    /// The socket, where there is one.
+    pub socket: Option<PathBuf>,
     /// Folder of entries.
     pub entries: Option<PathBuf>,
     /// How long SVIDs live.
@@ -110,10 +110,12 @@ impl Check<'_> {
         let trust_domain = self.trust_domain(&raw.trust_domain)?;
         let node = raw.node.clone().unwrap_or_else(|| format!("spiffe://{trust_domain}{NODES}local"));
         let own_node = self.own_node(&node, &trust_domain)?;
-        let socket = self.folder.join(&raw.socket);
-        let socket = std::path::absolute(&socket).unwrap_or(socket);
+        let socket = raw.socket.as_ref().map(|socket| {
+            let socket = self.folder.join(socket);
+            std::path::absolute(&socket).unwrap_or(socket)
+        });
         // `sun_path` of unix(7).
-        if socket.as_os_str().len() > 107 {
+        if socket.as_ref().is_some_and(|socket| socket.as_os_str().len() > 107) {
             self.refuse("spiffe.socket: the path of a socket has 107 bytes at most");
         }
         self.lifetimes(raw);

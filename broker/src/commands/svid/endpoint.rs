@@ -54,7 +54,13 @@ impl EndpointArgs {
                 "add it (docs/workload-api.md), or give --socket PATH",
             )
         })?;
-        Ok(self.config.parent().unwrap_or(Path::new(".")).join(spiffe.socket))
+        let socket = spiffe.socket.ok_or_else(|| {
+            CommandError::configuration(
+                format!("{}: the broker has no socket of its own", self.config.display()),
+                "give --socket PATH of this machine's agent",
+            )
+        })?;
+        Ok(self.config.parent().unwrap_or(Path::new(".")).join(socket))
     }
 }
 

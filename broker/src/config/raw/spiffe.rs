@@ -14,9 +14,9 @@ pub struct Spiffe {
     /// Name of our trust domain, as in `spiffe://example.org/…`: for good, once SVIDs of it are about.
     pub trust_domain: String,
     /// The socket of the Workload API. Its folder must exist, and nobody else may write to it; the socket itself is open to
-    /// every process, for the kernel says which one asks.
+    /// every process, for the kernel says which one asks. `null`: none here, agents of other machines have theirs.
     #[serde(default = "Spiffe::default_socket")]
-    pub socket: PathBuf,
+    pub socket: Option<PathBuf>,
     /// SPIFFE ID of the node that this broker serves itself; `spiffe://{trust_domain}/deputize/node/local` by default.
     #[serde(default)]
     pub node: Option<String>,
@@ -148,8 +148,8 @@ impl From<Draft> for EntryFile {
 }
 
 impl Spiffe {
-    fn default_socket() -> PathBuf {
-        PathBuf::from("/run/deputize/workload-api.sock")
+    fn default_socket() -> Option<PathBuf> {
+        Some(PathBuf::from("/run/deputize/workload-api.sock"))
     }
     fn default_x509_svid_ttl() -> u64 {
         3600
