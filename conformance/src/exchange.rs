@@ -2,7 +2,8 @@
 
 use crate::{
     forge::{Key, now, unique},
-    wire::{Connection, Request, Response},
+    trust::Certificate,
+    wire::{Connection, Endpoint, Request, Response},
     world::{CRM, Started, World},
 };
 use serde_json::{Value, json};
@@ -133,6 +134,13 @@ impl Lab {
     /// Sends an exchange on a connection of its own.
     pub async fn send(&self, exchange: &Exchange) -> Response {
         self.count(self.world.door.send(&exchange.request()).await.unwrap())
+    }
+
+    /// Sends an exchange as a TLS client that shows this certificate.
+    pub async fn send_showing(&self, certificate: &Certificate, exchange: &Exchange) -> Response {
+        let client = self.world.authority.client_showing(certificate);
+        let door = Endpoint::new(&self.world.base.parse().unwrap(), Some(client));
+        self.count(door.send(&exchange.request()).await.unwrap())
     }
 
     /// Sends an exchange on a connection that is kept.

@@ -9,6 +9,7 @@
 )]
 
 pub mod aws_lab;
+pub mod certified;
 pub mod dev;
 pub mod exchange;
 pub mod forge;

@@ -57,14 +57,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Certificate {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            der: certificate.der().clone(),
-            key,
-        }
+        Certificate::signed(&params, &self.issuer)
     }
 
     /// A client that trusts this authority alone, and speaks HTTP/1.1.
@@ -97,6 +90,28 @@ impl Default for Authority {
 }
 
 impl Certificate {
+    /// One of this authority, with a key of its own.
+    pub fn signed(params: &CertificateParams, issuer: &CertifiedIssuer<'_, KeyPair>) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self::of(&params.signed_by(&key, issuer).unwrap(), key)
+    }
+
+    /// One that nobody else vouches for.
+    pub fn self_signed(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        Self::of(&params.self_signed(&key).unwrap(), key)
+    }
+
+    fn of(certificate: &rcgen::Certificate, key: KeyPair) -> Self {
+        Self {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            der: certificate.der().clone(),
+            key,
+        }
+    }
+
     /// A server that shows this certificate.
     pub fn server(&self) -> Arc<ServerConfig> {
         let builder =

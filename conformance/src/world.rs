@@ -4,8 +4,12 @@ mod aws;
 mod servers;
 
 pub use self::servers::{ARCHIVE, CRM, GLOBEX, LEDGER, PROPOSED};
-use self::{aws::Aws, servers::servers};
+use self::{
+    aws::Aws,
+    servers::{POLICY, servers},
+};
 use crate::{
+    certified::Certified,
     forge::{Key, now, unique},
     identity::{self, IdentityServer},
     process::Process,
@@ -38,6 +42,8 @@ pub struct World {
     pub administration: Endpoint,
     /// Trusts both the broker and the identity provider.
     pub authority: Authority,
+    /// Clients that show certificates and SVIDs, where there are any.
+    pub certified: Option<Certified>,
     folder: TempDir,
     extra_issuers: Vec<Value>,
     extra_policies: usize,
@@ -79,6 +85,7 @@ impl World {
             client_keys,
             base,
             authority,
+            certified: None,
             folder,
             extra_issuers: Vec::new(),
             extra_policies: 0,
@@ -304,7 +311,12 @@ impl World {
             std::fs::write(folder.join("decryption.json"), key).unwrap();
         }
         let config = self.config();
-        std::fs::write(&config, self.configuration().to_string()).unwrap();
+        let mut configuration = self.configuration();
+        if let Some(certified) = &self.certified {
+            certified.write(folder);
+            certified.configure(&mut configuration);
+        }
+        std::fs::write(&config, configuration.to_string()).unwrap();
         config
     }
 
@@ -386,15 +398,3 @@ fn free_port() -> u16 {
 }
 
 const CLIENTS: [&str; 7] = ["desk", "other", "narrow", "crm", "ledger", "retired", "globex-desk"];
-
-const POLICY: &str = r#"
-@id("people-may-call")
-permit (principal is User, action == Action::"tools/call", resource is Tool);
-
-@id("everyone-may-list")
-permit (principal, action == Action::"tools/list", resource is Server);
-
-@id("suspended-may-not")
-forbid (principal is User, action == Action::"tools/call", resource is Tool)
-when { principal has acr && principal.acr == "suspended" };
-"#;

@@ -101,3 +101,15 @@ pub const ARCHIVE: &str = "https://archive.acme.test/mcp";
 pub const PROPOSED: &str = "https://proposed.acme.test/mcp";
 /// A server of another tenant.
 pub const GLOBEX: &str = "https://crm.globex.test/mcp";
+
+pub(super) const POLICY: &str = r#"
+@id("people-may-call")
+permit (principal is User, action == Action::"tools/call", resource is Tool);
+
+@id("everyone-may-list")
+permit (principal, action == Action::"tools/list", resource is Server);
+
+@id("suspended-may-not")
+forbid (principal is User, action == Action::"tools/call", resource is Tool)
+when { principal has acr && principal.acr == "suspended" };
+"#;

@@ -8,6 +8,7 @@
 )]
 
 mod catalogue;
+mod certificates;
 mod clients;
 mod encrypted;
 mod exchange;
@@ -19,7 +20,7 @@ mod tokens;
 mod verdict;
 
 use catalogue::Catalogue;
-use deputize_conformance::{exchange::Lab, forge::Key, wire::Response};
+use deputize_conformance::{certified::Certified, exchange::Lab, forge::Key, wire::Response};
 use guard::GuardLab;
 use std::{collections::BTreeSet, pin::Pin, process::ExitCode, sync::Arc};
 use verdict::Account;
@@ -44,7 +45,8 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-const MODULES: [&[Case]; 7] = [
+const MODULES: [&[Case]; 8] = [
+    certificates::CASES,
     tokens::CASES,
     encrypted::CASES,
     key_sets::CASES,
@@ -117,7 +119,9 @@ impl Labs {
             return self.guard.as_ref().unwrap().judge(case, &listed.answer).await;
         }
         if self.broker.is_none() {
-            self.broker = Some(Arc::new(Lab::start(key_sets::world().await).await));
+            let mut world = key_sets::world().await;
+            world.certified = Some(Certified::new());
+            self.broker = Some(Arc::new(Lab::start(world).await));
         }
         let mut cases = MODULES.iter().flat_map(|module| module.iter());
         let case = cases.find(|case| case.name == listed.test).unwrap();
