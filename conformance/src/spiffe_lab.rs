@@ -33,6 +33,11 @@ impl SpiffeLab {
 
     /// Starts it with these members of its `spiffe` section besides.
     pub async fn start_with(settings: &Value) -> Self {
+        Self::start_with_clients(settings, &[]).await
+    }
+
+    /// The same with these clients besides.
+    pub async fn start_with_clients(settings: &Value, clients: &[Value]) -> Self {
         let world = World::new().await;
         let config = world.write_files();
         let folder = world.folder().to_owned();
@@ -54,6 +59,7 @@ impl SpiffeLab {
         }
         let mut configuration: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
         configuration["spiffe"] = spiffe;
+        configuration["clients"].as_array_mut().unwrap().extend_from_slice(clients);
         std::fs::write(&config, configuration.to_string()).unwrap();
         let started = world.start_again(&config).await;
         let socket = folder.join("workload.sock");

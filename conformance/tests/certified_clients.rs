@@ -1,0 +1,181 @@
+//! OAuth clients that other people wrote, behind TLS client certificates and with SVIDs of our own Workload API.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected should stop there"
+)]
+
+use deputize_conformance::{
+    node::Script,
+    own_clients,
+    spiffe_lab::{SpiffeLab, program, python},
+    trust::{Authority, Certificate, write_private},
+    world::CRM,
+};
+use serde_json::{Value, json};
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+use tempfile::TempDir;
+
+const ID: &str = "spiffe://example.org/myservice";
+const OTHER_ID: &str = "spiffe://example.org/myservice2";
+
+/// A broker with three clients, one for each way to show a certificate.
+struct Bench {
+    lab: SpiffeLab,
+    vouching: Authority,
+    own: Certificate,
+    folder: TempDir,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let (vouching, own, folder) =
+            (Authority::new(), Certificate::self_signed("own"), tempfile::tempdir().unwrap());
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("vouching.pem"), vouching.pem()).unwrap();
+        std::fs::write(path("own.pem"), &own.certificate_pem).unwrap();
+        let client = |id: &str, proof: Value| {
+            let mut client = json!({
+                "id": id, "tenant": "acme", "subject_audiences": ["desk-app"], "may_call": [{ "resource": "*" }],
+            });
+            client.as_object_mut().unwrap().extend(proof.as_object().unwrap().clone());
+            client
+        };
+        let vouched = json!({ "authority_file": path("vouching.pem"), "dns": "bot.example.org" });
+        let clients = [
+            client("reports", json!({ "spiffe_id": ID })),
+            client("vouched", json!({ "tls_client_auth": vouched })),
+            client("own", json!({ "certificate_file": path("own.pem") })),
+        ];
+        let lab = SpiffeLab::start_with_clients(&json!({}), &clients).await;
+        std::fs::write(path("ca.pem"), lab.world.authority.pem()).unwrap();
+        Self { lab, vouching, own, folder }
+    }
+
+    /// A JWT-SVID for this audience; the X.509-SVID of the same ID is `svid.pem` and `svid.key` from then on.
+    fn fetch(&self, id: &str, audience: &str) -> String {
+        let mut command = Command::new(python());
+        command.arg(program("fetch.py")).args([id, audience]).arg(self.folder.path());
+        self.lab.run(&mut command).trim().to_owned()
+    }
+
+    /// What Authlib's client makes of it, as this client, with `NAME.pem` and `NAME.key`.
+    fn authlib(&self, client_id: &str, name: &str) -> Value {
+        let path = |name: String| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let given = json!({
+            "issuer": self.lab.world.base, "authority": path("ca.pem".into()), "client_id": client_id,
+            "certificate": path(format!("{name}.pem")), "key": path(format!("{name}.key")),
+            "parameters": self.parameters(),
+        });
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/certificates.py");
+        let mut child = Command::new(own_clients::python())
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(given.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "broker:\n{}", self.lab.started.process.said());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn parameters(&self) -> Value {
+        let details = json!([{
+            "type": "mcp_tool_call", "locations": [CRM], "actions": ["tools/call"], "identifier": "refund_payment",
+            "arguments": { "payment_id": "pay_81", "amount_cents": 4200 },
+        }]);
+        json!({
+            "subject_token": self.lab.world.user_token("alice"),
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "resource": CRM, "authorization_details": details.to_string(),
+        })
+    }
+
+    fn write(&self, name: &str, certificate: &Certificate) {
+        std::fs::write(self.folder.path().join(format!("{name}.pem")), &certificate.certificate_pem).unwrap();
+        write_private(&self.folder.path().join(format!("{name}.key")), &certificate.key_pem);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authlib_exchanges_by_every_certificate_and_its_token_is_bound_to_it() {
+    let bench = Bench::start().await;
+    bench.write("vouched", &bench.vouching.certify_client("bot.example.org"));
+    bench.write("own", &bench.own);
+    bench.write("wrong", &bench.vouching.certify_client("another.example.org"));
+    tokio::task::block_in_place(|| {
+        bench.fetch(ID, "unused");
+        for (client, certificate, actor) in
+            [("reports", "svid", ID), ("vouched", "vouched", "vouched"), ("own", "own", "own")]
+        {
+            let result = bench.authlib(client, certificate);
+            assert_eq!(result["token_type"], "Bearer", "{client}: {result}");
+            let claims = &result["claims"];
+            assert_eq!((&claims["client_id"], &claims["act"]["sub"]), (&json!(client), &json!(actor)));
+            // RFC 8705 §3.1, §3.2: in the token, and where its server asks about it.
+            let bound = json!({ "x5t#S256": result["thumbprint"] });
+            assert_eq!(claims["cnf"], bound);
+            let before = &result["before"];
+            assert_eq!((&before["active"], &before["cnf"]), (&json!(true), &bound), "{before}");
+            assert_eq!(before["token_type"], "Bearer");
+            assert_eq!(result["after"], json!({ "active": false }), "revoked");
+            let metadata = &result["metadata"];
+            assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
+            let methods = metadata["token_endpoint_auth_methods_supported"].as_array().unwrap();
+            for method in [
+                "private_key_jwt",
+                "tls_client_auth",
+                "self_signed_tls_client_auth",
+                "spiffe_jwt",
+                "spiffe_x509",
+            ] {
+                assert!(methods.contains(&json!(method)), "{method}: {methods:?}");
+            }
+        }
+        for (client, certificate) in [
+            ("vouched", "wrong"),
+            ("own", "vouched"),
+            ("vouched", "svid"),
+            ("desk", "own"),
+            ("reports", "own"),
+        ] {
+            let refused = bench.authlib(client, certificate);
+            assert_eq!(refused["error"], "invalid_client", "{client} with {certificate}: {refused}");
+        }
+        // An SVID of another process's identity.
+        bench.fetch(OTHER_ID, "unused");
+        assert_eq!(bench.authlib("reports", "svid")["error"], "invalid_client");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oauth4webapi_exchanges_with_a_jwt_svid_of_our_own_socket() {
+    let bench = Bench::start().await;
+    let authority = bench.folder.path().join("ca.pem");
+    let base = &bench.lab.world.base;
+    let ask = |svid: &str, client_id: &str| {
+        let given = json!({
+            "issuer": base, "client_id": client_id, "svid": svid, "parameters": bench.parameters(),
+        });
+        Script::start("svid.mjs", &[], Some(&authority)).tell(&given).hear()
+    };
+    tokio::task::block_in_place(|| {
+        let svid = bench.fetch(ID, base);
+        let result = ask(&svid, "reports");
+        assert_eq!(result["claims"]["act"]["sub"], ID, "{result}");
+        assert!(result["claims"]["cnf"]["jkt"].is_string(), "{result}");
+        for (svid, client_id) in [
+            (bench.fetch(ID, "https://another.example"), "reports"),
+            (bench.fetch(OTHER_ID, base), "reports"),
+            (svid, "vouched"),
+        ] {
+            let refused = ask(&svid, client_id);
+            assert_eq!(refused["error"], "invalid_client", "{client_id}: {refused}");
+        }
+    });
+}
