@@ -79,13 +79,15 @@ fn is_test(test: &str) -> bool {
 }
 
 /// The standards of which we claim something.
-const CLAIMED: [&str; 21] = [
+const CLAIMED: [&str; 23] = [
     "RFC 8693",
     "RFC 9449",
     "RFC 8707",
     "RFC 9396",
     "RFC 9068",
     "RFC 7523",
+    "RFC 8705",
+    "draft-ietf-oauth-spiffe-client-auth",
     "RFC 7662",
     "RFC 7009",
     "RFC 8414",
