@@ -99,15 +99,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     let rules = rules(resolved, &provider_keys)?;
     let aws = AwsBackends::open(resolved, mode, &clock)?;
     let desk = Desk {
-        settings: Settings {
-            issuer: resolved.issuer.clone(),
-            token_endpoint: format!("{}/token", resolved.issuer),
-            takes_certificates: asks_for_certificates(resolved),
-            leeway_seconds: resolved.limits.leeway_seconds,
-            proof_window_seconds: PROOF_WINDOW.as_secs(),
-            log_size_at_start: recovery.size,
-            started_at_seconds: clock.now_seconds(),
-        },
+        settings: settings(resolved, recovery.size, clock.as_ref()),
         clock_watch: ClockWatch::new(clock.as_ref()),
         rules: ArcSwap::from_pointee(rules),
         keys: KeySource::new(keys.token_key().map_err(cannot)?, Vec::new()),
@@ -181,6 +173,18 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     let recorded = assembly.desk.audit.append(Class::Vital, configuration(&assembly.desk)?).await;
     assembly.guards.rules_changed().await;
     recorded.map(drop).map_err(cannot)
+}
+
+fn settings(resolved: &Resolved, log_size_at_start: u64, clock: &dyn Clock) -> Settings {
+    Settings {
+        issuer: resolved.issuer.clone(),
+        token_endpoint: format!("{}/token", resolved.issuer),
+        takes_certificates: asks_for_certificates(resolved),
+        leeway_seconds: resolved.limits.leeway_seconds,
+        proof_window_seconds: PROOF_WINDOW.as_secs(),
+        log_size_at_start,
+        started_at_seconds: clock.now_seconds(),
+    }
 }
 
 fn asks_for_certificates(resolved: &Resolved) -> bool {

@@ -275,14 +275,7 @@ impl Check<'_> {
             listen: Listen {
                 address: address?,
                 behind_proxy: raw.listen.behind_proxy,
-                tls: raw.listen.tls.map(|tls| Tls {
-                    certificate: self.folder.join(tls.certificate_file),
-                    key: self.folder.join(tls.key_file),
-                    asks_for_certificates: match tls.client_certificates {
-                        Some(certificates) => certificates == raw::ClientCertificates::Ask,
-                        None => shows_certificates,
-                    },
-                }),
+                tls: raw.listen.tls.map(|tls| self.tls(&tls, shows_certificates)),
             },
             admin_address,
             admin_socket: raw
@@ -303,6 +296,15 @@ impl Check<'_> {
             spiffe: spiffe.map_or(Some(None), |spiffe| spiffe.map(Some))?,
             policies: self.folder.join(raw.policies),
         })
+    }
+
+    fn tls(&self, raw: &raw::Tls, somebody_shows_one: bool) -> Tls {
+        let asks = raw.client_certificates.map(|certificates| certificates == raw::ClientCertificates::Ask);
+        Tls {
+            certificate: self.folder.join(&raw.certificate_file),
+            key: self.folder.join(&raw.key_file),
+            asks_for_certificates: asks.unwrap_or(somebody_shows_one),
+        }
     }
 
     fn provider(&mut self, raw: &raw::IdentityProvider) -> Upstream {
