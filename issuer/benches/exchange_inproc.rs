@@ -20,15 +20,16 @@
     reason = "a measuring program: it prints, takes the time, and stops at the first surprise"
 )]
 
+mod exchange;
+mod measure;
 #[expect(dead_code, reason = "tests use the rest of it")]
 #[path = "../tests/line/world.rs"]
 mod world;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey};
+use aws_lc_rs::signature::ParsedPublicKey;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use deputize_call::{dpop, dpop::NewProof, sign::SigningKey};
+use deputize_call::{dpop, dpop::NewProof};
 use deputize_issuer::{
-    ask::{Ask, CallAsk, Claimed, ResourceUri},
     authenticate::{Possession, Presented, PresentedProof, authenticate},
     clock::{Clock, SystemClock, new_id},
     decide::Application,
@@ -37,22 +38,14 @@ use deputize_issuer::{
     issue::issue,
     log::{CheckpointSigner, Log, LogConfig},
     provider::SubjectTokenType,
-    record::Audit,
-    replay::EmbeddedReplay,
     verify_subject::{PresentedSubject, verify_subject},
 };
+use exchange::{IN_FLIGHT, POLICIES, REQUESTS, ROUNDS, SetupKeys, TOKEN_BYTES, ask, desk, parsed, run};
+use measure::{Cost, counted, median, save};
 use serde_json::{Value, json};
-use std::{
-    cell::Cell,
-    fmt::Write,
-    hint::black_box,
-    path::{Path, PathBuf},
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, path::Path, rc::Rc, sync::Arc, time::Instant};
 use tokio::{runtime, task::LocalSet};
-use world::{CRM, IDP, ISSUER, PLATFORM_AUDIENCE, Setup, TOKEN_ENDPOINT};
+use world::{IDP, ISSUER, PLATFORM_AUDIENCE, Setup, TOKEN_ENDPOINT};
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
@@ -61,8 +54,8 @@ fn main() {
     let memory = Arc::new(FakeAudit::new("bench.example/log"));
     let log = open_log(folder.path());
     let sites = [
-        ("record in memory", desk(&keys, &clock, memory.clone() as _)),
-        ("log on disk", desk(&keys, &clock, Arc::new(log.clone()) as _)),
+        ("record in memory", desk(&keys.setup_keys, &clock, memory.clone() as _, |_| ())),
+        ("log on disk", desk(&keys.setup_keys, &clock, Arc::new(log.clone()) as _, |_| ())),
     ];
     let runtime = runtime::Builder::new_current_thread().build().unwrap();
     let mut floors = Vec::new();
@@ -71,8 +64,18 @@ fn main() {
     for round in 0..=ROUNDS {
         let floor = keys.floor(&keys.requests(&sites[0].1));
         let costs = sites.each_ref().map(|(_, desk)| {
-            let requests = Rc::new(keys.requests(desk));
-            let cost = runtime.block_on(LocalSet::new().run_until(run(Rc::clone(desk), requests)));
+            let (desk, requests) = (Rc::clone(desk), Rc::new(keys.requests(desk)));
+            let one = move |number: usize| {
+                let (desk, requests) = (Rc::clone(&desk), Rc::clone(&requests));
+                async move {
+                    let Request { subject, assertion, proof } = &requests[number];
+                    let presented = Presented::Assertion { assertion, client_id: Some("platform") };
+                    let proof = Some(PresentedProof { header: proof, htu: TOKEN_ENDPOINT });
+                    exchange::exchange(&desk, presented, Possession { proof, certificate: None }, subject)
+                        .await
+                }
+            };
+            let cost = runtime.block_on(LocalSet::new().run_until(run(REQUESTS, one)));
             memory.clear();
             cost
         });
@@ -89,68 +92,7 @@ fn main() {
         "\nlog: {:.1} records a flush",
         (flushed.entries - flushes_before.entries) as f64 / (flushed.flushes - flushes_before.flushes) as f64
     );
-    save(&report);
-}
-
-/// CPU time of the process and wall time for all requests of a run.
-#[derive(Clone, Copy)]
-struct Cost {
-    cpu: f64,
-    wall: f64,
-}
-
-impl Cost {
-    fn microseconds(self) -> f64 {
-        self.cpu * 1e6 / REQUESTS as f64
-    }
-}
-
-fn counted(work: impl FnOnce()) -> Cost {
-    let (cpu, start) = (cpu_seconds(), Instant::now());
-    work();
-    Cost { cpu: cpu_seconds() - cpu, wall: start.elapsed().as_secs_f64() }
-}
-
-/// All requests, 64 at a time.
-async fn run(desk: Rc<Desk>, requests: Rc<Vec<Request>>) -> Cost {
-    let next = Rc::new(Cell::new(0));
-    let (cpu, start) = (cpu_seconds(), Instant::now());
-    let workers: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| {
-            let (desk, requests, next) = (Rc::clone(&desk), Rc::clone(&requests), Rc::clone(&next));
-            tokio::task::spawn_local(async move {
-                while let Some(request) = requests.get(next.replace(next.get() + 1)) {
-                    black_box(exchange(&desk, request).await);
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        worker.await.unwrap();
-    }
-    Cost { cpu: cpu_seconds() - cpu, wall: start.elapsed().as_secs_f64() }
-}
-
-/// What a door does between reading the form and writing the answer.
-async fn exchange(desk: &Desk, request: &Request) -> String {
-    let ask = ask();
-    let decision_id = new_id(desk.clock.as_ref()).unwrap();
-    let caller = authenticate(
-        desk,
-        decision_id,
-        Presented::Assertion { assertion: &request.assertion, client_id: Some("platform") },
-        Possession {
-            proof: Some(PresentedProof { header: &request.proof, htu: TOKEN_ENDPOINT }),
-            certificate: None,
-        },
-    )
-    .await
-    .unwrap();
-    let presented =
-        PresentedSubject { token: &request.subject, kind: SubjectTokenType::AccessToken, actor: None };
-    let subject = verify_subject(desk, &caller, &presented).await.unwrap();
-    let application = Application { decision_id, caller: &caller, subject: Some(&subject), ask: &ask };
-    issue(desk, &application).await.unwrap().access_token.expose().clone()
+    save("exchange_inproc", &report);
 }
 
 /// Microseconds that each stage takes when requests come one by one, recorded in memory.
@@ -193,13 +135,6 @@ async fn by_stage(desk: &Desk, keys: &Keys) -> [(&'static str, f64); 4] {
     stages.map(|(name, costs)| (name, median(costs)))
 }
 
-/// As the door reads it from the form.
-fn ask() -> Ask {
-    let resource = ResourceUri::parse(CRM).unwrap();
-    let call = CallAsk::parse(Some(DETAILS), &resource).unwrap();
-    Ask { resource, scope: None, call, transaction_id: None, approval_id: None, claimed: Claimed::default() }
-}
-
 struct Request {
     subject: String,
     assertion: String,
@@ -207,7 +142,7 @@ struct Request {
 }
 
 struct Keys {
-    setup_keys: std::collections::HashMap<String, Arc<SigningKey>>,
+    setup_keys: SetupKeys,
     verifying: [ParsedPublicKey; 3],
 }
 
@@ -274,56 +209,6 @@ impl Keys {
     }
 }
 
-fn parsed(key: &SigningKey) -> ParsedPublicKey {
-    let jwk = key.public().to_jwk();
-    let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
-    let point = [vec![4], coordinate("x"), coordinate("y")].concat();
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).parse().unwrap()
-}
-
-fn desk(keys: &Keys, clock: &Arc<dyn Clock>, audit: Arc<dyn Audit>) -> Rc<Desk> {
-    let mut setup = Setup::new();
-    setup.keys.clone_from(&keys.setup_keys);
-    let platform = keys.setup_keys["platform"].public().clone();
-    setup.find_client("platform").keys = deputize_call::keys::KeySet::new(vec![platform]);
-    setup.policies = policies();
-    setup.settings.proof_window_seconds = 300;
-    setup.once_capacity = 4_000_000;
-    for role in (0..ROLES).step_by(2) {
-        setup.providers[0].claims.roles.insert(format!("r{role}"), vec!["staff".to_owned()]);
-    }
-    let replay = EmbeddedReplay::new(Arc::clone(clock), Duration::from_secs(310), 4_000_000);
-    Rc::new(setup.desk(Arc::clone(clock), audit, Arc::new(replay)).0)
-}
-
-/// A hundred policies: four for everybody, the rest for a role on a server; a tenth forbids.
-fn policies() -> String {
-    let mut text = String::from(
-        r#"
-        permit (principal, action == Action::"tools/call", resource)
-        when { !context.has_arguments || (context.text.hasTag("id") && context.text.getTag("id") like "c*") };
-        forbid (principal, action == Action::"tools/call", resource)
-        when { context.binding == "bearer" && resource.tier_rank >= 1 };
-        forbid (principal, action, resource) when { context.delegation_depth > 5 };
-        forbid (principal, action, resource) when { context.risk_score >= 90 };
-        "#,
-    );
-    for n in 4..POLICIES {
-        let (effect, condition) = match n % 10 {
-            0 => ("forbid", r#"when { context has host && context.host == "unknown" }"#),
-            1..=5 => ("permit", "when { resource.tier_rank <= 1 }"),
-            _ => ("permit", r#"when { resource.effect == "read" && context.risk_score < 50 }"#),
-        };
-        let (role, server) = (n % ROLES, ["crm", "mailer", "abroad", "ledger", "wiki"][n / ROLES % 5]);
-        writeln!(
-            text,
-            "{effect} (principal in Role::\"r{role}\", action == Action::\"tools/call\", resource in Server::\"{server}\") {condition};"
-        )
-        .unwrap();
-    }
-    text
-}
-
 fn open_log(folder: &Path) -> Log {
     let config = LogConfig {
         folder: folder.join("log"),
@@ -342,12 +227,12 @@ fn report<'l>(
     lines: impl Iterator<Item = (&'static str, &'l Vec<Cost>)>,
     stages: &[(&'static str, f64)],
 ) -> Value {
-    let floor = median(floors.iter().map(|cost| cost.microseconds()).collect());
+    let floor = median(floors.iter().map(|cost| cost.microseconds(REQUESTS)).collect());
     println!("\n{:<22}{:>12}{:>14}{:>10}", "", "CPU µs each", "rate/s (wall)", "ratio");
     println!("{:<22}{floor:>12.1}{:>14.0}{:>10}", "floor, 3V+S", rate(floors), "1");
     let mut rows = Vec::new();
     for (name, costs) in lines {
-        let cpu = median(costs.iter().map(|cost| cost.microseconds()).collect());
+        let cpu = median(costs.iter().map(|cost| cost.microseconds(REQUESTS)).collect());
         // Of each pair, so that what slows both slows neither's ratio.
         let ratio = median(floors.iter().zip(costs).map(|(floor, cost)| floor.cpu / cost.cpu).collect());
         println!("{name:<22}{cpu:>12.1}{:>14.0}{ratio:>10.3}", rate(costs));
@@ -369,36 +254,4 @@ fn rate(costs: &[Cost]) -> f64 {
     REQUESTS as f64 / median(costs.iter().map(|cost| cost.wall).collect())
 }
 
-fn save(report: &Value) {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let folder = target.join("bench");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("exchange_inproc.json"), format!("{report:#}\n")).unwrap();
-}
-
-/// CPU time that all threads of this process have used.
-fn cpu_seconds() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux keeps the CPU time of each thread there");
-    let nanoseconds = tasks.filter_map(|task| {
-        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    nanoseconds.sum::<u64>() as f64 / 1e9
-}
-
-fn median(mut costs: Vec<f64>) -> f64 {
-    costs.sort_by(f64::total_cmp);
-    costs.get(costs.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-const DETAILS: &str = r#"[{"type":"mcp_tool_call","locations":["https://crm.example.com/mcp"],"actions":["tools/call"],
-    "identifier":"update_contact","arguments":{"id":"c4711","name":"Ann Example"}}]"#;
-const POLICIES: usize = 100;
-const ROLES: usize = 10;
-const REQUESTS: usize = 3_000;
-const IN_FLIGHT: usize = 64;
-const ROUNDS: usize = 7;
-/// About as long as a tool-call token.
-const TOKEN_BYTES: usize = 1_600;
 const GOAL: f64 = 0.85;

@@ -18,6 +18,7 @@
     reason = "a measuring program: it prints, takes the time, and stops at the first surprise"
 )]
 
+mod measure;
 #[expect(dead_code, reason = "tests use the rest of it")]
 #[path = "../tests/line/spiffe.rs"]
 mod spiffe;
@@ -32,14 +33,11 @@ use aws_lc_rs::{
         UnparsedPublicKey,
     },
 };
+use measure::{Begun, Cost, counted, median, save};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 use spiffe::{SpiffeWorld, process};
-use std::{
-    hint::black_box,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::hint::black_box;
 use tokio::runtime;
 
 fn main() {
@@ -62,37 +60,24 @@ fn main() {
             }
         }
     }
-    save(&report(&rows));
-}
-
-/// CPU time of the process and wall time for all requests of a run.
-#[derive(Clone, Copy)]
-struct Cost {
-    cpu: f64,
-    wall: f64,
-}
-
-impl Cost {
-    fn microseconds(self) -> f64 {
-        self.cpu * 1e6 / REQUESTS as f64
-    }
+    save("svid_x509", &report(&rows));
 }
 
 async fn with_csr(world: &SpiffeWorld, requests: &Requests) -> Cost {
-    let (cpu, start) = (cpu_seconds(), Instant::now());
+    let begun = Begun::now();
     for request in &requests.csrs {
         black_box(world.x509_for(request).await.unwrap());
     }
-    Cost { cpu: cpu_seconds() - cpu, wall: start.elapsed().as_secs_f64() }
+    begun.cost()
 }
 
 async fn with_new_key(world: &SpiffeWorld) -> Cost {
     let process = process();
-    let (cpu, start) = (cpu_seconds(), Instant::now());
+    let begun = Begun::now();
     for _ in 0..REQUESTS {
         black_box(world.x509(&process, "web").await.unwrap());
     }
-    Cost { cpu: cpu_seconds() - cpu, wall: start.elapsed().as_secs_f64() }
+    begun.cost()
 }
 
 /// Certificate signing requests of a process, signed beforehand; and what is to be verified and signed of each, alone.
@@ -121,14 +106,14 @@ impl Requests {
     }
 
     fn verify_and_sign(&self) -> Cost {
-        counted(|| {
+        each(|| {
             self.verifying.verify_sig(black_box(&self.message), &self.signature).unwrap();
             self.sign();
         })
     }
 
     fn generate_and_sign(&self) -> Cost {
-        counted(|| {
+        each(|| {
             black_box(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap().public_key());
             self.sign();
         })
@@ -140,12 +125,8 @@ impl Requests {
     }
 }
 
-fn counted(work: impl Fn()) -> Cost {
-    let (cpu, start) = (cpu_seconds(), Instant::now());
-    for _ in 0..REQUESTS {
-        work();
-    }
-    Cost { cpu: cpu_seconds() - cpu, wall: start.elapsed().as_secs_f64() }
+fn each(work: impl Fn()) -> Cost {
+    counted(|| (0..REQUESTS).for_each(|_| work()))
 }
 
 fn report(rows: &[(&str, &str, Vec<Cost>, Vec<Cost>)]) -> Value {
@@ -155,8 +136,8 @@ fn report(rows: &[(&str, &str, Vec<Cost>, Vec<Cost>)]) -> Value {
     );
     let mut lines = Vec::new();
     for (name, against, floors, costs) in rows {
-        let floor = median(floors.iter().map(|cost| cost.microseconds()).collect());
-        let cpu = median(costs.iter().map(|cost| cost.microseconds()).collect());
+        let floor = median(floors.iter().map(|cost| cost.microseconds(REQUESTS)).collect());
+        let cpu = median(costs.iter().map(|cost| cost.microseconds(REQUESTS)).collect());
         // Of each pair, so that what slows both slows neither's ratio.
         let ratio = median(floors.iter().zip(costs).map(|(floor, cost)| floor.cpu / cost.cpu).collect());
         let rate = REQUESTS as f64 / median(costs.iter().map(|cost| cost.wall).collect());
@@ -166,29 +147,6 @@ fn report(rows: &[(&str, &str, Vec<Cost>, Vec<Cost>)]) -> Value {
             "per_second": rate, "ratio": ratio, "goal": goal }));
     }
     json!({ "bench": "svid_x509", "pairs": ROUNDS, "requests": REQUESTS, "lines": lines })
-}
-
-fn save(report: &Value) {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let folder = target.join("bench");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("svid_x509.json"), format!("{report:#}\n")).unwrap();
-}
-
-/// CPU time that all threads of this process have used.
-fn cpu_seconds() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux keeps the CPU time of each thread there");
-    let nanoseconds = tasks.filter_map(|task| {
-        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    nanoseconds.sum::<u64>() as f64 / 1e9
-}
-
-fn median(mut costs: Vec<f64>) -> f64 {
-    costs.sort_by(f64::total_cmp);
-    costs.get(costs.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 const REQUESTS: usize = 2_000;
