@@ -383,3 +383,85 @@ fn a_bootstrap_secret_is_printed_once_and_its_digest_configured() {
     let (_two, config) = changed("clients:\n", &format!("allow_client_secrets: true\nclients:\n{snippet}"));
     lint(&config).expect(0);
 }
+
+#[test]
+fn a_client_that_shows_an_svid_or_a_certificate_can_be_configured_in_one_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = certificate(&folder.path().join("ca.pem"), true);
+    let own = certificate(&folder.path().join("own.pem"), false);
+    let id = "spiffe://acme.example/agent/two";
+    for arguments in [
+        &["--spiffe-id", id][..],
+        &["--certificate", &own],
+        &["--authority", &authority, "--dns", "two.acme.example"],
+    ] {
+        let all = [&["client", "add", "two", "--tenant", "acme", "-o", "json"], arguments].concat();
+        let added = run(&all).expect(0).json();
+        assert!(added["private_key_file"].is_null() && added["secret"].is_null(), "{added}");
+        let snippet = added["configuration"].as_str().unwrap().strip_prefix("clients:\n").unwrap();
+        let (_folder, config) = with_tls(&format!("clients:\n{snippet}"));
+        lint(&config).expect(0);
+        let two_ways =
+            snippet.replace("    subject_audiences", "    secret_sha256: AAAA\n    subject_audiences");
+        let (_folder, config) = with_tls(&format!("allow_client_secrets: true\nclients:\n{two_ways}"));
+        assert!(lint(&config).expect(5).stdout.contains("authenticates in no other way"));
+    }
+    run(&["client", "add", "two", "--spiffe-id", "spiffe://Acme.example/a"]).expect(2);
+    run(&["client", "add", "two", "--authority", &authority]).expect(2);
+    run(&["client", "add", "two", "--certificate", "/nowhere.pem"]).expect(1);
+}
+
+#[test]
+fn what_a_client_cannot_show_is_said_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = certificate(&folder.path().join("ca.pem"), true);
+    let own = certificate(&folder.path().join("own.pem"), false);
+    let client = |proof: &str| format!("clients:\n  - id: two\n    tenant: acme\n{proof}");
+    let tls =
+        |names: &str| client(&format!("    tls_client_auth: {{ authority_file: {authority}, {names} }}\n"));
+    for (clients, part) in [
+        (client(""), "give jwks_file"),
+        (client("    spiffe_id: spiffe://elsewhere.example/a\n"), "neither ours nor in spiffe.federation"),
+        (client("    spiffe_id: spiffe://acme.example/deputize/x\n"), "the broker's own"),
+        (client("    spiffe_id: spiffe://acme.example\n"), "give one like spiffe://"),
+        (client("    spiffe_id: spiffe://acme.example/a\n    actor: b\n"), "leave actor out"),
+        (client("    spiffe_id: spiffe://acme.example/agent/support-bot\n"), "acts as"),
+        (
+            client(&format!("    spiffe_id: spiffe://acme.example/a\n    certificate_file: {own}\n")),
+            "give one of",
+        ),
+        (tls("dns: a, uri: b"), "exactly one of"),
+        (tls("ip: a"), "no IP address"),
+        (tls("subject_dn: a"), "CN=agent"),
+        (client(&format!("    tls_client_auth: {{ authority_file: {own}, dns: a }}\n")), "authority"),
+        (client("    certificate_file: /nowhere.pem\n"), "/nowhere.pem"),
+    ] {
+        let (_folder, config) = with_tls(&clients);
+        let ran = lint(&config).expect(5);
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+    // Where no certificate arrives, nobody can show one.
+    let (_folder, config) = changed("clients:\n", &client(&format!("    certificate_file: {own}\n")));
+    assert!(lint(&config).expect(5).stdout.contains("client_certificates: ask"));
+}
+
+/// The example with these clients besides, and with a listener that ends TLS itself.
+fn with_tls(clients: &str) -> (TempDir, String) {
+    let (folder, config) = changed("clients:\n", clients);
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains("  behind_proxy: true"), "{text}");
+    let tls = "  tls: { certificate_file: tls.crt, key_file: tls.key }";
+    std::fs::write(&config, text.replacen("  behind_proxy: true", tls, 1)).unwrap();
+    (folder, config)
+}
+
+/// Writes a certificate, of an authority or of somebody else; where it is.
+fn certificate(file: &Path, is_authority: bool) -> String {
+    let mut parameters = rcgen::CertificateParams::default();
+    if is_authority {
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let made = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(file, made.pem()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
