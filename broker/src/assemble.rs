@@ -1,6 +1,7 @@
 //! Puts the broker together. Only it and what is below it names concrete backends.
 
 mod aws;
+mod nodes;
 mod spiffe;
 
 pub use aws::AwsBackends;
@@ -90,7 +91,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
     let (revocations, drifts) = open_facts(&facts, Arc::clone(&clock), &restored).await?;
-    let spiffe = SpiffeBackends::open(resolved, || revocations.entries().map_err(cannot), clock.as_ref())?;
+    let spiffe = SpiffeBackends::open(resolved, &revocations, clock.as_ref())?;
     let news = Arc::new(News::default());
     let revocations = Announced::new(revocations, Arc::clone(&news));
     let restore::Restored { places, events, .. } = restored;

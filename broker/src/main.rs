@@ -1,5 +1,6 @@
 //! `deputize`: the identity and token-exchange broker for AI agents.
 
+mod agent;
 mod commands;
 mod dev;
 mod sign_in;

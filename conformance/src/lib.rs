@@ -23,6 +23,7 @@ pub mod live_connect;
 pub mod live_guard;
 pub mod measure;
 pub mod node;
+pub mod node_lab;
 pub mod ordinary;
 pub mod own_clients;
 pub mod process;

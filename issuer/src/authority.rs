@@ -9,6 +9,7 @@ mod certificate;
 mod key;
 mod register;
 mod stage;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -18,6 +19,7 @@ pub(crate) use certificate::{SERIAL_BYTES, hex, new_serial, organization, set_va
 pub(crate) use key::CertificateKey;
 pub use register::{Made, Member, Public, Register};
 pub use stage::{Kind, Life, NotNow, Stage, activation};
+pub use standing::Standing;
 pub use upstream::Upstream;
 
 use arc_swap::ArcSwap;
@@ -152,8 +154,17 @@ impl AuthorityRing {
     /// Whether what an authority signed still holds and goes on to be used: it is known, and neither it nor one above it
     /// is tainted. Named by their keys (SHA-256, DER), the one that signed first.
     pub fn stands_by(&self, authorities: &[[u8; 32]]) -> bool {
-        authorities.first().is_some_and(|signer| self.untainted.contains(signer))
-            && !authorities.iter().any(|authority| self.tainted.contains(authority))
+        standing::stands_by(authorities, (&self.untainted, &self.tainted))
+    }
+
+    /// What tells elsewhere whether [`Self::stands_by`] something.
+    pub fn standing(&self) -> Standing {
+        let keys = self.bundle.jwt_authorities.iter().filter_map(|key| key.kid());
+        Standing {
+            untainted: self.untainted.clone(),
+            tainted: self.tainted.clone(),
+            jwt_keys: keys.filter(|kid| self.trusts_key(kid)).map(str::to_owned).collect(),
+        }
     }
 
     /// Whether what the JWT key of this id signs now would hold.

@@ -4,11 +4,16 @@
 //! ∩ what the calling tool lists as `downstream` and ∩ what every agent in the chain may. Never a union.
 
 mod claims;
+mod leaf;
+mod node;
 mod role;
 mod svid;
 mod target;
 mod visible;
 
+pub(crate) use leaf::Leaf;
+pub(crate) use node::NodeSvidApplication;
+pub use node::NodeSvidTerms;
 pub(crate) use role::RoleApplication;
 pub use role::RoleTerms;
 pub(crate) use svid::{JwtSvidApplication, X509SvidApplication};

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod lineage;
 pub mod log;
 pub mod mint;
+pub mod node;
 pub mod person;
 pub mod policy;
 pub mod provider;

@@ -3,12 +3,14 @@
 mod entry;
 mod guard;
 mod intent;
+mod node;
 mod pseudonym;
 mod refusals;
 mod svid;
 
 pub use entry::{AwsKey, AwsSession, Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
+pub(crate) use node::{NodeChange, record_node_change, record_node_denial};
 pub use pseudonym::Pseudonyms;
 pub use refusals::{Refusals, RefusedAt};
 pub(crate) use svid::asked_by;

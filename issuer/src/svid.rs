@@ -3,9 +3,11 @@
 //! `parse → authenticate → verify_subject` is the socket's: gRPC, the kernel's word about who is there, the entries
 //! that match. Here follows the waist, [`issue`](crate::issue::issue), and what is put on record where it says no.
 
+mod own_key;
 mod requested;
 mod verify;
 
+pub use own_key::OwnKey;
 pub(crate) use requested::RequestedKey;
 pub use verify::{NotAnSvid, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid};
 

@@ -6,6 +6,7 @@ mod bind;
 mod error;
 pub mod fakes;
 mod held;
+pub mod node;
 pub mod peer;
 pub mod peer_stream;
 pub mod proto;

@@ -1,6 +1,6 @@
 //! What stands behind door 2: what signs, who is entitled to what, and the socket.
 
-use deputize_issuer::{clock::Clock, desk::Desk, svid::SpiffeDoor};
+use deputize_issuer::{clock::Clock, desk::Desk, node::NodeRegistry, svid::SpiffeDoor};
 use deputize_workload_api::{
     Limits, WorkloadApi,
     attest::{AttestSettings, Attestor},
@@ -11,10 +11,10 @@ use deputize_workload_api::{
 use std::{path::Path, sync::Arc};
 use tokio::{net::UnixListener, sync::watch};
 
-use super::{CannotStart, cannot};
+use super::{CannotStart, cannot, nodes};
 use crate::{
     backends::{
-        entries::EmbeddedEntries,
+        embedded::EmbeddedRevocations,
         spiffe_keys::{Making, SpiffeRing, UpstreamFiles},
     },
     config::{resolved::Resolved, spiffe::Spiffe},
@@ -27,6 +27,8 @@ pub struct SpiffeBackends {
     pub ring: Arc<SpiffeRing>,
     /// Who is entitled to what.
     pub registration: Arc<Registration>,
+    /// Other machines, where there may be any.
+    pub nodes: Option<Arc<NodeRegistry>>,
     configured: Spiffe,
 }
 
@@ -43,7 +45,7 @@ impl SpiffeBackends {
     /// If the keys cannot be used, or an entry of a file cannot be.
     pub(super) fn open(
         resolved: &Resolved,
-        store: impl FnOnce() -> Result<EmbeddedEntries, CannotStart>,
+        facts: &EmbeddedRevocations,
         clock: &dyn Clock,
     ) -> Result<Option<Self>, CannotStart> {
         let Some(spiffe) = &resolved.spiffe else { return Ok(None) };
@@ -54,9 +56,15 @@ impl SpiffeBackends {
         });
         let making = Making { ttl_seconds: spiffe.authority.ttl_seconds, upstream };
         let ring = SpiffeRing::open(&resolved.data_dir, &spiffe.bounds.trust_domain, making, now_seconds);
+        let entries = Box::new(facts.entries().map_err(cannot)?);
+        let nodes = match &spiffe.nodes {
+            Some(configured) => Some(Arc::new(nodes::open(configured, facts.nodes().map_err(cannot)?)?)),
+            None => None,
+        };
         Ok(Some(Self {
             ring: Arc::new(ring.map_err(cannot)?),
-            registration: Arc::new(Registration::open(spiffe, Box::new(store()?), now_seconds)?),
+            registration: Arc::new(Registration::open(spiffe, entries, now_seconds)?),
+            nodes,
             configured: spiffe.clone(),
         }))
     }
@@ -107,7 +115,13 @@ impl SpiffeBackends {
     /// If something else changed, or everything that is wrong with the entries.
     pub(super) async fn reread(&self, spiffe: &Spiffe) -> Result<Reread<'_>, CannotStart> {
         let fixed = |spiffe: &Spiffe| {
-            (spiffe.bounds.clone(), spiffe.socket.clone(), spiffe.svids, spiffe.authority.clone())
+            (
+                spiffe.bounds.clone(),
+                spiffe.socket.clone(),
+                spiffe.svids,
+                spiffe.authority.clone(),
+                spiffe.nodes.clone(),
+            )
         };
         if fixed(spiffe) != fixed(&self.configured) {
             return Err(CannotStart(

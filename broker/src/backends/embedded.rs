@@ -10,7 +10,7 @@ use deputize_issuer::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::{path::Path, sync::Arc};
 
-use super::entries::EmbeddedEntries;
+use super::{entries::EmbeddedEntries, nodes::EmbeddedNodes};
 
 /// JSON of a [`Revoked`] → Unix seconds until which it holds.
 const REVOKED: TableDefinition<'_, &str, u64> = TableDefinition::new("revoked");
@@ -74,6 +74,14 @@ impl EmbeddedRevocations {
     /// If the store is damaged.
     pub fn entries(&self) -> Result<EmbeddedEntries, StoreError> {
         EmbeddedEntries::of(&self.database)
+    }
+
+    /// The nodes in the same store.
+    ///
+    /// # Errors
+    /// If the store is damaged.
+    pub fn nodes(&self) -> Result<EmbeddedNodes, StoreError> {
+        EmbeddedNodes::of(&self.database)
     }
 }
 

@@ -80,7 +80,7 @@ fn find(reader: &LogReader, decision_id: Uuid) -> Result<(u64, Entry), CommandEr
 }
 
 fn begins_a_story(kind: Kind) -> bool {
-    matches!(kind, Kind::Intent | Kind::Denial | Kind::Registration)
+    matches!(kind, Kind::Intent | Kind::Denial | Kind::Registration | Kind::Node)
 }
 
 /// A count of refusals: `3 × proof_malformed`.

@@ -1,6 +1,7 @@
 //! One file for each command of the program.
 
 mod admin_socket;
+pub mod agent;
 pub mod audit;
 pub mod aws;
 pub mod can_i;
@@ -23,6 +24,7 @@ mod key_pair;
 pub mod keys;
 mod keysource;
 pub mod lint;
+pub mod node;
 mod output;
 mod progress;
 mod ready;
@@ -74,6 +76,7 @@ enum Command {
     /// See the whole story of one call, every refusal included, in a second
     Demo(demo::Demo),
     Guard(guard::Args),
+    Agent(Box<agent::Args>),
     Lint(lint::Args),
     Doctor(doctor::Args),
     CanI(can_i::Args),
@@ -85,6 +88,7 @@ enum Command {
     Token(token::Args),
     Client(client::Args),
     Entry(entry::Args),
+    Node(node::Args),
     Svid(svid::Args),
     Keys(keys::Args),
     Registry(registry::Args),
@@ -114,6 +118,7 @@ impl Command {
             Self::Dev(dev) => Ok(dev::dev(dev).await.map(|()| Exit::Ok)?),
             Self::Demo(demo) => Ok(if demo::demo(demo, output).await? { Exit::Ok } else { Exit::Failure }),
             Self::Guard(args) => guard::run(args, output).await,
+            Self::Agent(args) => agent::run(*args).await,
             Self::Lint(args) => lint::run(args, output).await,
             Self::Doctor(args) => doctor::run(args, output).await,
             Self::CanI(args) => can_i::run(args, output).await,
@@ -125,6 +130,7 @@ impl Command {
             Self::Token(args) => token::run(args, output).await,
             Self::Client(args) => client::run(args, output).await,
             Self::Entry(args) => entry::run(args, output).await,
+            Self::Node(args) => node::run(args, output).await,
             Self::Svid(args) => svid::run(args, output).await,
             Self::Keys(args) => keys::run(args, output).await,
             Self::Registry(args) => registry::run(args, output).await,
@@ -137,7 +143,7 @@ impl Command {
     /// Servers tell what they do; other commands only what goes wrong.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Serve { .. } | Self::Dev(_) | Self::Guard(_) => "info",
+            Self::Serve { .. } | Self::Dev(_) | Self::Guard(_) | Self::Agent(_) => "info",
             Self::Demo(_) => "error",
             // A doctor says itself what its fetches came to.
             Self::Doctor(_) => "off",

@@ -1,6 +1,6 @@
 //! `deputize serve`: the broker, for production.
 
-mod open_files;
+pub(super) mod open_files;
 
 use deputize_issuer::{
     clock::{Clock, ClockWatch},
@@ -29,6 +29,8 @@ use crate::{
         aws::AwsCredentials,
         entries::EntryAdministration,
         listen::{Listening, serve_tcp, serve_unix},
+        node_orders::NodeAdministration,
+        nodes::NodeDoor,
         router,
         source::SourceLimit,
         tls::{self, ClientCertificates},
@@ -114,7 +116,7 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
         ready: AtomicBool::new(false),
         metrics,
     });
-    let entries = entry_administration(&assembly);
+    let (entries, nodes) = (entry_administration(&assembly), node_administration(&assembly));
     let sources = Arc::new(SourceLimit::new(resolved.limits.source_per_second));
     let listening = Listening {
         tls,
@@ -140,20 +142,26 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
                 // Over TCP only what probes and scrapers may see; administration is on the socket.
                 Mode::Production => router::observation(Arc::clone(&administration)),
                 // Who is entitled to what stays with who may open the socket, in `dev` too.
-                Mode::Development => router::administration(Arc::clone(&administration), None),
+                Mode::Development => router::administration(Arc::clone(&administration), None, None),
             };
             tasks.spawn(serve_tcp(listener, router, inside.clone()));
             Some(bound)
         }
     };
     let socket = bind_socket(&resolved.admin_socket)?;
-    tasks.spawn(serve_unix(socket, router::administration(Arc::clone(&administration), entries), inside));
+    tasks.spawn(serve_unix(
+        socket,
+        router::administration(Arc::clone(&administration), entries, nodes),
+        inside,
+    ));
     let ring = assembly.aws.as_ref().map(|aws| Arc::clone(&aws.ring));
     let identity =
         assembly.aws.as_ref().map(|aws| PublishedIdentity::new(&aws.identity.issuer, aws.ring.source()));
     let aws = AwsCredentials { desk: Arc::clone(&assembly.desk), seal: Arc::clone(&assembly.seal) };
     let (desk, guards) = (Arc::clone(&assembly.desk), Arc::clone(&assembly.guards));
-    let public = router::public(desk, guards, Arc::clone(&sources), identity.map(|identity| (identity, aws)));
+    let (node_door, attesting) = node_door(&assembly, &stopping);
+    let aws = identity.map(|identity| (identity, aws));
+    let public = router::public(desk, guards, Arc::clone(&sources), aws, node_door);
     tasks.spawn(serve_tcp(listener, public, listening));
     let workload_api = match &assembly.spiffe {
         None => None,
@@ -165,7 +173,7 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
         }
     };
     let rings = Rings { web_identity: ring, spiffe: assembly.spiffe.as_ref().map(|it| Arc::clone(&it.ring)) };
-    tasks.spawn(keep_house(Arc::clone(&assembly.desk), sources, rings, stopping));
+    tasks.spawn(keep_house(Arc::clone(&assembly.desk), [sources, attesting], rings, stopping));
     administration.ready.store(true, Ordering::Release);
     Ok(Running { address, admin_address, workload_api, assembly, stop, administration, tasks })
 }
@@ -186,6 +194,25 @@ fn entry_administration(assembly: &Assembly) -> Option<Arc<EntryAdministration>>
         registration: Arc::clone(&spiffe.registration),
         attestor: spiffe.attestor(&assembly.desk.clock),
     }))
+}
+
+/// What administration of nodes works on, where there may be any.
+fn node_administration(assembly: &Assembly) -> Option<Arc<NodeAdministration>> {
+    let registry = Arc::clone(assembly.spiffe.as_ref()?.nodes.as_ref()?);
+    Some(Arc::new(NodeAdministration { desk: Arc::clone(&assembly.desk), registry }))
+}
+
+/// The door of nodes, where there may be any, and the rate of one address there.
+fn node_door(
+    assembly: &Assembly,
+    stopping: &watch::Receiver<bool>,
+) -> (Option<(Arc<NodeDoor>, Arc<SourceLimit>)>, Arc<SourceLimit>) {
+    let attesting = Arc::new(SourceLimit::new(ATTESTATIONS_PER_SECOND));
+    let registry = assembly.spiffe.as_ref().and_then(|spiffe| spiffe.nodes.clone());
+    let door = registry
+        .and_then(|registry| NodeDoor::new(Arc::clone(&assembly.desk), registry, stopping.clone()))
+        .map(|door| (Arc::new(door), Arc::clone(&attesting)));
+    (door, attesting)
 }
 
 /// Keys that come and go with time.
@@ -261,7 +288,7 @@ async fn reload(running: &Running, path: &Path) {
 /// Once a second: what was counted goes into the log, and keys whose time has come are taken. Now and then: what nobody needs is forgotten.
 async fn keep_house(
     desk: Arc<deputize_issuer::desk::Desk>,
-    sources: Arc<SourceLimit>,
+    sources: [Arc<SourceLimit>; 2],
     rings: Rings,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -285,7 +312,7 @@ async fn keep_house(
         turning_failed = turned.is_err();
         ticks += 1;
         if ticks.is_multiple_of(10) {
-            sources.forget_idle();
+            sources.iter().for_each(|sources| sources.forget_idle());
         }
     }
 }
@@ -323,6 +350,9 @@ fn bind_socket(path: &Path) -> Result<UnixListener, CannotStart> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     Ok(listener)
 }
+
+/// Of one address: each costs a signature, and may have others asked.
+const ATTESTATIONS_PER_SECOND: u32 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -146,9 +146,10 @@ impl Check<'_> {
 
 /// Whether a listener that is not told otherwise asks for certificates: some client may have one.
 pub(super) fn somebody_shows_one(config: &raw::Config) -> bool {
-    config.clients.iter().any(|client| {
+    let is_asked = |client: &raw::Client| {
         client.spiffe_id.is_some() || client.tls_client_auth.is_some() || client.certificate_file.is_some()
-    })
+    };
+    config.has_nodes() || config.clients.iter().any(is_asked)
 }
 
 const MAX_CERTIFICATES: usize = 16;

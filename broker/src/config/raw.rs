@@ -2,10 +2,12 @@
 
 mod aws;
 mod client_tls;
+mod nodes;
 mod spiffe;
 
 pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
 pub use client_tls::TlsClientAuth;
+pub use nodes::{SpiffeCluster, SpiffeNodes};
 pub use spiffe::{EntryFile, Spiffe};
 
 use schemars::JsonSchema;

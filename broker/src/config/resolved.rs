@@ -143,6 +143,7 @@ pub fn load(path: &Path, mode: Mode) -> Result<Resolved, Vec<ConfigError>> {
     let raw = read::read_config(path, std::env::vars()).map_err(|error| vec![error])?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut check = Check { path, folder, mode, errors: Vec::new() };
+    check.node_listener(&raw);
     match check.resolve(raw) {
         Some(resolved) if check.errors.is_empty() => Ok(resolved),
         _ => Err(check.errors),

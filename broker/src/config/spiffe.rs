@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    nodes::Nodes,
     raw::{self, EntryFile},
     read::{self, ConfigError},
     resolved::Check,
@@ -34,6 +35,8 @@ pub struct Spiffe {
     pub authority: Authority,
     /// Foreign trust domains, each with the file of its bundle.
     pub federation: Vec<(TrustDomain, PathBuf)>,
+    /// How other machines become nodes, where they may.
+    pub nodes: Option<Nodes>,
 }
 
 /// What signs X.509-SVIDs.
@@ -125,8 +128,10 @@ impl Check<'_> {
             (self.folder.join(&upstream.certificate_file), key_file)
         });
         let federation = self.federation(raw, &trust_domain);
+        let bounds = Bounds { trust_domain, own_node };
+        let nodes = raw.nodes.as_ref().map(|nodes| self.nodes(nodes, &bounds, raw.authority.ttl_seconds));
         Some(Spiffe {
-            bounds: Bounds { trust_domain, own_node },
+            bounds,
             issuer: format!("{issuer}/spiffe"),
             socket,
             entries: raw.entries.as_ref().map(|folder| self.folder.join(folder)),
@@ -136,6 +141,7 @@ impl Check<'_> {
             },
             authority: Authority { ttl_seconds: raw.authority.ttl_seconds, upstream },
             federation,
+            nodes,
         })
     }
 

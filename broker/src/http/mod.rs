@@ -10,6 +10,8 @@ pub mod lifecycle;
 pub mod listen;
 pub mod log_tile;
 pub mod metadata;
+pub mod node_orders;
+pub mod nodes;
 pub mod openapi;
 pub mod patient;
 pub mod request;

@@ -16,17 +16,20 @@ use super::{
     entries::{self, EntryAdministration},
     error::DoorError,
     guard, lifecycle, metadata,
+    node_orders::{self, NodeAdministration},
+    nodes::{self, NodeDoor},
     source::{SourceLimit, limit_source, name_request, refuse},
     spiffe, token,
     web_identity::{self, PublishedIdentity},
 };
 
-/// The public door. Without AWS there are no paths of it, nor without SPIFFE.
+/// The public door. Without AWS there are no paths of it, nor without SPIFFE, nor of nodes where there are none.
 pub fn public(
     desk: Arc<Desk>,
     guards: Arc<Guards>,
     sources: Arc<SourceLimit>,
     aws: Option<(PublishedIdentity, AwsCredentials)>,
+    nodes: Option<(Arc<NodeDoor>, Arc<SourceLimit>)>,
 ) -> Router {
     let guards = Router::new()
         .route("/guard/snapshot", get(guard::snapshot))
@@ -45,7 +48,8 @@ pub fn public(
         .with_state(Arc::clone(&desk))
         .merge(guards)
         .merge(aws.map(aws_routes).unwrap_or_default())
-        .merge(spiffe);
+        .merge(spiffe)
+        .merge(nodes.map(node_door).unwrap_or_default());
     named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
 }
 
@@ -67,6 +71,21 @@ fn spiffe_routes(door: Arc<SpiffeDoor>) -> Router {
         .with_state(door)
 }
 
+/// What other nodes ask, and the rate of one address at which they attest themselves.
+fn node_door((door, attesting): (Arc<NodeDoor>, Arc<SourceLimit>)) -> Router {
+    let attest = Router::new()
+        .route("/node/attest", post(nodes::attest_node))
+        // Each may have others asked, and each costs a signature: fewer of one address than of other requests.
+        .layer(from_fn_with_state(attesting, limit_source));
+    attest
+        .route("/node/renew", post(nodes::renew_node))
+        .route("/node/watch", get(nodes::watch_node))
+        .route("/node/x509-svid", post(nodes::x509))
+        .route("/node/jwt-svid", post(nodes::jwt))
+        .route("/node/denied", post(nodes::denied))
+        .with_state(door)
+}
+
 /// Health and metrics: what probes and scrapers may see.
 pub fn observation(administration: Arc<Administration>) -> Router {
     let desk = Arc::clone(&administration.desk);
@@ -81,11 +100,12 @@ fn observation_routes(administration: Arc<Administration>) -> Router {
         .with_state(administration)
 }
 
-/// Administration: on the local socket, and in `dev` on loopback, there without registration entries. Without SPIFFE
+/// Administration: on the local socket, and in `dev` on loopback, there without registration entries and nodes. Without SPIFFE
 /// there are no paths of it.
 pub fn administration(
     administration: Arc<Administration>,
     entries: Option<Arc<EntryAdministration>>,
+    nodes: Option<Arc<NodeAdministration>>,
 ) -> Router {
     let desk = Arc::clone(&administration.desk);
     let routes = Router::new()
@@ -98,6 +118,7 @@ pub fn administration(
         .route("/log/tile/{*path}", get(admin::tile))
         .with_state(Arc::clone(&administration))
         .merge(entries.map(entry_routes).unwrap_or_default())
+        .merge(nodes.map(node_routes).unwrap_or_default())
         .layer(from_fn(admin::refuse_browsers))
         .merge(observation_routes(administration));
     named(closed(routes), desk)
@@ -110,6 +131,17 @@ fn entry_routes(entries: Arc<EntryAdministration>) -> Router {
         .route("/admin/entries/{id}", get(entries::show).delete(entries::delete))
         .route("/admin/workloads/explain", post(entries::explain))
         .with_state(entries)
+}
+
+/// Nodes, and who may be one.
+fn node_routes(nodes: Arc<NodeAdministration>) -> Router {
+    Router::new()
+        .route("/admin/nodes", get(node_orders::list))
+        .route("/admin/nodes/token", post(node_orders::token))
+        .route("/admin/nodes/ban", post(node_orders::ban))
+        .route("/admin/nodes/lift", post(node_orders::lift))
+        .route("/admin/nodes/evict", post(node_orders::evict))
+        .with_state(nodes)
 }
 
 /// Whatever else is asked for is refused in the form of all refusals.

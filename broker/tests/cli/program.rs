@@ -227,6 +227,7 @@ fn svid(kind: SvidKind) -> SvidEntry {
         entry: Some("support".to_owned()),
         spiffe_id: Some("spiffe://example.org/support".to_owned()),
         node: "spiffe://example.org/deputize/node/local".to_owned(),
+        attested: None,
         asked_by: vec!["unix:uid:1001".to_owned(), "unix:path:/usr/bin/agent".to_owned()],
         serial: None,
         authority: None,

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use deputize_call::sign::SigningKey;
-use rcgen::SubjectPublicKeyInfo;
 use spiffe::{SpiffeId, TrustDomain};
 
-use super::{Decide, Decision, Grant};
+use super::{Decide, Decision, Grant, Leaf};
 use crate::{
-    authority::{Authority, AuthorityError, BACKDATED_SECONDS, SERIAL_BYTES, new_serial},
     clock,
     desk::Desk,
     entry::Entry,
@@ -47,11 +45,7 @@ pub struct X509SvidTerms {
     pub(crate) entry: Arc<Entry>,
     pub(crate) node: SpiffeId,
     pub(crate) asked_by: Vec<String>,
-    pub(crate) serial: [u8; SERIAL_BYTES],
-    pub(crate) not_before_seconds: u64,
-    pub(crate) not_after_seconds: u64,
-    pub(crate) authority: Arc<Authority>,
-    pub(crate) requested: Option<SubjectPublicKeyInfo>,
+    pub(crate) leaf: Leaf,
 }
 
 /// What was granted: a JWT-SVID. For the record and the mint alone.
@@ -84,26 +78,19 @@ impl Decide for X509SvidApplication<'_> {
         let (workload, now) = (self.ask.workload, desk.clock.now_seconds());
         let entry = entitled(door, (workload, self.ask.entry), now)?;
         admit(desk, "x509", workload, &entry)?;
-        let id = entry.spiffe_id.to_string();
-        if self.requested.is_some_and(|requested| requested.names().iter().any(|name| *name != id)) {
-            return Err(IssueError::Request("csr_for_another_id"));
+        if let Some(requested) = self.requested {
+            check_names(requested, &entry.spiffe_id)?;
         }
         let authority = Arc::clone(&door.authorities.ring().active);
-        let certificate = authority.certificate();
         let ttl = entry.x509_svid_ttl_seconds.unwrap_or(door.settings.x509_svid_ttl_seconds);
-        let not_after_seconds = end(&entry, (now, ttl), certificate.not_after_seconds())?;
+        let not_after_seconds = end(&entry, (now, ttl), authority.certificate().not_after_seconds())?;
+        let leaf = Leaf::new(entry.spiffe_id.clone(), (now, not_after_seconds), authority, self.requested)?;
         Ok(Decision::Grant(Grant {
             terms: X509SvidTerms {
                 decision_id: self.decision_id,
                 node: workload.node().clone(),
                 asked_by: asked_by(workload),
-                serial: new_serial().map_err(|AuthorityError(reason)| IssueError::Internal(reason))?,
-                not_before_seconds: now
-                    .saturating_sub(BACKDATED_SECONDS)
-                    .max(certificate.not_before_seconds()),
-                not_after_seconds,
-                requested: self.requested.map(|requested| requested.public().clone()),
-                authority,
+                leaf: Leaf { dns_names: entry.dns_names.clone(), ..leaf },
                 entry,
             },
         }))
@@ -142,7 +129,7 @@ impl Decide for JwtSvidApplication<'_> {
     }
 }
 
-fn open_door(desk: &Desk) -> Result<&SpiffeDoor, IssueError> {
+pub(super) fn open_door(desk: &Desk) -> Result<&SpiffeDoor, IssueError> {
     let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
     if desk.clock_watch.agrees(desk.clock.as_ref()) {
         Ok(door)
@@ -185,8 +172,22 @@ fn is_a_workloads(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
 /// Until when: as long as it lives, as its entry holds, and as what signs it.
 fn end(entry: &Entry, (now_seconds, ttl): (u64, u64), signs_until: u64) -> Result<u64, IssueError> {
     let entry_ends = entry.expires_at_seconds.unwrap_or(u64::MAX);
-    let end = now_seconds.saturating_add(ttl).min(entry_ends).min(signs_until);
+    until(now_seconds, now_seconds.saturating_add(ttl).min(entry_ends).min(signs_until))
+}
+
+/// That, if it is yet to come.
+pub(super) fn until(now_seconds: u64, end: u64) -> Result<u64, IssueError> {
     if end > now_seconds { Ok(end) } else { Err(IssueError::Uncertain("authority_expired")) }
+}
+
+/// A request may leave out whose ID it is for; it may not be for another's.
+pub(super) fn check_names(requested: &RequestedKey, id: &SpiffeId) -> Result<(), IssueError> {
+    let id = id.to_string();
+    if requested.names().iter().all(|name| *name == id) {
+        Ok(())
+    } else {
+        Err(IssueError::Request("csr_for_another_id"))
+    }
 }
 
 /// JWT-SVID §3.2: at least one. None at which another kind of token of ours is due, or where a token would be taken for

@@ -151,6 +151,14 @@ impl Entries {
         entries.filter_map(|entry| entry.entitled(workload, now_seconds)).take(MAX_IDENTITIES).collect()
     }
 
+    /// All that are for processes of this node, in the order of their names.
+    pub fn of_node(&self, node: &SpiffeId) -> Vec<&Arc<Registered>> {
+        let positions = self.by_node.get(node).into_iter().flat_map(HashMap::values).flatten();
+        let mut positions: Vec<usize> = positions.copied().collect();
+        positions.sort_unstable();
+        positions.into_iter().filter_map(|at| self.all.get(at)).collect()
+    }
+
     /// What a process is entitled to now by the entry of this name.
     pub fn entitled_to(&self, id: &str, workload: &Workload, now_seconds: u64) -> Option<Arc<Entry>> {
         self.get(id)?.entitled(workload, now_seconds)

@@ -8,10 +8,11 @@ use spiffe::cert::spiffe_id_from_der;
 
 use super::Mint;
 use crate::{
-    authority::{AuthorityError, CertificateKey, organization, set_validity, uri},
-    decide::X509SvidTerms,
+    authority::{AuthorityError, CertificateKey, hex, organization, set_validity, uri},
+    decide::{Leaf, NodeSvidTerms, X509SvidTerms},
     desk::Desk,
     error::IssueError,
+    node::NodeSvid,
     record::OpenRecord,
     secret::Secret,
     svid::X509Svid,
@@ -22,52 +23,73 @@ impl Mint for X509SvidTerms {
 
     async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<X509Svid, IssueError> {
         let terms = record.into_terms();
-        let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
-        // Tainted or revoked while its record was written: nobody would keep what it signs.
-        if !door.authorities.ring().stands_by(terms.authority.certificate().authorities()) {
-            return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
-        }
-        let minted = match &terms.requested {
-            Some(public) => sign(&terms, public).map(|chain| (chain, None)),
-            None => generate(&terms),
-        };
-        let (chain, private_key) = minted.map_err(|AuthorityError(reason)| IssueError::Internal(reason))?;
-        check(&terms, &chain, private_key.as_ref())?;
+        let (chain, private_key) = make(&terms.leaf, desk)?;
         Ok(X509Svid {
             spiffe_id: terms.entry.spiffe_id.clone(),
             entry: terms.entry.id.clone(),
             chain,
             private_key,
-            not_before_seconds: terms.not_before_seconds,
-            not_after_seconds: terms.not_after_seconds,
+            not_before_seconds: terms.leaf.not_before_seconds,
+            not_after_seconds: terms.leaf.not_after_seconds,
             hint: terms.entry.hint.clone(),
-            authorities: terms.authority.certificate().authorities().to_vec(),
+            authorities: terms.leaf.authority.certificate().authorities().to_vec(),
         })
     }
+}
+
+impl Mint for NodeSvidTerms {
+    type Credential = NodeSvid;
+
+    async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<NodeSvid, IssueError> {
+        let leaf = record.into_terms().leaf;
+        let (chain, _) = make(&leaf, desk)?;
+        Ok(NodeSvid {
+            chain,
+            serial: hex(&leaf.serial),
+            not_after_seconds: leaf.not_after_seconds,
+            authorities: leaf.authority.certificate().authorities().to_vec(),
+            id: leaf.spiffe_id,
+        })
+    }
+}
+
+fn make(leaf: &Leaf, desk: &Desk) -> Result<Minted, IssueError> {
+    let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+    // Tainted or revoked while its record was written: nobody would keep what it signs.
+    if !door.authorities.ring().stands_by(leaf.authority.certificate().authorities()) {
+        return Err(IssueError::UpstreamUnavailable("authority_withdrawn"));
+    }
+    let minted = match &leaf.requested {
+        Some(public) => sign(leaf, public).map(|chain| (chain, None)),
+        None => generate(leaf),
+    };
+    let (chain, private_key) = minted.map_err(|AuthorityError(reason)| IssueError::Internal(reason))?;
+    check(leaf, &chain, private_key.as_ref())?;
+    Ok((chain, private_key))
 }
 
 /// A chain, leaf first, and the leaf's key where it was made here.
 type Minted = (Vec<Vec<u8>>, Option<Secret<Vec<u8>>>);
 
 /// With a new key, which leaves with it and stays nowhere.
-fn generate(terms: &X509SvidTerms) -> Result<Minted, AuthorityError> {
+fn generate(leaf: &Leaf) -> Result<Minted, AuthorityError> {
     let key = CertificateKey::generate()?;
-    Ok((sign(terms, &key)?, Some(key.to_pkcs8()?)))
+    Ok((sign(leaf, &key)?, Some(key.to_pkcs8()?)))
 }
 
-fn sign(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<Vec<Vec<u8>>, AuthorityError> {
-    let leaf = terms.authority.sign(&parameters(terms, key)?, key)?;
-    Ok([&[leaf], terms.authority.certificate().intermediates()].concat())
+fn sign(leaf: &Leaf, key: &impl PublicKeyData) -> Result<Vec<Vec<u8>>, AuthorityError> {
+    let signed = leaf.authority.sign(&parameters(leaf, key)?, key)?;
+    Ok([&[signed], leaf.authority.certificate().intermediates()].concat())
 }
 
 /// What the certificate says: every field, for `rcgen`'s own choices are unsafe.
-fn parameters(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<CertificateParams, AuthorityError> {
+fn parameters(leaf: &Leaf, key: &impl PublicKeyData) -> Result<CertificateParams, AuthorityError> {
     let mut parameters = CertificateParams::default();
-    set_validity(&mut parameters, (terms.not_before_seconds, terms.not_after_seconds))?;
-    parameters.serial_number = Some(terms.serial.to_vec().into());
+    set_validity(&mut parameters, (leaf.not_before_seconds, leaf.not_after_seconds))?;
+    parameters.serial_number = Some(leaf.serial.to_vec().into());
     // X509-SVID §2: one URI, which is the SPIFFE ID, and any number of names of hosts.
-    parameters.subject_alt_names = vec![uri(&terms.entry.spiffe_id.to_string())?];
-    for name in &terms.entry.dns_names {
+    parameters.subject_alt_names = vec![uri(&leaf.spiffe_id.to_string())?];
+    for name in &leaf.dns_names {
         let name = name.as_str().try_into().map_err(|_| AuthorityError("a DNS name that is no ASCII"))?;
         parameters.subject_alt_names.push(SanType::DnsName(name));
     }
@@ -92,16 +114,12 @@ fn parameters(terms: &X509SvidTerms, key: &impl PublicKeyData) -> Result<Certifi
 }
 
 /// Nothing leaves that the library of those who use it would not take, or would take for another's.
-fn check(
-    terms: &X509SvidTerms,
-    chain: &[Vec<u8>],
-    private_key: Option<&Secret<Vec<u8>>>,
-) -> Result<(), IssueError> {
-    let (leaf, id) = (chain.first().map(Vec::as_slice).unwrap_or_default(), &terms.entry.spiffe_id);
+fn check(leaf: &Leaf, chain: &[Vec<u8>], private_key: Option<&Secret<Vec<u8>>>) -> Result<(), IssueError> {
+    let (first, id) = (chain.first().map(Vec::as_slice).unwrap_or_default(), &leaf.spiffe_id);
     let is_good = match private_key {
         Some(key) => spiffe::X509Svid::parse_from_der(&chain.concat(), key.expose())
             .is_ok_and(|svid| svid.spiffe_id() == id),
-        None => spiffe_id_from_der(leaf).is_ok_and(|found| found == *id),
+        None => spiffe_id_from_der(first).is_ok_and(|found| found == *id),
     };
     if is_good { Ok(()) } else { Err(IssueError::Internal("svid_not_as_it_should_be")) }
 }

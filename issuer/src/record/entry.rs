@@ -112,6 +112,9 @@ pub struct Entry {
     pub aws: Option<AwsSession>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spiffe: Option<SvidEntry>,
+    /// SPIFFE ID of the node that was changed or refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// A session of an AWS role, as its intent says it: each name as AWS's own log has it.
@@ -178,6 +181,8 @@ pub enum Kind {
     Configuration,
     /// Administration made or deleted a registration entry, which `registration` shows whole.
     Registration,
+    /// Administration made a join token for a node, or banned, lifted or evicted one: `result` says which.
+    Node,
 }
 
 /// A used-up assertion: its tag (base64url of 16 bytes) and when it may be forgotten.
@@ -236,6 +241,7 @@ impl Entry {
             seen: None,
             aws: None,
             spiffe: None,
+            node: None,
         }
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Entry, Kind, Recorded, entry::bounded};
 use crate::{
     authority::hex,
-    decide::{JwtSvidTerms, X509SvidTerms},
+    decide::{JwtSvidTerms, Leaf, NodeSvidTerms, X509SvidTerms},
     desk::Desk,
     error::IssueError,
     log::Class,
@@ -27,8 +27,11 @@ pub struct SvidEntry {
     /// Whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spiffe_id: Option<String>,
-    /// The node that its process runs on.
+    /// The node that its process runs on; of a node's own SVID, it.
     pub node: String,
+    /// Of a node's own SVID: how the node proved what it is (`join_token`, `x509pop`, `kubernetes`), or `renewal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<String>,
     /// The process that asked: its user, its group, and what else tells it from others; all that was true of it, as
     /// far as there is room, where it was refused. An X.509-SVID then goes to all who are entitled to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -80,16 +83,47 @@ impl Recorded for X509SvidTerms {
 
     fn intent(&self, desk: &Desk) -> Entry {
         let svid = SvidEntry {
-            svid: Some(SvidKind::X509),
             entry: Some(self.entry.id.to_string()),
-            spiffe_id: Some(self.entry.spiffe_id.to_string()),
             node: self.node.to_string(),
             asked_by: self.asked_by.clone(),
-            serial: Some(hex(&self.serial)),
-            authority: Some(self.authority.certificate().id()),
-            audiences: Vec::new(),
-            dns_names: self.entry.dns_names.clone(),
-            not_after: Some(self.not_after_seconds),
+            ..of_leaf(&self.leaf)
+        };
+        Entry {
+            decision: Some(self.decision_id),
+            spiffe: Some(svid),
+            ..Entry::new(Kind::Intent, desk.clock.now_ms())
+        }
+    }
+}
+
+/// What a certificate will say.
+fn of_leaf(leaf: &Leaf) -> SvidEntry {
+    let id = leaf.spiffe_id.to_string();
+    SvidEntry {
+        svid: Some(SvidKind::X509),
+        entry: None,
+        spiffe_id: Some(id.clone()),
+        node: id,
+        attested: None,
+        asked_by: Vec::new(),
+        serial: Some(hex(&leaf.serial)),
+        authority: Some(leaf.authority.certificate().id()),
+        audiences: Vec::new(),
+        dns_names: leaf.dns_names.clone(),
+        not_after: Some(leaf.not_after_seconds),
+    }
+}
+
+impl Recorded for NodeSvidTerms {
+    fn decision_id(&self) -> Uuid {
+        self.decision_id
+    }
+
+    fn intent(&self, desk: &Desk) -> Entry {
+        let svid = SvidEntry {
+            attested: Some(self.attested.to_owned()),
+            asked_by: self.evidence.iter().map(|one| shortened(one)).collect(),
+            ..of_leaf(&self.leaf)
         };
         Entry {
             decision: Some(self.decision_id),
@@ -110,6 +144,7 @@ impl Recorded for JwtSvidTerms {
             entry: Some(self.entry.id.to_string()),
             spiffe_id: Some(self.claims.sub.clone()),
             node: self.node.to_string(),
+            attested: None,
             asked_by: self.asked_by.clone(),
             serial: None,
             authority: None,
@@ -157,6 +192,7 @@ fn denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &Iss
         entry: refused.entry.map(bounded),
         spiffe_id: None,
         node: refused.workload.node().to_string(),
+        attested: None,
         asked_by: told(refused.workload, WHO.iter().chain(&WHAT_ELSE), MAX_SELECTORS),
         serial: None,
         authority: None,

@@ -15,6 +15,7 @@ mod decisions;
 mod guards;
 mod handshakes;
 mod next_hops;
+mod nodes;
 mod reads;
 mod records;
 mod role_sessions;

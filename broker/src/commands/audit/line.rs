@@ -40,7 +40,7 @@ impl Record {
         let count = entry.count.map(|count| count.to_string());
         let intent = entry.intent.map(|index| index.to_string());
         let policies = entry.policy.as_ref().map(|policy| policy.ids.join(",")).filter(|ids| !ids.is_empty());
-        let members: [(&str, Option<&str>); 20] = [
+        let members: [(&str, Option<&str>); 21] = [
             ("saw", entry.seen.as_ref().map(|seen| seen.event.as_str())),
             ("class", entry.seen.as_ref().and_then(|seen| seen.class.as_deref())),
             ("result", entry.result.as_deref()),
@@ -54,6 +54,7 @@ impl Record {
             ("sub", entry.sub.as_deref()),
             ("policies", policies.as_deref()),
             ("intent", intent.as_deref()),
+            ("node", entry.node.as_deref()),
             ("by", entry.by.as_deref()),
             ("registry", entry.registry.as_deref().filter(|_| entry.kind == Kind::Configuration)),
             ("detail", entry.detail.as_deref()),
@@ -100,6 +101,7 @@ fn push_svid(line: &mut String, svid: &SvidEntry) {
         ("serial", svid.serial.as_deref()),
         ("until", until.as_deref()),
         ("node", Some(svid.node.as_str())),
+        ("attested", svid.attested.as_deref()),
     ];
     for (name, value) in members {
         if let Some(value) = value {
@@ -153,6 +155,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Start => "start",
         Kind::Configuration => "configuration",
         Kind::Registration => "registration",
+        Kind::Node => "node",
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     entry: Option<String>,
     /// Kind of record: intent, outcome, denial, denials, refusals, handed_out, spent, revocation, redemption, start,
-    /// configuration, registration
+    /// configuration, registration, node
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Not before: a time in UTC, or so long ago (15m, 2h, 7d)
@@ -137,10 +137,10 @@ impl Args {
     }
 }
 
-/// Whose an SVID is, or whom an entry would make of a process.
+/// Whose an SVID is, whom an entry would make of a process, or which node was changed or refused.
 fn spiffe_id(entry: &Entry) -> Option<&String> {
     let of_svid = entry.spiffe.as_ref().and_then(|svid| svid.spiffe_id.as_ref());
-    of_svid.or(entry.registration.as_ref().map(|draft| &draft.spiffe_id))
+    of_svid.or(entry.registration.as_ref().map(|draft| &draft.spiffe_id)).or(entry.node.as_ref())
 }
 
 fn registration_entry(entry: &Entry) -> Option<&String> {
@@ -177,6 +177,7 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Start,
             Kind::Configuration,
             Kind::Registration,
+            Kind::Node,
         ];
         format!("one of {}", known.map(kind_name).join(", "))
     })

@@ -39,7 +39,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 62] = [
+const ADVICE: [(&[&str], &str); 64] = [
     (
         &["tool_drifted"],
         "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",
@@ -169,6 +169,11 @@ const ADVICE: [(&[&str], &str); 62] = [
         "no entry is for such a process, or none any longer: `deputize svid fetch --explain --pid PID` says what each one lacks, `deputize entry create` makes one",
     ),
     (
+        &["node_banned"],
+        "`deputize node ban --lift NODE` lets it be one again; `deputize node show NODE` says since when",
+    ),
+    (&["id_not_a_nodes"], "a node is spiffe://TRUST-DOMAIN/deputize/node/NAME, and not the broker's own"),
+    (
         &["node_of_another_trust_domain", "id_not_a_workloads"],
         "an entry and its nodes are of our trust domain, and no ID below /deputize is a workload's: correct the entry",
     ),
@@ -246,6 +251,7 @@ mod tests {
         assert!(what_to_do("authorization_details_digest").contains("authorization_details"));
         assert!(what_to_do("proof_stale").contains("DPoP"));
         assert!(what_to_do("no_entry").contains("--explain"));
+        assert!(what_to_do("node_banned").contains("--lift"));
         assert!(what_to_do("audience_of_a_cloud").contains("aws creds"));
         assert!(what_to_do("csr_for_another_id").contains("SPIFFE ID"));
         assert!(!what_to_do("something_new").is_empty());

@@ -320,6 +320,10 @@ fn decision(record: &Entry) -> &'static str {
         (Kind::Denial, _) => "denied",
         (Kind::Registration, Some("deleted")) => "deleted",
         (Kind::Registration, _) => "created",
+        (Kind::Node, Some("token_created")) => "token",
+        (Kind::Node, Some("banned")) => "banned",
+        (Kind::Node, Some("lifted")) => "lifted",
+        (Kind::Node, _) => "evicted",
         _ => "granted",
     }
 }
@@ -329,6 +333,10 @@ fn heading(decision: &str) -> &'static str {
         "denied" => "✖ denied",
         "created" => "✔ entry created",
         "deleted" => "✔ entry deleted",
+        "token" => "✔ join token made",
+        "banned" => "✔ node banned",
+        "lifted" => "✔ node may be one again",
+        "evicted" => "✔ node has to attest itself anew",
         _ => "✔ granted",
     }
 }

@@ -15,6 +15,10 @@ pub(super) fn tell(record: &Entry, facts: &mut Facts) {
     if let Some(draft) = &record.registration {
         tell_entry(record, draft, facts);
     }
+    if let Some(node) = &record.node {
+        facts.add("node", node);
+        facts.add_some("by", record.by.as_deref());
+    }
 }
 
 /// Whether `later` changed the entry that `record` is about.
@@ -30,9 +34,19 @@ fn tell_svid(record: &Entry, svid: &SvidEntry, facts: &mut Facts) {
     facts.add_some("SPIFFE ID", svid.spiffe_id.as_deref());
     let by = if denied { "for entry" } else { "by entry" };
     facts.add_some(by, svid.entry.as_deref().map(|id| format!("{id}; {}", how_it_came_to_be(id))));
-    facts.add("on node", &svid.node);
-    for selector in &svid.asked_by {
-        facts.add("asked by", format!("a process that is {selector}"));
+    match &svid.attested {
+        None => {
+            facts.add("on node", &svid.node);
+            for selector in &svid.asked_by {
+                facts.add("asked by", format!("a process that is {selector}"));
+            }
+        }
+        Some(attested) => {
+            facts.add("of the node", &svid.node).add("attested by", attested);
+            for evidence in &svid.asked_by {
+                facts.add("evidence", evidence);
+            }
+        }
     }
     for audience in &svid.audiences {
         facts.add("audience", audience);

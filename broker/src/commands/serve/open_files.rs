@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// As many as the system allows. What it gives at first is a courtesy to programs that know no more than 1,024.
-pub(super) fn raise_limit() {
+pub(in crate::commands) fn raise_limit() {
     let Rlimit { current: from, maximum: to } = getrlimit(Resource::Nofile);
     if from == to {
         return;

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+use super::SpiffeNodes;
 use crate::moment;
 
 /// SPIFFE identities for the processes of this machine, on a Unix socket (docs/workload-api.md).
@@ -37,6 +38,9 @@ pub struct Spiffe {
     /// in `federates_with`.
     #[serde(default)]
     pub federation: Vec<SpiffeFederation>,
+    /// Other machines that have identities for their processes from here; none by default.
+    #[serde(default)]
+    pub nodes: Option<SpiffeNodes>,
 }
 
 /// A foreign trust domain.

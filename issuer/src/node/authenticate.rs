@@ -1,0 +1,89 @@
+//! Stage *authenticate* of a node: its SVID, whose key TLS proved, is one that it goes on with.
+
+use spiffe::SpiffeId;
+use std::{collections::BTreeSet, sync::Arc};
+use uuid::Uuid;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+
+use super::{NodeRegistry, told::is_node};
+use crate::{
+    authority::hex,
+    certificate::PresentedCertificate,
+    desk::Desk,
+    error::IssueError,
+    record::record_node_denial,
+    svid::{Bundles, verify_x509_svid},
+    workload::{Selector, Workload},
+};
+
+/// A node that proved itself by its SVID.
+///
+/// INVARIANT: only [`authenticate`] makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestedNode {
+    id: SpiffeId,
+    serial: String,
+}
+
+impl AttestedNode {
+    /// The node.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// Serial number of the SVID that it proved itself by, in hexadecimal.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// A process, as its agent saw it: of this node, whatever else is said.
+    pub fn saw(&self, selectors: BTreeSet<Selector>, is_contained: bool) -> Workload {
+        let workload = Workload::attested(self.id.clone(), selectors);
+        if is_contained { workload.contained() } else { workload }
+    }
+}
+
+/// Finds the node whose SVID this is.
+///
+/// # Errors
+/// [`IssueError::ClientAuthentication`] where it is none, or none any more: it has to attest itself anew;
+/// [`IssueError::NotEntitled`] where it is banned, which is on record.
+pub fn authenticate(
+    desk: &Desk,
+    registry: &NodeRegistry,
+    (decision_id, certificate): (Uuid, Option<&PresentedCertificate>),
+) -> Result<AttestedNode, IssueError> {
+    let refuse = |reason| {
+        desk.refusals.count(reason);
+        Err(IssueError::ClientAuthentication(reason))
+    };
+    let Some(certificate) = certificate else { return refuse("node_certificate_missing") };
+    let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+    // Ours alone: what another trust domain calls a node is none here.
+    let ours = Bundles { own: Arc::clone(&door.authorities.ring().bundle), federated: Vec::new() };
+    let now = desk.clock.now_seconds();
+    let Ok(id) = verify_x509_svid(certificate.chain(), &ours, now) else {
+        return refuse("node_svid_refused");
+    };
+    if !is_node(&id) {
+        return refuse("svid_of_no_node");
+    }
+    let Some(serial) = serial_of(certificate.leaf()) else { return refuse("node_svid_refused") };
+    let node = AttestedNode { id, serial };
+    match registry.stands(&node) {
+        Ok(()) => Ok(node),
+        Err(error @ IssueError::ClientAuthentication(reason)) => {
+            desk.refusals.count(reason);
+            Err(error)
+        }
+        Err(error) => {
+            record_node_denial(desk, decision_id, node.id(), &error);
+            Err(error)
+        }
+    }
+}
+
+fn serial_of(leaf: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    Some(hex(certificate.raw_serial()))
+}

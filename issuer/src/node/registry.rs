@@ -1,0 +1,239 @@
+//! Which nodes there are, and which may not be any: answered from memory, kept by a store.
+
+mod orders;
+
+pub use orders::{NewToken, NotDone};
+
+use spiffe::{SpiffeId, TrustDomain};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    Admitted, Attestation, Attested, AttestedNode, Cluster, JoinTokenDigest, MachineAuthority, NodeRecord,
+    NodeStore, NodeSvid, NodesNotStored, TokenUse, told,
+};
+use crate::error::IssueError;
+
+/// What holds of nodes for as long as the process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Ours.
+    pub trust_domain: TrustDomain,
+    /// The node that the broker serves itself: nobody else becomes it.
+    pub own_node: SpiffeId,
+    /// How long the SVIDs of nodes live, in seconds.
+    pub svid_ttl_seconds: u64,
+    /// Whether join tokens are made and taken.
+    pub join_tokens: bool,
+}
+
+/// Who else vouches for nodes.
+#[derive(Default)]
+pub struct Vouchers {
+    /// Certificates of machines.
+    pub machines: Option<Arc<dyn MachineAuthority>>,
+    /// Clusters of Kubernetes.
+    pub clusters: Vec<Cluster>,
+}
+
+/// The nodes.
+pub struct NodeRegistry {
+    settings: NodeSettings,
+    vouchers: Vouchers,
+    store: Box<dyn NodeStore>,
+    known: RwLock<BTreeMap<String, NodeRecord>>,
+    changes: watch::Sender<u64>,
+    /// Held by whoever changes what is known.
+    turn: Mutex<()>,
+}
+
+impl NodeRegistry {
+    /// What the store knows.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open(
+        settings: NodeSettings,
+        vouchers: Vouchers,
+        store: Box<dyn NodeStore>,
+    ) -> Result<Self, NodesNotStored> {
+        let known = store.all()?.into_iter().map(|node| (node.id.clone(), node)).collect();
+        let (changes, turn) = (watch::Sender::new(0), Mutex::new(()));
+        Ok(Self { settings, vouchers, store, known: RwLock::new(known), changes, turn })
+    }
+
+    /// Turns when a node is banned, evicted or admitted anew. What it counts means nothing.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All nodes, in the order of their IDs.
+    pub fn all(&self) -> Vec<NodeRecord> {
+        self.read(|known| known.values().cloned().collect())
+    }
+
+    /// One.
+    pub fn find(&self, id: &SpiffeId) -> Option<NodeRecord> {
+        self.read(|known| known.get(&id.to_string()).cloned())
+    }
+
+    /// What holds of nodes.
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
+    /// Whether this node is one at this moment, by the SVID that it proved itself by.
+    ///
+    /// # Errors
+    /// [`IssueError::NotEntitled`] where it is banned; [`IssueError::ClientAuthentication`] where it was evicted, or has
+    /// attested itself anew.
+    pub fn stands(&self, node: &AttestedNode) -> Result<(), IssueError> {
+        let refuse = IssueError::ClientAuthentication;
+        let known = self.find(node.id()).ok_or(refuse("node_unknown"))?;
+        if known.banned_at.is_some() {
+            return Err(IssueError::NotEntitled("node_banned"));
+        }
+        let attested = known.attested.ok_or(refuse("node_unknown"))?;
+        if attested.has_serial(node.serial()) { Ok(()) } else { Err(refuse("node_svid_superseded")) }
+    }
+
+    /// Whether a node of this ID may get an SVID.
+    pub(crate) fn may_be(&self, id: &SpiffeId) -> Result<(), IssueError> {
+        if *id == self.settings.own_node
+            || id.trust_domain() != &self.settings.trust_domain
+            || !told::is_node(id)
+        {
+            return Err(IssueError::NotEntitled("id_not_a_nodes"));
+        }
+        if self.find(id).is_some_and(|known| known.banned_at.is_some()) {
+            return Err(IssueError::NotEntitled("node_banned"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn vouchers(&self) -> &Vouchers {
+        &self.vouchers
+    }
+
+    pub(super) fn id(&self, segments: &[&str]) -> Result<SpiffeId, IssueError> {
+        told::node_id(&self.settings.trust_domain, segments)
+            .map_err(|_| IssueError::ClientAuthentication("node_cannot_be_named"))
+    }
+
+    pub(super) fn attestation_of(&self, node: &AttestedNode) -> Result<Attestation, IssueError> {
+        let attested = self.find(node.id()).and_then(|known| known.attested);
+        attested.map(|attested| attested.attestation).ok_or(IssueError::ClientAuthentication("node_unknown"))
+    }
+
+    /// Uses a join token up.
+    pub(super) async fn use_token(
+        &self,
+        text: &str,
+        now_seconds: u64,
+    ) -> Result<(SpiffeId, Attestation), IssueError> {
+        let refuse = IssueError::ClientAuthentication;
+        if !self.settings.join_tokens {
+            return Err(refuse("join_tokens_not_configured"));
+        }
+        let digest = JoinTokenDigest::of(text)?;
+        let used = self.store.use_token(digest, now_seconds).await;
+        // Not known to be used up: it may come back with a restart.
+        match used.map_err(|_| IssueError::Uncertain("node_store"))? {
+            TokenUse::Spent(node) => {
+                let id = told::named_node(&self.settings.trust_domain, &node);
+                let id = id.map_err(|_| refuse("join_token_of_no_node"))?;
+                Ok((id, Attestation::JoinToken { token: digest.name() }))
+            }
+            TokenUse::Expired => Err(refuse("join_token_expired")),
+            TokenUse::Unknown => Err(refuse("join_token_unknown")),
+        }
+    }
+
+    /// A node attested itself: whatever SVIDs it had are over.
+    pub(super) async fn admit(
+        &self,
+        admitted: &Admitted,
+        svid: &NodeSvid,
+        now_seconds: u64,
+    ) -> Result<(), IssueError> {
+        let _turn = self.turn.lock().await;
+        // Banned while its SVID was made.
+        self.may_be(&admitted.id)?;
+        let attested = Attested {
+            attestation: admitted.attestation.clone(),
+            at: now_seconds,
+            serial: svid.serial.clone(),
+            previous: None,
+            not_after: svid.not_after_seconds,
+        };
+        self.make_room(now_seconds).await?;
+        self.keep(NodeRecord { id: admitted.id.to_string(), attested: Some(attested), banned_at: None }).await
+    }
+
+    /// A node got its next SVID. The one by which it asked holds until it asks by another, lest an answer that is lost
+    /// loses the node.
+    pub(super) async fn renewed(&self, node: &AttestedNode, svid: &NodeSvid) -> Result<(), IssueError> {
+        let _turn = self.turn.lock().await;
+        // Banned, evicted or replaced meanwhile.
+        self.stands(node)?;
+        let mut known = self.find(node.id()).ok_or(IssueError::ClientAuthentication("node_unknown"))?;
+        if let Some(attested) = &mut known.attested {
+            attested.previous = Some(node.serial().to_owned());
+            attested.serial.clone_from(&svid.serial);
+            attested.not_after = svid.not_after_seconds;
+        }
+        self.keep(known).await
+    }
+
+    async fn keep(&self, node: NodeRecord) -> Result<(), IssueError> {
+        // Durable first: a node that is one now is one after a restart too.
+        self.store.put(node.clone()).await.map_err(|_| IssueError::RecordUnavailable("node_not_stored"))?;
+        self.change(|known| known.insert(node.id.clone(), node));
+        Ok(())
+    }
+
+    /// Forgets nodes whose SVIDs have long ended, where there are many.
+    async fn make_room(&self, now_seconds: u64) -> Result<(), IssueError> {
+        if self.read(BTreeMap::len) < MANY_NODES {
+            return Ok(());
+        }
+        let is_gone = |node: &&NodeRecord| {
+            let ended =
+                node.attested.as_ref().is_none_or(|it| it.not_after + LONG_GONE_SECONDS < now_seconds);
+            ended && node.banned_at.is_none()
+        };
+        let gone: Vec<String> =
+            self.read(|known| known.values().filter(is_gone).map(|node| node.id.clone()).collect());
+        for id in gone {
+            self.store.forget(&id).await.map_err(|_| IssueError::RecordUnavailable("node_not_stored"))?;
+            self.change(|known| known.remove(&id));
+        }
+        if self.read(BTreeMap::len) < MANY_NODES {
+            Ok(())
+        } else {
+            Err(IssueError::Uncertain("too_many_nodes"))
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<String, NodeRecord>) -> T) -> T {
+        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, NodeRecord>) -> T) {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl std::fmt::Debug for NodeRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeRegistry").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+const MANY_NODES: usize = 50_000;
+/// A node that was away for so long attests itself anew.
+const LONG_GONE_SECONDS: u64 = 7 * 86_400;

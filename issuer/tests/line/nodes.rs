@@ -1,0 +1,310 @@
+//! Nodes: how a machine becomes one, what it may ask then, and what ends that.
+
+use async_trait::async_trait;
+use deputize_issuer::{
+    certificate::PresentedCertificate,
+    error::IssueError,
+    fakes::Disk,
+    node::{
+        AttestAsk, Attestation, AttestedNode, JoinTokenDigest, KeptToken, MachineAuthority, NodeRecord,
+        NodeRegistry, NodeSettings, NodeStore, NodeSvid, NodesNotStored, NotDone, Proof, TokenUse, Vouchers,
+        attest, authenticate, renew,
+    },
+    record::Kind,
+    svid::OwnKey,
+};
+use rustls_pki_types::CertificateDer;
+use spiffe::SpiffeId;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use uuid::Uuid;
+
+use crate::spiffe::{NODE, SpiffeWorld, domain, process};
+
+const EDGE: &str = "spiffe://example.org/deputize/node/edge-1";
+
+/// A store that keeps nothing beyond its life, and that can fail.
+#[derive(Debug, Default, Clone)]
+struct FakeStore {
+    tokens: Arc<Mutex<HashMap<[u8; 32], KeptToken>>>,
+    nodes: Arc<Mutex<HashMap<String, NodeRecord>>>,
+    fails: Arc<AtomicBool>,
+}
+
+impl FakeStore {
+    fn works(&self) -> Result<(), NodesNotStored> {
+        if self.fails.load(Ordering::SeqCst) { Err(NodesNotStored) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl NodeStore for FakeStore {
+    fn all(&self) -> Result<Vec<NodeRecord>, NodesNotStored> {
+        Ok(self.nodes.lock().unwrap().values().cloned().collect())
+    }
+    async fn put(&self, node: NodeRecord) -> Result<(), NodesNotStored> {
+        self.works()?;
+        self.nodes.lock().unwrap().insert(node.id.clone(), node);
+        Ok(())
+    }
+    async fn forget(&self, id: &str) -> Result<(), NodesNotStored> {
+        self.works()?;
+        self.nodes.lock().unwrap().remove(id);
+        Ok(())
+    }
+    async fn keep_token(&self, token: KeptToken, _: u64) -> Result<bool, NodesNotStored> {
+        self.works()?;
+        self.tokens.lock().unwrap().insert(*token.digest.as_bytes(), token);
+        Ok(true)
+    }
+    async fn use_token(&self, digest: JoinTokenDigest, now_seconds: u64) -> Result<TokenUse, NodesNotStored> {
+        self.works()?;
+        Ok(match self.tokens.lock().unwrap().remove(digest.as_bytes()) {
+            None => TokenUse::Unknown,
+            Some(token) if token.expires_at_seconds <= now_seconds => TokenUse::Expired,
+            Some(token) => TokenUse::Spent(token.node),
+        })
+    }
+    async fn forget_tokens_of(&self, node: &str) -> Result<(), NodesNotStored> {
+        self.works()?;
+        self.tokens.lock().unwrap().retain(|_, token| token.node != node);
+        Ok(())
+    }
+}
+
+/// Vouches for everything that it is shown.
+struct Credulous;
+
+impl MachineAuthority for Credulous {
+    fn vouches_for(&self, _: &PresentedCertificate, _: u64) -> bool {
+        true
+    }
+}
+
+struct Nodes {
+    spiffe: SpiffeWorld,
+    registry: NodeRegistry,
+    store: FakeStore,
+}
+
+impl Nodes {
+    fn new() -> Self {
+        Self::over(FakeStore::default(), SpiffeWorld::new())
+    }
+
+    fn over(store: FakeStore, spiffe: SpiffeWorld) -> Self {
+        let settings = NodeSettings {
+            trust_domain: domain(),
+            own_node: SpiffeId::new(NODE).unwrap(),
+            svid_ttl_seconds: 3600,
+            join_tokens: true,
+        };
+        let vouchers = Vouchers { machines: Some(Arc::new(Credulous)), clusters: Vec::new() };
+        let registry = NodeRegistry::open(settings, vouchers, Box::new(store.clone())).unwrap();
+        Self { spiffe, registry, store }
+    }
+
+    async fn token(&self, name: &str) -> Result<String, NotDone> {
+        let made = self.registry.new_token(&self.spiffe.world.desk, id(), (name, 600)).await?;
+        Ok(made.token.text().expose().clone())
+    }
+
+    async fn attest(&self, proof: Proof<'_>) -> Result<NodeSvid, IssueError> {
+        let csr = OwnKey::generate().unwrap().request(None).unwrap();
+        attest(&self.spiffe.world.desk, &self.registry, (id(), &AttestAsk { proof, csr: &csr })).await
+    }
+
+    async fn join(&self, name: &str) -> NodeSvid {
+        let token = self.token(name).await.unwrap();
+        self.attest(Proof::JoinToken(&token)).await.unwrap()
+    }
+
+    fn authenticate(&self, chain: &[Vec<u8>]) -> Result<AttestedNode, &'static str> {
+        let shown = shown(chain);
+        let node = authenticate(&self.spiffe.world.desk, &self.registry, (id(), Some(&shown)));
+        node.map_err(|error| error.reason())
+    }
+
+    async fn renew(&self, node: &AttestedNode) -> Result<NodeSvid, IssueError> {
+        let csr = OwnKey::generate().unwrap().request(None).unwrap();
+        renew(&self.spiffe.world.desk, &self.registry, (id(), node, &csr)).await
+    }
+}
+
+fn id() -> Uuid {
+    Uuid::from_u128(0x7000 << 64 | 0x8000 << 48)
+}
+
+fn shown(chain: &[Vec<u8>]) -> PresentedCertificate {
+    let ders: Vec<CertificateDer<'_>> =
+        chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    PresentedCertificate::proved(&ders).unwrap()
+}
+
+#[tokio::test]
+async fn a_machine_with_a_token_becomes_that_node_once() {
+    let nodes = Nodes::new();
+    let token = nodes.token("edge-1").await.unwrap();
+    let svid = nodes.attest(Proof::JoinToken(&token)).await.unwrap();
+    assert_eq!(svid.id.to_string(), EDGE);
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    assert_eq!((node.id(), node.serial()), (&svid.id, svid.serial.as_str()));
+    let again = nodes.attest(Proof::JoinToken(&token)).await.unwrap_err();
+    assert_eq!(again, IssueError::ClientAuthentication("join_token_unknown"));
+    let intents: Vec<_> =
+        nodes.spiffe.world.audit.entries().into_iter().filter(|entry| entry.kind == Kind::Intent).collect();
+    let [intent] = &intents[..] else { panic!("one SVID, one intent: {intents:?}") };
+    let told = intent.spiffe.as_ref().unwrap();
+    assert_eq!((told.attested.as_deref(), told.node.as_str()), (Some("join_token"), EDGE));
+    assert_eq!(told.serial.as_deref(), Some(svid.serial.as_str()));
+    assert!(!format!("{intent:?}").contains(&token), "the token is in no record");
+}
+
+#[tokio::test]
+async fn a_token_is_used_up_only_where_that_is_durable_and_something_can_be_signed() {
+    let nodes = Nodes::new();
+    let token = nodes.token("edge-1").await.unwrap();
+    let malformed = AttestAsk { proof: Proof::JoinToken(&token), csr: b"no request" };
+    let refused = attest(&nodes.spiffe.world.desk, &nodes.registry, (id(), &malformed)).await.unwrap_err();
+    assert_eq!(refused, IssueError::Request("csr_malformed"));
+    nodes.store.fails.store(true, Ordering::SeqCst);
+    let uncertain = nodes.attest(Proof::JoinToken(&token)).await.unwrap_err();
+    assert_eq!(uncertain, IssueError::Uncertain("node_store"));
+    nodes.store.fails.store(false, Ordering::SeqCst);
+    nodes.spiffe.world.audit.set_disk(Disk::Broken);
+    let unrecorded = nodes.attest(Proof::JoinToken(&token)).await.unwrap_err();
+    assert!(matches!(unrecorded, IssueError::RecordUnavailable(_)), "no record, no SVID");
+    nodes.spiffe.world.audit.set_disk(Disk::Sound);
+    let used = nodes.attest(Proof::JoinToken(&token)).await.unwrap_err();
+    assert_eq!(used, IssueError::ClientAuthentication("join_token_unknown"), "and it was used up before");
+    let late = nodes.token("edge-1").await.unwrap();
+    nodes.spiffe.world.clock.advance(Duration::from_secs(600));
+    let late = nodes.attest(Proof::JoinToken(&late)).await.unwrap_err();
+    assert_eq!(late, IssueError::ClientAuthentication("join_token_expired"));
+}
+
+#[tokio::test]
+async fn tokens_are_for_nodes_that_nobody_else_is() {
+    let nodes = Nodes::new();
+    for name in [
+        "local",
+        NODE,
+        "x509pop",
+        "kubernetes",
+        "a/b",
+        "x509pop/ab",
+        "",
+        "..",
+        "spiffe://other.org/deputize/node/x",
+    ] {
+        assert!(matches!(nodes.token(name).await, Err(NotDone::Bad(_))), "{name}");
+    }
+    nodes.registry.ban(&nodes.spiffe.world.desk, id(), "edge-1").await.unwrap();
+    assert!(matches!(nodes.token("edge-1").await, Err(NotDone::InTheWay(_))));
+    assert!(nodes.token("edge-2").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_renewed_svid_replaces_the_former_one_once_it_is_used() {
+    let nodes = Nodes::new();
+    let first = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&first.chain).unwrap();
+    let second = nodes.renew(&node).await.unwrap();
+    assert!(nodes.authenticate(&first.chain).is_ok(), "the answer may have been lost");
+    let node = nodes.authenticate(&second.chain).unwrap();
+    let third = nodes.renew(&node).await.unwrap();
+    assert_eq!(nodes.authenticate(&first.chain), Err("node_svid_superseded"));
+    assert!(nodes.authenticate(&third.chain).is_ok());
+    let told = nodes.spiffe.world.audit.entries().into_iter().filter_map(|entry| entry.spiffe?.attested);
+    assert_eq!(told.collect::<Vec<_>>(), ["join_token", "renewal", "renewal"]);
+    nodes.spiffe.world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(nodes.authenticate(&third.chain), Err("node_svid_refused"), "its time is over");
+}
+
+#[tokio::test]
+async fn whoever_attests_himself_anew_ends_what_he_was_before() {
+    let nodes = Nodes::new();
+    let machine = shown(&[b"a machine's certificate".to_vec()]);
+    let first = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
+    let second = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
+    assert_eq!(first.id, second.id);
+    assert_eq!(nodes.authenticate(&first.chain), Err("node_svid_superseded"));
+    assert!(nodes.authenticate(&second.chain).is_ok());
+    let other = nodes.attest(Proof::Certificate(&shown(&[b"another's".to_vec()]))).await.unwrap();
+    assert_ne!(other.id, first.id);
+    let pod = Proof::ServiceAccountToken { cluster: None, token: "token" };
+    assert_eq!(nodes.attest(pod).await.unwrap_err().reason(), "cluster_not_configured");
+}
+
+#[tokio::test]
+async fn a_ban_holds_at_once_and_over_a_restart_until_it_is_lifted() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let waiting = nodes.token("edge-1").await.unwrap();
+    let mut changes = nodes.registry.changes();
+    changes.mark_unchanged();
+    let desk = &nodes.spiffe.world.desk;
+    nodes.registry.ban(desk, id(), EDGE).await.unwrap();
+    assert!(changes.has_changed().unwrap(), "streams look again");
+    assert_eq!(nodes.registry.stands(&node), Err(IssueError::NotEntitled("node_banned")));
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+    assert_eq!(nodes.renew(&node).await.unwrap_err(), IssueError::NotEntitled("node_banned"));
+    assert_eq!(nodes.attest(Proof::JoinToken(&waiting)).await.unwrap_err().reason(), "join_token_unknown");
+    nodes.registry.evict(desk, id(), "edge-1").await.unwrap();
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"), "forgotten, and banned still");
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+    let desk = &nodes.spiffe.world.desk;
+    nodes.registry.lift(desk, id(), "edge-1").await.unwrap();
+    assert!(matches!(nodes.registry.lift(desk, id(), "edge-1").await, Err(NotDone::InTheWay(_))));
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_unknown"), "it was evicted too");
+    nodes.join("edge-1").await;
+    let told: Vec<_> =
+        nodes.spiffe.world.audit.entries().into_iter().filter(|entry| entry.kind == Kind::Node).collect();
+    let told: Vec<&str> = told.iter().filter_map(|entry| entry.result.as_deref()).collect();
+    assert_eq!(told, ["token_created", "token_created", "banned", "evicted", "lifted", "token_created"]);
+}
+
+#[tokio::test]
+async fn a_ban_that_cannot_be_stored_holds_all_the_same() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    nodes.store.fails.store(true, Ordering::SeqCst);
+    let desk = &nodes.spiffe.world.desk;
+    assert_eq!(nodes.registry.ban(desk, id(), "edge-1").await, Err(NotDone::Unavailable));
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+    nodes.store.fails.store(false, Ordering::SeqCst);
+    nodes.registry.ban(desk, id(), "edge-1").await.unwrap();
+    assert_eq!(
+        nodes.registry.evict(desk, id(), "unheard-of").await,
+        Err(NotDone::Unknown(EDGE.replace("edge-1", "unheard-of")))
+    );
+}
+
+#[tokio::test]
+async fn what_a_node_saw_is_of_that_node_and_a_workload_is_none() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let seen = node.saw(["unix:uid:1000".parse().unwrap()].into(), false);
+    assert_eq!(seen.node().to_string(), EDGE);
+    let refused = nodes.spiffe.x509(&seen, "web").await.unwrap_err();
+    assert_eq!(refused, IssueError::NotEntitled("no_entry"), "that entry is the broker's own node's");
+    let workload = nodes.spiffe.x509(&process(), "web").await.unwrap();
+    assert_eq!(nodes.authenticate(&workload.chain), Err("svid_of_no_node"));
+    let desk = &nodes.spiffe.world.desk;
+    let none = authenticate(desk, &nodes.registry, (id(), None)).unwrap_err();
+    assert_eq!(none, IssueError::ClientAuthentication("node_certificate_missing"));
+    assert!(matches!(
+        nodes.registry.all()[0].attested.as_ref().unwrap().attestation,
+        Attestation::JoinToken { .. }
+    ));
+}

@@ -1,0 +1,210 @@
+use super::*;
+use crate::fakes::{FakeSource, entry};
+use deputize_issuer::{clock::TestClock, entry::Draft};
+use serde_json::json;
+use spiffe::TrustDomain;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+const NOW: u64 = 1_800_000_000;
+const NODE: &str = "spiffe://example.org/deputize/node/edge-1";
+const WEB: &str = "spiffe://example.org/web";
+
+/// A broker whose answers are those of a fake source, and which can be away or say another thing.
+struct FakeBroker {
+    source: FakeSource,
+    asked: AtomicU64,
+    failure: Mutex<Option<SourceError>>,
+    says: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl NodeBroker for FakeBroker {
+    async fn x509_svid(&self, request: &X509Request) -> Result<X509Answer, SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        assert!(!request.csr.is_empty());
+        Ok(X509Answer {
+            spiffe_id: WEB.to_owned(),
+            chain: vec![STANDARD.encode(b"no certificate")],
+            not_before: NOW,
+            not_after: NOW + 3600,
+            hint: String::new(),
+            authorities: vec![wire::to_hex(&[1; 32])],
+        })
+    }
+
+    async fn jwt_svid(&self, request: &JwtRequest) -> Result<JwtAnswer, SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if let Some(failure) = self.failure.lock().unwrap().clone() {
+            return Err(failure);
+        }
+        let id = self.says.lock().unwrap().clone().unwrap_or_else(|| WEB.to_owned());
+        let entry = entry(&request.entry, &id, NODE, 1000).unwrap();
+        let svid = self.source.jwt_svid(&process(), &entry, &request.audiences).await?;
+        Ok(JwtAnswer {
+            spiffe_id: WEB.to_owned(),
+            token: svid.token.expose().clone(),
+            expires_at: svid.expires_at_seconds,
+            hint: String::new(),
+        })
+    }
+
+    async fn denied(&self, _: &DeniedRequest) -> Result<(), SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+struct Setting {
+    source: AgentSource,
+    broker: Arc<FakeBroker>,
+    clock: Arc<TestClock>,
+    state: State,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let clock = Arc::new(TestClock::at_seconds(NOW));
+        let domain = TrustDomain::new("example.org").unwrap();
+        let source = FakeSource::new(domain.clone(), Arc::clone(&clock) as _).unwrap();
+        let mut jwk = source.jwt_key().public().to_jwk();
+        jwk.insert("use".to_owned(), "jwt-svid".into());
+        let state = State {
+            version: 1,
+            trust_domain: "example.org".to_owned(),
+            entries: vec![draft("web", WEB)],
+            bundle: json!({ "keys": [jwk] }),
+            federated: BTreeMap::new(),
+            authorities: vec![wire::to_hex(&[1; 32])],
+            tainted: Vec::new(),
+            jwt_keys: vec!["one".to_owned()],
+        };
+        let (failure, says) = (Mutex::new(None), Mutex::new(None));
+        let broker = Arc::new(FakeBroker { source, asked: AtomicU64::new(0), failure, says });
+        let own = wire::read_bundle(domain, &state.bundle).unwrap();
+        let node = SpiffeId::new(NODE).unwrap();
+        let source = AgentSource::start(node, own, Arc::clone(&broker) as _, Arc::clone(&clock) as _);
+        source.take(&state).unwrap();
+        Self { source, broker, clock, state }
+    }
+
+    fn entry(&self) -> Option<Arc<Entry>> {
+        self.source.entitled(&process()).pop()
+    }
+
+    async fn jwt(&self, audience: &str) -> Result<String, SourceError> {
+        let entry = self.entry().ok_or(SourceError::NotEntitled)?;
+        let svid = self.source.jwt_svid(&process(), &entry, &[audience.to_owned()]).await?;
+        Ok(svid.token.expose().clone())
+    }
+
+    fn asked(&self) -> u64 {
+        self.broker.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn draft(id: &str, spiffe_id: &str) -> Draft {
+    Draft {
+        id: id.to_owned(),
+        spiffe_id: spiffe_id.to_owned(),
+        selectors: vec!["unix:uid:1000".to_owned()],
+        ..Draft::default()
+    }
+}
+
+fn process() -> Workload {
+    let selectors = ["unix:uid:1000".parse().unwrap()].into();
+    Workload::attested(SpiffeId::new(NODE).unwrap(), selectors)
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_until_half_of_its_life_is_over() {
+    let setting = Setting::new();
+    let first = setting.jwt("a").await.unwrap();
+    assert_eq!(setting.jwt("a").await.unwrap(), first);
+    assert_eq!(setting.asked(), 1);
+    setting.jwt("b").await.unwrap();
+    assert_eq!(setting.asked(), 2, "another audience is another token");
+    setting.clock.advance(Duration::from_secs(200));
+    setting.jwt("a").await.unwrap();
+    assert_eq!(setting.asked(), 3);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_token_serves_while_the_broker_is_away_and_no_longer() {
+    let setting = Setting::new();
+    let first = setting.jwt("a").await.unwrap();
+    *setting.broker.failure.lock().unwrap() = Some(SourceError::Unavailable("away"));
+    setting.clock.advance(Duration::from_secs(200));
+    assert_eq!(setting.jwt("a").await.unwrap(), first);
+    assert_eq!(setting.jwt("b").await, Err(SourceError::Unavailable("away")), "there is none for another");
+    setting.clock.advance(Duration::from_secs(100));
+    assert_eq!(setting.jwt("a").await, Err(SourceError::Unavailable("away")), "it is over");
+    *setting.broker.failure.lock().unwrap() = Some(SourceError::NotEntitled);
+    assert_eq!(setting.jwt("a").await, Err(SourceError::NotEntitled));
+}
+
+#[tokio::test]
+async fn a_token_is_forgotten_with_the_key_that_signed_it_or_when_its_entry_changes() {
+    let mut setting = Setting::new();
+    setting.jwt("a").await.unwrap();
+    setting.state.jwt_keys = vec!["two".to_owned()];
+    setting.source.take(&setting.state).unwrap();
+    setting.jwt("a").await.unwrap();
+    assert_eq!(setting.asked(), 2);
+    setting.state.entries[0].hint = "internal".to_owned();
+    setting.source.take(&setting.state).unwrap();
+    setting.jwt("a").await.unwrap();
+    assert_eq!(setting.asked(), 3);
+}
+
+#[tokio::test]
+async fn what_was_not_asked_for_is_not_given() {
+    let setting = Setting::new();
+    *setting.broker.says.lock().unwrap() = Some("spiffe://example.org/another".to_owned());
+    assert!(matches!(setting.jwt("a").await, Err(SourceError::Unavailable(_))));
+    let entry = setting.entry().unwrap();
+    let rubbish = setting.source.x509_svid(&process(), &entry).await;
+    assert!(matches!(rubbish, Err(SourceError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_leaves_the_former_one() {
+    let setting = Setting::new();
+    let changed = |change: fn(&mut State)| {
+        let mut state = setting.state.clone();
+        change(&mut state);
+        state
+    };
+    for (what, state) in [
+        ("another trust domain's", changed(|state| state.trust_domain = "other.org".to_owned())),
+        ("an entry of another", changed(|state| state.entries.push(draft("x", "spiffe://other.org/x")))),
+        ("a node's ID", changed(|state| state.entries.push(draft("x", NODE)))),
+        ("no bundle", changed(|state| state.bundle = json!({ "keys": [] }))),
+        ("no authority", changed(|state| state.tainted = vec!["zz".to_owned()])),
+        ("two entries of one name", changed(|state| state.entries.push(draft("web", WEB)))),
+    ] {
+        assert!(setting.source.take(&state).is_err(), "{what}");
+        assert!(setting.entry().is_some(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_none_any_more_gives_nothing_and_says_so() {
+    let mut setting = Setting::new();
+    let mut changes = setting.source.changes();
+    changes.mark_unchanged();
+    assert!(setting.source.stands_by(&[[1; 32]]) && !setting.source.stands_by(&[[2; 32]]));
+    setting.source.withdraw();
+    changes.changed().await.unwrap();
+    assert!(setting.entry().is_none());
+    setting.state.tainted = vec![wire::to_hex(&[1; 32])];
+    setting.source.take(&setting.state).unwrap();
+    assert!(setting.entry().is_some() && !setting.source.stands_by(&[[1; 32]]));
+}
