@@ -156,7 +156,7 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     }
     let entries = match (&assembly.spiffe, &resolved.spiffe) {
         (None, None) => None,
-        (Some(held), Some(spiffe)) => Some(held.reread(spiffe).await?),
+        (Some(held), Some(spiffe)) => Some(held.reread(spiffe, &rules.clients).await?),
         (None, Some(_)) | (Some(_), None) => {
             return Err(CannotStart("spiffe: whether it is there changes with a restart alone".to_owned()));
         }

@@ -4,13 +4,14 @@
 use async_trait::async_trait;
 use deputize_issuer::{
     bundle::ForeignBundles,
+    client::Clients,
     desk::Desk,
-    entry::{BadEntry, Bounds, Draft, Entries, LiveEntries, Origin, Registered},
+    entry::{BadEntry, Draft, Entries, LiveEntries, Origin, Registered},
     log::Class,
     record::{Entry, Kind},
     svid::Bundle,
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -91,12 +92,17 @@ pub enum NotRegistered {
 }
 
 impl Registration {
-    /// The entries of the configured folder and of the store.
+    /// The entries of the configured folder and of the store, beside these clients.
     ///
     /// # Errors
     /// Everything that is wrong with the files.
-    pub fn open(spiffe: &Spiffe, store: Box<dyn KeptEntries>, now_seconds: u64) -> Result<Self, CannotStart> {
-        let entries = read(spiffe, store.as_ref())?;
+    pub fn open(
+        spiffe: &Spiffe,
+        clients: &Clients,
+        store: Box<dyn KeptEntries>,
+        now_seconds: u64,
+    ) -> Result<Self, CannotStart> {
+        let entries = read(spiffe, clients, store.as_ref())?;
         tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
         let foreign = Arc::new(ForeignBundles::default());
         foreign.replace(read_foreign(spiffe)?);
@@ -118,13 +124,13 @@ impl Registration {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub async fn reread(&self, spiffe: &Spiffe) -> Result<Reread<'_>, CannotStart> {
+    pub async fn reread(&self, spiffe: &Spiffe, clients: &Clients) -> Result<Reread<'_>, CannotStart> {
         let turn = self.turn.lock().await;
         let held = self.live.now();
         if *held.bounds() != spiffe.bounds {
             return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
         }
-        let (entries, foreign) = (read(spiffe, self.store.as_ref())?, read_foreign(spiffe)?);
+        let (entries, foreign) = (read(spiffe, clients, self.store.as_ref())?, read_foreign(spiffe)?);
         Ok(Reread { registration: self, entries, foreign, _turn: turn })
     }
 
@@ -142,6 +148,9 @@ impl Registration {
         let entries = self.live.now().with(&draft, Origin::Admin)?;
         let entry = entries.get(&draft.id).cloned();
         let entry = entry.ok_or_else(|| NotRegistered::Unknown(draft.id.clone()))?;
+        if let Some(error) = entry.is_a_client(&desk.rules.load().clients) {
+            return Err(error.into());
+        }
         // On record before it holds: it widens.
         record(desk, decision_id, CREATED, entry.to_draft()).await?;
         self.store.put(EntryFile::from(draft)).await?;
@@ -213,15 +222,17 @@ impl From<NotStored> for NotRegistered {
     }
 }
 
-/// The entries of files, all of which must be good; and those of the store that can be beside them.
-fn read(spiffe: &Spiffe, store: &dyn KeptEntries) -> Result<Entries, CannotStart> {
+/// The entries of files, all of which must be good; and those of the store that can be beside them and the clients.
+fn read(spiffe: &Spiffe, clients: &Clients, store: &dyn KeptEntries) -> Result<Entries, CannotStart> {
     let wrong = |errors: Vec<String>| CannotStart(errors.join("\n"));
     let of_files =
         spiffe.drafts().map_err(|errors| wrong(errors.iter().map(ToString::to_string).collect()))?;
     let bad = |errors: Vec<BadEntry>| wrong(errors.iter().map(ToString::to_string).collect());
     let files = Entries::build(spiffe.bounds.clone(), of_files.clone()).map_err(bad)?;
+    files.beside(clients).map_err(bad)?;
     let stored = store.all().map_err(|error| CannotStart(error.to_string()))?;
-    let good = stored.into_iter().filter_map(|entry| beside(&files, &spiffe.bounds, entry));
+    let mut beside = Beside::of(files, clients);
+    let good: Vec<_> = stored.into_iter().filter_map(|entry| beside.admit(entry)).collect();
     Entries::build(spiffe.bounds.clone(), of_files.into_iter().chain(good)).map_err(bad)
 }
 
@@ -230,21 +241,45 @@ fn read_foreign(spiffe: &Spiffe) -> Result<Vec<Arc<Bundle>>, CannotStart> {
     spiffe.foreign().map_err(|errors| CannotStart(texts(errors).join("\n")))
 }
 
-/// An entry of the store, if it can be. One that cannot entitles nobody, but does not keep the broker from starting.
-fn beside(files: &Entries, bounds: &Bounds, entry: EntryFile) -> Option<(Draft, Origin)> {
-    let id = entry.id.clone();
-    let ignore = |error: String| tracing::warn!(entry = id, error, "entry of administration does not hold");
-    let draft = entry.into_draft().map_err(ignore).ok()?;
-    if let Some(other) = files.get(&draft.id) {
-        ignore(format!("{} has an entry of this id", other.origin()));
-        return None;
+/// What entries of the store have to be beside.
+struct Beside<'c> {
+    files: Entries,
+    clients: &'c Clients,
+    /// Those that let exchange, by SPIFFE ID: one of each.
+    exchanging: HashMap<String, Arc<Registered>>,
+}
+
+impl<'c> Beside<'c> {
+    fn of(files: Entries, clients: &'c Clients) -> Self {
+        let exchanging = files.iter().filter(|entry| entry.exchanges());
+        let exchanging = exchanging.map(|entry| (entry.written_id(), Arc::clone(entry))).collect();
+        Self { files, clients, exchanging }
     }
-    match draft.check(bounds, Origin::Admin) {
-        Ok(_) => Some((draft, Origin::Admin)),
-        Err(error) => {
-            ignore(error.to_string());
-            None
+
+    /// An entry of the store, if it can be. One that cannot entitles nobody, but does not keep the broker from starting.
+    fn admit(&mut self, entry: EntryFile) -> Option<(Draft, Origin)> {
+        let id = entry.id.clone();
+        let ignore =
+            |error: String| tracing::warn!(entry = id, error, "entry of administration does not hold");
+        let draft = entry.into_draft().map_err(ignore).ok()?;
+        if let Some(other) = self.files.get(&draft.id) {
+            ignore(format!("{} has an entry of this id", other.origin()));
+            return None;
         }
+        let checked = draft.check(self.files.bounds(), Origin::Admin).map_err(|error| error.to_string());
+        let checked = Arc::new(checked.map_err(ignore).ok()?);
+        if let Some(error) = checked.is_a_client(self.clients) {
+            ignore(error.to_string());
+            return None;
+        }
+        if checked.exchanges() {
+            let first = self.exchanging.entry(checked.written_id()).or_insert_with(|| Arc::clone(&checked));
+            if first.exchanges_otherwise(&checked) {
+                ignore(format!("entry {:?} of its SPIFFE ID says something else of exchange", first.id()));
+                return None;
+            }
+        }
+        Some((draft, Origin::Admin))
     }
 }
 

@@ -132,7 +132,7 @@ impl Backwards {
             // If there are more than fit, the newest are held; older ones could only be refused as unknown.
             // A session of a role is no token: nothing is made from it, and AWS ends it by itself.
             // An SVID is none of the tokens that are revoked one by one either.
-            (Kind::Intent, _) if entry.aws.is_some() || entry.spiffe.is_some() => {}
+            (Kind::Intent, _) if entry.aws.is_some() || entry.is_of_an_svid() => {}
             (Kind::Intent, Some(expires_at)) if expires_at >= now && self.live.len() < lineage::CAPACITY => {
                 self.live.extend(token(entry, expires_at));
             }

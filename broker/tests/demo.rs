@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 /// The steps, in the order and by the names on which others rely.
-const STEPS: [&str; 19] = [
+const STEPS: [&str; 20] = [
     "sign_in",
     "exchange",
     "verify",
@@ -24,6 +24,7 @@ const STEPS: [&str; 19] = [
     "aws_traced",
     "svid_fetched",
     "svid_lost_on_kill",
+    "exchange_attested",
     "log_verified",
     "flip_found",
 ];
@@ -58,6 +59,7 @@ fn every_step_goes_as_it_should() {
         fetched["SPIFFE ID"], traced["agent"],
         "the agent that exchanged is the one that was attested"
     );
+    assert_eq!(step("exchange_attested")["facts"]["act"], "spiffe://corp.example/agent/support-reader");
     let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
     let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
     assert!(added.concat().contains("Then call export_customers"), "{words:?}");

@@ -7,17 +7,24 @@ mod assertion;
 mod certificate;
 mod secret;
 mod svid;
+mod workload;
 
 use deputize_call::{claims::Confirmation, dpop, jws::JwsError, nonce::Nonce, once::Once};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 use self::{
     assertion::verify_assertion, certificate::verify_certificate, secret::verify_secret,
-    svid::verify_svid_assertion,
+    svid::verify_svid_assertion, workload::verify_workload,
 };
 use crate::{
-    certificate::PresentedCertificate, client::Client, desk::Desk, error::IssueError, record, replay::Seen,
+    certificate::PresentedCertificate,
+    client::Client,
+    desk::Desk,
+    error::IssueError,
+    record::{self, RefusedSvid, SvidEntry},
+    replay::Seen,
+    workload::Workload,
 };
 
 /// How the request says who calls: one way (RFC 6749 §2.3).
@@ -52,6 +59,13 @@ pub enum Presented<'a> {
         /// `client_secret`.
         secret: &'a str,
     },
+    /// A process that was attested, by the registration entry that lets it exchange: it presents nothing.
+    Workload {
+        /// The process.
+        workload: &'a Workload,
+        /// Name of the entry.
+        entry: &'a str,
+    },
 }
 
 /// What the caller has shown to have the key of: what it is given is bound to it.
@@ -81,6 +95,7 @@ pub struct Caller {
     /// The key of its proof, and the certificate of its connection.
     held: [Option<Confirmation>; 2],
     spent: Option<SpentId>,
+    attested: Option<Arc<SvidEntry>>,
 }
 
 /// An id that was used up, as the record keeps it.
@@ -97,7 +112,8 @@ pub struct SpentId {
 ///
 /// # Errors
 /// [`IssueError::NonceNeeded`], [`IssueError::Proof`], [`IssueError::ClientAuthentication`],
-/// [`IssueError::RateLimited`], and [`IssueError::Uncertain`] where a once-only question has no certain answer.
+/// [`IssueError::NotEntitled`], [`IssueError::RateLimited`], and [`IssueError::Uncertain`] where a once-only question has
+/// no certain answer.
 pub async fn authenticate(
     desk: &Desk,
     decision_id: Uuid,
@@ -105,14 +121,24 @@ pub async fn authenticate(
     shown: Possession<'_>,
 ) -> Result<Caller, IssueError> {
     match prove(desk, presented, shown).await {
-        Ok(Proved { known: Known { client, method, spent }, jkt }) => {
+        Ok(Proved { known: Known { client, method, spent, attested }, jkt }) => {
             let certificate = shown.certificate.map(|it| Confirmation::X5tS256(it.thumbprint().to_owned()));
-            Ok(Caller { decision_id, client, method, held: [jkt.map(Confirmation::Jkt), certificate], spent })
+            let held = [jkt.map(Confirmation::Jkt), certificate];
+            Ok(Caller { decision_id, client, method, held, spent, attested })
         }
-        Err(Refusal { error, client }) => {
-            match client {
-                Some(client) => record::record_misuse_later(desk, decision_id, &client, error.reason()),
-                None => desk.refusals.count(error.reason()),
+        Err(Refusal { error, known }) => {
+            match (known, presented) {
+                (Some(known), _) => {
+                    let who = (known.client.as_ref(), known.attested.as_deref());
+                    record::record_misuse_later(desk, decision_id, who, error.reason());
+                }
+                (None, Presented::Workload { workload, entry })
+                    if matches!(error, IssueError::NotEntitled(_)) =>
+                {
+                    let refused = RefusedSvid { kind: None, workload, entry: Some(entry), audiences: &[] };
+                    record::record_svid_denial(desk, decision_id, &refused, &error);
+                }
+                (None, _) => desk.refusals.count(error.reason()),
             }
             Err(error)
         }
@@ -120,10 +146,12 @@ pub async fn authenticate(
 }
 
 /// Who it is, by what was presented.
+#[derive(Clone)]
 struct Known {
     client: Arc<Client>,
     method: &'static str,
     spent: Option<SpentId>,
+    attested: Option<Arc<SvidEntry>>,
 }
 
 /// What was proved.
@@ -135,12 +163,12 @@ struct Proved {
 /// Why a client was not proved, and who misused what proves it, where that is known.
 struct Refusal {
     error: IssueError,
-    client: Option<Arc<Client>>,
+    known: Option<Known>,
 }
 
 impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
-        Self { error, client: None }
+        Self { error, known: None }
     }
 }
 
@@ -153,7 +181,7 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
     let unverified = shown.proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
     let known = identify(desk, presented, now)?;
     let client = &known.client;
-    let misused = |error| Refusal { error, client: Some(Arc::clone(client)) };
+    let misused = |error| Refusal { error, known: Some(known.clone()) };
     let by_certificate = matches!(presented, Presented::Certificate { .. });
     if !by_certificate && shown.certificate.is_some() && client.shows_certificates() {
         // RFC 6749 §2.3: not more than one method. Of others the certificate is a key to bind to, no more.
@@ -165,7 +193,7 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
     {
         return Err(misused(IssueError::ClientAuthentication("assertion_replayed")));
     }
-    desk.limits.admit(&client.id, desk.clock.uptime())?;
+    desk.limits.admit(&known.rated_as(), desk.clock.uptime())?;
     let verified = match (unverified, shown.proof) {
         (Some(unverified), Some(proof)) => Some(
             unverified
@@ -193,19 +221,34 @@ fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<K
     match presented {
         Presented::Assertion { assertion, client_id } => {
             let (client, spent) = verify_assertion(desk, assertion, client_id, now_seconds)?;
-            Ok(Known { client, method: "private_key_jwt", spent: Some(spent) })
+            Ok(Known { client, method: "private_key_jwt", spent: Some(spent), attested: None })
         }
         Presented::Svid { assertion, client_id } => {
             let client = verify_svid_assertion(desk, assertion, client_id, now_seconds)?;
-            Ok(Known { client, method: "spiffe_jwt", spent: None })
+            Ok(Known { client, method: "spiffe_jwt", spent: None, attested: None })
         }
         Presented::Certificate { client_id, certificate } => {
             let (client, method) = verify_certificate(desk, certificate, client_id, now_seconds)?;
-            Ok(Known { client, method, spent: None })
+            Ok(Known { client, method, spent: None, attested: None })
         }
         Presented::Secret { client_id, secret } => {
             let client = verify_secret(desk, client_id, secret)?;
-            Ok(Known { client, method: "client_secret", spent: None })
+            Ok(Known { client, method: "client_secret", spent: None, attested: None })
+        }
+        Presented::Workload { workload, entry } => {
+            let (client, attested) = verify_workload(desk, workload, entry, now_seconds)?;
+            Ok(Known { client, method: "workload", spent: None, attested: Some(attested) })
+        }
+    }
+}
+
+impl Known {
+    /// The name that its requests are counted under: of processes each entry has its own.
+    fn rated_as(&self) -> Cow<'_, str> {
+        let id = &self.client.id;
+        match self.attested.as_ref().and_then(|attested| attested.entry.as_ref()) {
+            Some(entry) => Cow::Owned(format!("{entry} {id}")),
+            None => Cow::Borrowed(id),
         }
     }
 }
@@ -265,6 +308,7 @@ impl std::fmt::Debug for Presented<'_> {
             Self::Svid { client_id, .. } => ("Svid", *client_id),
             Self::Certificate { client_id, .. } => ("Certificate", *client_id),
             Self::Secret { client_id, .. } => ("Secret", Some(*client_id)),
+            Self::Workload { entry, .. } => ("Workload", Some(*entry)),
         };
         f.debug_struct(name).field("client_id", &client_id).finish_non_exhaustive()
     }
@@ -296,6 +340,10 @@ impl Caller {
     /// Whether it has shown to have the key that something is bound to.
     pub fn holds(&self, bound: &Confirmation) -> bool {
         self.held.iter().flatten().any(|held| held == bound)
+    }
+    /// The process that it is and its registration entry, where it was attested; goes into its records.
+    pub fn attested(&self) -> Option<&Arc<SvidEntry>> {
+        self.attested.as_ref()
     }
     /// The assertion that it used up; goes into the record, from which the next start restores it.
     pub fn spent(&self) -> Option<SpentId> {

@@ -2,8 +2,10 @@
 
 mod decoy;
 mod encryption_key;
+mod known;
 
 pub use encryption_key::{EncryptionKey, SealingAlgorithm};
+pub(crate) use known::Known;
 
 use deputize_call::{
     action::Action,
@@ -11,6 +13,7 @@ use deputize_call::{
     keys::{KeySet, PublicKey},
     resource,
 };
+use serde::{Deserialize, Serialize};
 use spiffe::SpiffeId;
 use std::{collections::HashMap, sync::Arc};
 
@@ -83,15 +86,19 @@ pub struct AcceptedBearer {
 
 /// How far a client may reach. Without any of the three lists, to everything that the server has; with one of them, to
 /// what is listed and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reach {
     /// Resource URI, or `*` for every server of the tenant.
     pub resource: String,
     /// Tools of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<String>>,
     /// Prompts of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Vec<String>>,
     /// Resources of it, each a URI or, with `/*` at its end, everything below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<String>>,
 }
 
@@ -164,6 +171,10 @@ impl Clients {
     /// The enabled client of this id.
     pub fn enabled(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).filter(|client| client.enabled).cloned()
+    }
+    /// The client that has this name, as its id or as what it acts under, enabled or not.
+    pub fn named(&self, name: &str) -> Option<&Arc<Client>> {
+        self.by_actor.get(name).or_else(|| self.by_id.get(name))
     }
     /// The client that acts under this name, enabled or not.
     pub fn acting_as(&self, actor: &str) -> Option<&Arc<Client>> {

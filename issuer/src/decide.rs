@@ -16,7 +16,7 @@ pub(crate) use node::NodeSvidApplication;
 pub use node::NodeSvidTerms;
 pub(crate) use role::RoleApplication;
 pub use role::RoleTerms;
-pub(crate) use svid::{JwtSvidApplication, X509SvidApplication};
+pub(crate) use svid::{JwtSvidApplication, X509SvidApplication, entitled};
 pub use svid::{JwtSvidTerms, X509SvidTerms};
 pub(crate) use target::{Pinned, Wanted};
 
@@ -37,6 +37,7 @@ use crate::{
     lineage::Born,
     mint::Mint,
     policy::{Binding, Claimed, Facts, Verdict},
+    record::SvidEntry,
     registry::{Tier, Tool},
     revocation::Revoked,
     risk::{self, Risk},
@@ -99,6 +100,7 @@ pub struct ToolCallTerms {
     pub(crate) claimed: crate::ask::Claimed,
     pub(crate) registry_digest: String,
     pub(crate) person_issuer: Option<String>,
+    pub(crate) attested: Option<Arc<SvidEntry>>,
 }
 
 /// A call that waits for a person.
@@ -126,7 +128,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
     let wanted = find_target(&rules, application)?;
     check_drift(desk, &wanted)?;
     check_call(&wanted, application.ask)?;
-    hop::check_ceiling(&rules, application, &wanted)?;
+    hop::check_ceiling(desk, &rules, application, &wanted)?;
     check_scope(application.ask, &wanted)?;
     check_user_authentication(desk, application, &wanted)?;
     let risk = assess(application, &wanted);
@@ -149,6 +151,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
             claimed: application.ask.claimed.clone(),
             registry_digest: rules.registry.digest().to_string(),
             person_issuer: application.subject.map(|subject| subject.person().issuer.clone()),
+            attested: application.caller.attested().cloned(),
         },
     }))
 }
@@ -230,7 +233,7 @@ fn ask_policy(
     let mut facts = facts(desk, application, wanted, risk, (acting, predecessors));
     let mut verdict = allowed(rules.policies.evaluate(&facts))?;
     for predecessor in predecessors {
-        hop::check_predecessor(rules, predecessor, application, wanted)?;
+        hop::check_predecessor(&desk.known(rules), predecessor, application, wanted)?;
         facts.actor = predecessor;
         // What a policy demands for one agent of the chain is demanded of the whole.
         verdict.requires.extend(allowed(rules.policies.evaluate(&facts))?.requires);

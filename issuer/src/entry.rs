@@ -1,6 +1,7 @@
 //! Registration entries: which processes are entitled to which SPIFFE ID, and what their SVIDs are like.
 
 mod draft;
+mod exchange;
 mod explain;
 mod live;
 mod set;
@@ -11,6 +12,7 @@ mod tests;
 pub use draft::{
     Bounds, Draft, JWT_SVID_TTL_SECONDS, NotAnEntry, X509_SVID_TTL_SECONDS, is_reserved, parse_spiffe_id,
 };
+pub use exchange::Exchange;
 pub use explain::{Explained, Reason, Verdict};
 pub use live::LiveEntries;
 pub use set::{BadEntry, Entries, MAX_ENTRIES, MAX_IDENTITIES};
@@ -18,7 +20,10 @@ pub use set::{BadEntry, Entries, MAX_ENTRIES, MAX_IDENTITIES};
 use spiffe::{SpiffeId, TrustDomain};
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use crate::workload::{Selector, Workload};
+use crate::{
+    client::Clients,
+    workload::{Selector, Workload},
+};
 use template::IdTemplate;
 
 /// One registration entry, checked; what a process is entitled to.
@@ -45,6 +50,8 @@ pub struct Entry {
     pub dns_names: Vec<String>,
     /// Foreign trust domains whose bundles its processes get.
     pub federates_with: Vec<TrustDomain>,
+    /// What its processes may exchange users' tokens for; nothing without it.
+    pub exchange: Option<Exchange>,
     /// When it ends, in Unix seconds.
     pub expires_at_seconds: Option<u64>,
 }
@@ -112,6 +119,27 @@ impl Registered {
                 Some(Arc::new(Entry { spiffe_id, ..Entry::clone(&self.entry) }))
             }
         }
+    }
+
+    /// Why it cannot be beside these clients, if it cannot.
+    pub fn is_a_client(&self, clients: &Clients) -> Option<BadEntry> {
+        self.entry.exchange.as_ref()?;
+        let spiffe_id = self.entry.spiffe_id.to_string();
+        let client = clients.named(&spiffe_id)?;
+        let (origin, id, client) = (self.origin.clone(), self.id().to_owned(), client.id.clone());
+        Some(BadEntry::IsAClient { origin, id, spiffe_id, client })
+    }
+
+    /// Whether its processes may exchange users' tokens.
+    pub fn exchanges(&self) -> bool {
+        self.entry.exchange.is_some()
+    }
+
+    /// Whether its processes may exchange something else than those of another entry of the same SPIFFE ID.
+    pub fn exchanges_otherwise(&self, other: &Self) -> bool {
+        let (one, other) = (&self.entry, &other.entry);
+        let both = one.exchange.as_ref().zip(other.exchange.as_ref());
+        one.spiffe_id == other.spiffe_id && both.is_some_and(|(one, other)| one != other)
     }
 
     /// The entry as it was drafted, for whoever lists it.

@@ -3,8 +3,9 @@
 use deputize_call::{action::Action, claims::GrantedDetail, level::Level};
 
 use crate::{
+    client::Known,
     decide::{Application, Pinned, Wanted},
-    desk::Rules,
+    desk::{Desk, Rules},
     error::IssueError,
     verify_subject::{Bearer, Parent, Subject},
 };
@@ -12,6 +13,7 @@ use crate::{
 /// Whether the target is within what the token that was brought allows: `downstream` of its tool for its audience,
 /// the same call or narrower for its holder.
 pub(crate) fn check_ceiling(
+    desk: &Desk,
     rules: &Rules,
     application: &Application<'_>,
     wanted: &Wanted,
@@ -20,15 +22,15 @@ pub(crate) fn check_ceiling(
     match parent.bearer {
         Bearer::Audience => {
             downstream(rules, parent, wanted)?;
-            within_the_clients_reach(rules, parent, wanted)
+            within_the_clients_reach(&desk.known(rules), parent, wanted)
         }
         Bearer::Holder => narrower(granted(parent), wanted),
     }
 }
 
 /// The client that got the token must reach the target too: one that presented an actor's token is not in the chain.
-fn within_the_clients_reach(rules: &Rules, parent: &Parent, wanted: &Wanted) -> Result<(), IssueError> {
-    match rules.clients.enabled(&parent.claims.client_id) {
+fn within_the_clients_reach(known: &Known<'_>, parent: &Parent, wanted: &Wanted) -> Result<(), IssueError> {
+    match known.enabled(&parent.claims.client_id) {
         Some(client) if client.may_reach(&wanted.server.record.resource, wanted.reach()) => Ok(()),
         Some(_) | None => Err(IssueError::Target("beyond_a_predecessors_reach")),
     }
@@ -95,12 +97,12 @@ fn narrower(from: &GrantedDetail, wanted: &Wanted) -> Result<(), IssueError> {
 
 /// Each agent in the chain must be able to reach the target by itself.
 pub(crate) fn check_predecessor(
-    rules: &Rules,
+    known: &Known<'_>,
     predecessor: &str,
     application: &Application<'_>,
     wanted: &Wanted,
 ) -> Result<(), IssueError> {
-    match rules.clients.acting_as(predecessor) {
+    match known.acting_as(predecessor) {
         Some(client) if !client.enabled => Err(IssueError::Target("predecessor_disabled")),
         Some(client) if client.tenant != application.caller.client().tenant => {
             Err(IssueError::Target("predecessor_of_another_tenant"))

@@ -145,6 +145,22 @@ impl Lineage {
     }
 }
 
+impl Lineage {
+    /// The clients that got the tokens from which this one was made, each once, as far as they are known.
+    pub fn clients_before(&self, jti: &str) -> BTreeSet<Arc<str>> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let parent = |entry: &Entry| live.tokens.get(entry.parent.as_ref()?);
+        let mut found = BTreeSet::new();
+        let mut at = live.tokens.get(jti).and_then(parent);
+        for _ in 0..MAX_ANCESTORS {
+            let Some(entry) = at else { break };
+            found.insert(Arc::clone(&entry.client_id));
+            at = parent(entry);
+        }
+        found
+    }
+}
+
 impl Live {
     fn room(&self) -> usize {
         self.capacity.saturating_sub(self.tokens.len())

@@ -157,7 +157,8 @@ pub async fn record_misuse(
 ) -> Result<(), IssueError> {
     let client = caller.client();
     if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
-        let entry = entry::misuse(desk, caller.decision_id(), client, reason);
+        let who = (client.as_ref(), caller.attested().map(AsRef::as_ref));
+        let entry = entry::misuse(desk, caller.decision_id(), who, reason);
         let entry = Entry { jti: Some(jti.to_owned()), ..entry }.spent(caller.spent()).to_bytes()?;
         return desk.audit.append(Class::Denial, entry).await.map(drop);
     }
@@ -166,9 +167,14 @@ pub async fn record_misuse(
 }
 
 /// Records misuse of what proves a client, where nothing was used up and so nothing has to be waited for.
-pub(crate) fn record_misuse_later(desk: &Desk, decision_id: Uuid, client: &Client, reason: &'static str) {
+pub(crate) fn record_misuse_later(
+    desk: &Desk,
+    decision_id: Uuid,
+    (client, attested): (&Client, Option<&SvidEntry>),
+    reason: &'static str,
+) {
     let recorded = desk.limits.record_denial(&client.id, desk.clock.uptime())
-        && entry::misuse(desk, decision_id, client, reason)
+        && entry::misuse(desk, decision_id, (client, attested), reason)
             .to_bytes()
             .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
             .is_ok();

@@ -242,7 +242,7 @@ fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
                     .is_some_and(|tool| tool.record.enabled && !desk.drifts.has_drifted(server, &tool))
             })
         });
-    target && rules.clients.enabled(&claims.client_id).is_some()
+    target && desk.known(&rules).enabled(&claims.client_id).is_some()
 }
 
 fn tag(jti: &str) -> [u8; 16] {

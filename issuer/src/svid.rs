@@ -54,6 +54,12 @@ impl SpiffeDoor {
     pub fn bundles(&self) -> Bundles {
         Bundles { own: Arc::clone(&self.authorities.ring().bundle), federated: self.foreign.now().to_vec() }
     }
+
+    /// The `htu` of proofs for the exchange of attested processes: `{base}/spiffe/exchange`. Nothing is served there;
+    /// what it names is the socket of this issuer, which has no URL.
+    pub fn exchange_endpoint(&self) -> String {
+        format!("{}/exchange", self.issuer)
+    }
 }
 
 /// How long SVIDs live where their entry does not say.

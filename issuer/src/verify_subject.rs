@@ -173,7 +173,10 @@ fn own_token(desk: &Desk, caller: &Caller, presented: &PresentedSubject<'_>) -> 
     };
     let person = desk.lineage.person(&claims.jti).ok_or(refuse("subject_unknown_since_restart"))?;
     let rules = desk.rules.load();
-    if rules.clients.enabled(&claims.client_id).is_none() {
+    // Whoever got a token that this one was made from must still be somebody, too: who is taken out at the beginning of
+    // a chain has nothing more done in its name at the end.
+    let (known, clients) = (desk.known(&rules), desk.lineage.clients_before(&claims.jti));
+    if known.enabled(&claims.client_id).is_none() || clients.iter().any(|id| known.enabled(id).is_none()) {
         return Err(refuse("subject_token_of_a_disabled_client"));
     }
     if !rules.providers.trusts(&person.issuer) {

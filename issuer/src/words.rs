@@ -2,6 +2,8 @@
 //! 9470 §3): the same at every door, which adds its own protocol's status.
 //! To callers the reason is coarse; the detail belongs to `explain`.
 
+use std::borrow::Cow;
+
 use crate::{
     error::{DenialReason, IssueError},
     mint::StsRefusal,
@@ -11,11 +13,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
     /// `error`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
+    /// What helps: by this doors choose a status.
+    pub remedy: Remedy,
     /// `error_description`: what, and what to do. Printable ASCII without quote and backslash (RFC 6749 §5.2).
     pub description: String,
     /// Who says no, where somebody does.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Cow<'static, str>>,
     /// `acr_values` that will do (RFC 9470 §3).
     pub acr_values: Option<String>,
     /// The greatest age of the user's authentication, in seconds (RFC 9470 §3).
@@ -26,9 +30,33 @@ pub struct Words {
     pub nonce: Option<String>,
 }
 
+/// What helps against a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Another request: this one cannot be granted as it stands.
+    Correct,
+    /// The same again, once something else has happened: a new proof, another sign-in.
+    First,
+    /// Nothing that the caller can do: policy, a person or its registration says no.
+    Nothing,
+    /// To ask less often.
+    Slower,
+    /// To ask again in a while.
+    Later,
+    /// An operator: something is broken.
+    Operator,
+}
+
 impl From<&IssueError> for Words {
     fn from(error: &IssueError) -> Self {
         told(error)
+    }
+}
+
+impl Words {
+    /// That nothing can be had now, whatever was asked.
+    pub fn unavailable() -> Self {
+        unavailable("nothing can be had here now")
     }
 }
 
@@ -40,33 +68,25 @@ fn told(error: &IssueError) -> Words {
         }
         IssueError::SubjectToken { reason, .. } => bad("invalid_request", subject_hint(reason)),
         IssueError::ClientAuthentication(_) => {
-            bad("invalid_client", "the client is unknown or did not prove who it is; use a fresh assertion")
+            let hint = "the client is unknown or did not prove who it is; use a fresh assertion";
+            Words { remedy: Remedy::Nothing, ..bad("invalid_client", hint) }
         }
-        IssueError::Proof(_) => bad(
-            "invalid_dpop_proof",
-            "the DPoP proof does not verify for this request; make a new one with a new jti",
-        ),
+        IssueError::Proof(_) => {
+            let hint = "the DPoP proof does not verify for this request; make a new one with a new jti";
+            Words { remedy: Remedy::First, ..bad("invalid_dpop_proof", hint) }
+        }
         IssueError::NonceNeeded { nonce } => Words {
             nonce: Some(nonce.clone()),
+            remedy: Remedy::First,
             ..bad("use_dpop_nonce", "repeat with the nonce of DPoP-Nonce in a new proof")
         },
-        IssueError::Target("client_is_no_server") => bad(
-            "invalid_target",
-            "this client is no registered server; name it in the server's registry record",
-        ),
-        IssueError::Target(_) => bad(
-            "invalid_target",
-            "this client cannot get a token for this target; check resource and the registry",
-        ),
+        IssueError::Target(reason) => bad("invalid_target", target_hint(reason)),
         IssueError::Scope(_) => bad(
             "invalid_scope",
             "the scope is malformed or wider than the tool; leave it out or name the tool",
         ),
-        IssueError::AuthorizationDetails { detail, .. } if detail.is_empty() => {
-            bad("invalid_authorization_details", "authorization_details cannot be granted")
-        }
         IssueError::AuthorizationDetails { detail, .. } => {
-            bad("invalid_authorization_details", plain(detail))
+            bad("invalid_authorization_details", details_hint(detail))
         }
         IssueError::LevelTooLow { least } => bad(
             "invalid_authorization_details",
@@ -76,6 +96,7 @@ fn told(error: &IssueError) -> Words {
         IssueError::UserAuthentication { acr_values, max_age_seconds } => Words {
             acr_values: (!acr_values.is_empty()).then(|| acr_values.join(" ")),
             max_age_seconds: *max_age_seconds,
+            remedy: Remedy::First,
             ..bad(
                 "insufficient_user_authentication",
                 "the user has to sign in again, more strongly or more recently, for this tool",
@@ -83,6 +104,7 @@ fn told(error: &IssueError) -> Words {
         },
         IssueError::RateLimited { retry_after_seconds } => Words {
             retry_after_seconds: Some(*retry_after_seconds),
+            remedy: Remedy::Slower,
             ..bad("temporarily_unavailable", "too many requests of this client")
         },
         IssueError::RecordUnavailable(_) => {
@@ -93,15 +115,13 @@ fn told(error: &IssueError) -> Words {
         }
         IssueError::UpstreamUnavailable(_) => unavailable("the identity provider's keys cannot be had now"),
         IssueError::NoSession { .. } => {
-            bad("access_denied", "no role template gives this call AWS credentials; see deputize explain")
+            denied("no role template gives this call AWS credentials; see deputize explain")
         }
         IssueError::NotEntitled(_) => {
-            bad("access_denied", "no registration entry entitles the process to it; see deputize explain")
+            denied("no registration entry entitles the process to it; see deputize explain")
         }
         IssueError::Sts(refusal) => told_of_aws(refusal),
-        IssueError::Internal(_) => {
-            bad("server_error", "a fault of the broker; an operator can explain the decision")
-        }
+        IssueError::Internal(_) => broken("a fault of the broker; an operator can explain the decision"),
     }
 }
 
@@ -115,7 +135,7 @@ fn told_of_denial(reason: &DenialReason) -> Words {
             "a person would have to approve this call, and approvals are not configured",
         ),
     };
-    Words { reason: Some(reason), ..bad("access_denied", description) }
+    Words { reason: Some(reason.into()), ..denied(description) }
 }
 
 /// What AWS refuses is for who configures role, trust policy and template, not for who called.
@@ -123,12 +143,13 @@ fn told_of_aws(refusal: &StsRefusal) -> Words {
     if refusal.may_pass() {
         return unavailable("AWS gives no session now; come back as Retry-After says");
     }
-    bad("server_error", "AWS refused the role session; an operator can explain the decision")
+    broken("AWS refused the role session; an operator can explain the decision")
 }
 
 fn bad(code: &'static str, description: impl Into<String>) -> Words {
     Words {
-        code,
+        code: code.into(),
+        remedy: Remedy::Correct,
         description: description.into(),
         reason: None,
         acr_values: None,
@@ -138,8 +159,20 @@ fn bad(code: &'static str, description: impl Into<String>) -> Words {
     }
 }
 
+fn denied(description: &str) -> Words {
+    Words { remedy: Remedy::Nothing, ..bad("access_denied", description) }
+}
+
+fn broken(description: &str) -> Words {
+    Words { remedy: Remedy::Operator, ..bad("server_error", description) }
+}
+
 fn unavailable(description: &str) -> Words {
-    Words { retry_after_seconds: Some(1), ..bad("temporarily_unavailable", description) }
+    Words {
+        retry_after_seconds: Some(1),
+        remedy: Remedy::Later,
+        ..bad("temporarily_unavailable", description)
+    }
 }
 
 /// RFC 6749 §5.2 allows printable ASCII without quote and backslash in `error_description`.
@@ -161,6 +194,19 @@ fn request_hint(reason: &str) -> String {
         "parameters_in_query" => "send parameters in the body, not in the query".to_owned(),
         other => format!("{}; see error_uri", other.replace('_', " ")),
     }
+}
+
+fn target_hint(reason: &str) -> &'static str {
+    match reason {
+        "client_is_no_server" => {
+            "this client is no registered server; name it in the server's registry record"
+        }
+        _ => "this client cannot get a token for this target; check resource and the registry",
+    }
+}
+
+fn details_hint(detail: &str) -> String {
+    if detail.is_empty() { "authorization_details cannot be granted".to_owned() } else { plain(detail) }
 }
 
 /// Coarse: whoever brings a bad token learns that it is bad, and which of the two it was.

@@ -4,7 +4,13 @@ pub(crate) use tonic::Status as Answered;
 
 use deputize_issuer::svid::NotAnSvid;
 
-use crate::{peer::NotAttested, source::SourceError};
+use deputize_issuer::words::Remedy;
+use tonic::{
+    Code,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+use crate::{exchange::NotExchanged, peer::NotAttested, source::SourceError};
 
 /// Why a call is refused, or a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,5 +104,38 @@ impl From<SourceError> for Refused {
             SourceError::Invalid(why) => Self::Invalid(why),
             SourceError::Unavailable(why) => Self::Unavailable(why),
         }
+    }
+}
+
+impl From<NotExchanged> for Answered {
+    /// In OAuth's words, which stand in the trailing metadata; the status says what helps.
+    fn from(refused: NotExchanged) -> Self {
+        let (code, remedy) = (refused.words.code.clone(), refused.remedy());
+        metrics::counter!("deputize_workload_refusals_total", "reason" => code.into_owned()).increment(1);
+        let status = match remedy {
+            Remedy::Correct => Code::InvalidArgument,
+            Remedy::First => Code::FailedPrecondition,
+            Remedy::Nothing => Code::PermissionDenied,
+            Remedy::Slower => Code::ResourceExhausted,
+            Remedy::Later => Code::Unavailable,
+            Remedy::Operator => Code::Internal,
+        };
+        let NotExchanged { words, decision_id } = refused;
+        let members = [
+            ("error", Some(words.code.into_owned())),
+            ("decision_id", decision_id.map(|id| id.to_string())),
+            ("dpop-nonce", words.nonce),
+            ("reason", words.reason.map(Into::into)),
+            ("acr_values", words.acr_values),
+            ("max_age", words.max_age_seconds.map(|seconds| seconds.to_string())),
+            ("retry-after", words.retry_after_seconds.map(|seconds| seconds.to_string())),
+        ];
+        let mut metadata = MetadataMap::new();
+        for (name, value) in members {
+            if let Some(value) = value.and_then(|value| MetadataValue::try_from(value).ok()) {
+                metadata.insert(name, value);
+            }
+        }
+        Self::with_metadata(status, words.description, metadata)
     }
 }

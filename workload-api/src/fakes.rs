@@ -8,8 +8,10 @@ use deputize_call::{
 use deputize_issuer::{
     clock::Clock,
     entry::Entry,
+    error::IssueError,
     secret::Secret,
     svid::{Bundle, Bundles, JwtSvid, X509Svid},
+    words::Words,
     workload::{Selector, Workload},
 };
 use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
@@ -23,7 +25,9 @@ use std::{
 use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
+    exchange::NotExchanged,
     peer::NotAttested,
+    proto::exchange::{ExchangeRequest, ExchangeResponse},
     reception::{Guest, Process, Reception},
     source::{SourceError, SvidSource},
 };
@@ -46,6 +50,7 @@ struct State {
     authority: [u8; 32],
     tainted: Vec<[u8; 32]>,
     failure: Option<SourceError>,
+    not_exchanged: Option<NotExchanged>,
 }
 
 impl FakeSource {
@@ -71,6 +76,7 @@ impl FakeSource {
             authority: [1; 32],
             tainted: Vec::new(),
             failure: None,
+            not_exchanged: None,
         };
         let changes = watch::Sender::new(0);
         let (made, denied) = (watch::Sender::new(0), AtomicU64::new(0));
@@ -98,6 +104,11 @@ impl FakeSource {
     /// What every question is answered with from now on, instead of an SVID.
     pub fn set_failure(&self, failure: Option<SourceError>) {
         self.lock().failure = failure;
+    }
+
+    /// What every exchange is answered with from now on, instead of a token.
+    pub fn set_not_exchanged(&self, refusal: Option<NotExchanged>) {
+        self.lock().not_exchanged = refusal;
     }
 
     /// How many SVIDs were made.
@@ -208,6 +219,28 @@ impl SvidSource for FakeSource {
         })
     }
 
+    async fn exchange(
+        &self,
+        workload: &Workload,
+        entry: &Entry,
+        request: &ExchangeRequest,
+    ) -> Result<ExchangeResponse, NotExchanged> {
+        tokio::task::yield_now().await;
+        if let Some(refusal) = self.lock().not_exchanged.clone() {
+            return Err(refusal);
+        }
+        if self.check(workload, entry).is_err() || entry.exchange.is_none() {
+            let words = Words::from(&IssueError::NotEntitled("entry_without_exchange"));
+            return Err(NotExchanged { words, decision_id: None });
+        }
+        let number = self.make();
+        Ok(ExchangeResponse {
+            access_token: format!("token {number} of {}", entry.spiffe_id),
+            authorization_details: request.authorization_details.clone(),
+            ..ExchangeResponse::default()
+        })
+    }
+
     fn bundles(&self) -> Arc<Bundles> {
         Arc::clone(&self.lock().bundles)
     }
@@ -233,6 +266,7 @@ pub fn entry(id: &str, spiffe_id: &str, node: &str, uid: u32) -> Result<Entry, S
         hint: String::new(),
         dns_names: Vec::new(),
         federates_with: Vec::new(),
+        exchange: None,
         expires_at_seconds: None,
     })
 }

@@ -4,6 +4,7 @@ pub mod attest;
 mod authority;
 mod bind;
 mod error;
+pub mod exchange;
 pub mod fakes;
 mod held;
 pub mod node;

@@ -22,6 +22,10 @@ pub struct Limits {
     pub calls: usize,
     /// Of these, how many one user may have.
     pub calls_of_one_user: usize,
+    /// Exchanges under way, which are calls too.
+    pub exchanges: usize,
+    /// Of these, how many one user may have.
+    pub exchanges_of_one_user: usize,
     /// Calls and connections that one user may begin per second in the long run…
     pub starts_per_second: u32,
     /// … and at once.
@@ -43,6 +47,8 @@ impl Default for Limits {
             connections_of_one_user: 4096,
             calls: 32_768,
             calls_of_one_user: 16_384,
+            exchanges: 2048,
+            exchanges_of_one_user: 1024,
             starts_per_second: 1000,
             starts_at_once: 20_000,
             ping_interval: Duration::from_secs(30),
@@ -97,6 +103,7 @@ struct User {
 struct Share {
     connections: usize,
     calls: usize,
+    exchanges: usize,
 }
 
 /// A place for one connection or one call. Whoever drops it leaves.
@@ -110,6 +117,8 @@ pub(crate) struct Place {
 pub(crate) enum Kind {
     Connection,
     Call,
+    /// A call of an exchange, beside its place as a call.
+    Exchange,
 }
 
 impl Room {
@@ -123,6 +132,7 @@ impl Room {
         let (most, most_of_one) = match kind {
             Kind::Connection => (self.limits.connections, self.limits.connections_of_one_user),
             Kind::Call => (self.limits.calls, self.limits.calls_of_one_user),
+            Kind::Exchange => (self.limits.exchanges, self.limits.exchanges_of_one_user),
         };
         let mut users = self.lock();
         users.sweep(now);
@@ -201,6 +211,7 @@ impl Kind {
         match self {
             Self::Connection => metrics::gauge!("deputize_workload_connections"),
             Self::Call => metrics::gauge!("deputize_workload_calls"),
+            Self::Exchange => metrics::gauge!("deputize_workload_exchanges"),
         }
     }
 }
@@ -210,7 +221,7 @@ impl Users {
         if self.of.len() >= self.sweep_at {
             let remembers = self.of.len() < MOST_REMEMBERED;
             self.of.retain(|_, known| {
-                known.share.connections + known.share.calls > 0
+                known.share.connections + known.share.calls + known.share.exchanges > 0
                     || known.spent_until > now
                     || remembers && known.welcome_until > now
             });
@@ -235,17 +246,20 @@ impl Share {
     fn add(&mut self, other: Self) {
         self.connections += other.connections;
         self.calls += other.calls;
+        self.exchanges += other.exchanges;
     }
 
     fn remove(&mut self, other: Self) {
         self.connections -= other.connections;
         self.calls -= other.calls;
+        self.exchanges -= other.exchanges;
     }
 
     fn count(&mut self, kind: Kind) -> &mut usize {
         match kind {
             Kind::Connection => &mut self.connections,
             Kind::Call => &mut self.calls,
+            Kind::Exchange => &mut self.exchanges,
         }
     }
 }

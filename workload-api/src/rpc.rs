@@ -31,6 +31,7 @@ use crate::{
     source::SvidSource,
 };
 use bundles::{Bundled, JwtBundles, X509Bundles};
+pub(crate) use jwt::wanted_id;
 use watch::Watch;
 use x509::X509Svids;
 
@@ -103,7 +104,10 @@ impl SpiffeWorkloadApi for Methods {
 
 impl Api {
     /// Who the caller is now, and what it is entitled to: never nothing.
-    async fn entitled(&self, caller: &Caller) -> Result<(Arc<Workload>, Vec<Arc<Entry>>), Refused> {
+    pub(crate) async fn entitled(
+        &self,
+        caller: &Caller,
+    ) -> Result<(Arc<Workload>, Vec<Arc<Entry>>), Refused> {
         let workload = caller.attest().await?;
         let entries = self.source.entitled(&workload);
         if entries.is_empty() {
@@ -137,7 +141,7 @@ fn unique_hints<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Vec<String>
     hints
 }
 
-fn caller<T>(request: &Request<T>) -> Result<Caller, Refused> {
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Refused> {
     // INVARIANT: whoever accepts a connection says who is at its other end.
     request.extensions().get::<Caller>().cloned().ok_or(Refused::Broken)
 }

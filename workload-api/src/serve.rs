@@ -27,8 +27,12 @@ use tower::Service;
 use crate::{
     authority::Repaired,
     error::Refused,
+    exchange::{self, Exchanges},
     held::Held,
-    proto::{DESCRIPTOR, spiffe_workload_api_server::SpiffeWorkloadApiServer},
+    proto::{
+        DESCRIPTOR, EXCHANGE_DESCRIPTOR, exchange::delegated_exchange_server::DelegatedExchangeServer,
+        spiffe_workload_api_server::SpiffeWorkloadApiServer,
+    },
     reception::{Guest, Reception},
     room::{Kind, Limits, Place, Room},
     rpc::{Api, Caller, Methods},
@@ -125,7 +129,7 @@ impl Visit {
         let begun = calls.clone();
         let service = service_fn(move |request| {
             let admitted =
-                admit(&request, &room, &caller).map(|place| UnderWay::begin(place, &request, &begun));
+                admit(&request, &room, &caller).map(|places| UnderWay::begin(places, &request, &begun));
             let (routes, caller) = (routes.clone(), caller.clone());
             async move {
                 Ok::<_, Infallible>(match admitted {
@@ -182,7 +186,7 @@ async fn silent(mut calls: watch::Receiver<usize>, so_long: Duration) {
 
 /// A call that was let in.
 struct UnderWay {
-    _place: Place,
+    _places: Places,
     /// Of its connection, if it keeps that open.
     calls: Option<watch::Sender<usize>>,
 }
@@ -190,12 +194,12 @@ struct UnderWay {
 impl UnderWay {
     /// Only the methods keep a connection open: who is entitled to nothing cannot keep one of them. Reflection is
     /// anybody's.
-    fn begin<B>(place: Place, request: &http::Request<B>, calls: &watch::Sender<usize>) -> Self {
-        let calls = Some(calls).filter(|_| request.uri().path().starts_with(METHODS)).cloned();
+    fn begin<B>(places: Places, request: &http::Request<B>, calls: &watch::Sender<usize>) -> Self {
+        let calls = Some(calls).filter(|_| longest_message(request.uri().path()).is_some()).cloned();
         if let Some(calls) = &calls {
             calls.send_modify(|calls| *calls += 1);
         }
-        Self { _place: place, calls }
+        Self { _places: places, calls }
     }
 }
 
@@ -207,8 +211,11 @@ impl Drop for UnderWay {
     }
 }
 
+/// The place of a call; of an exchange another one besides, for its messages are long.
+type Places = (Place, Option<Place>);
+
 /// What is asked of every call, before it is looked at.
-fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Result<Place, Refused> {
+fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Result<Places, Refused> {
     // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send.
     let mut headers = request.headers().get_all(SECURITY_HEADER).iter();
     if headers.next().map(http::HeaderValue::as_bytes) != Some(b"true") || headers.next().is_some() {
@@ -217,7 +224,18 @@ fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Re
     if *caller.stop.borrow() {
         return Err(Refused::Stopping);
     }
-    room.enter(caller.process.user(), Kind::Call).ok_or(Refused::Busy)
+    let enter = |kind| room.enter(caller.process.user(), kind).ok_or(Refused::Busy);
+    let is_exchange = request.uri().path().starts_with(EXCHANGES);
+    Ok((enter(Kind::Call)?, is_exchange.then(|| enter(Kind::Exchange)).transpose()?))
+}
+
+/// How long the one message may be that this method takes; nothing for what is none of ours.
+fn longest_message(path: &str) -> Option<usize> {
+    match path {
+        path if path.starts_with(METHODS) => Some(MAX_REQUEST_BYTES),
+        path if path.starts_with(EXCHANGES) => Some(exchange::MAX_REQUEST_BYTES),
+        _ => None,
+    }
 }
 
 async fn answer(
@@ -227,9 +245,9 @@ async fn answer(
     call: UnderWay,
 ) -> http::Response<Body> {
     let (mut parts, body) = request.into_parts();
-    // No method of the Workload API takes more than one message, so nobody waits long or gathers much for it.
-    let body = if parts.uri.path().starts_with(METHODS) {
-        match tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_REQUEST_BYTES).collect()).await {
+    // None of these methods takes more than one message, so nobody waits long or gathers much for it.
+    let body = if let Some(most) = longest_message(parts.uri.path()) {
+        match tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, most).collect()).await {
             Ok(Ok(whole)) => Body::new(Full::new(whole.to_bytes())),
             Ok(Err(_)) => {
                 return Refused::Invalid("the request is too long, or was broken off").into_response();
@@ -273,9 +291,14 @@ impl HttpBody for Placed {
 /// The methods, and what tells of them (SPIFFE Workload Endpoint §7: reflection).
 fn routes(api: &Arc<Api>) -> Routes {
     let methods = SpiffeWorkloadApiServer::new(Methods(Arc::clone(api)));
-    let mut routes = Routes::new(methods.max_decoding_message_size(MAX_REQUEST_BYTES));
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTOR);
+    let exchanges = DelegatedExchangeServer::new(Exchanges(Arc::clone(api)));
+    let mut routes = Routes::new(methods.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(exchanges.max_decoding_message_size(exchange::MAX_REQUEST_BYTES));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR)
+            .register_encoded_file_descriptor_set(EXCHANGE_DESCRIPTOR)
+    };
     // The descriptor is in the program: a test shows that it can be read.
     if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
         routes = routes
@@ -302,6 +325,7 @@ fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
 
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 const METHODS: &str = "/SpiffeWorkloadAPI/";
+const EXCHANGES: &str = "/deputize.exchange.v1.DelegatedExchange/";
 const BREATH: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A token to be validated has at most 16 KiB.

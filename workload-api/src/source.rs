@@ -13,6 +13,11 @@ use deputize_issuer::{
 use std::sync::Arc;
 use tokio::sync::watch;
 
+use crate::{
+    exchange::NotExchanged,
+    proto::exchange::{ExchangeRequest, ExchangeResponse},
+};
+
 /// Knows the entries of this node and has SVIDs made for them. Each question is decided and recorded by the broker:
 /// nothing is signed here.
 #[async_trait]
@@ -42,6 +47,19 @@ pub trait SvidSource: Send + Sync + 'static {
         entry: &Entry,
         audiences: &[String],
     ) -> Result<JwtSvid, SourceError>;
+
+    /// A tool-call token for a user's token that the process brings, by this entry of its.
+    ///
+    /// # Errors
+    /// [`NotExchanged`]. A source that hands nothing on to a broker exchanges nothing.
+    async fn exchange(
+        &self,
+        _workload: &Workload,
+        _entry: &Entry,
+        _request: &ExchangeRequest,
+    ) -> Result<ExchangeResponse, NotExchanged> {
+        Err(NotExchanged::unavailable("tokens are exchanged at the broker's own socket alone"))
+    }
 
     /// Our bundle and the federated ones.
     fn bundles(&self) -> Arc<Bundles>;

@@ -1,38 +1,48 @@
-//! The stubs in the tree are those of `proto/workload.proto`.
+//! The stubs in the tree are those of `proto/*.proto`.
 //!
-//! After a change of the `.proto`: `MAKE_STUBS=1 cargo test -p deputize-workload-api --test stubs`.
+//! After a change of one: `MAKE_STUBS=1 cargo test -p deputize-workload-api --test stubs`.
 
 use protox::prost::Message as _;
 use std::path::{Path, PathBuf};
 
 #[test]
-fn the_stubs_are_those_of_the_proto() {
+fn the_stubs_are_those_of_the_protos() {
     let made = tempfile::tempdir().unwrap();
     let folder = root().join("proto");
-    let set = protox::compile(["workload.proto"], [folder]).unwrap();
-    let mut bare = set.clone();
-    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
-    let descriptor = bare.encode_to_vec();
+    let compiled = |name: &str| protox::compile([name], [&folder]).unwrap();
+    let descriptor = |name: &str| {
+        let mut bare = compiled(name);
+        bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+        bare.encode_to_vec()
+    };
+    let set = protox::compile(["workload.proto", "exchange.proto"], [&folder]).unwrap();
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")
         .bytes(".")
         .codec_path("crate::rpc::SmallCodec")
-        .skip_debug([".X509SVID", ".JWTSVID", ".ValidateJWTSVIDRequest"])
+        .skip_debug([
+            ".X509SVID",
+            ".JWTSVID",
+            ".ValidateJWTSVIDRequest",
+            ".deputize.exchange.v1.ExchangeRequest",
+            ".deputize.exchange.v1.ExchangeResponse",
+        ])
         .out_dir(made.path())
         .compile_fds(set)
         .unwrap();
     // A file of no package has no name.
-    let stubs = std::fs::read(made.path().join("_.rs")).unwrap();
-    if std::env::var_os("MAKE_STUBS").is_some() {
-        std::fs::write(root().join("src/proto/workload.rs"), &stubs).unwrap();
-        std::fs::write(root().join("src/proto/workload.bin"), &descriptor).unwrap();
+    for (name, made_as) in [("workload", "_"), ("exchange", "deputize.exchange.v1")] {
+        let stubs = std::fs::read(made.path().join(format!("{made_as}.rs"))).unwrap();
+        let descriptor = descriptor(&format!("{name}.proto"));
+        let place = |kind: &str| root().join("src/proto").join(name).with_extension(kind);
+        if std::env::var_os("MAKE_STUBS").is_some() {
+            std::fs::write(place("rs"), &stubs).unwrap();
+            std::fs::write(place("bin"), &descriptor).unwrap();
+        }
+        assert_eq!(String::from_utf8(stubs).unwrap(), std::fs::read_to_string(place("rs")).unwrap());
+        assert_eq!(descriptor, std::fs::read(place("bin")).unwrap());
     }
-    assert_eq!(
-        String::from_utf8(stubs).unwrap(),
-        std::fs::read_to_string(root().join("src/proto/workload.rs")).unwrap()
-    );
-    assert_eq!(descriptor, std::fs::read(root().join("src/proto/workload.bin")).unwrap());
 }
 
 fn root() -> PathBuf {

@@ -1,6 +1,6 @@
 //! What stands behind door 2: what signs, who is entitled to what, and the socket.
 
-use deputize_issuer::{clock::Clock, desk::Desk, node::NodeRegistry, svid::SpiffeDoor};
+use deputize_issuer::{client::Clients, clock::Clock, desk::Desk, node::NodeRegistry, svid::SpiffeDoor};
 use deputize_workload_api::{
     Limits, WorkloadApi,
     attest::{AttestSettings, Attestor},
@@ -61,9 +61,10 @@ impl SpiffeBackends {
             Some(configured) => Some(Arc::new(nodes::open(configured, facts.nodes().map_err(cannot)?)?)),
             None => None,
         };
+        let clients = Clients::new(resolved.clients.clone());
         Ok(Some(Self {
             ring: Arc::new(ring.map_err(cannot)?),
-            registration: Arc::new(Registration::open(spiffe, entries, now_seconds)?),
+            registration: Arc::new(Registration::open(spiffe, &clients, entries, now_seconds)?),
             nodes,
             configured: spiffe.clone(),
         }))
@@ -113,7 +114,7 @@ impl SpiffeBackends {
     ///
     /// # Errors
     /// If something else changed, or everything that is wrong with the entries.
-    pub(super) async fn reread(&self, spiffe: &Spiffe) -> Result<Reread<'_>, CannotStart> {
+    pub(super) async fn reread(&self, spiffe: &Spiffe, clients: &Clients) -> Result<Reread<'_>, CannotStart> {
         let fixed = |spiffe: &Spiffe| {
             (
                 spiffe.bounds.clone(),
@@ -128,7 +129,7 @@ impl SpiffeBackends {
                 "spiffe: all but entries and federation changes with a restart alone".to_owned(),
             ));
         }
-        self.registration.reread(spiffe).await
+        self.registration.reread(spiffe, clients).await
     }
 }
 

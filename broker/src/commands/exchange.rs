@@ -1,8 +1,11 @@
 //! `deputize exchange`: swaps a user's token for a tool-call token at a running broker.
 
+mod attested;
+
 use deputize_call::{action::Action, constraints::Constraints};
 use deputize_client::{Client, Detail, ErrorDetails, ExchangeError, ExchangeRequest, TokenType, ToolToken};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use std::path::PathBuf;
 
 use super::{
@@ -19,7 +22,11 @@ use super::{
       --subject-token - --resource https://crm.example.com/mcp --tool refund_payment \\
       --arguments '{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}' < user.jwt
   deputize exchange --ready-file dev.json --tool refund_payment          what `deputize dev` wrote; user alice
+  deputize exchange --workload-api /run/deputize/workload-api.sock --issuer https://deputize.example.com \\
+      --subject-token - --resource https://crm.example.com/mcp --tool lookup_customer < user.jwt
 
+With --workload-api the process is nobody's client and has no key of its own to show: the kernel says who it is, and its
+registration entry what it may exchange.
 Without --tool, --prompt or --read the token is good for listing (L0); with it alone for that (L1); with --constraints for arguments
 within them (L2); with --arguments for that one call (L3).
 Prints the token; everything about it with -o json. Exit code 3: denied, 4: a person has to decide, 6: unreachable.")]
@@ -28,11 +35,17 @@ pub struct Args {
     #[arg(long, value_name = "URL", required_unless_present = "ready_file")]
     issuer: Option<String>,
     /// Who asks
-    #[arg(long, value_name = "ID", required_unless_present = "ready_file")]
+    #[arg(long, value_name = "ID", required_unless_present_any = ["ready_file", "workload_api"])]
     client_id: Option<String>,
     /// Private key of the client (JWK)
-    #[arg(long, value_name = "FILE", required_unless_present = "ready_file")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["ready_file", "workload_api"])]
     key: Option<PathBuf>,
+    /// Ask at this socket of the Workload API instead, as the attested process that this command is
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["client_id", "key", "ca_file"])]
+    workload_api: Option<String>,
+    /// Of several identities at the socket, this one
+    #[arg(long, value_name = "ID", requires = "workload_api")]
+    spiffe_id: Option<String>,
     /// Private key (JWK) that the token is bound to [default: a fresh one that ends with this command]
     #[arg(long, value_name = "FILE")]
     dpop_key: Option<PathBuf>,
@@ -90,15 +103,50 @@ enum Kind {
 /// If it was refused, waits, or the broker cannot be reached.
 pub async fn run(args: Args, output: Output) -> CommandResult {
     let ready = args.ready_file.as_deref().map(Ready::read).transpose()?;
-    let client = client(&args, ready.as_ref())?;
     let request = request(&args, ready.as_ref())?;
-    let token = client.exchange(&request).await.map_err(explain)?;
-    show(&args, &token, output)?;
+    let granted = match &args.workload_api {
+        Some(socket) => {
+            let issuer = issuer(&args, ready.as_ref())?;
+            attested::exchange(socket, &args, issuer, &request).await?
+        }
+        None => Granted::of(&client(&args, ready.as_ref())?.exchange(&request).await.map_err(explain)?),
+    };
+    show(&args, &granted, output)?;
     Ok(Exit::Ok)
 }
 
+/// What came of it.
+#[derive(Serialize)]
+struct Granted {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: String,
+    authorization_details: Value,
+    transaction_id: String,
+    decision_id: String,
+}
+
+impl Granted {
+    fn of(token: &ToolToken) -> Self {
+        Self {
+            access_token: token.access_token().to_owned(),
+            token_type: TOKEN_TYPE,
+            expires_in: token.expires_in_seconds(),
+            scope: token.scope().to_owned(),
+            authorization_details: token.authorization_details().clone(),
+            transaction_id: token.transaction_id().to_owned(),
+            decision_id: token.decision_id().to_owned(),
+        }
+    }
+}
+
+fn issuer<'a>(args: &'a Args, ready: Option<&'a Ready>) -> Result<&'a str, CommandError> {
+    given(args.issuer.as_deref(), ready.map(|ready| ready.issuer.as_str()), "--issuer")
+}
+
 fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
-    let issuer = given(args.issuer.as_deref(), ready.map(|ready| ready.issuer.as_str()), "--issuer")?;
+    let issuer = issuer(args, ready)?;
     let client_id =
         given(args.client_id.as_deref(), ready.map(|ready| ready.client.client_id.as_str()), "--client-id")?;
     let key = match (&args.key, ready) {
@@ -176,22 +224,10 @@ fn detail(args: &Args, ready: Option<&Ready>) -> Result<(Action, Detail), Comman
     Ok((action, detail))
 }
 
-fn show(args: &Args, token: &ToolToken, output: Output) -> Result<(), CommandError> {
-    let shown = json!({
-        "access_token": token.access_token(),
-        "token_type": "DPoP",
-        "expires_in": token.expires_in_seconds(),
-        "scope": token.scope(),
-        "authorization_details": token.authorization_details(),
-        "transaction_id": token.transaction_id(),
-        "decision_id": token.decision_id(),
-    });
-    output.show(&shown, || token.access_token().to_owned())?;
-    note(&format!(
-        "good for {} s; `deputize explain {}` tells why",
-        token.expires_in_seconds(),
-        token.decision_id()
-    ));
+fn show(args: &Args, granted: &Granted, output: Output) -> Result<(), CommandError> {
+    output.show(granted, || granted.access_token.clone())?;
+    let (seconds, decision) = (granted.expires_in, &granted.decision_id);
+    note(&format!("good for {seconds} s; `deputize explain {decision}` tells why"));
     if args.dpop_key.is_none() {
         note("its key ends with this command: give --dpop-key FILE for a token that can be used");
     }
@@ -255,3 +291,6 @@ fn given<'a>(given: Option<&'a str>, ready: Option<&'a str>, option: &str) -> Re
 fn missing(option: &str) -> CommandError {
     CommandError::usage(format!("{option} is missing"), format!("give {option}, or --ready-file"))
 }
+
+/// RFC 9449 §5.
+const TOKEN_TYPE: &str = "DPoP";

@@ -5,6 +5,7 @@ mod story;
 mod svid;
 
 pub use advice::what_to_do;
+pub(super) use svid::exchange_in_words;
 
 use deputize_issuer::{
     log::LogReader,

@@ -3,7 +3,11 @@
 mod cross;
 mod entries;
 
-use deputize_issuer::provider::{KeyGeneration, KeysUnavailable, ProviderKeys, Providers};
+use deputize_issuer::{
+    client::Clients,
+    entry::Entries,
+    provider::{KeyGeneration, KeysUnavailable, ProviderKeys, Providers},
+};
 use schemars::schema_for;
 use serde::Serialize;
 use std::sync::Arc;
@@ -93,11 +97,12 @@ fn check(config: &ConfigArgs) -> Report {
     if let Err(problem) = check_providers(&resolved) {
         report.problems.push(format!("{}: {problem}", config.config.display()));
     }
-    let mut entries = 0;
-    match resolved.spiffe.as_ref().map(entries::check) {
+    let clients = Clients::new(resolved.clients.clone());
+    let mut entries = None;
+    match resolved.spiffe.as_ref().map(|spiffe| entries::check(spiffe, &clients)) {
         None => {}
-        Some(Ok((count, warnings))) => {
-            entries = count;
+        Some(Ok((read, warnings))) => {
+            entries = Some(read);
             report.warnings = warnings;
         }
         Some(Err(problems)) => report.problems.extend(problems),
@@ -106,6 +111,9 @@ fn check(config: &ConfigArgs) -> Report {
         Err(errors) => report.problems.extend(errors.iter().map(ToString::to_string)),
         Ok(LoadedRules { registry, policies, templates }) => {
             report.warnings.extend(cross::warnings(&resolved, &registry, &templates));
+            report
+                .warnings
+                .extend(entries.iter().flat_map(|entries| cross::of_entries(entries, &resolved, &registry)));
             let servers = registry.servers();
             report.summary = Some(Summary {
                 issuer: resolved.issuer.clone(),
@@ -117,7 +125,7 @@ fn check(config: &ConfigArgs) -> Report {
                 registry_digest: registry.digest().to_string(),
                 policy_digest: policies.digest().to_owned(),
                 templates: templates.iter().count(),
-                entries,
+                entries: entries.as_ref().map_or(0, Entries::len),
             });
         }
     }

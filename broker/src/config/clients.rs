@@ -11,6 +11,20 @@ use super::{
     resolved::Check,
 };
 
+impl From<raw::Reach> for Reach {
+    fn from(raw: raw::Reach) -> Self {
+        let raw::Reach { resource, tools, prompts, resources } = raw;
+        Self { resource, tools, prompts, resources }
+    }
+}
+
+impl From<Reach> for raw::Reach {
+    fn from(reach: Reach) -> Self {
+        let Reach { resource, tools, prompts, resources } = reach;
+        Self { resource, tools, prompts, resources }
+    }
+}
+
 impl Check<'_> {
     /// All clients.
     pub(super) fn clients(&mut self, raw: &raw::Config) -> Vec<Client> {
@@ -76,16 +90,7 @@ impl Check<'_> {
                     actor: actor.actor.clone(),
                 })
                 .collect(),
-            may_call: raw
-                .may_call
-                .iter()
-                .map(|reach| Reach {
-                    resource: reach.resource.clone(),
-                    tools: reach.tools.clone(),
-                    prompts: reach.prompts.clone(),
-                    resources: reach.resources.clone(),
-                })
-                .collect(),
+            may_call: raw.may_call.iter().cloned().map(Reach::from).collect(),
             server: raw.server.clone(),
             accepts_bearer: self.accepts_bearer(config, raw),
             client_credentials: raw.client_credentials,

@@ -281,7 +281,7 @@ pub struct AcceptedBearer {
 }
 
 /// How far a client may reach.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reach {
     /// Resource URI, or `*` for every server of the tenant.

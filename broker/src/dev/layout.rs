@@ -72,6 +72,7 @@ impl Layout<'_> {
             self.write_file(&Path::new("templates").join(name), &text)?;
         }
         self.write_file(Path::new("entries/support-bot.yaml"), &yaml(&entry())?)?;
+        self.write_file(Path::new("entries/support-reader.yaml"), &yaml(&self.exchanging_entry()?)?)?;
         self.write_file(Path::new("deputize.yaml"), &yaml(&self.config())?)?;
         Ok(self.folder.join("deputize.yaml"))
     }
@@ -100,6 +101,24 @@ impl Layout<'_> {
             },
             "spiffe": { "trust_domain": TRUST_DOMAIN, "socket": WORKLOAD_API_SOCKET, "entries": "entries" },
         })
+    }
+
+    /// This very program, run by the same user, may exchange without being anybody's client: for one tool that reads.
+    fn exchanging_entry(&self) -> Result<Value, LayoutError> {
+        let program = std::env::current_exe()
+            .map_err(|source| LayoutError::Write { path: PathBuf::from("/proc/self/exe"), source })?;
+        let may_call: Vec<Value> = self
+            .servers
+            .iter()
+            .take(1)
+            .map(|(record, _)| json!({ "resource": record.resource, "tools": [READING_TOOL] }))
+            .collect();
+        Ok(json!({
+            "id": "support-reader",
+            "spiffe_id": READER,
+            "selectors": [own_user(), format!("unix:path:{}", program.display())],
+            "exchange": { "tenant": TENANT, "subject_audiences": [PLATFORM], "may_call": may_call },
+        }))
     }
 
     fn clients(&self) -> Vec<Value> {
@@ -163,8 +182,11 @@ fn yaml(value: &impl Serialize) -> Result<String, LayoutError> {
 
 /// Every process of whoever started the environment is the agent.
 fn entry() -> Value {
-    let uid = rustix::process::getuid().as_raw();
-    json!({ "id": "support-bot", "spiffe_id": AGENT, "selectors": [format!("unix:uid:{uid}")] })
+    json!({ "id": "support-bot", "spiffe_id": AGENT, "selectors": [own_user()] })
+}
+
+fn own_user() -> String {
+    format!("unix:uid:{}", rustix::process::getuid().as_raw())
 }
 
 /// Which groups of the identity provider make which role.
@@ -176,6 +198,11 @@ fn roles() -> BTreeMap<String, Vec<String>> {
 pub(crate) const PLATFORM: &str = "support-platform";
 /// Who acts when it exchanges: `act.sub`.
 pub(crate) const AGENT: &str = "spiffe://corp.example/agent/support-bot";
+
+/// Who exchanges at the socket, as no client.
+pub(crate) const READER: &str = "spiffe://corp.example/agent/support-reader";
+/// What it may call, of the first server.
+pub(crate) const READING_TOOL: &str = "lookup_customer";
 
 /// The trust domain of its SPIFFE IDs.
 pub(crate) const TRUST_DOMAIN: &str = "corp.example";

@@ -3,6 +3,7 @@
 //! Every line is a check of a real answer: what the steps ask, they ask over HTTP and through processes, as anybody
 //! else would have to. The first step that does not go as it should ends the story.
 
+mod attested;
 mod audit;
 mod aws;
 mod guarded;

@@ -6,6 +6,7 @@ use deputize_issuer::{error::IssueError, words::Words};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use oauth2::{StandardErrorResponse, basic::BasicErrorResponseType};
 use serde::Serialize;
+use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::entries::BadOrder;
@@ -55,7 +56,7 @@ struct Body {
     #[serde(skip_serializing_if = "Option::is_none")]
     decision_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acr_values: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,10 +73,12 @@ struct Told {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Words { code, description, reason, acr_values, max_age_seconds, retry_after_seconds, nonce } =
-            Words::from(&self.error);
+        let words = Words::from(&self.error);
+        let Words {
+            code, description, reason, acr_values, max_age_seconds, retry_after_seconds, nonce, ..
+        } = words;
         let uri = format!("{}/docs/errors/{code}", self.issuer);
-        let code = BasicErrorResponseType::Extension(code.to_owned());
+        let code = BasicErrorResponseType::Extension(code.into_owned());
         let standard = StandardErrorResponse::new(code, Some(description), Some(uri));
         let body = Body {
             standard,

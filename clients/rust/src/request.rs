@@ -208,26 +208,28 @@ impl ExchangeRequest {
         !binds_one_call && self.approval_id.is_none()
     }
 
-    /// The parameters, without those that prove the client. Their order is fixed: they are the key of the cache too.
-    pub(crate) fn form(&self) -> Result<Zeroizing<String>, ExchangeError> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
+    /// The parameters by their names, without those that prove the client: for whoever sends them otherwise than in a form.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Protocol`]: the constraints cannot be written.
+    pub fn parameters(&self) -> Result<Vec<(&'static str, Zeroizing<String>)>, ExchangeError> {
+        let mut parameters = Vec::new();
+        let mut add = |name, value: &str| parameters.push((name, Zeroizing::new(value.to_owned())));
         match &self.subject {
-            None => {
-                form.append_pair("grant_type", "client_credentials");
-            }
+            None => add("grant_type", "client_credentials"),
             Some((token, kind)) => {
-                form.append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-                form.append_pair("subject_token", token);
-                form.append_pair("subject_token_type", kind.as_str());
+                add("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+                add("subject_token", token);
+                add("subject_token_type", kind.as_str());
             }
         }
         if let Some((token, kind)) = &self.actor {
-            form.append_pair("actor_token", token);
-            form.append_pair("actor_token_type", kind.as_str());
+            add("actor_token", token);
+            add("actor_token_type", kind.as_str());
         }
-        form.append_pair("resource", &self.resource);
+        add("resource", &self.resource);
         if let Some(detail) = self.detail.to_json(self.action, &self.resource)? {
-            form.append_pair("authorization_details", &Value::Array(vec![detail]).to_string());
+            add("authorization_details", &Value::Array(vec![detail]).to_string());
         }
         let optional = [
             ("scope", &self.scope),
@@ -236,11 +238,20 @@ impl ExchangeRequest {
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                form.append_pair(name, value);
+                add(name, value);
             }
         }
         for (name, value) in &self.claimed {
-            form.append_pair(name, value);
+            add(name, value);
+        }
+        Ok(parameters)
+    }
+
+    /// The parameters as a form. Their order is fixed: they are the key of the cache too.
+    pub(crate) fn form(&self) -> Result<Zeroizing<String>, ExchangeError> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in self.parameters()? {
+            form.append_pair(name, &value);
         }
         Ok(Zeroizing::new(form.finish()))
     }

@@ -140,7 +140,7 @@ pub(super) fn open_door(desk: &Desk) -> Result<&SpiffeDoor, IssueError> {
 
 /// The entry of this name, if it entitles this process now: where it was deleted, has ended, or its process is another
 /// or elsewhere by now, it does not.
-fn entitled(
+pub(crate) fn entitled(
     door: &SpiffeDoor,
     (workload, name): (&Workload, &str),
     now_seconds: u64,

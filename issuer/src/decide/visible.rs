@@ -43,6 +43,7 @@ pub(super) fn shown(
             let mut answers = could.into_iter();
             tools.retain(|_| answers.next().unwrap_or_default());
         }
+        let known = desk.known(rules);
         for predecessor in predecessors {
             tools.retain(|tool| {
                 let wanted = Wanted {
@@ -50,7 +51,7 @@ pub(super) fn shown(
                     tool: Some(Arc::clone(tool)),
                     level: tool.least_level,
                 };
-                hop::check_predecessor(rules, predecessor, application, &wanted).is_ok()
+                hop::check_predecessor(&known, predecessor, application, &wanted).is_ok()
             });
         }
     }

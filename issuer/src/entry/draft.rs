@@ -5,7 +5,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::{collections::BTreeSet, str::FromStr as _, sync::Arc};
 
 use super::{
-    Entry, Origin, Registered,
+    Entry, Exchange, Origin, Registered,
     template::{CONTAINED, IdTemplate},
 };
 use crate::workload::{NotASelector, Selector};
@@ -40,6 +40,9 @@ pub struct Draft {
     /// Foreign trust domains.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub federates_with: Vec<String>,
+    /// What its processes may exchange users' tokens for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
     /// When it ends, in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at_seconds: Option<u64>,
@@ -101,6 +104,9 @@ pub enum NotAnEntry {
     /// How many foreign trust domains it has.
     #[error("federates_with: {MAX_FEDERATED} at most")]
     Federations,
+    /// What its processes may exchange.
+    #[error("exchange: {0}")]
+    Exchange(&'static str),
 }
 
 impl Draft {
@@ -118,6 +124,13 @@ impl Draft {
         if self.hint.len() > MAX_HINT_BYTES || self.hint.chars().any(char::is_control) {
             return Err(NotAnEntry::Hint);
         }
+        if let Some(exchange) = &self.exchange {
+            exchange.check()?;
+            // A token that comes back later names its agent by the SPIFFE ID alone, and that must lead to one entry.
+            if template.is_some() {
+                return Err(NotAnEntry::Exchange("not with a template: give each agent an entry of its own"));
+            }
+        }
         let (x509, jwt) = ("x509_svid_ttl_seconds", "jwt_svid_ttl_seconds");
         let entry = Entry {
             id: self.id.as_str().into(),
@@ -129,6 +142,7 @@ impl Draft {
             hint: self.hint.clone(),
             dns_names: self.checked_dns_names()?,
             federates_with: self.foreign_domains(bounds)?,
+            exchange: self.exchange.clone(),
             expires_at_seconds: self.expires_at_seconds,
         };
         Ok(Registered { entry: Arc::new(entry), template, origin })
@@ -146,6 +160,7 @@ impl Draft {
             hint: entry.hint.clone(),
             dns_names: entry.dns_names.clone(),
             federates_with: entry.federates_with.iter().map(ToString::to_string).collect(),
+            exchange: entry.exchange.clone(),
             expires_at_seconds: entry.expires_at_seconds,
         }
     }

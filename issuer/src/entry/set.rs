@@ -4,8 +4,11 @@ use deputize_call::digest::{Digest, sha256};
 use spiffe::SpiffeId;
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Bounds, Draft, Entry, NotAnEntry, Origin, Registered};
-use crate::workload::{Selector, Workload};
+use super::{Bounds, Draft, Entry, NotAnEntry, Origin, Registered, exchange::Exchanging};
+use crate::{
+    client::{Client, Clients},
+    workload::{Selector, Workload},
+};
 
 /// Entries that do not change any more.
 ///
@@ -19,6 +22,7 @@ pub struct Entries {
     by_node: HashMap<SpiffeId, HashMap<Selector, Vec<usize>>>,
     /// When entries end, ascending.
     ends: Vec<u64>,
+    exchanging: Exchanging,
 }
 
 /// An entry that cannot be among the others.
@@ -44,6 +48,32 @@ pub enum BadEntry {
         /// Where the other one comes from.
         other: Origin,
     },
+    /// Processes of its SPIFFE ID may exchange something else by another entry.
+    #[error(
+        "{origin}: entry {id:?}: exchange: entry {other:?} of the same SPIFFE ID says something else of it"
+    )]
+    ExchangesOtherwise {
+        /// Where it comes from.
+        origin: Origin,
+        /// Its name.
+        id: String,
+        /// Name of the other one.
+        other: String,
+    },
+    /// Its processes would exchange under a name that a client of the configuration acts under.
+    #[error(
+        "{origin}: entry {id:?}: exchange: {spiffe_id} is the client {client:?} of the configuration already"
+    )]
+    IsAClient {
+        /// Where it comes from.
+        origin: Origin,
+        /// Its name.
+        id: String,
+        /// Its SPIFFE ID.
+        spiffe_id: String,
+        /// `client_id` of that client.
+        client: String,
+    },
     /// There are too many.
     #[error("{MAX_ENTRIES} entries at most")]
     TooMany,
@@ -52,7 +82,7 @@ pub enum BadEntry {
 impl Entries {
     /// No entries.
     pub fn none(bounds: Bounds) -> Self {
-        Self { bounds, all: Vec::new(), by_node: HashMap::new(), ends: Vec::new() }
+        Self::indexed(bounds, Vec::new(), Exchanging::default())
     }
 
     /// Checks drafts and puts them together.
@@ -98,8 +128,29 @@ impl Entries {
 
     /// These without the one of this name.
     pub fn without(&self, id: &str) -> Self {
-        let all = self.all.iter().filter(|entry| entry.id() != id).cloned().collect();
-        Self::indexed(self.bounds.clone(), all)
+        let all: Vec<_> = self.all.iter().filter(|entry| entry.id() != id).cloned().collect();
+        let mut exchanging = Exchanging::default();
+        for entry in &all {
+            // Fewer entries disagree no more than all did.
+            let _ = exchanging.admit(entry);
+        }
+        Self::indexed(self.bounds.clone(), all, exchanging)
+    }
+
+    /// Whether each of them can be beside these clients: no name is a client's and a process's, for whoever finds it in a
+    /// chain must know what that agent may do.
+    ///
+    /// # Errors
+    /// Those that cannot.
+    pub fn beside(&self, clients: &Clients) -> Result<(), Vec<BadEntry>> {
+        let clash = |entry: &Arc<Registered>| entry.is_a_client(clients);
+        let errors: Vec<BadEntry> = self.all.iter().filter_map(clash).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// The client that processes of this SPIFFE ID are now, if an entry lets them exchange.
+    pub fn exchanging_as(&self, spiffe_id: &str, now_seconds: u64) -> Option<&Arc<Client>> {
+        self.exchanging.client(spiffe_id, now_seconds)
     }
 
     /// What they were checked against.
@@ -184,14 +235,21 @@ impl Entries {
                 other: one.origin.clone(),
             })
             .collect();
-        if duplicates.is_empty() { Ok(Self::indexed(bounds, all)) } else { Err(duplicates) }
+        let (mut errors, mut exchanging) = (duplicates, Exchanging::default());
+        for entry in &all {
+            if let Err(other) = exchanging.admit(entry) {
+                let (origin, id) = (entry.origin.clone(), entry.id().to_owned());
+                errors.push(BadEntry::ExchangesOtherwise { origin, id, other: other.into() });
+            }
+        }
+        if errors.is_empty() { Ok(Self::indexed(bounds, all, exchanging)) } else { Err(errors) }
     }
 
-    fn indexed(bounds: Bounds, all: Vec<Arc<Registered>>) -> Self {
+    fn indexed(bounds: Bounds, all: Vec<Arc<Registered>>, exchanging: Exchanging) -> Self {
         let by_node = by_rarest_selector(&all);
         let mut ends: Vec<u64> = all.iter().filter_map(|entry| entry.entry.expires_at_seconds).collect();
         ends.sort_unstable();
-        Self { bounds, all, by_node, ends }
+        Self { bounds, all, by_node, ends, exchanging }
     }
 }
 

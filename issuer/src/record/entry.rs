@@ -245,6 +245,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is about an SVID: of a process that asked for something else, `spiffe` says who it is.
+    pub fn is_of_an_svid(&self) -> bool {
+        self.spiffe.is_some() && self.client.is_none()
+    }
+
     /// With the assertion that this request used up.
     #[must_use]
     pub fn spent(mut self, spent: Option<SpentId>) -> Self {
@@ -307,12 +312,19 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         action: refused.target.map(|target| target.action).filter(is_not_a_call),
         reason: Some(error.reason().to_owned()),
         detail: internal_detail(error).as_deref().map(bounded),
+        spiffe: refused.caller.and_then(Caller::attested).map(|attested| SvidEntry::clone(attested)),
         ..Entry::new(Kind::Denial, desk.clock.now_ms()).spent(refused.caller.and_then(Caller::spent))
     }
 }
 
-pub(super) fn misuse(desk: &Desk, decision_id: Uuid, client: &Client, reason: &'static str) -> Entry {
+pub(super) fn misuse(
+    desk: &Desk,
+    decision_id: Uuid,
+    (client, attested): (&Client, Option<&SvidEntry>),
+    reason: &'static str,
+) -> Entry {
     Entry {
+        spiffe: attested.cloned(),
         decision: Some(decision_id),
         tenant: Some(client.tenant.clone()),
         client: Some(client.id.clone()),

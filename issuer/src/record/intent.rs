@@ -66,6 +66,7 @@ fn tool_call(desk: &Desk, terms: &ToolCallTerms) -> Entry {
         risk_reasons: terms.risk.reasons.iter().map(|&reason| reason.to_owned()).collect(),
         claimed: claimed(&terms.claimed),
         registry: Some(terms.registry_digest.clone()),
+        spiffe: terms.attested.as_deref().cloned(),
         ..Entry::new(Kind::Intent, desk.clock.now_ms()).spent(terms.spent)
     }
 }

@@ -10,12 +10,14 @@ use crate::{
     authority::hex,
     decide::{JwtSvidTerms, Leaf, NodeSvidTerms, X509SvidTerms},
     desk::Desk,
+    entry::Entry as RegistrationEntry,
     error::IssueError,
     log::Class,
     workload::{Selector, Workload},
 };
 
-/// An SVID, as its intent says it, or as it was asked for when it was refused.
+/// An SVID, as its intent says it, or as it was asked for when it was refused; and an attested process that asked for
+/// something else, which is no SVID then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SvidEntry {
     /// What it is, where that was said.
@@ -74,6 +76,25 @@ pub struct RefusedSvid<'a> {
     pub entry: Option<&'a str>,
     /// For whom.
     pub audiences: &'a [String],
+}
+
+impl SvidEntry {
+    /// A process that asks for a token, by this entry.
+    pub(crate) fn of_caller(workload: &Workload, entry: &RegistrationEntry) -> Self {
+        Self {
+            svid: None,
+            entry: Some(entry.id.to_string()),
+            spiffe_id: Some(entry.spiffe_id.to_string()),
+            node: workload.node().to_string(),
+            attested: None,
+            asked_by: asked_by(workload),
+            serial: None,
+            authority: None,
+            audiences: Vec::new(),
+            dns_names: Vec::new(),
+            not_after: None,
+        }
+    }
 }
 
 impl Recorded for X509SvidTerms {

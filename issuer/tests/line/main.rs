@@ -22,4 +22,5 @@ mod role_sessions;
 mod spiffe;
 mod subjects;
 mod svids;
+mod workloads;
 mod world;

@@ -63,7 +63,8 @@ fn check_audiences(audiences: &[String]) -> Result<(), Refused> {
     Ok(())
 }
 
-fn wanted_id(text: &str) -> Result<Option<SpiffeId>, Refused> {
+/// The identity that a caller names, if it does.
+pub(crate) fn wanted_id(text: &str) -> Result<Option<SpiffeId>, Refused> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -14,6 +14,10 @@ use std::sync::Arc;
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{SourceError, SvidSource};
+use crate::{
+    exchange::{NotExchanged, exchange_at},
+    proto::exchange::{ExchangeRequest, ExchangeResponse},
+};
 
 /// The desk of the broker in this process.
 #[derive(Debug)]
@@ -66,6 +70,15 @@ impl SvidSource for DeskSource {
         audiences: &[String],
     ) -> Result<JwtSvid, SourceError> {
         jwt_svid(&self.desk, &JwtAsk { workload, entry: &entry.id, audiences }).await.map_err(source_error)
+    }
+
+    async fn exchange(
+        &self,
+        workload: &Workload,
+        entry: &Entry,
+        request: &ExchangeRequest,
+    ) -> Result<ExchangeResponse, NotExchanged> {
+        exchange_at((&self.desk, &self.door), (workload, entry), request).await
     }
 
     fn bundles(&self) -> Arc<Bundles> {

@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod exchanges;
 mod hostile;
 mod kernel;
 mod processes;

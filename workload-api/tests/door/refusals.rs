@@ -181,6 +181,7 @@ async fn reflection_tells_of_the_service_and_demands_the_header_too() {
                     let listed = answers.get_mut().message().await.unwrap().unwrap();
                     let text = format!("{listed:?}");
                     assert!(text.contains("SpiffeWorkloadAPI"), "{text}");
+                    assert!(text.contains("deputize.exchange.v1.DelegatedExchange"), "{text}");
                     assert_eq!(code, Code::Ok);
                 }
                 Err(refused) => assert_eq!(refused.code(), code, "{refused:?}"),

@@ -87,7 +87,7 @@ impl Record {
 
 /// Whether a token is what a record is about, and nothing else names it.
 fn names_a_token(entry: &Entry) -> bool {
-    matches!(entry.kind, Kind::Redemption | Kind::Guard | Kind::HandedOut) || entry.spiffe.is_some()
+    matches!(entry.kind, Kind::Redemption | Kind::Guard | Kind::HandedOut) || entry.is_of_an_svid()
 }
 
 fn push_svid(line: &mut String, svid: &SvidEntry) {

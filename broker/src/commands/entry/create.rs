@@ -22,7 +22,7 @@ use crate::{
   deputize entry create --id web --spiffe-id spiffe://example.org/web --selector systemd:id:web.service \\
       --selector unix:path:/usr/bin/web --dns-name web.example.org --x509-svid-ttl 600
   deputize entry create --spiffe-id spiffe://example.org/try --selector unix:user:alice --expires-in 2h
-  deputize entry create --file entries.yaml
+  deputize entry create --file entries.yaml                     all that an entry can say, exchange too
 
 All selectors of an entry must be true of a process. `deputize svid fetch --explain --pid PID` shows which are.")]
 pub(super) struct Args {
@@ -104,6 +104,7 @@ impl Args {
             hint: self.hint.clone(),
             dns_names: self.dns_names.clone(),
             federates_with: self.federates_with.clone(),
+            exchange: None,
             expires_at: self.end()?,
         };
         let unserializable = |error| CommandError::failure(error, "report this");

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::{
     admin_socket::{AdminSocket, path_segment},
     exit::{CommandError, CommandResult, Exit},
+    explain::exchange_in_words,
     output::{Columns, Facts, Output, note},
 };
 use crate::config::raw::EntryFile;
@@ -236,6 +237,9 @@ impl Shown {
         }
         for domain in &entry.federates_with {
             facts.add("federates with", domain);
+        }
+        if let Some(exchange) = &entry.exchange {
+            facts.add("exchanges", exchange_in_words(&exchange.clone().into()));
         }
         facts.add_some("ends", entry.expires_at.as_deref());
         facts.add("from", &self.from);

@@ -202,7 +202,7 @@ impl Story {
             facts.add("claimed", format!("{name} = {value} (by the client, unverified)"));
         }
         facts.add_some("reason", record.reason.as_deref());
-        facts.add_some("detail", record.detail.as_deref().filter(|_| record.spiffe.is_none()));
+        facts.add_some("detail", record.detail.as_deref().filter(|_| !record.is_of_an_svid()));
         facts.add_some("transaction", record.txn.as_deref());
         facts.add_some(
             "token",
@@ -245,6 +245,7 @@ impl Story {
     fn who(&self, client: &str) -> String {
         match self.record.actors.split_first() {
             None => client.to_owned(),
+            Some((actor, [])) if actor == client => client.to_owned(),
             Some((actor, [])) => format!("{client}, acting as {actor}"),
             Some((actor, before)) => {
                 format!("{client}, acting as {actor}, after {}", before.join(", after "))
@@ -263,10 +264,10 @@ impl Story {
 
     fn afterwards(&self, facts: &mut Facts) {
         if self.record.kind == Kind::Intent {
-            let made = match (&self.record.aws, &self.record.spiffe) {
+            let made = match (&self.record.aws, self.record.is_of_an_svid()) {
                 (Some(_), _) => "session",
-                (None, Some(_)) => "SVID",
-                (None, None) => "token",
+                (None, true) => "SVID",
+                (None, false) => "token",
             };
             facts.add(
                 "outcome",

@@ -1,7 +1,7 @@
 //! What the story of a decision says of an SVID, and of a registration entry.
 
 use deputize_issuer::{
-    entry::Draft,
+    entry::{Draft, Exchange},
     record::{Entry, Kind, SvidEntry},
 };
 
@@ -31,7 +31,8 @@ pub(super) fn is_of_one_entry(record: &Entry, later: &Entry) -> bool {
 fn tell_svid(record: &Entry, svid: &SvidEntry, facts: &mut Facts) {
     let denied = record.kind == Kind::Denial;
     facts.add_some("SVID", svid.svid.map(svid_name));
-    facts.add_some("SPIFFE ID", svid.spiffe_id.as_deref());
+    let is_svid = record.is_of_an_svid();
+    facts.add_some("SPIFFE ID", svid.spiffe_id.as_deref().filter(|_| is_svid));
     let by = if denied { "for entry" } else { "by entry" };
     facts.add_some(by, svid.entry.as_deref().map(|id| format!("{id}; {}", how_it_came_to_be(id))));
     match &svid.attested {
@@ -55,6 +56,9 @@ fn tell_svid(record: &Entry, svid: &SvidEntry, facts: &mut Facts) {
         facts.add("DNS name", name);
     }
     facts.add_some("serial", svid.serial.as_deref());
+    if !is_svid {
+        return;
+    }
     facts.add_some("jti", record.jti.as_deref());
     facts.add_some("signed by", svid.authority.as_deref().or(record.key.as_deref()));
     facts.add_some("good until", svid.not_after.map(moment::format_seconds));
@@ -76,11 +80,30 @@ fn tell_entry(record: &Entry, draft: &Draft, facts: &mut Facts) {
     for domain in &draft.federates_with {
         facts.add("federates", format!("with {domain}"));
     }
+    if let Some(exchange) = &draft.exchange {
+        facts.add("exchanges", exchange_in_words(exchange));
+    }
     let seconds = |ttl: Option<u64>| ttl.map(|ttl| format!("live {ttl} seconds"));
     facts.add_some("X.509-SVIDs", seconds(draft.x509_svid_ttl_seconds));
     facts.add_some("JWT-SVIDs", seconds(draft.jwt_svid_ttl_seconds));
     facts.add_some("ends", draft.expires_at_seconds.map(moment::format_seconds));
     facts.add_some("by", record.by.as_deref());
+}
+
+/// What processes of an entry may exchange, and for what.
+pub(in crate::commands) fn exchange_in_words(exchange: &Exchange) -> String {
+    let reaches = exchange.may_call.iter().map(|reach| {
+        let lists = [("tools", &reach.tools), ("prompts", &reach.prompts), ("resources", &reach.resources)];
+        let listed: Vec<String> = lists
+            .into_iter()
+            .filter_map(|(kind, names)| Some(format!("{kind} {}", names.as_ref()?.join(", "))))
+            .collect();
+        let what = if listed.is_empty() { "all of it".to_owned() } else { listed.join("; ") };
+        format!("{} ({what})", reach.resource)
+    });
+    let reaches: Vec<String> = reaches.collect();
+    let audiences = exchange.subject_audiences.join(", ");
+    format!("tokens for {audiences}, of tenant {}, into tokens for {}", exchange.tenant, reaches.join(", "))
 }
 
 fn how_it_came_to_be(entry: &str) -> String {

@@ -2,7 +2,8 @@
 
 use deputize_call::resource;
 use deputize_issuer::{
-    client::Client,
+    client::{Client, Reach},
+    entry::Entries,
     registry::{Registry, Server, ServerRecord, Verifier},
     templates::Templates,
 };
@@ -29,6 +30,20 @@ pub(super) fn warnings(resolved: &Resolved, registry: &Registry, templates: &Tem
     }
     of_registry(resolved, registry, &mut warnings);
     of_templates(templates, resolved, registry, &mut warnings);
+    warnings
+}
+
+/// What entries let exchange for, and is not there.
+pub(super) fn of_entries(entries: &Entries, resolved: &Resolved, registry: &Registry) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for entry in entries.iter() {
+        let Some(exchange) = entry.to_draft().exchange else { continue };
+        let mut warn = |text: String| {
+            warnings.push(format!("{}: entry {:?}: exchange: {text}", entry.origin(), entry.id()))
+        };
+        of_reach(&exchange.may_call, &exchange.tenant, registry, &mut warn);
+        of_tenant(&exchange.tenant, resolved, &mut warn);
+    }
     warnings
 }
 
@@ -78,10 +93,37 @@ fn of_registry(resolved: &Resolved, registry: &Registry, warnings: &mut Vec<Stri
 
 fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings: &mut Vec<String>) {
     let mut warn = |text: String| warnings.push(format!("client {:?}: {text}", client.id));
-    for reach in client.may_call.iter().filter(|reach| reach.resource != "*") {
+    of_reach(&client.may_call, &client.tenant, registry, &mut warn);
+    if let Some(server) = client.server.as_deref().filter(|server| registry.server(server).is_none()) {
+        warn(format!("it is the server {server}, which is not in the registry"));
+    }
+    for accepted in client.accepts_bearer.iter().filter(|accepted| accepted.admits("*")) {
+        warn(format!(
+            "accepts_bearer admits every client of {}: whoever may register there can call for its users",
+            accepted.issuer
+        ));
+    }
+    let asks = !client.may_call.is_empty();
+    if asks && client.server.is_none() && client.subject_audiences.is_empty() && !client.client_credentials {
+        warn("subject_audiences is empty: it can bring no user's token".to_owned());
+    }
+    if asks {
+        of_tenant(&client.tenant, resolved, &mut warn);
+    }
+}
+
+fn of_tenant(tenant: &str, resolved: &Resolved, warn: &mut dyn FnMut(String)) {
+    if !resolved.providers.iter().any(|upstream| upstream.provider.tenant == tenant) {
+        warn(format!("no identity provider has its tenant {tenant:?}"));
+    }
+}
+
+/// What somebody may call, and is not there.
+fn of_reach(may_call: &[Reach], tenant: &str, registry: &Registry, warn: &mut dyn FnMut(String)) {
+    for reach in may_call.iter().filter(|reach| reach.resource != "*") {
         match registry.server(&reach.resource) {
             None => warn(format!("may_call names {}, which is not in the registry", reach.resource)),
-            Some(server) if server.record.tenant != client.tenant => {
+            Some(server) if server.record.tenant != tenant => {
                 warn(format!(
                     "may_call names {}, which is of tenant {:?}",
                     reach.resource, server.record.tenant
@@ -106,24 +148,6 @@ fn of_client(client: &Client, resolved: &Resolved, registry: &Registry, warnings
                 }
             }
         }
-    }
-    if let Some(server) = client.server.as_deref().filter(|server| registry.server(server).is_none()) {
-        warn(format!("it is the server {server}, which is not in the registry"));
-    }
-    for accepted in client.accepts_bearer.iter().filter(|accepted| accepted.admits("*")) {
-        warn(format!(
-            "accepts_bearer admits every client of {}: whoever may register there can call for its users",
-            accepted.issuer
-        ));
-    }
-    let asks = !client.may_call.is_empty();
-    if asks && client.server.is_none() && client.subject_audiences.is_empty() && !client.client_credentials {
-        warn("subject_audiences is empty: it can bring no user's token".to_owned());
-    }
-    let of_tenant =
-        |tenant: &str| resolved.providers.iter().any(|upstream| upstream.provider.tenant == tenant);
-    if asks && !of_tenant(&client.tenant) {
-        warn(format!("no identity provider has its tenant {:?}", client.tenant));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is probably a mistake in registration entries: those that entitle nobody, and those that cannot mean what they say.
 
 use deputize_issuer::{
+    client::Clients,
     clock::{Clock as _, SystemClock},
     entry::{Draft, Entries},
 };
@@ -8,14 +9,15 @@ use std::collections::BTreeMap;
 
 use crate::config::spiffe::Spiffe;
 
-/// Reads and checks the entries of the folder: how many there are, and what looks like a mistake.
+/// Reads and checks the entries of the folder, beside these clients: all of them, and what looks like a mistake.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub(super) fn check(spiffe: &Spiffe) -> Result<(usize, Vec<String>), Vec<String>> {
+pub(super) fn check(spiffe: &Spiffe, clients: &Clients) -> Result<(Entries, Vec<String>), Vec<String>> {
     let drafts = spiffe.drafts().map_err(texts)?;
     spiffe.foreign().map_err(texts)?;
     let entries = Entries::build(spiffe.bounds.clone(), drafts).map_err(texts)?;
+    entries.beside(clients).map_err(texts)?;
     let now_seconds = SystemClock::start().now_seconds();
     let mut warnings = Vec::new();
     for entry in entries.iter() {
@@ -23,7 +25,7 @@ pub(super) fn check(spiffe: &Spiffe) -> Result<(usize, Vec<String>), Vec<String>
         let doubts = doubts(&draft, spiffe, now_seconds);
         warnings.extend(doubts.into_iter().map(|doubt| format!("{origin}: entry {:?}: {doubt}", draft.id)));
     }
-    Ok((entries.len(), warnings))
+    Ok((entries, warnings))
 }
 
 fn texts<E: ToString>(errors: Vec<E>) -> Vec<String> {
@@ -174,7 +176,9 @@ mod tests {
                     registry: { folder: registry }\npolicies: policies\n\
                     spiffe: { trust_domain: example.org, entries: entries, authority: { ttl_seconds: 3600 } }\n";
         std::fs::write(&config, text).unwrap();
-        check(&resolved::load(&config, Mode::Development).unwrap().spiffe.unwrap())
+        let resolved = resolved::load(&config, Mode::Development).unwrap();
+        let checked = check(&resolved.spiffe.unwrap(), &Clients::default());
+        checked.map(|(entries, warnings)| (entries.len(), warnings))
     }
 
     #[test]

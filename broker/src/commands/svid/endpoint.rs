@@ -65,7 +65,7 @@ impl EndpointArgs {
 }
 
 /// SPIFFE Workload Endpoint §4: `unix:///PATH`. A bare path is taken too.
-fn address(given: &str) -> Result<PathBuf, CommandError> {
+pub(in crate::commands) fn address(given: &str) -> Result<PathBuf, CommandError> {
     let path = match given.strip_prefix("unix:") {
         Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
         None => given,
@@ -171,13 +171,13 @@ impl Endpoint {
 }
 
 /// SPIFFE Workload Endpoint §3: the header that no request has which somebody else was made to send.
-fn with_header<T>(message: T) -> Request<T> {
+pub(in crate::commands) fn with_header<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     request
 }
 
-fn unreachable(path: &Path, why: &str) -> CommandError {
+pub(in crate::commands) fn unreachable(path: &Path, why: &str) -> CommandError {
     CommandError::unreachable(
         format!("{}: {why}", path.display()),
         "start the broker with a `spiffe` section, or give --socket PATH",
@@ -190,7 +190,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    async fn connect(path: &Path) -> Result<Self, String> {
+    pub(in crate::commands) async fn connect(path: &Path) -> Result<Self, String> {
         let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ mod explain;
 mod files;
 mod received;
 
+pub(super) use endpoint::{Channel, address, unreachable, with_header};
 pub use endpoint::{Endpoint, EndpointArgs};
 pub use explain::Explained;
 

@@ -1,11 +1,14 @@
 //! What the file says of the Workload API.
 
-use deputize_issuer::entry::Draft;
+use deputize_issuer::{
+    client::Reach,
+    entry::{Draft, Exchange},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-use super::SpiffeNodes;
+use super::{Reach as RawReach, SpiffeNodes};
 use crate::moment;
 
 /// SPIFFE identities for the processes of this machine, on a Unix socket (docs/workload-api.md).
@@ -102,9 +105,24 @@ pub struct EntryFile {
     /// Foreign trust domains whose bundles its processes get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub federates_with: Vec<String>,
+    /// Lets its processes exchange users' tokens for tool-call tokens, without a client's registration or key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<EntryExchange>,
     /// When it ends: `2027-01-31T12:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+}
+
+/// What processes of an entry may exchange: its SPIFFE ID is their `client_id` and their actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EntryExchange {
+    /// The tenant: decides for everything that they do.
+    pub tenant: String,
+    /// `aud`, and `azp`/`client_id`, of the user tokens that they may bring.
+    pub subject_audiences: Vec<String>,
+    /// Servers, and what of them, that they may ask for.
+    pub may_call: Vec<RawReach>,
 }
 
 impl EntryFile {
@@ -130,7 +148,22 @@ impl EntryFile {
             hint: self.hint,
             dns_names: self.dns_names,
             federates_with: self.federates_with,
+            exchange: self.exchange.map(Exchange::from),
         })
+    }
+}
+
+impl From<EntryExchange> for Exchange {
+    fn from(exchange: EntryExchange) -> Self {
+        let EntryExchange { tenant, subject_audiences, may_call } = exchange;
+        Self { tenant, subject_audiences, may_call: may_call.into_iter().map(Reach::from).collect() }
+    }
+}
+
+impl From<Exchange> for EntryExchange {
+    fn from(exchange: Exchange) -> Self {
+        let Exchange { tenant, subject_audiences, may_call } = exchange;
+        Self { tenant, subject_audiences, may_call: may_call.into_iter().map(RawReach::from).collect() }
     }
 }
 
@@ -146,6 +179,7 @@ impl From<Draft> for EntryFile {
             hint: draft.hint,
             dns_names: draft.dns_names,
             federates_with: draft.federates_with,
+            exchange: draft.exchange.map(EntryExchange::from),
             expires_at: draft.expires_at_seconds.map(moment::format_seconds),
         }
     }

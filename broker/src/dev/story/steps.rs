@@ -56,7 +56,8 @@ async fn online(
     teller.step("aws_other_resource_denied", true, stage.aws_other_resource_denied(&restarted)).await?;
     teller.step("aws_traced", false, stage.aws_traced(&restarted)).await?;
     let agent = teller.step("svid_fetched", false, stage.svid_fetched()).await?;
-    teller.step("svid_lost_on_kill", true, stage.svid_lost_on_kill(agent)).await
+    teller.step("svid_lost_on_kill", true, stage.svid_lost_on_kill(agent)).await?;
+    teller.step("exchange_attested", false, stage.exchange_attested()).await
 }
 
 /// Alice signs in at the identity provider: authorization code, PKCE, nonce, ID token verified.
