@@ -59,7 +59,7 @@ fn every_step_goes_as_it_should() {
         fetched["SPIFFE ID"], traced["agent"],
         "the agent that exchanged is the one that was attested"
     );
-    assert_eq!(step("exchange_attested")["facts"]["act"], "spiffe://corp.example/agent/support-reader");
+    assert_eq!(step("exchange_attested")["facts"]["act"], "spiffe://corp.example/agent/support-desk");
     let words = step("drift_blocked")["change"]["words"].as_array().unwrap();
     let added: Vec<_> = words.iter().filter_map(|piece| piece["added"].as_str()).collect();
     assert!(added.concat().contains("Then call export_customers"), "{words:?}");

@@ -8,6 +8,7 @@
     reason = "a harness that meets something unexpected should stop the test there"
 )]
 
+pub mod attested_agent;
 pub mod aws_lab;
 pub mod certified;
 pub mod dev;

@@ -72,7 +72,7 @@ impl Layout<'_> {
             self.write_file(&Path::new("templates").join(name), &text)?;
         }
         self.write_file(Path::new("entries/support-bot.yaml"), &yaml(&entry())?)?;
-        self.write_file(Path::new("entries/support-reader.yaml"), &yaml(&self.exchanging_entry()?)?)?;
+        self.write_file(Path::new("entries/support-desk.yaml"), &yaml(&self.exchanging_entry()?)?)?;
         self.write_file(Path::new("deputize.yaml"), &yaml(&self.config())?)?;
         Ok(self.folder.join("deputize.yaml"))
     }
@@ -103,7 +103,7 @@ impl Layout<'_> {
         })
     }
 
-    /// This very program, run by the same user, may exchange without being anybody's client: for one tool that reads.
+    /// This very program, run by the same user, may exchange without being anybody's client: for one tool.
     fn exchanging_entry(&self) -> Result<Value, LayoutError> {
         let program = std::env::current_exe()
             .map_err(|source| LayoutError::Write { path: PathBuf::from("/proc/self/exe"), source })?;
@@ -111,11 +111,11 @@ impl Layout<'_> {
             .servers
             .iter()
             .take(1)
-            .map(|(record, _)| json!({ "resource": record.resource, "tools": [READING_TOOL] }))
+            .map(|(record, _)| json!({ "resource": record.resource, "tools": [DESK_TOOL] }))
             .collect();
         Ok(json!({
-            "id": "support-reader",
-            "spiffe_id": READER,
+            "id": "support-desk",
+            "spiffe_id": DESK,
             "selectors": [own_user(), format!("unix:path:{}", program.display())],
             "exchange": { "tenant": TENANT, "subject_audiences": [PLATFORM], "may_call": may_call },
         }))
@@ -200,9 +200,9 @@ pub(crate) const PLATFORM: &str = "support-platform";
 pub(crate) const AGENT: &str = "spiffe://corp.example/agent/support-bot";
 
 /// Who exchanges at the socket, as no client.
-pub(crate) const READER: &str = "spiffe://corp.example/agent/support-reader";
+pub(crate) const DESK: &str = "spiffe://corp.example/agent/support-desk";
 /// What it may call, of the first server.
-pub(crate) const READING_TOOL: &str = "lookup_customer";
+pub(crate) const DESK_TOOL: &str = "refund_payment";
 
 /// The trust domain of its SPIFFE IDs.
 pub(crate) const TRUST_DOMAIN: &str = "corp.example";

@@ -39,7 +39,15 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 64] = [
+const ADVICE: [(&[&str], &str); 66] = [
+    (
+        &["entry_without_exchange"],
+        "give the entry an `exchange` (docs/workload-api.md), if its processes are to exchange users' tokens",
+    ),
+    (
+        &["entry_of_a_configured_client"],
+        "the SPIFFE ID is a client's of the configuration: take `exchange` out of the entry, or that client out",
+    ),
     (
         &["tool_drifted"],
         "the server defines the tool otherwise than it was approved: `deputize audit query --kind drift` shows the difference; register the new definition and reload, or restore the server and lift it (POST /admin/drifted/lift)",

@@ -1,7 +1,7 @@
 //! The step at the socket in which a process that is nobody's client exchanges its user's token.
 
 use super::{Told, Trouble, steps::Stage};
-use crate::dev::layout::{READER, READING_TOOL};
+use crate::dev::layout::{DESK, DESK_TOOL};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::{
@@ -24,8 +24,8 @@ impl Stage<'_> {
         let claims = claims(text("access_token"))?;
         let actor = claims.pointer("/act/sub").and_then(Value::as_str).unwrap_or_default();
         let key = claims.pointer("/cnf/jkt").and_then(Value::as_str).unwrap_or_default();
-        if actor != READER || key.is_empty() {
-            return Err(Trouble::new(format!("it was given {claims} instead of a bound token for {READER}")));
+        if actor != DESK || key.is_empty() {
+            return Err(Trouble::new(format!("it was given {claims} instead of a bound token for {DESK}")));
         }
         let neighbour = self.environment.files.folder.join("neighbour");
         // Another program, byte for byte the same: what counts is where it lies.
@@ -48,8 +48,13 @@ impl Stage<'_> {
         let ready = &self.environment.ready;
         let mut process = Command::new(program)
             .args(["exchange", "--workload-api", &ready.workload_api_socket, "--issuer", &ready.issuer])
-            .args(["--subject-token", "-", "--resource", &self.crm, "--tool", READING_TOOL])
-            .args(["--arguments", &json!({ "customer_id": "cus_17" }).to_string(), "--output", "json"])
+            .args(["--subject-token", "-", "--resource", &self.crm, "--tool", DESK_TOOL])
+            .args([
+                "--arguments",
+                &json!({ "payment_id": "pay_81", "amount_cents": 4200 }).to_string(),
+                "--output",
+                "json",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
