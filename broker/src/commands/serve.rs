@@ -202,11 +202,14 @@ fn node_administration(assembly: &Assembly) -> Option<Arc<NodeAdministration>> {
     Some(Arc::new(NodeAdministration { desk: Arc::clone(&assembly.desk), registry }))
 }
 
+/// The door of nodes, and the rate of one address there.
+type LimitedDoor = (Arc<NodeDoor>, Arc<SourceLimit>);
+
 /// The door of nodes, where there may be any, and the rate of one address there.
 fn node_door(
     assembly: &Assembly,
     stopping: &watch::Receiver<bool>,
-) -> (Option<(Arc<NodeDoor>, Arc<SourceLimit>)>, Arc<SourceLimit>) {
+) -> (Option<LimitedDoor>, Arc<SourceLimit>) {
     let attesting = Arc::new(SourceLimit::new(ATTESTATIONS_PER_SECOND));
     let registry = assembly.spiffe.as_ref().and_then(|spiffe| spiffe.nodes.clone());
     let door = registry

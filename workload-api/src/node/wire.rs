@@ -201,8 +201,8 @@ impl State {
             trust_domain: door.trust_domain.to_string(),
             bundle: bundle::to_document(&ring.bundle)?,
             federated,
-            authorities: standing.untainted.iter().map(|one| to_hex(one)).collect(),
-            tainted: standing.tainted.iter().map(|one| to_hex(one)).collect(),
+            authorities: standing.untainted.iter().map(to_hex).collect(),
+            tainted: standing.tainted.iter().map(to_hex).collect(),
             jwt_keys: standing.jwt_keys,
             entries,
         })

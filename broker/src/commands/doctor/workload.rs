@@ -1,5 +1,7 @@
 //! Whether the Workload API answers, and whom it would entitle.
 
+use http::Method;
+use serde_json::Value;
 use std::path::Path;
 
 use super::Check;
@@ -26,7 +28,9 @@ impl Examined<'_> {
         let args = EndpointArgs { socket: None, config: self.config.to_owned() };
         let socket = args.find()?;
         let broker = AdminSocket::find(None, self.config)?;
-        Ok(vec![socket_answers(&socket).await, self.is_entitled(&broker).await])
+        let mut checks = vec![socket_answers(&socket).await, self.is_entitled(&broker).await];
+        checks.extend(other_nodes(&broker).await);
+        Ok(checks)
     }
 
     async fn is_entitled(&self, broker: &AdminSocket) -> Check {
@@ -48,6 +52,27 @@ impl Examined<'_> {
         }
         Check::good(&what, ids.join(", "))
     }
+}
+
+/// How other machines do, where there may be any.
+async fn other_nodes(broker: &AdminSocket) -> Option<Check> {
+    let what = "other nodes";
+    let answer = match broker.ask(Method::GET, "/admin/nodes", None).await {
+        Ok(answer) => answer,
+        // Without `spiffe.nodes` there is no such path; who cannot ask has been told so already.
+        Err(_) => return None,
+    };
+    let nodes = answer.get("nodes").and_then(Value::as_array)?;
+    let expired: Vec<&str> = nodes
+        .iter()
+        .filter(|node| node.get("state").and_then(Value::as_str) == Some("expired"))
+        .filter_map(|node| node.get("id").and_then(Value::as_str))
+        .collect();
+    if expired.is_empty() {
+        return Some(Check::good(what, format!("{} known, none of them is overdue", nodes.len())));
+    }
+    let next = "see that `deputize agent` runs there; `deputize node evict NODE` forgets one that is gone";
+    Some(Check::bad(what, format!("not renewed in time: {}", expired.join(", ")), next))
 }
 
 async fn socket_answers(path: &Path) -> Check {

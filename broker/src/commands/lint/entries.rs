@@ -4,6 +4,7 @@ use deputize_issuer::{
     client::Clients,
     clock::{Clock as _, SystemClock},
     entry::{Draft, Entries},
+    node::NODE_ID_PREFIX,
 };
 use std::collections::BTreeMap;
 
@@ -41,6 +42,7 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
             ));
         }
     }
+    doubts.extend(draft.nodes.iter().filter_map(|node| doubt_of_node(node, spiffe)));
     let mut single: BTreeMap<&str, &str> = BTreeMap::new();
     for selector in &draft.selectors {
         let Some((name, value)) = name_and_value(selector) else {
@@ -68,6 +70,27 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
         doubts.push("it entitles every process of root: add unix:path or systemd:id".to_owned());
     }
     doubts
+}
+
+/// Why no machine will ever be this node, if so.
+fn doubt_of_node(node: &str, spiffe: &Spiffe) -> Option<String> {
+    if node == spiffe.bounds.own_node.to_string() {
+        return None;
+    }
+    let Some(nodes) = &spiffe.nodes else {
+        return Some(format!("nodes: {node} is not the broker's own, and spiffe.nodes lets no other be one"));
+    };
+    let (_, name) = node.split_once(NODE_ID_PREFIX)?;
+    let mut segments = name.split('/');
+    let is_possible = match (segments.next(), segments.next()) {
+        (Some("x509pop"), Some(_)) => nodes.machines.is_some(),
+        (Some("kubernetes"), cluster) => {
+            nodes.clusters.iter().any(|known| Some(known.name.as_str()) == cluster)
+        }
+        (Some(_), None) => nodes.settings.join_tokens,
+        _ => false,
+    };
+    (!is_possible).then(|| format!("nodes: spiffe.nodes has no way in which a machine could become {node}"))
 }
 
 /// `unix:uid` and `1000` of `unix:uid:1000`; nothing where no process ever is such.
