@@ -6,11 +6,15 @@
 )]
 
 use deputize_conformance::{
+    certified::Certified,
+    exchange::{Exchange, Lab},
+    forge::Key,
     node::Script,
     own_clients,
     spiffe_lab::{SpiffeLab, program, python},
     trust::{Authority, Certificate, write_private},
-    world::CRM,
+    wire::{Endpoint, Request, Response},
+    world::{CRM, World},
 };
 use serde_json::{Value, json};
 use std::{
@@ -178,4 +182,59 @@ async fn oauth4webapi_exchanges_with_a_jwt_svid_of_our_own_socket() {
             assert_eq!(refused["error"], "invalid_client", "{client_id}: {refused}");
         }
     });
+}
+
+#[tokio::test]
+async fn a_guard_is_known_by_the_certificate_of_its_server() {
+    let mut world = World::new().await;
+    world.certified = Some(Certified::new());
+    let config = world.write_files();
+    let mut text: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let clients = text["clients"].as_array_mut().unwrap();
+    let crm = clients.iter_mut().find(|client| client["id"] == "crm").unwrap().as_object_mut().unwrap();
+    crm.remove("jwks_file");
+    crm.insert("certificate_file".to_owned(), json!("own.pem"));
+    std::fs::write(&config, text.to_string()).unwrap();
+    let started = world.start_again(&config).await;
+    let lab = Lab::of(world, started);
+    let certified = lab.world.certified.as_ref().unwrap();
+
+    let get = async |certificate: Option<&Certificate>, target: &str| -> Response {
+        let authority = &lab.world.authority;
+        let tls = certificate.map_or_else(|| authority.client(), |it| authority.client_showing(it));
+        let mut request = Request::get(target);
+        request.headers.push(("x-forwarded-client-cert".into(), "Subject=\"CN=own\"".into()));
+        Endpoint::new(&lab.world.base.parse().unwrap(), Some(tls)).send(&request).await.unwrap()
+    };
+    let known = get(Some(&certified.own), "/guard/snapshot?client_id=crm").await;
+    assert_eq!(known.status, 200, "{}", known.json());
+    let snapshot: Value = serde_json::from_str(known.json()["snapshot"].as_str().unwrap()).unwrap();
+    assert_eq!(snapshot["resource"], CRM);
+    for (certificate, target, status) in [
+        (Some(&certified.own), "/guard/snapshot", 401),
+        (Some(&certified.own), "/guard/snapshot?client_id=ledger", 401),
+        (Some(&certified.vouched), "/guard/snapshot?client_id=crm", 401),
+        // Known, but no server.
+        (Some(&certified.vouched), "/guard/snapshot?client_id=vouched", 400),
+        (None, "/guard/snapshot?client_id=crm", 401),
+    ] {
+        assert_eq!(get(certificate, target).await.status, status, "{target}");
+    }
+
+    // Its single-use tokens are redeemed by it, once, and by nobody else.
+    let token = lab.token(&Key::es256()).await;
+    let about = |path: &str, client: &str| {
+        let mut exchange: Exchange = lab.template("desk", "none");
+        exchange.at("POST", path).form.clear();
+        exchange.set("client_id", client).set("token", &token);
+        exchange
+    };
+    let stranger = lab.send_showing(&certified.vouched, &about("/redeem", "crm")).await;
+    assert_eq!(stranger.status, 401, "{}", stranger.json());
+    let active = lab.send_showing(&certified.own, &about("/introspect", "crm")).await.json();
+    assert_eq!((&active["active"], &active["token_type"]), (&json!(true), &json!("DPoP")), "{active}");
+    let once = lab.send_showing(&certified.own, &about("/redeem", "crm")).await.json();
+    assert_eq!(once, json!({ "redeemed": true }));
+    let again = lab.send_showing(&certified.own, &about("/redeem", "crm")).await.json();
+    assert_eq!(again["reason"], "already_used", "{again}");
 }
