@@ -90,7 +90,10 @@ impl Limits {
     /// Whether one more refused SVID of this user of this node gets a record of its own; else it is aggregated. Any
     /// process may ask, and for years: so many an hour, and no more of all users of a node together.
     pub fn record_svid_denial(&self, (node, user): (&str, &str), uptime: Duration) -> bool {
-        self.svid_denials_of_user.take(&format!("{node} {user}"), uptime)
+        // The node's first: who a user is may be its agent's word, and one that makes up many must not take the room of
+        // others.
+        self.svid_denials_of_node.has(node, uptime)
+            && self.svid_denials_of_user.take(&format!("{node} {user}"), uptime)
             && self.svid_denials_of_node.take(node, uptime)
     }
 }
@@ -124,6 +127,12 @@ impl Buckets {
         }
         bucket.0 -= 1.0;
         true
+    }
+
+    /// Whether there is one to take.
+    fn has(&self, name: &str, uptime: Duration) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.by_name.get(name).is_none_or(|bucket| self.refilled(bucket, uptime) >= 1.0)
     }
 
     fn refilled(&self, (tokens, last): &(f64, Duration), uptime: Duration) -> f64 {
@@ -194,6 +203,8 @@ mod tests {
         assert!(asked("uid:8", 24 * 3600), "another user has its own");
         let of_many = (0..20_000).filter(|user| asked(&format!("uid:1{user}"), 24 * 3600)).count();
         assert!(of_many < 600, "{of_many}: many users are one node");
+        let of_users = limits.svid_denials_of_user.kept.lock().unwrap().by_name.len();
+        assert!(of_users < 700, "{of_users}: and take no more room than that");
     }
 
     #[test]

@@ -9,10 +9,11 @@ mod join_token;
 mod kept;
 mod kubernetes;
 mod registry;
+mod seen_by;
 mod told;
 
 pub use attest::{AttestAsk, NodeSvid, Proof, attest, renew};
-pub use authenticate::{AttestedNode, authenticate};
+pub use authenticate::{AttestedNode, authenticate, still_stands};
 pub use join_token::{JoinToken, JoinTokenDigest};
 pub use kept::{Attestation, Attested, KeptToken, NodeRecord, NodeStore, NodesNotStored, TokenUse};
 pub use kubernetes::{Cluster, ReviewFailed, Reviewed, TokenReview};
@@ -20,11 +21,13 @@ pub use registry::{NewToken, NodeRegistry, NodeSettings, NotDone, Vouchers};
 pub use told::{NODE_ID_PREFIX, named_node, node_id};
 
 pub(crate) use attest::Admitted;
+pub(crate) use seen_by::SeenBy;
 
 use crate::certificate::PresentedCertificate;
 
 /// Whoever vouches for certificates of machines (`x509pop`).
 pub trait MachineAuthority: Send + Sync {
-    /// Whether this certificate, of the connection that is asked over, is one of theirs at this moment, for a client.
-    fn vouches_for(&self, certificate: &PresentedCertificate, now_seconds: u64) -> bool;
+    /// Whether this certificate, of the connection that is asked over, is one of theirs at this moment, for a client:
+    /// then until when, in Unix seconds.
+    fn vouches_for(&self, certificate: &PresentedCertificate, now_seconds: u64) -> Option<u64>;
 }

@@ -3,6 +3,8 @@
 use spiffe::SpiffeId;
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use crate::node::SeenBy;
+
 /// One thing that is true of a process: `unix:uid:1000` is the kind `unix` and the value `uid:1000`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
@@ -18,18 +20,20 @@ pub struct NotASelector(pub(crate) &'static str);
 /// A process that was attested.
 ///
 /// INVARIANT: whoever makes one has asked the kernel who is at the other end of the connection, and looked at that
-/// process while it was certain that it is still there.
+/// process while it was certain that it is still there; or has it from the agent of its node, which says that it did,
+/// and which proved to be that node's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     node: SpiffeId,
     selectors: BTreeSet<Selector>,
     is_contained: bool,
+    seen_by: Option<SeenBy>,
 }
 
 impl Workload {
     /// Says that a process of this node was attested, with what is true of it.
     pub fn attested(node: SpiffeId, selectors: BTreeSet<Selector>) -> Self {
-        Self { node, selectors, is_contained: false }
+        Self { node, selectors, is_contained: false, seen_by: None }
     }
 
     /// The same, of a process that runs in a container: in namespaces that are not the node's. Whoever made the
@@ -37,6 +41,17 @@ impl Workload {
     #[must_use]
     pub fn contained(self) -> Self {
         Self { is_contained: true, ..self }
+    }
+
+    /// The same, of a process that the broker knows of through this node.
+    #[must_use]
+    pub(crate) fn seen_by(self, seen_by: SeenBy) -> Self {
+        Self { seen_by: Some(seen_by), ..self }
+    }
+
+    /// Through which node the broker knows of it, where it did not look itself.
+    pub(crate) fn witness(&self) -> Option<&SeenBy> {
+        self.seen_by.as_ref()
     }
 
     /// The node that it runs on.

@@ -9,12 +9,17 @@ use crate::{
     config::nodes::{KubernetesCluster, Nodes},
 };
 
-/// The nodes that the store knows, and who vouches for others.
+/// The nodes that the store knows, and who vouches for others: nobody who vouches for SVIDs.
 ///
 /// # Errors
-/// If the store, or a certificate, cannot be read.
-pub(super) fn open(nodes: &Nodes, store: EmbeddedNodes) -> Result<NodeRegistry, CannotStart> {
-    let machines = nodes.machines.as_deref().map(MachineAuthorities::read).transpose()?;
+/// If the store, or a certificate, cannot be read, or an authority of machines is one of SVIDs.
+pub(super) fn open(
+    nodes: &Nodes,
+    store: EmbeddedNodes,
+    of_svids: &[Vec<u8>],
+) -> Result<NodeRegistry, CannotStart> {
+    let machines = nodes.machines.as_deref();
+    let machines = machines.map(|file| MachineAuthorities::read(file, of_svids)).transpose()?;
     let machines = machines.map(|machines| Arc::new(machines) as Arc<dyn MachineAuthority>);
     let clusters = nodes.clusters.iter().map(cluster).collect::<Result<_, _>>()?;
     NodeRegistry::open(nodes.settings.clone(), Vouchers { machines, clusters }, Box::new(store))

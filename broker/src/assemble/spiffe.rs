@@ -56,14 +56,19 @@ impl SpiffeBackends {
         });
         let making = Making { ttl_seconds: spiffe.authority.ttl_seconds, upstream };
         let ring = SpiffeRing::open(&resolved.data_dir, &spiffe.bounds.trust_domain, making, now_seconds);
+        let ring = Arc::new(ring.map_err(cannot)?);
         let entries = Box::new(facts.entries().map_err(cannot)?);
         let nodes = match &spiffe.nodes {
-            Some(configured) => Some(Arc::new(nodes::open(configured, facts.nodes().map_err(cannot)?)?)),
+            Some(configured) => {
+                let store = facts.nodes().map_err(cannot)?;
+                let bundle = Arc::clone(&ring.authorities().ring().bundle);
+                Some(Arc::new(nodes::open(configured, store, &bundle.x509_authorities)?))
+            }
             None => None,
         };
         let clients = Clients::new(resolved.clients.clone());
         Ok(Some(Self {
-            ring: Arc::new(ring.map_err(cannot)?),
+            ring,
             registration: Arc::new(Registration::open(spiffe, &clients, entries, now_seconds)?),
             nodes,
             configured: spiffe.clone(),

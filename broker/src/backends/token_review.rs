@@ -32,7 +32,7 @@ impl ClusterApi {
         let url = api
             .join("/apis/authentication.k8s.io/v1/tokenreviews")
             .map_err(|_| FetchError::Url("no base"))?;
-        let client = CheckedClient::new(reach, system_lookup(), patience)?;
+        let client = CheckedClient::of_one(reach, system_lookup(), patience)?;
         client.check_url(&url)?;
         Ok(Self { client, url, token_file, places: Semaphore::new(REVIEWS_AT_ONCE) })
     }

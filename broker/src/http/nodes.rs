@@ -3,6 +3,8 @@
 //!
 //! Who asks is whoever's certificate the TLS connection has: no header and no body says it.
 
+mod body;
+mod places;
 mod stream;
 
 use axum::{
@@ -12,8 +14,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use deputize_call::json::{self, MAX_DEPTH};
 use deputize_issuer::{
     certificate::PresentedCertificate,
     desk::Desk,
@@ -27,18 +27,19 @@ use deputize_workload_api::node::wire::{
     self, AttestRequest, DeniedRequest, JwtAnswer, JwtRequest, NodeSvidAnswer, RenewRequest, SeenProcess,
     X509Answer, X509Request,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
+use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, watch};
+use std::sync::Arc;
+use tokio::sync::watch;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use self::stream::Streams;
+use self::{
+    body::{Bodies, receive},
+    places::Places,
+};
 use super::{
-    error::{self, DoorError, Refusal},
+    error::{self, Refusal},
     lifecycle::to_its_end,
     source::RequestId,
 };
@@ -48,7 +49,8 @@ pub struct NodeDoor {
     desk: Arc<Desk>,
     door: Arc<SpiffeDoor>,
     registry: Arc<NodeRegistry>,
-    streams: Arc<Streams>,
+    bodies: Bodies,
+    streams: Arc<Places>,
     /// Turns true when the broker stops.
     stop: watch::Receiver<bool>,
 }
@@ -60,7 +62,7 @@ impl NodeDoor {
     /// A door to this desk's SVIDs; there is none without them.
     pub fn new(desk: Arc<Desk>, registry: Arc<NodeRegistry>, stop: watch::Receiver<bool>) -> Option<Self> {
         let door = Arc::clone(desk.spiffe.as_ref()?);
-        Some(Self { desk, door, registry, streams: Arc::default(), stop })
+        Some(Self { desk, door, registry, bodies: Bodies::default(), streams: stream::places(), stop })
     }
 
     fn refuse(&self, error: IssueError, decision_id: Uuid) -> Response {
@@ -93,7 +95,7 @@ pub async fn attest_node(
     let (parts, body) = request.into_parts();
     // What it brings may be used up by it: then it gets what it is for, whoever waits.
     to_its_end(async move {
-        let asked: AttestRequest = match receive(&parts.headers, body).await {
+        let asked: AttestRequest = match receive(door.bodies.of_stranger(&parts), (&parts, body)).await {
             Ok(asked) => asked,
             Err(refused) => return refused.answer(&door, id),
         };
@@ -130,10 +132,23 @@ pub async fn renew_node(
     shown: Shown,
     request: Request,
 ) -> Response {
-    of_node(door, (id, shown), request, async |door: &NodeDoor, node, asked: RenewRequest| {
-        let csr = decode(door, &asked.csr)?;
-        let svid = renew(&door.desk, &door.registry, (id, &node, &csr)).await?;
-        door.told(&svid)
+    let node = match door.node(id, &shown) {
+        Ok(node) => node,
+        Err(error) => return door.refuse(error, id),
+    };
+    let (parts, body) = request.into_parts();
+    // What is stored of it must not come after what was ordered later, such as a ban.
+    to_its_end(async move {
+        let asked: RenewRequest = match receive(door.bodies.of_node(&node), (&parts, body)).await {
+            Ok(asked) => asked,
+            Err(refused) => return refused.answer(&door, id),
+        };
+        let renewed = async {
+            let csr = decode(&door, &asked.csr)?;
+            let svid = renew(&door.desk, &door.registry, (id, &node, &csr)).await?;
+            door.told(&svid)
+        };
+        door.answer(id, renewed.await)
     })
     .await
 }
@@ -144,7 +159,12 @@ pub async fn watch_node(
     Extension(RequestId(id)): Extension<RequestId>,
     shown: Shown,
 ) -> Response {
-    let begun = door.node(id, &shown).and_then(|node| stream::begin(&door, node));
+    let begun = door.node(id, &shown).and_then(|node| {
+        let Some(Extension(certificate)) = shown else {
+            return Err(IssueError::Internal("node_without_certificate"));
+        };
+        stream::begin(&door, (node, certificate))
+    });
     match begun {
         Ok(lines) => {
             let headers = [
@@ -233,7 +253,7 @@ where
         Err(error) => return door.refuse(error, id),
     };
     let (parts, body) = request.into_parts();
-    match receive(&parts.headers, body).await {
+    match receive(door.bodies.of_node(&node), (&parts, body)).await {
         Ok(asked) => {
             let answered = act(&door, node, asked).await;
             door.answer(id, answered)
@@ -255,7 +275,7 @@ impl NodeDoor {
 fn workload(door: &NodeDoor, node: &AttestedNode, process: &SeenProcess) -> Result<Workload, IssueError> {
     let selectors = process.selectors();
     let selectors = selectors.map_err(|_| counted(door, IssueError::Request("selectors_malformed")))?;
-    Ok(node.saw(selectors, process.contained))
+    Ok(node.saw(&door.registry, selectors, process.contained))
 }
 
 fn decode(door: &NodeDoor, csr: &str) -> Result<Vec<u8>, IssueError> {
@@ -266,46 +286,3 @@ fn counted(door: &NodeDoor, error: IssueError) -> IssueError {
     door.desk.refusals.count(error.reason());
     error
 }
-
-/// Why a body is not taken.
-enum NotTaken {
-    Door(DoorError),
-    Malformed,
-}
-
-impl NotTaken {
-    fn answer(self, door: &NodeDoor, id: Uuid) -> Response {
-        match self {
-            Self::Door(error) => {
-                door.desk.refusals.count(error.reason());
-                error.into_response()
-            }
-            Self::Malformed => door.refuse(counted(door, IssueError::Request("body_malformed")), id),
-        }
-    }
-}
-
-/// Strictly: what two readers could read differently is refused, and so is what nobody reads, such as a node.
-async fn receive<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, NotTaken> {
-    let bytes = collect(headers, body).await.map_err(NotTaken::Door)?;
-    let value = json::parse_value(&bytes, MAX_DEPTH).map_err(|_| NotTaken::Malformed)?;
-    serde_json::from_value(value).map_err(|_| NotTaken::Malformed)
-}
-
-async fn collect(headers: &HeaderMap, body: Body) -> Result<Zeroizing<Vec<u8>>, DoorError> {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    if types.next().map(HeaderValue::as_bytes) != Some(b"application/json") || types.next().is_some() {
-        return Err(DoorError::MediaType { takes: "the body must be application/json" });
-    }
-    // Bounds what bodies on their way may hold.
-    let _place = BODIES.try_acquire().map_err(|_| DoorError::Unavailable)?;
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
-    let whole: Bytes =
-        collected.map_err(|_| DoorError::Timeout)?.map_err(|_| DoorError::TooLarge)?.to_bytes();
-    Ok(Zeroizing::new(whole.to_vec()))
-}
-
-/// A process with the most selectors there can be has less.
-const MAX_BODY_BYTES: usize = 128 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-static BODIES: Semaphore = Semaphore::const_new(128);

@@ -39,14 +39,18 @@ impl SourceLimit {
     }
 
     fn admits(&self, address: IpAddr) -> bool {
-        let key = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => v4.into(),
-                None => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-            },
-        };
-        self.limiter.check_key(&key).is_ok()
+        self.limiter.check_key(&network_of(address)).is_ok()
+    }
+}
+
+/// The address, or of IPv6 its /64, which one party owns whole.
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.into(),
+            None => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        },
     }
 }
 

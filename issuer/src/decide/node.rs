@@ -47,6 +47,8 @@ impl Decide for NodeSvidApplication<'_> {
         check_names(self.requested, id)?;
         let authority = std::sync::Arc::clone(&door.authorities.ring().active);
         let end = now.saturating_add(self.registry.settings().svid_ttl_seconds);
+        // No longer than what it proved itself by.
+        let end = end.min(self.admitted.attestation.ends().unwrap_or(u64::MAX));
         let end = until(now, end.min(authority.certificate().not_after_seconds()))?;
         let renewed = self.admitted.is_renewal.then_some(RENEWAL);
         Ok(Decision::Grant(Grant {

@@ -13,6 +13,7 @@ use crate::{
     desk::Desk,
     entry::Entry,
     error::IssueError,
+    node::SeenBy,
     record::asked_by,
     svid::{JwtAsk, RequestedKey, SpiffeDoor, X509Ask},
     workload::Workload,
@@ -44,6 +45,7 @@ pub struct X509SvidTerms {
     pub(crate) decision_id: Uuid,
     pub(crate) entry: Arc<Entry>,
     pub(crate) node: SpiffeId,
+    pub(crate) seen_by: Option<SeenBy>,
     pub(crate) asked_by: Vec<String>,
     pub(crate) leaf: Leaf,
 }
@@ -54,6 +56,7 @@ pub struct JwtSvidTerms {
     pub(crate) decision_id: Uuid,
     pub(crate) entry: Arc<Entry>,
     pub(crate) node: SpiffeId,
+    pub(crate) seen_by: Option<SeenBy>,
     pub(crate) asked_by: Vec<String>,
     pub(crate) claims: JwtSvidClaims,
     pub(crate) key: Arc<SigningKey>,
@@ -89,6 +92,7 @@ impl Decide for X509SvidApplication<'_> {
             terms: X509SvidTerms {
                 decision_id: self.decision_id,
                 node: workload.node().clone(),
+                seen_by: workload.witness().cloned(),
                 asked_by: asked_by(workload),
                 leaf: Leaf { dns_names: entry.dns_names.clone(), ..leaf },
                 entry,
@@ -120,6 +124,7 @@ impl Decide for JwtSvidApplication<'_> {
             terms: JwtSvidTerms {
                 decision_id: self.decision_id,
                 node: workload.node().clone(),
+                seen_by: workload.witness().cloned(),
                 asked_by: asked_by(workload),
                 claims,
                 key: Arc::clone(&ring.jwt.key),
@@ -148,6 +153,8 @@ pub(crate) fn entitled(
     if workload.node().trust_domain() != &door.trust_domain {
         return Err(IssueError::NotEntitled("node_of_another_trust_domain"));
     }
+    // Its node may have been banned, or evicted, since it was heard.
+    workload.witness().map_or(Ok(()), SeenBy::stands)?;
     let entry = door.entries.now().entitled_to(name, workload, now_seconds);
     let entry = entry.ok_or(IssueError::NotEntitled("no_entry"))?;
     // Entries are checked when they are read. This is what must not happen whatever they say.

@@ -2,7 +2,8 @@
 
 use super::Mint;
 use crate::{
-    decide::JwtSvidTerms, desk::Desk, error::IssueError, record::OpenRecord, secret::Secret, svid::JwtSvid,
+    decide::JwtSvidTerms, desk::Desk, error::IssueError, node::SeenBy, record::OpenRecord, secret::Secret,
+    svid::JwtSvid,
 };
 
 impl Mint for JwtSvidTerms {
@@ -10,6 +11,8 @@ impl Mint for JwtSvidTerms {
 
     async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<JwtSvid, IssueError> {
         let terms = record.into_terms();
+        // Its node may have been banned while its record was written.
+        terms.seen_by.as_ref().map_or(Ok(()), SeenBy::stands)?;
         let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
         // Revoked or tainted while its record was written: nobody would take what it signs, or not for long.
         if !door.authorities.ring().trusts_key(terms.key.kid()) {

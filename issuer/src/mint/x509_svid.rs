@@ -12,7 +12,7 @@ use crate::{
     decide::{Leaf, NodeSvidTerms, X509SvidTerms},
     desk::Desk,
     error::IssueError,
-    node::NodeSvid,
+    node::{NodeSvid, SeenBy},
     record::OpenRecord,
     secret::Secret,
     svid::X509Svid,
@@ -23,6 +23,8 @@ impl Mint for X509SvidTerms {
 
     async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<X509Svid, IssueError> {
         let terms = record.into_terms();
+        // Its node may have been banned while its record was written.
+        terms.seen_by.as_ref().map_or(Ok(()), SeenBy::stands)?;
         let (chain, private_key) = make(&terms.leaf, desk)?;
         Ok(X509Svid {
             spiffe_id: terms.entry.spiffe_id.clone(),

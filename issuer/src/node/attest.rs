@@ -79,9 +79,11 @@ pub async fn attest(
     let (id, attestation) = prove(desk, registry, &ask.proof).await.map_err(counted)?;
     let admitted = Admitted { id, attestation, is_renewal: false };
     let made = make(desk, registry, (decision_id, &admitted, &requested)).await;
-    let svid = made.inspect_err(|error| record_node_denial(desk, decision_id, &admitted.id, error))?;
-    let now = desk.clock.now_seconds();
-    registry.admit(&admitted, &svid, now).await.map(|()| svid)
+    let kept = match made {
+        Ok(svid) => registry.admit(&admitted, &svid, desk.clock.now_seconds()).await.map(|()| svid),
+        Err(error) => Err(error),
+    };
+    kept.inspect_err(|error| record_node_denial(desk, decision_id, &admitted.id, error))
 }
 
 /// Gives a node its next SVID.
@@ -93,14 +95,15 @@ pub async fn renew(
     registry: &NodeRegistry,
     (decision_id, node, csr): (Uuid, &AttestedNode, &[u8]),
 ) -> Result<NodeSvid, IssueError> {
-    let attestation = registry.attestation_of(node)?;
-    let admitted = Admitted { id: node.id().clone(), attestation, is_renewal: true };
-    let made = async {
+    let renewed = async {
+        let attestation = registry.attestation_of(node)?;
+        registry.takes(&attestation, desk.clock.now_seconds())?;
+        let admitted = Admitted { id: node.id().clone(), attestation, is_renewal: true };
         let requested = RequestedKey::read(csr)?;
-        make(desk, registry, (decision_id, &admitted, &requested)).await
+        let svid = make(desk, registry, (decision_id, &admitted, &requested)).await?;
+        registry.renewed(node, &svid).await.map(|()| svid)
     };
-    let svid = made.await.inspect_err(|error| record_node_denial(desk, decision_id, &admitted.id, error))?;
-    registry.renewed(node, &svid).await.map(|()| svid)
+    renewed.await.inspect_err(|error| record_node_denial(desk, decision_id, node.id(), error))
 }
 
 async fn make(
@@ -122,12 +125,11 @@ async fn prove(
         Proof::Certificate(certificate) => {
             let authority = registry.vouchers().machines.as_ref();
             let authority = authority.ok_or(IssueError::ClientAuthentication("x509pop_not_configured"))?;
-            if !authority.vouches_for(certificate, now) {
-                return Err(IssueError::ClientAuthentication("machine_certificate_refused"));
-            }
+            let until = authority.vouches_for(certificate, now);
+            let until = until.ok_or(IssueError::ClientAuthentication("machine_certificate_refused"))?;
             let fingerprint = hex(&sha256(certificate.leaf()));
             let id = registry.id(&["x509pop", &fingerprint])?;
-            Ok((id, Attestation::X509pop { fingerprint }))
+            Ok((id, Attestation::X509pop { fingerprint, certificate_ends: until }))
         }
         Proof::ServiceAccountToken { cluster, token } => {
             let attestation = registry.vouchers().cluster(*cluster)?.node_of(token).await?;
@@ -142,7 +144,7 @@ async fn prove(
 }
 
 impl super::Vouchers {
-    fn cluster(&self, name: Option<&str>) -> Result<&super::Cluster, IssueError> {
+    pub(super) fn cluster(&self, name: Option<&str>) -> Result<&super::Cluster, IssueError> {
         let found = match (name, self.clusters.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,

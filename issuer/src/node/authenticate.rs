@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{NodeRegistry, told::is_node};
+use super::{NodeRegistry, SeenBy, told::is_node};
 use crate::{
     authority::hex,
     certificate::PresentedCertificate,
     desk::Desk,
     error::IssueError,
     record::record_node_denial,
-    svid::{Bundles, verify_x509_svid},
+    svid::Bundles,
     workload::{Selector, Workload},
 };
 
@@ -36,9 +36,14 @@ impl AttestedNode {
         &self.serial
     }
 
-    /// A process, as its agent saw it: of this node, whatever else is said.
-    pub fn saw(&self, selectors: BTreeSet<Selector>, is_contained: bool) -> Workload {
-        let workload = Workload::attested(self.id.clone(), selectors);
+    /// A process, as its agent saw it: of this node, whatever else is said, and for as long as it is one.
+    pub fn saw(
+        &self,
+        registry: &Arc<NodeRegistry>,
+        selectors: BTreeSet<Selector>,
+        is_contained: bool,
+    ) -> Workload {
+        let workload = Workload::attested(self.id.clone(), selectors).seen_by(SeenBy::new(registry, self));
         if is_contained { workload.contained() } else { workload }
     }
 }
@@ -58,29 +63,39 @@ pub fn authenticate(
         Err(IssueError::ClientAuthentication(reason))
     };
     let Some(certificate) = certificate else { return refuse("node_certificate_missing") };
-    let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
-    // Ours alone: what another trust domain calls a node is none here.
-    let ours = Bundles { own: Arc::clone(&door.authorities.ring().bundle), federated: Vec::new() };
-    let now = desk.clock.now_seconds();
-    let Ok(id) = verify_x509_svid(certificate.chain(), &ours, now) else {
-        return refuse("node_svid_refused");
-    };
+    let Some(id) = whose(desk, certificate)? else { return refuse("node_svid_refused") };
     if !is_node(&id) {
         return refuse("svid_of_no_node");
     }
     let Some(serial) = serial_of(certificate.leaf()) else { return refuse("node_svid_refused") };
     let node = AttestedNode { id, serial };
-    match registry.stands(&node) {
-        Ok(()) => Ok(node),
-        Err(error @ IssueError::ClientAuthentication(reason)) => {
-            desk.refusals.count(reason);
-            Err(error)
-        }
-        Err(error) => {
-            record_node_denial(desk, decision_id, node.id(), &error);
-            Err(error)
-        }
+    // It has a key that was a node's: that it is one no more is worth a record.
+    registry.stands(&node).inspect_err(|error| record_node_denial(desk, decision_id, node.id(), error))?;
+    registry.proved_by(&node);
+    Ok(node)
+}
+
+/// Whether a node still is one, by the SVID that it proved itself by: its time is not over, an authority of ours is
+/// behind it, and nothing newer ended it. For what goes on for long.
+///
+/// # Errors
+/// As [`authenticate`].
+pub fn still_stands(
+    desk: &Desk,
+    registry: &NodeRegistry,
+    (node, certificate): (&AttestedNode, &PresentedCertificate),
+) -> Result<(), IssueError> {
+    match whose(desk, certificate)? {
+        Some(id) if id == node.id => registry.stands(node),
+        Some(_) | None => Err(IssueError::ClientAuthentication("node_svid_refused")),
     }
+}
+
+/// By our authorities alone: what another trust domain calls a node is none here.
+fn whose(desk: &Desk, certificate: &PresentedCertificate) -> Result<Option<SpiffeId>, IssueError> {
+    let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
+    let ours = Bundles { own: Arc::clone(&door.authorities.ring().bundle), federated: Vec::new() };
+    Ok(certificate.svid(&ours, desk.clock.now_seconds()).ok())
 }
 
 fn serial_of(leaf: &[u8]) -> Option<String> {

@@ -48,6 +48,8 @@ pub enum Attestation {
     X509pop {
         /// SHA-256 of the certificate (DER), in hexadecimal.
         fingerprint: String,
+        /// When the certificate ends, in Unix seconds.
+        certificate_ends: u64,
     },
     /// By the service account token of its agent's pod.
     Kubernetes {
@@ -72,11 +74,19 @@ impl Attestation {
         }
     }
 
+    /// Until when it proves anything, in Unix seconds, where that ends.
+    pub fn ends(&self) -> Option<u64> {
+        match self {
+            Self::X509pop { certificate_ends, .. } => Some(*certificate_ends),
+            Self::JoinToken { .. } | Self::Kubernetes { .. } => None,
+        }
+    }
+
     /// What proved it, as records say it.
     pub fn evidence(&self) -> Vec<String> {
         match self {
             Self::JoinToken { token } => vec![format!("join_token:{token}")],
-            Self::X509pop { fingerprint } => vec![format!("x509pop:{fingerprint}")],
+            Self::X509pop { fingerprint, .. } => vec![format!("x509pop:{fingerprint}")],
             Self::Kubernetes { cluster, service_account, node_name, node_uid } => vec![
                 format!("kubernetes:cluster:{cluster}"),
                 format!("kubernetes:sa:{service_account}"),
@@ -124,12 +134,18 @@ pub trait NodeStore: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`NodesNotStored`]: it cannot be read.
     fn all(&self) -> Result<Vec<NodeRecord>, NodesNotStored>;
-    /// Keeps one, durably, in place of what was known of it.
+    /// Keeps one, durably, in place of what was known of it. A ban that is kept stays: one alone takes it away,
+    /// [`Self::lift`], lest what was meant before the ban and came late does.
     ///
     /// # Errors
     /// [`NodesNotStored`].
     async fn put(&self, node: NodeRecord) -> Result<(), NodesNotStored>;
-    /// Forgets one, durably.
+    /// Takes a ban away, durably, and forgets a node of which nothing else is known.
+    ///
+    /// # Errors
+    /// [`NodesNotStored`].
+    async fn lift(&self, id: &str) -> Result<(), NodesNotStored>;
+    /// Forgets one, durably, unless it is banned.
     ///
     /// # Errors
     /// [`NodesNotStored`].
@@ -140,7 +156,7 @@ pub trait NodeStore: Send + Sync + std::fmt::Debug {
     /// [`NodesNotStored`].
     async fn keep_token(&self, token: KeptToken, now_seconds: u64) -> Result<bool, NodesNotStored>;
     /// Uses a join token up: of all who bring it, at once or later, one alone is told that it was good, and before that
-    /// it is durable that it is no more.
+    /// it is durable that it is no more. Anybody may ask: one that is none costs no write.
     ///
     /// # Errors
     /// [`NodesNotStored`].

@@ -46,7 +46,7 @@ pub struct NodeRegistry {
     store: Box<dyn NodeStore>,
     known: RwLock<BTreeMap<String, NodeRecord>>,
     changes: watch::Sender<u64>,
-    /// Held by whoever changes what is known.
+    /// Held by whoever changes what is known and stored. A ban is known before it has its turn.
     turn: Mutex<()>,
 }
 
@@ -123,9 +123,46 @@ impl NodeRegistry {
             .map_err(|_| IssueError::ClientAuthentication("node_cannot_be_named"))
     }
 
+    /// How a node attested itself that is one by this SVID.
     pub(super) fn attestation_of(&self, node: &AttestedNode) -> Result<Attestation, IssueError> {
+        self.stands(node)?;
         let attested = self.find(node.id()).and_then(|known| known.attested);
         attested.map(|attested| attested.attestation).ok_or(IssueError::ClientAuthentication("node_unknown"))
+    }
+
+    /// Whether nodes that attested themselves so are still nodes here, and this one by what it showed.
+    pub(super) fn takes(&self, attestation: &Attestation, now_seconds: u64) -> Result<(), IssueError> {
+        let refuse = IssueError::ClientAuthentication;
+        if attestation.ends().is_some_and(|end| end <= now_seconds) {
+            return Err(refuse("machine_certificate_expired"));
+        }
+        let is_configured = match attestation {
+            Attestation::JoinToken { .. } => self.settings.join_tokens,
+            Attestation::X509pop { .. } => self.vouchers.machines.is_some(),
+            Attestation::Kubernetes { cluster, service_account, .. } => {
+                let cluster = self.vouchers.cluster(Some(cluster));
+                cluster.is_ok_and(|cluster| cluster.service_accounts.contains(service_account))
+            }
+        };
+        if is_configured { Ok(()) } else { Err(refuse("attestation_not_configured")) }
+    }
+
+    /// A node proved itself by this SVID. If it is the newest, the node has it: the one before is over, and whoever
+    /// else has its key is nobody. After a restart that is so again with the next proof.
+    pub(super) fn proved_by(&self, node: &AttestedNode) {
+        let id = node.id().to_string();
+        let is_newest = |known: &NodeRecord| {
+            known.attested.as_ref().is_some_and(|it| it.serial == node.serial() && it.previous.is_some())
+        };
+        if self.read(|known| known.get(&id).is_some_and(is_newest)) {
+            self.change_quietly(|known| {
+                if let Some(found) = known.get_mut(&id).filter(|found| is_newest(found))
+                    && let Some(attested) = &mut found.attested
+                {
+                    attested.previous = None;
+                }
+            });
+        }
     }
 
     /// Uses a join token up.
@@ -169,8 +206,12 @@ impl NodeRegistry {
             previous: None,
             not_after: svid.not_after_seconds,
         };
-        self.make_room(now_seconds).await?;
-        self.keep(NodeRecord { id: admitted.id.to_string(), attested: Some(attested), banned_at: None }).await
+        self.make_room(&admitted.id, now_seconds).await?;
+        self.keep(NodeRecord { id: admitted.id.to_string(), attested: Some(attested), banned_at: None })
+            .await?;
+        self.tell();
+        // Banned while that was stored.
+        self.may_be(&admitted.id)
     }
 
     /// A node got its next SVID. The one by which it asked holds until it asks by another, lest an answer that is lost
@@ -185,19 +226,24 @@ impl NodeRegistry {
             attested.serial.clone_from(&svid.serial);
             attested.not_after = svid.not_after_seconds;
         }
-        self.keep(known).await
+        self.keep(known).await?;
+        self.may_be(node.id())
     }
 
     async fn keep(&self, node: NodeRecord) -> Result<(), IssueError> {
         // Durable first: a node that is one now is one after a restart too.
         self.store.put(node.clone()).await.map_err(|_| IssueError::RecordUnavailable("node_not_stored"))?;
-        self.change(|known| known.insert(node.id.clone(), node));
+        self.change_quietly(|known| {
+            // A ban waits for nobody's turn.
+            let banned_at = known.get(&node.id).and_then(|known| known.banned_at);
+            known.insert(node.id.clone(), NodeRecord { banned_at, ..node });
+        });
         Ok(())
     }
 
-    /// Forgets nodes whose SVIDs have long ended, where there are many.
-    async fn make_room(&self, now_seconds: u64) -> Result<(), IssueError> {
-        if self.read(BTreeMap::len) < MANY_NODES {
+    /// Forgets nodes whose SVIDs have long ended, where there are many, and this one is new.
+    async fn make_room(&self, id: &SpiffeId, now_seconds: u64) -> Result<(), IssueError> {
+        if self.find(id).is_some() || self.read(BTreeMap::len) < MANY_NODES {
             return Ok(());
         }
         let is_gone = |node: &&NodeRecord| {
@@ -209,7 +255,7 @@ impl NodeRegistry {
             self.read(|known| known.values().filter(is_gone).map(|node| node.id.clone()).collect());
         for id in gone {
             self.store.forget(&id).await.map_err(|_| IssueError::RecordUnavailable("node_not_stored"))?;
-            self.change(|known| known.remove(&id));
+            self.change(|known| drop_unless_banned(known, &id));
         }
         if self.read(BTreeMap::len) < MANY_NODES {
             Ok(())
@@ -222,9 +268,25 @@ impl NodeRegistry {
         look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, NodeRecord>) -> T) {
-        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+    /// For what ends streams, or may: everybody who follows looks again.
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, NodeRecord>) -> T) -> T {
+        let changed = self.change_quietly(change);
+        self.tell();
+        changed
+    }
+
+    fn change_quietly<T>(&self, change: impl FnOnce(&mut BTreeMap<String, NodeRecord>) -> T) -> T {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&self) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+fn drop_unless_banned(known: &mut BTreeMap<String, NodeRecord>, id: &str) {
+    if known.get(id).is_some_and(|node| node.banned_at.is_none()) {
+        known.remove(id);
     }
 }
 

@@ -2,16 +2,20 @@
 
 use async_trait::async_trait;
 use deputize_issuer::{
+    authority,
     certificate::PresentedCertificate,
+    clock::Clock as _,
+    entry::Draft,
     error::IssueError,
     fakes::Disk,
     node::{
         AttestAsk, Attestation, AttestedNode, JoinTokenDigest, KeptToken, MachineAuthority, NodeRecord,
         NodeRegistry, NodeSettings, NodeStore, NodeSvid, NodesNotStored, NotDone, Proof, TokenUse, Vouchers,
-        attest, authenticate, renew,
+        attest, authenticate, renew, still_stands,
     },
     record::Kind,
     svid::OwnKey,
+    workload::Workload,
 };
 use rustls_pki_types::CertificateDer;
 use spiffe::SpiffeId;
@@ -21,11 +25,12 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use uuid::Uuid;
 
-use crate::spiffe::{NODE, SpiffeWorld, domain, process};
+use crate::spiffe::{NODE, SpiffeWorld, domain, entries, process, web};
 
 const EDGE: &str = "spiffe://example.org/deputize/node/edge-1";
 
@@ -50,12 +55,23 @@ impl NodeStore for FakeStore {
     }
     async fn put(&self, node: NodeRecord) -> Result<(), NodesNotStored> {
         self.works()?;
-        self.nodes.lock().unwrap().insert(node.id.clone(), node);
+        let mut nodes = self.nodes.lock().unwrap();
+        let kept = nodes.get(&node.id).and_then(|kept| kept.banned_at);
+        nodes.insert(node.id.clone(), NodeRecord { banned_at: node.banned_at.or(kept), ..node });
+        Ok(())
+    }
+    async fn lift(&self, id: &str) -> Result<(), NodesNotStored> {
+        self.works()?;
+        let mut nodes = self.nodes.lock().unwrap();
+        if let Some(node) = nodes.get_mut(id) {
+            node.banned_at = None;
+        }
+        nodes.retain(|_, node| node.attested.is_some() || node.banned_at.is_some());
         Ok(())
     }
     async fn forget(&self, id: &str) -> Result<(), NodesNotStored> {
         self.works()?;
-        self.nodes.lock().unwrap().remove(id);
+        self.nodes.lock().unwrap().retain(|kept, node| kept != id || node.banned_at.is_some());
         Ok(())
     }
     async fn keep_token(&self, token: KeptToken, _: u64) -> Result<bool, NodesNotStored> {
@@ -78,18 +94,18 @@ impl NodeStore for FakeStore {
     }
 }
 
-/// Vouches for everything that it is shown.
-struct Credulous;
+/// Vouches for everything that it is shown, until then.
+struct Credulous(u64);
 
 impl MachineAuthority for Credulous {
-    fn vouches_for(&self, _: &PresentedCertificate, _: u64) -> bool {
-        true
+    fn vouches_for(&self, _: &PresentedCertificate, _: u64) -> Option<u64> {
+        Some(self.0)
     }
 }
 
 struct Nodes {
     spiffe: SpiffeWorld,
-    registry: NodeRegistry,
+    registry: Arc<NodeRegistry>,
     store: FakeStore,
 }
 
@@ -99,15 +115,23 @@ impl Nodes {
     }
 
     fn over(store: FakeStore, spiffe: SpiffeWorld) -> Self {
-        let settings = NodeSettings {
+        Self::configured((store, spiffe), |_, _| ())
+    }
+
+    fn configured(
+        (store, spiffe): (FakeStore, SpiffeWorld),
+        change: impl FnOnce(&mut NodeSettings, &mut Vouchers),
+    ) -> Self {
+        let mut settings = NodeSettings {
             trust_domain: domain(),
             own_node: SpiffeId::new(NODE).unwrap(),
             svid_ttl_seconds: 3600,
             join_tokens: true,
         };
-        let vouchers = Vouchers { machines: Some(Arc::new(Credulous)), clusters: Vec::new() };
+        let mut vouchers = Vouchers { machines: Some(Arc::new(Credulous(u64::MAX))), clusters: Vec::new() };
+        change(&mut settings, &mut vouchers);
         let registry = NodeRegistry::open(settings, vouchers, Box::new(store.clone())).unwrap();
-        Self { spiffe, registry, store }
+        Self { spiffe, registry: Arc::new(registry), store }
     }
 
     async fn token(&self, name: &str) -> Result<String, NotDone> {
@@ -129,6 +153,23 @@ impl Nodes {
         let shown = shown(chain);
         let node = authenticate(&self.spiffe.world.desk, &self.registry, (id(), Some(&shown)));
         node.map_err(|error| error.reason())
+    }
+
+    /// This user's process on the node, whose entry there is.
+    fn saw(&self, node: &AttestedNode) -> Workload {
+        let entry = Draft { nodes: vec![EDGE.to_owned()], ..web() };
+        self.spiffe.door.entries.replace(entries(&[entry]));
+        node.saw(&self.registry, ["unix:uid:1000".parse().unwrap()].into(), false)
+    }
+
+    fn intents(&self) -> usize {
+        let entries = self.spiffe.world.audit.entries();
+        entries.iter().filter(|entry| entry.kind == Kind::Intent).count()
+    }
+
+    fn denied(&self) -> Vec<String> {
+        let entries = self.spiffe.world.audit.entries();
+        entries.into_iter().filter(|entry| entry.kind == Kind::Denial).filter_map(|it| it.reason).collect()
     }
 
     async fn renew(&self, node: &AttestedNode) -> Result<NodeSvid, IssueError> {
@@ -294,7 +335,7 @@ async fn what_a_node_saw_is_of_that_node_and_a_workload_is_none() {
     let nodes = Nodes::new();
     let svid = nodes.join("edge-1").await;
     let node = nodes.authenticate(&svid.chain).unwrap();
-    let seen = node.saw(["unix:uid:1000".parse().unwrap()].into(), false);
+    let seen = node.saw(&nodes.registry, ["unix:uid:1000".parse().unwrap()].into(), false);
     assert_eq!(seen.node().to_string(), EDGE);
     let refused = nodes.spiffe.x509(&seen, "web").await.unwrap_err();
     assert_eq!(refused, IssueError::NotEntitled("no_entry"), "that entry is the broker's own node's");
@@ -307,4 +348,130 @@ async fn what_a_node_saw_is_of_that_node_and_a_workload_is_none() {
         nodes.registry.all()[0].attested.as_ref().unwrap().attestation,
         Attestation::JoinToken { .. }
     ));
+}
+
+#[tokio::test]
+async fn what_a_node_saw_counts_no_more_once_it_is_banned_evicted_or_replaced() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let seen = nodes.saw(&node);
+    nodes.spiffe.x509(&seen, "web").await.unwrap();
+    nodes.spiffe.jwt(&seen, &["reports"]).await.unwrap();
+    let intents = nodes.intents();
+    let refused = async |expected: IssueError| {
+        assert_eq!(nodes.spiffe.x509(&seen, "web").await.unwrap_err(), expected);
+        assert_eq!(nodes.spiffe.jwt(&seen, &["reports"]).await.unwrap_err(), expected);
+    };
+    let desk = &nodes.spiffe.world.desk;
+    nodes.registry.ban(desk, id(), EDGE).await.unwrap();
+    refused(IssueError::NotEntitled("node_banned")).await;
+    nodes.registry.lift(desk, id(), EDGE).await.unwrap();
+    nodes.registry.evict(desk, id(), EDGE).await.unwrap();
+    refused(IssueError::ClientAuthentication("node_unknown")).await;
+    assert_eq!(nodes.intents(), intents, "nothing was even begun");
+    nodes.join("edge-1").await;
+    refused(IssueError::ClientAuthentication("node_svid_superseded")).await;
+}
+
+#[tokio::test]
+async fn a_ban_while_the_record_is_written_keeps_what_it_would_be_of_from_being_made() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let seen = nodes.saw(&node);
+    nodes.spiffe.world.audit.set_disk(Disk::Slow);
+    let desk = &nodes.spiffe.world.desk;
+    let mut banned = Box::pin(nodes.registry.ban(desk, id(), EDGE));
+    let mut asked = Box::pin(nodes.spiffe.x509(&seen, "web"));
+    // Each waits for the disk; the ban holds all the same.
+    assert!(std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_pending())).await);
+    assert!(std::future::poll_fn(|context| Poll::Ready(banned.as_mut().poll(context).is_pending())).await);
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+    nodes.spiffe.world.audit.set_disk(Disk::Sound);
+    assert_eq!(asked.await.unwrap_err(), IssueError::NotEntitled("node_banned"));
+    banned.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ban_is_stored_whatever_becomes_of_its_record() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    nodes.spiffe.world.audit.set_disk(Disk::Broken);
+    let desk = &nodes.spiffe.world.desk;
+    assert_eq!(nodes.registry.ban(desk, id(), EDGE).await, Err(NotDone::Unavailable));
+    nodes.spiffe.world.audit.set_disk(Disk::Sound);
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+}
+
+#[tokio::test]
+async fn the_svid_that_a_node_renewed_from_is_over_once_the_next_is_used() {
+    let nodes = Nodes::new();
+    let first = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&first.chain).unwrap();
+    nodes.renew(&node).await.unwrap();
+    let third = nodes.renew(&node).await.unwrap();
+    assert!(nodes.authenticate(&first.chain).is_ok(), "both answers may have been lost");
+    nodes.authenticate(&third.chain).unwrap();
+    assert_eq!(nodes.authenticate(&first.chain), Err("node_svid_superseded"));
+    let late = nodes.renew(&node).await.unwrap_err();
+    assert_eq!(late, IssueError::ClientAuthentication("node_svid_superseded"), "and renews nothing");
+    assert_eq!(nodes.denied(), ["node_svid_superseded", "node_svid_superseded"], "each is on record");
+    let node = nodes.authenticate(&third.chain).unwrap();
+    let fourth = nodes.renew(&node).await.unwrap();
+    assert!(nodes.authenticate(&third.chain).is_ok() && nodes.authenticate(&fourth.chain).is_ok());
+}
+
+#[tokio::test]
+async fn a_node_stands_no_longer_than_its_svid_and_what_signed_it() {
+    let mut nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let (node, certificate) = (nodes.authenticate(&svid.chain).unwrap(), shown(&svid.chain));
+    let stands = |nodes: &Nodes| {
+        still_stands(&nodes.spiffe.world.desk, &nodes.registry, (&node, &certificate))
+            .map_err(|error| error.reason())
+    };
+    assert_eq!(stands(&nodes), Ok(()));
+    nodes.spiffe.world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(stands(&nodes), Err("node_svid_refused"), "its time is over");
+
+    let svid = nodes.join("edge-2").await;
+    let (node, certificate) = (nodes.authenticate(&svid.chain).unwrap(), shown(&svid.chain));
+    let signer = nodes.spiffe.active(authority::Kind::X509);
+    nodes.spiffe.prepare(authority::Kind::X509);
+    nodes.spiffe.activate(authority::Kind::X509);
+    nodes.spiffe.taint(&signer);
+    nodes.spiffe.revoke(&signer);
+    let revoked = still_stands(&nodes.spiffe.world.desk, &nodes.registry, (&node, &certificate));
+    assert_eq!(revoked.unwrap_err().reason(), "node_svid_refused");
+}
+
+#[tokio::test]
+async fn a_node_goes_on_only_as_long_as_its_way_of_attesting_is_configured_and_its_certificate_lives() {
+    let now = Nodes::new().spiffe.world.clock.now_seconds();
+    let fresh = || (FakeStore::default(), SpiffeWorld::new());
+    let until = |end: u64| {
+        move |_: &mut NodeSettings, it: &mut Vouchers| it.machines = Some(Arc::new(Credulous(end)))
+    };
+    let nodes = Nodes::configured(fresh(), until(now + 60));
+    let machine = shown(&[b"a machine's certificate".to_vec()]);
+    let svid = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
+    assert_eq!(svid.not_after_seconds, now + 60, "no longer than what proves it");
+
+    let nodes = Nodes::new();
+    let svid = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
+    let joined = nodes.join("edge-1").await;
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::configured((store, spiffe), |settings, vouchers| {
+        vouchers.machines = None;
+        settings.join_tokens = false;
+    });
+    for chain in [&svid.chain, &joined.chain] {
+        let node = nodes.authenticate(chain).unwrap();
+        let refused = nodes.renew(&node).await.unwrap_err();
+        assert_eq!(refused, IssueError::ClientAuthentication("attestation_not_configured"));
+    }
+    assert_eq!(nodes.denied(), ["attestation_not_configured", "attestation_not_configured"]);
 }

@@ -33,6 +33,24 @@ impl CheckedClient {
     /// # Errors
     /// [`FetchError::Setup`].
     pub fn new(reach: Reach, lookup: Lookup, patience: Patience) -> Result<Self, FetchError> {
+        let is_alone = reach.allow_http;
+        Self::build(reach, (lookup, patience), is_alone)
+    }
+
+    /// The same, for one server whose certificate the authorities of `ca_file` alone vouch for, where there is one.
+    ///
+    /// # Errors
+    /// [`FetchError::Setup`].
+    pub fn of_one(reach: Reach, lookup: Lookup, patience: Patience) -> Result<Self, FetchError> {
+        let is_alone = reach.allow_http || reach.ca_file.is_some();
+        Self::build(reach, (lookup, patience), is_alone)
+    }
+
+    fn build(
+        reach: Reach,
+        (lookup, patience): (Lookup, Patience),
+        is_alone: bool,
+    ) -> Result<Self, FetchError> {
         // One provider of cryptography in the process; an error only says that it is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let roots = match &reach.ca_file {
@@ -50,8 +68,7 @@ impl CheckedClient {
             .pool_idle_timeout(patience.idle)
             .https_only(!reach.allow_http)
             .dns_resolver(Arc::new(CheckedResolver::new(reach.allow_private_addresses, lookup)));
-        let builder =
-            if reach.allow_http { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
+        let builder = if is_alone { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
         let client = builder.build().map_err(|error| FetchError::Setup(describe(&error)))?;
         Ok(Self { client, reach })
     }

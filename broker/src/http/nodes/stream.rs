@@ -1,20 +1,26 @@
 //! The stream of one node: the state that it has to know, and another whenever it changed.
 
 use bytes::Bytes;
-use deputize_issuer::{error::IssueError, node::AttestedNode};
+use deputize_issuer::{
+    certificate::PresentedCertificate,
+    error::IssueError,
+    node::{AttestedNode, still_stands},
+};
 use deputize_workload_api::node::wire::{Line, State};
 use hyper::body::{Body, Frame};
 use std::{
-    collections::HashMap,
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
 
-use super::NodeDoor;
+use super::{
+    NodeDoor,
+    places::{Place, Places},
+};
 
 /// The body of a stream (`application/x-ndjson`).
 #[derive(Debug)]
@@ -22,16 +28,20 @@ pub struct Lines {
     lines: mpsc::Receiver<Bytes>,
 }
 
-/// Counts the open streams of each node.
-#[derive(Debug, Default)]
-pub struct Streams(Mutex<HashMap<String, usize>>);
+/// Places for open streams: as many as there are nodes, and few for each.
+pub fn places() -> Arc<Places> {
+    Places::new(usize::MAX, MAX_STREAMS_OF_A_NODE)
+}
 
 /// Begins one.
 ///
 /// # Errors
 /// [`IssueError::RateLimited`]: the node has too many; what says why there is no first state.
-pub fn begin(door: &Arc<NodeDoor>, node: AttestedNode) -> Result<Lines, IssueError> {
-    let place = Place::enter(&door.streams, &node.id().to_string());
+pub fn begin(
+    door: &Arc<NodeDoor>,
+    (node, certificate): (AttestedNode, Arc<PresentedCertificate>),
+) -> Result<Lines, IssueError> {
+    let place = door.streams.enter(&node.id().to_string());
     let place = place.ok_or(IssueError::RateLimited { retry_after_seconds: 5 })?;
     // Before the state is looked at: what changes meanwhile is looked at again.
     let changes = Changes {
@@ -42,9 +52,11 @@ pub fn begin(door: &Arc<NodeDoor>, node: AttestedNode) -> Result<Lines, IssueErr
     };
     let (sender, lines) = mpsc::channel(MAX_WAITING);
     let told = State::of(&door.door, node.id(), 1).map_err(|_| IssueError::Internal("bundle"))?;
-    let watcher = Watcher { door: Arc::clone(door), node, told, sender };
+    let watcher = Watcher { door: Arc::clone(door), node, certificate, told, sender };
+    // Whoever was banned before those were followed is not told of it by them.
+    watcher.still_stands()?;
     tokio::spawn(async move {
-        let _place = place;
+        let _open = Open::new(place);
         // The agent is gone or too slow, is no node any more, or the broker stops: either way it ends.
         let _ = watcher.run(changes).await;
     });
@@ -63,6 +75,7 @@ struct Changes {
 struct Watcher {
     door: Arc<NodeDoor>,
     node: AttestedNode,
+    certificate: Arc<PresentedCertificate>,
     /// The state that was told last.
     told: State,
     sender: mpsc::Sender<Bytes>,
@@ -70,6 +83,13 @@ struct Watcher {
 
 /// The stream is over.
 struct Ended;
+
+/// Why a stream looks up.
+enum News {
+    OfNodes,
+    OfState,
+    None,
+}
 
 impl Watcher {
     async fn run(mut self, mut changes: Changes) -> Result<(), Ended> {
@@ -81,21 +101,26 @@ impl Watcher {
             let changed = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                changed = changes.nodes.changed() => changed.map(|()| true),
-                changed = changes.entries.changed() => changed.map(|()| true),
-                changed = changes.authorities.changed() => changed.map(|()| true),
-                changed = changes.foreign.changed() => changed.map(|()| true),
+                changed = changes.nodes.changed() => changed.map(|()| News::OfNodes),
+                changed = changes.entries.changed() => changed.map(|()| News::OfState),
+                changed = changes.authorities.changed() => changed.map(|()| News::OfState),
+                changed = changes.foreign.changed() => changed.map(|()| News::OfState),
                 () = self.sender.closed() => return Err(Ended),
-                _ = tick.tick() => Ok(false),
+                _ = tick.tick() => Ok(News::None),
             };
             // Banned, evicted, attested anew, or its SVID is over: it hears nothing more.
-            self.door.registry.stands(&self.node).map_err(|_| Ended)?;
-            if changed.map_err(|_| Ended)? {
-                self.renew().await?;
-            } else {
-                self.tell(false).await?;
+            self.still_stands().map_err(|_| Ended)?;
+            match changed.map_err(|_| Ended)? {
+                // Which of them there are is in no node's state.
+                News::OfNodes => {}
+                News::OfState => self.renew().await?,
+                News::None => self.tell(false).await?,
             }
         }
+    }
+
+    fn still_stands(&self) -> Result<(), IssueError> {
+        still_stands(&self.door.desk, &self.door.registry, (&self.node, &self.certificate))
     }
 
     /// Tells the state, if it is another. What changes for other nodes is no news for this one.
@@ -130,34 +155,20 @@ impl Body for Lines {
 }
 
 /// One open stream; dropped when it ends.
-struct Place {
-    streams: Arc<Streams>,
-    node: String,
+struct Open {
+    _place: Place,
 }
 
-impl Place {
-    fn enter(streams: &Arc<Streams>, node: &str) -> Option<Self> {
-        let mut open = streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(node.to_owned()).or_default();
-        if *count >= MAX_STREAMS_OF_A_NODE {
-            return None;
-        }
-        *count += 1;
+impl Open {
+    fn new(place: Place) -> Self {
         metrics::gauge!("deputize_node_streams").increment(1.0);
-        Some(Self { streams: Arc::clone(streams), node: node.to_owned() })
+        Self { _place: place }
     }
 }
 
-impl Drop for Place {
+impl Drop for Open {
     fn drop(&mut self) {
         metrics::gauge!("deputize_node_streams").decrement(1.0);
-        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.node) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.node);
-            }
-        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! What administrators order of nodes. Each order is on record, and durable, when it returns.
+//! What administrators order of nodes. Each order is on record, and durable, when it returns as carried out.
 
 use spiffe::SpiffeId;
 use uuid::Uuid;
 
-use super::NodeRegistry;
+use super::{NodeRegistry, drop_unless_banned};
 use crate::{
     desk::Desk,
     node::{JoinToken, KeptToken, NodeRecord, told},
@@ -97,17 +97,25 @@ impl NodeRegistry {
     /// [`NotDone`].
     pub async fn ban(&self, desk: &Desk, decision_id: Uuid, name: &str) -> Result<NodeRecord, NotDone> {
         let id = self.meant(name)?;
+        // It narrows: first of all it must hold, whatever others are waiting for the disk with.
+        self.mark_banned(&id, desk.clock.now_seconds());
         let _turn = self.turn.lock().await;
-        let at = desk.clock.now_seconds();
-        let mut node =
-            self.find(&id).unwrap_or(NodeRecord { id: id.to_string(), attested: None, banned_at: None });
-        node.banned_at.get_or_insert(at);
-        // It narrows: first of all it must hold.
-        self.change(|known| known.insert(node.id.clone(), node.clone()));
+        let node = self.mark_banned(&id, desk.clock.now_seconds());
+        // Each of them, whatever becomes of the others.
+        let stored = self.store.put(node.clone()).await;
+        let forgotten = self.store.forget_tokens_of(&node.id).await;
         self.record(desk, decision_id, ("banned", &id)).await?;
-        self.store.put(node.clone()).await.map_err(|_| NotDone::Unavailable)?;
-        self.store.forget_tokens_of(&node.id).await.map_err(|_| NotDone::Unavailable)?;
+        stored.and(forgotten).map_err(|_| NotDone::Unavailable)?;
         Ok(node)
+    }
+
+    fn mark_banned(&self, id: &SpiffeId, now_seconds: u64) -> NodeRecord {
+        let unheard_of = || NodeRecord { id: id.to_string(), attested: None, banned_at: None };
+        self.change(|known| {
+            let node = known.entry(id.to_string()).or_insert_with(unheard_of);
+            node.banned_at.get_or_insert(now_seconds);
+            node.clone()
+        })
     }
 
     /// Lets a banned node be one again: it goes on by the SVID that it has, or attests itself anew.
@@ -121,7 +129,7 @@ impl NodeRegistry {
         let known = known.ok_or_else(|| NotDone::InTheWay(format!("{id} is not banned")))?;
         self.record(desk, decision_id, ("lifted", &id)).await?;
         let node = NodeRecord { banned_at: None, ..known };
-        self.store_whole(&node).await?;
+        self.store.lift(&node.id).await.map_err(|_| NotDone::Unavailable)?;
         self.change(|known| match node.attested {
             Some(_) => known.insert(node.id.clone(), node.clone()),
             None => known.remove(&node.id),
@@ -136,17 +144,23 @@ impl NodeRegistry {
     pub async fn evict(&self, desk: &Desk, decision_id: Uuid, name: &str) -> Result<NodeRecord, NotDone> {
         let id = self.meant(name)?;
         let _turn = self.turn.lock().await;
-        let known = self.find(&id).ok_or_else(|| NotDone::Unknown(id.to_string()))?;
-        let node = NodeRecord { attested: None, ..known };
         // It narrows: first of all it must hold.
-        self.change(|known| known.insert(node.id.clone(), node.clone()));
+        let node = self.change(|known| {
+            let node = known.get_mut(&id.to_string())?;
+            node.attested = None;
+            Some(node.clone())
+        });
+        let node = node.ok_or_else(|| NotDone::Unknown(id.to_string()))?;
+        // Each of them, whatever becomes of the others.
+        let stored = match node.banned_at {
+            None => self.store.forget(&node.id).await,
+            Some(_) => self.store.put(node.clone()).await,
+        };
+        let forgotten = self.store.forget_tokens_of(&node.id).await;
         self.record(desk, decision_id, ("evicted", &id)).await?;
-        self.store.forget_tokens_of(&node.id).await.map_err(|_| NotDone::Unavailable)?;
-        self.store_whole(&node).await?;
-        if node.banned_at.is_none() {
-            // Not before: where one of these fails there is something to try again.
-            self.change(|known| known.remove(&node.id));
-        }
+        stored.and(forgotten).map_err(|_| NotDone::Unavailable)?;
+        // Not before: where one of these fails there is something to try again.
+        self.change(|known| drop_unless_banned(known, &node.id));
         Ok(node)
     }
 
@@ -158,15 +172,6 @@ impl NodeRegistry {
             ));
         }
         Ok(id)
-    }
-
-    /// As it stands; nothing where nothing is known of it any more.
-    async fn store_whole(&self, node: &NodeRecord) -> Result<(), NotDone> {
-        let stored = match (&node.attested, node.banned_at) {
-            (None, None) => self.store.forget(&node.id).await,
-            _ => self.store.put(node.clone()).await,
-        };
-        stored.map_err(|_| NotDone::Unavailable)
     }
 
     async fn record(

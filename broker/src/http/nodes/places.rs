@@ -1,0 +1,78 @@
+//! Places: so many for all, and so many of them for one, so that nobody has all of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// So many places, each taken in somebody's name.
+#[derive(Debug)]
+pub struct Places {
+    of_all: usize,
+    of_one: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_name: HashMap<String, usize>,
+}
+
+/// One of them; free again when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    name: String,
+}
+
+impl Places {
+    /// So many, and so many of them for one.
+    pub fn new(of_all: usize, of_one: usize) -> Arc<Self> {
+        Arc::new(Self { of_all, of_one, taken: Mutex::default() })
+    }
+
+    /// Takes one, if there is one left for this name.
+    pub fn enter(self: &Arc<Self>, name: &str) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_this = taken.by_name.get(name).copied().unwrap_or_default();
+        if taken.all >= self.of_all || of_this >= self.of_one {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_name.insert(name.to_owned(), of_this + 1);
+        Some(Place { places: Arc::clone(self), name: name.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(count) = taken.by_name.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_name.remove(&self.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_all_and_what_is_left_is_free_again() {
+        let places = Places::new(3, 2);
+        let (first, second) = (places.enter("a").unwrap(), places.enter("a").unwrap());
+        assert!(places.enter("a").is_none(), "no more of one");
+        let third = places.enter("b").unwrap();
+        assert!(places.enter("c").is_none(), "no more of all");
+        drop(first);
+        assert!(places.enter("a").is_some());
+        drop((second, third));
+        let taken = places.taken.lock().unwrap();
+        assert!(taken.all == 0 && taken.by_name.is_empty(), "nothing is remembered of who left");
+    }
+}
