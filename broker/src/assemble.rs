@@ -10,6 +10,7 @@ pub use spiffe::SpiffeBackends;
 use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet};
 use deputize_issuer::{
+    authenticate::MAX_ASSERTION_SECONDS,
     client::Clients,
     clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
@@ -22,6 +23,7 @@ use deputize_issuer::{
     record::{Entry, Kind, Pseudonyms, Refusals},
     replay::EmbeddedReplay,
     revocation::{Revocations, Revoked},
+    svid::SVID_LEEWAY_SECONDS,
     transaction::TransactionIds,
 };
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -370,8 +372,8 @@ fn cannot(error: impl std::fmt::Display) -> CannotStart {
 pub const DEVELOPMENT_MARKER: &str = "DEVELOPMENT";
 const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 const PROOF_WINDOW: Duration = Duration::from_secs(30);
-/// Assertions live five minutes at most; this, and the leeway twice.
-const ASSERTION_MEMORY: Duration = Duration::from_secs(300);
+/// The longest life of an assertion, and for how long after it a JWT-SVID is taken still; this, and the leeway twice.
+const ASSERTION_MEMORY: Duration = Duration::from_secs(MAX_ASSERTION_SECONDS + SVID_LEEWAY_SECONDS);
 /// Tokens live two minutes at most; this, and what verifiers grant.
 const LONGEST_TOKEN_SECONDS: u64 = 180;
 /// Longer than a tool-call token can live.

@@ -37,7 +37,8 @@ pub enum Presented<'a> {
         /// `client_id`.
         client_id: Option<&'a str>,
     },
-    /// `spiffe_jwt`: a JWT-SVID as assertion (draft-ietf-oauth-spiffe-client-auth), and `client_id` if it was sent too.
+    /// `spiffe_jwt`: a JWT-SVID as assertion (draft-ietf-oauth-spiffe-client-auth), and `client_id` if it was sent too. With a
+    /// proof beside it, it is good until it expires, for what is given is bound to the proof's key; without one, once.
     Svid {
         /// `client_assertion`.
         assertion: &'a str,
@@ -93,9 +94,16 @@ pub struct Caller {
     client: Arc<Client>,
     method: &'static str,
     /// The key of its proof, and the certificate of its connection.
-    held: [Option<Confirmation>; 2],
+    held: [Option<Held>; 2],
     spent: Option<SpentId>,
     attested: Option<Arc<SvidEntry>>,
+}
+
+/// A key that a caller has shown to have, and whether what it is given is bound to that.
+#[derive(Debug)]
+struct Held {
+    key: Confirmation,
+    binds: bool,
 }
 
 /// An id that was used up, as the record keeps it.
@@ -122,9 +130,13 @@ pub async fn authenticate(
 ) -> Result<Caller, IssueError> {
     match prove(desk, presented, shown).await {
         Ok(Proved { known: Known { client, method, spent, attested }, jkt }) => {
-            let certificate = shown.certificate.map(|it| Confirmation::X5tS256(it.thumbprint().to_owned()));
-            let held = [jkt.map(Confirmation::Jkt), certificate];
-            Ok(Caller { decision_id, client, method, held, spent, attested })
+            let by_certificate = matches!(presented, Presented::Certificate { .. });
+            let certificate = shown.certificate.map(|it| Held {
+                key: Confirmation::X5tS256(it.thumbprint().to_owned()),
+                binds: by_certificate,
+            });
+            let proof = jkt.map(|jkt| Held { key: Confirmation::Jkt(jkt), binds: true });
+            Ok(Caller { decision_id, client, method, held: [proof, certificate], spent, attested })
         }
         Err(Refusal { error, known }) => {
             match (known, presented) {
@@ -179,12 +191,15 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
     }
     let now = desk.clock.now_seconds();
     let unverified = shown.proof.map(|proof| fresh_proof(desk, proof)).transpose()?;
-    let known = identify(desk, presented, now)?;
+    let mut known = identify(desk, presented, now)?;
+    if matches!(presented, Presented::Svid { .. }) && shown.proof.is_some() {
+        known.spent = None;
+    }
     let client = &known.client;
     let misused = |error| Refusal { error, known: Some(known.clone()) };
     let by_certificate = matches!(presented, Presented::Certificate { .. });
     if !by_certificate && shown.certificate.is_some() && client.shows_certificates() {
-        // RFC 6749 §2.3: not more than one method. Of others the certificate is a key to bind to, no more.
+        // RFC 6749 §2.3: not more than one method. What others show may be what their users' tokens are bound to.
         return Err(misused(IssueError::ClientAuthentication("two_authentication_methods")));
     }
     // Before it costs the client anything of its rate: whoever caught an old assertion could use that up.
@@ -224,8 +239,8 @@ fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<K
             Ok(Known { client, method: "private_key_jwt", spent: Some(spent), attested: None })
         }
         Presented::Svid { assertion, client_id } => {
-            let client = verify_svid_assertion(desk, assertion, client_id, now_seconds)?;
-            Ok(Known { client, method: "spiffe_jwt", spent: None, attested: None })
+            let (client, spent) = verify_svid_assertion(desk, assertion, client_id, now_seconds)?;
+            Ok(Known { client, method: "spiffe_jwt", spent: Some(spent), attested: None })
         }
         Presented::Certificate { client_id, certificate } => {
             let (client, method) = verify_certificate(desk, certificate, client_id, now_seconds)?;
@@ -333,13 +348,17 @@ impl Caller {
     pub fn method(&self) -> &'static str {
         self.method
     }
-    /// The key that what it is given is bound to: that of its proof, else that of its certificate (RFC 8705 §3.1).
+    /// The key that what it is given is bound to: that of its proof, else that of the certificate by which it
+    /// authenticated (RFC 8705 §3.1).
+    ///
+    /// INVARIANT: a certificate that is shown beside another proof of the client stands in for no DPoP proof: anybody who
+    /// has that other one could show any certificate.
     pub fn confirmation(&self) -> Option<&Confirmation> {
-        self.held.iter().flatten().next()
+        self.held.iter().flatten().find(|held| held.binds).map(|held| &held.key)
     }
     /// Whether it has shown to have the key that something is bound to.
     pub fn holds(&self, bound: &Confirmation) -> bool {
-        self.held.iter().flatten().any(|held| held == bound)
+        self.held.iter().flatten().any(|held| held.key == *bound)
     }
     /// The process that it is and its registration entry, where it was attested; goes into its records.
     pub fn attested(&self) -> Option<&Arc<SvidEntry>> {

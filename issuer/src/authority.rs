@@ -157,6 +157,12 @@ impl AuthorityRing {
         standing::stands_by(authorities, (&self.untainted, &self.tainted))
     }
 
+    /// Whether what signed is one of these authorities still, tainted or not.
+    pub(crate) fn knows(&self, authorities: &[[u8; 32]]) -> bool {
+        let known = |signer| self.untainted.contains(signer) || self.tainted.contains(signer);
+        authorities.first().is_some_and(known)
+    }
+
     /// What tells elsewhere whether [`Self::stands_by`] something.
     pub fn standing(&self) -> Standing {
         let keys = self.bundle.jwt_authorities.iter().filter_map(|key| key.kid());

@@ -10,15 +10,14 @@ mod tests;
 pub use distinguished_name::{DistinguishedName, NotAName};
 pub use expected::{ExpectedCertificate, ExpectedName, NotExpectable, OwnCertificate};
 pub use path::NotVouched;
-pub(crate) use path::{leaf_may_sign, verify_path};
+pub(crate) use path::{Anchor, Path, leaf_may_sign, verify_path};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::digest::sha256;
 use rustls_pki_types::CertificateDer;
-use spiffe::SpiffeId;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::svid::{Bundle, Bundles, NotAnSvid, verify_x509_svid};
+use crate::svid::{Bundle, Bundles, NotAnSvid, TracedSvid, trace_x509_svid};
 
 /// What a TLS client showed, in DER, its own certificate first.
 ///
@@ -40,7 +39,7 @@ struct Found {
 
 /// INVARIANT: what vouched is held, so nothing else is ever at its place.
 enum By {
-    Bundle(Arc<Bundle>, SpiffeId),
+    Bundle(Arc<Bundle>, TracedSvid),
     Expected(Arc<ExpectedCertificate>),
 }
 
@@ -79,25 +78,24 @@ impl PresentedCertificate {
         &self.thumbprint
     }
 
-    /// Whose X.509-SVID it is: as [`verify_x509_svid`], which is done once for each bundle.
-    ///
-    /// # Errors
-    /// [`NotAnSvid`].
-    pub fn svid(&self, bundles: &Bundles, now_seconds: u64) -> Result<SpiffeId, NotAnSvid> {
+    /// Whose X.509-SVID it is, and who stands behind it: as [`trace_x509_svid`], which is done once for each bundle.
+    pub(crate) fn svid(&self, bundles: &Bundles, now_seconds: u64) -> Result<TracedSvid, NotAnSvid> {
         let known = self.known(now_seconds, |by| match by {
-            By::Bundle(bundle, id) if bundles.of(id).is_some_and(|now| Arc::ptr_eq(now, bundle)) => {
-                Some(id.clone())
+            By::Bundle(bundle, svid)
+                if bundles.of(&svid.spiffe_id).is_some_and(|now| Arc::ptr_eq(now, bundle)) =>
+            {
+                Some(svid.clone())
             }
             By::Bundle(..) | By::Expected(_) => None,
         });
-        if let Some(id) = known {
-            return Ok(id);
+        if let Some(svid) = known {
+            return Ok(svid);
         }
-        let id = verify_x509_svid(&self.chain, bundles, now_seconds)?;
-        if let Some(bundle) = bundles.of(&id) {
-            self.remember(By::Bundle(Arc::clone(bundle), id.clone()), now_seconds);
+        let (svid, until_seconds) = trace_x509_svid(&self.chain, bundles, now_seconds)?;
+        if let Some(bundle) = bundles.of(&svid.spiffe_id) {
+            self.remember(By::Bundle(Arc::clone(bundle), svid.clone()), (now_seconds, until_seconds));
         }
-        Ok(id)
+        Ok(svid)
     }
 
     /// Whether it is the one that is expected: as [`ExpectedCertificate::check`], which is done once.
@@ -113,8 +111,8 @@ impl PresentedCertificate {
             matches!(by, By::Expected(found) if Arc::ptr_eq(found, expected)).then_some(())
         });
         if known.is_none() {
-            expected.check(&self.chain, now_seconds)?;
-            self.remember(By::Expected(Arc::clone(expected)), now_seconds);
+            let path = expected.check(&self.chain, now_seconds)?;
+            self.remember(By::Expected(Arc::clone(expected)), (now_seconds, path.anchored_until_seconds));
         }
         Ok(())
     }
@@ -125,9 +123,10 @@ impl PresentedCertificate {
         found.as_ref().filter(holds).and_then(|found| what(&found.by))
     }
 
-    fn remember(&self, by: By, now_seconds: u64) {
-        // What stands between it and its authority may expire first.
+    fn remember(&self, by: By, (now_seconds, anchored_until_seconds): (u64, u64)) {
+        // What stands between it and its authority may expire first, and so may that.
         let Some(until_seconds) = path::earliest_end(&self.chain) else { return };
+        let until_seconds = until_seconds.min(anchored_until_seconds);
         let found = Found { by, since_seconds: now_seconds, until_seconds };
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }

@@ -20,7 +20,12 @@ pub(crate) use svid::{JwtSvidApplication, X509SvidApplication, entitled};
 pub use svid::{JwtSvidTerms, X509SvidTerms};
 pub(crate) use target::{Pinned, Wanted};
 
-use deputize_call::{action::Action, claims::ToolCallClaims, json::Object, level::Level};
+use deputize_call::{
+    action::Action,
+    claims::{Confirmation, ToolCallClaims},
+    json::Object,
+    level::Level,
+};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -96,6 +101,8 @@ pub struct ToolCallTerms {
     pub(crate) tier: Option<Tier>,
     pub(crate) risk: Risk,
     pub(crate) arguments: Option<Object>,
+    /// How the client proved itself.
+    pub(crate) method: &'static str,
     pub(crate) spent: Option<crate::authenticate::SpentId>,
     pub(crate) claimed: crate::ask::Claimed,
     pub(crate) registry_digest: String,
@@ -147,6 +154,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
             tier: wanted.tool.as_ref().map(|tool| tool.record.tier),
             risk,
             arguments: wanted.arguments(application.ask).cloned(),
+            method: application.caller.method(),
             spent: application.caller.spent(),
             claimed: application.ask.claimed.clone(),
             registry_digest: rules.registry.digest().to_string(),
@@ -270,7 +278,11 @@ fn facts<'f>(
         tool: wanted.tool.as_deref(),
         action: wanted.tool.as_ref().map_or("tools/list", |tool| tool.action.as_str()),
         level: wanted.level,
-        binding: if bearer.is_some() { Binding::Bearer } else { Binding::Dpop },
+        binding: match (bearer, application.caller.confirmation()) {
+            (None, Some(Confirmation::Jkt(_))) => Binding::Dpop,
+            (None, Some(Confirmation::X5tS256(_))) => Binding::Mtls,
+            (Some(_), _) | (None, None) => Binding::Bearer,
+        },
         bearer_client: bearer.map(|by| by.client.as_str()),
         arguments: wanted.arguments(ask),
         call_digest_only: matches!(&ask.call, CallAsk::Call(call) if call.arguments.is_none()),

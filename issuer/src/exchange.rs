@@ -55,6 +55,8 @@ pub async fn exchange(
         jti: None,
     };
     let subject = match &request.subject {
+        // There is nothing that a token could be bound to.
+        _ if caller.confirmation().is_none() => Err(IssueError::Proof("proof_missing")),
         None => Ok(None),
         Some(presented) => verify_subject(desk, &caller, presented).await.map(Some),
     };

@@ -9,15 +9,17 @@ mod verify;
 
 pub use own_key::OwnKey;
 pub(crate) use requested::RequestedKey;
-pub use verify::{NotAnSvid, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid};
+pub use verify::{NotAnSvid, SVID_LEEWAY_SECONDS, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid};
+pub(crate) use verify::{TracedSvid, trace_x509_svid};
 
 use deputize_call::keys::KeySet;
 use spiffe::{SpiffeId, TrustDomain};
 use std::sync::Arc;
 
 use crate::{
-    authority::Authorities,
+    authority::{Authorities, AuthorityRing},
     bundle::ForeignBundles,
+    certificate::PresentedCertificate,
     clock,
     decide::{JwtSvidApplication, X509SvidApplication},
     desk::Desk,
@@ -52,7 +54,37 @@ pub struct SpiffeDoor {
 impl SpiffeDoor {
     /// The bundles that are here now.
     pub fn bundles(&self) -> Bundles {
-        Bundles { own: Arc::clone(&self.authorities.ring().bundle), federated: self.foreign.now().to_vec() }
+        self.bundles_with(&self.authorities.ring())
+    }
+
+    /// Whose X.509-SVID a client shows. One of our own domain says who calls as long as what signed it stands: what is
+    /// tainted may be in other hands, though the bundle has it still.
+    pub(crate) fn x509_caller(
+        &self,
+        shown: &PresentedCertificate,
+        now_seconds: u64,
+    ) -> Result<SpiffeId, NotAnSvid> {
+        let ring = self.authorities.ring();
+        let svid = shown.svid(&self.bundles_with(&ring), now_seconds)?;
+        let stands = !svid.spiffe_id.is_member_of(&self.trust_domain) || ring.stands_by(&svid.authorities);
+        if stands { Ok(svid.spiffe_id) } else { Err(NotAnSvid::Withdrawn) }
+    }
+
+    /// As [`Self::x509_caller`], of a JWT-SVID for this audience.
+    pub(crate) fn jwt_caller(
+        &self,
+        token: &str,
+        (now_seconds, audience): (u64, &str),
+    ) -> Result<VerifiedJwtSvid, NotAnSvid> {
+        let ring = self.authorities.ring();
+        let svid = verify_jwt_svid(token, &self.bundles_with(&ring), now_seconds, audience)?;
+        let is_trusted = || svid.kid.as_ref().is_some_and(|kid| ring.trusts_key(kid));
+        let stands = !svid.spiffe_id.is_member_of(&self.trust_domain) || is_trusted();
+        if stands { Ok(svid) } else { Err(NotAnSvid::Withdrawn) }
+    }
+
+    fn bundles_with(&self, ring: &AuthorityRing) -> Bundles {
+        Bundles { own: Arc::clone(&ring.bundle), federated: self.foreign.now().to_vec() }
     }
 
     /// The `htu` of proofs for the exchange of attested processes: `{base}/spiffe/exchange`. Nothing is served there;

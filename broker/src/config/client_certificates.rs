@@ -2,7 +2,7 @@
 
 use deputize_issuer::{
     certificate::{ExpectedCertificate, ExpectedName, OwnCertificate},
-    client::ClientCertificates,
+    client::{Client, ClientCertificates},
     entry::{is_reserved, parse_spiffe_id},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -77,6 +77,9 @@ impl Check<'_> {
                 "client {id:?}: give jwks_file (`deputize client add` makes one), spiffe_id, tls_client_auth or \
                  certificate_file"
             )),
+            [] if has_keys && client.secret_sha256.is_some() => self.refuse(format!(
+                "client {id:?}: give one of jwks_file and secret_sha256; beside a secret jwks_file has none but the key with use \"enc\""
+            )),
             [] => {}
             [_] if !has_keys && client.secret_sha256.is_none() => {}
             [way] => self.refuse(format!(
@@ -87,17 +90,53 @@ impl Check<'_> {
         }
     }
 
-    /// Behind a proxy no certificate arrives here, and what the proxy says of one is not believed.
+    /// Behind a proxy the certificate of a connection is the proxy's own, whoever's request it passes on.
+    pub(super) fn no_proxys_certificate(&mut self, config: &raw::Config) {
+        let asks = config.listen.tls.as_ref().and_then(|tls| tls.client_certificates);
+        if config.listen.behind_proxy && asks == Some(raw::ClientCertificates::Ask) {
+            self.refuse(
+                "listen.tls.client_certificates: behind_proxy: true, so the one certificate that arrives is the proxy's \
+                 own: leave one of the two out",
+            );
+        }
+    }
+
+    /// Behind a proxy no certificate of a client arrives here, and what the proxy says of one is not believed.
     fn certificates_arrive(&mut self, config: &raw::Config, client: &raw::Client) {
-        let asks = config.listen.tls.as_ref().is_some_and(|tls| {
-            tls.client_certificates.unwrap_or(raw::ClientCertificates::Ask) == raw::ClientCertificates::Ask
-        });
+        let asks = !config.listen.behind_proxy
+            && config.listen.tls.as_ref().is_some_and(|tls| {
+                tls.client_certificates.unwrap_or(raw::ClientCertificates::Ask)
+                    == raw::ClientCertificates::Ask
+            });
         if !asks {
             self.refuse(format!(
                 "client {:?}: shows a certificate, so this listener has to ask for it: give listen.tls, with \
-                 client_certificates: ask; no proxy in front may terminate TLS",
+                 client_certificates: ask and without behind_proxy; no proxy in front may terminate TLS",
                 client.id
             ));
+        }
+    }
+
+    /// A certificate says which one client shows it.
+    pub(super) fn certificates_are_of_one(&mut self, clients: &[Client]) {
+        for (at, one) in clients.iter().enumerate() {
+            for other in clients.iter().skip(at + 1) {
+                let is_shared = match (&one.certificates, &other.certificates) {
+                    (Some(ClientCertificates::Own(one)), Some(ClientCertificates::Own(other))) => {
+                        one.iter().any(|own| other.contains(own))
+                    }
+                    (Some(ClientCertificates::Vouched(one)), Some(ClientCertificates::Vouched(other))) => {
+                        one.is_shared_with(other)
+                    }
+                    _ => false,
+                };
+                if is_shared {
+                    self.refuse(format!(
+                        "client {:?}: its certificate would be that of client {:?} as well: give each one of its own",
+                        other.id, one.id
+                    ));
+                }
+            }
         }
     }
 

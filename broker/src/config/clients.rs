@@ -48,12 +48,16 @@ impl Check<'_> {
             }
             clients.push(self.client(raw, client));
         }
+        self.certificates_are_of_one(&clients);
+        self.no_proxys_certificate(raw);
         clients
     }
 
     fn client(&mut self, config: &raw::Config, raw: &raw::Client) -> Client {
-        let other_way =
-            raw.spiffe_id.is_some() || raw.tls_client_auth.is_some() || raw.certificate_file.is_some();
+        let other_way = raw.spiffe_id.is_some()
+            || raw.tls_client_auth.is_some()
+            || raw.certificate_file.is_some()
+            || raw.secret_sha256.is_some();
         let keys = raw.jwks_file.as_ref().and_then(|file| self.jwks(&self.folder.join(file), other_way));
         let (keys, encryption_key) = keys.unzip();
         let secret_sha256 = raw.secret_sha256.as_ref().and_then(|text| {

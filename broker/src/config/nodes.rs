@@ -86,6 +86,10 @@ impl Check<'_> {
             Some(tls) if tls.client_certificates == Some(raw::ClientCertificates::Ignore) => {
                 self.refuse("listen.tls.client_certificates: nodes need them: leave it out, or say `ask`");
             }
+            Some(_) if raw.listen.behind_proxy => self.refuse(
+                "listen.behind_proxy: nodes prove themselves by the certificates of their connections, which end at the \
+                 proxy: leave it out",
+            ),
             Some(_) => {}
         }
     }

@@ -276,7 +276,7 @@ impl Check<'_> {
             listen: Listen {
                 address: address?,
                 behind_proxy: raw.listen.behind_proxy,
-                tls: raw.listen.tls.map(|tls| self.tls(&tls, shows_certificates)),
+                tls: raw.listen.tls.map(|tls| self.tls(&tls, shows_certificates && !raw.listen.behind_proxy)),
             },
             admin_address,
             admin_socket: raw

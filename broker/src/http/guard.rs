@@ -137,18 +137,18 @@ pub struct Sender {
     headers: HeaderMap,
     certificate: Option<Arc<PresentedCertificate>>,
     /// `client_id`, which a guard with a certificate that does not say who it is puts into the query.
-    client_id: Option<String>,
+    client_id: Result<Option<String>, IssueError>,
 }
 
 impl Sender {
     fn of(parts: &Parts) -> Self {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
-        let client_id = Form::parse(query).ok().and_then(|form| form.get("client_id").map(str::to_owned));
+        let client_id = Form::parse(query).map(|form| form.get("client_id").map(str::to_owned));
         Self { headers: parts.headers.clone(), certificate: parts.extensions.get().cloned(), client_id }
     }
 
     fn client(&self) -> Result<Presented<'_>, IssueError> {
-        let client_id = self.client_id.as_deref();
+        let client_id = self.client_id.as_ref().map_err(Clone::clone)?.as_deref();
         match (bearer(&self.headers)?, self.certificate.as_deref()) {
             (Some(assertion), _) => Ok(Presented::Assertion { assertion, client_id }),
             (None, Some(certificate)) => Ok(Presented::Certificate { client_id, certificate }),

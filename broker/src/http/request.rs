@@ -126,7 +126,8 @@ impl FormRequest {
     }
 
     /// What the client has the key of, and what it is given will be bound to: that of the one DPoP proof (RFC 9449 §4.3,
-    /// check 1), for an endpoint by its *configured* URL, or else that of its TLS certificate (RFC 8705 §3).
+    /// check 1), for an endpoint by its *configured* URL, or else that of its TLS certificate (RFC 8705 §3), which is for
+    /// those alone who authenticate by it: the stage that knows says so.
     ///
     /// # Errors
     /// [`IssueError::Proof`]: there is neither, or something is wrong with the proof.

@@ -435,6 +435,14 @@ fn what_a_client_cannot_show_is_said_with_what_to_do() {
         (tls("subject_dn: a"), "CN=agent"),
         (client(&format!("    tls_client_auth: {{ authority_file: {own}, dns: a }}\n")), "authority"),
         (client("    certificate_file: /nowhere.pem\n"), "/nowhere.pem"),
+        (tls("uri: spiffe://acme.example/a"), "say spiffe_id instead"),
+        (
+            format!(
+                "{}  - id: three\n    tenant: acme\n    certificate_file: {own}\n",
+                client(&format!("    certificate_file: {own}\n"))
+            ),
+            "its certificate would be that of client",
+        ),
     ] {
         let (_folder, config) = with_tls(&clients);
         let ran = lint(&config).expect(5);
@@ -443,6 +451,20 @@ fn what_a_client_cannot_show_is_said_with_what_to_do() {
     // Where no certificate arrives, nobody can show one.
     let (_folder, config) = changed("clients:\n", &client(&format!("    certificate_file: {own}\n")));
     assert!(lint(&config).expect(5).stdout.contains("client_certificates: ask"));
+    // Nor behind a proxy, though this listener has TLS: the certificate that arrives is the proxy's.
+    for (clients, more, part) in [
+        (client(&format!("    certificate_file: {own}\n")), "", "without behind_proxy"),
+        (tls("dns: a"), "", "without behind_proxy"),
+        (String::from("clients:\n"), ", client_certificates: ask", "the proxy's own"),
+    ] {
+        let (_folder, config) = changed("clients:\n", &clients);
+        let text = std::fs::read_to_string(&config).unwrap();
+        let listen =
+            format!("  behind_proxy: true\n  tls: {{ certificate_file: tls.crt, key_file: tls.key{more} }}");
+        std::fs::write(&config, text.replacen("  behind_proxy: true", &listen, 1)).unwrap();
+        let ran = lint(&config).expect(5);
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
 }
 
 /// The example with these clients besides, and with a listener that ends TLS itself.

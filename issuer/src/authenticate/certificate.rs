@@ -48,7 +48,7 @@ impl Shown<'_> {
                 let client = client.filter(|_| is_one).ok_or(refuse("client_certificate"))?;
                 Ok((client, "self_signed_tls_client_auth"))
             }
-            // An unknown client, and one that shows no certificates, cost and answer what one with an SVID does.
+            // An unknown client, and one that shows no certificates, are answered as one with an SVID is.
             None => {
                 let found = self.svid(clients)?;
                 if found.id == id {
@@ -64,7 +64,7 @@ impl Shown<'_> {
     fn svid(&self, clients: &Clients) -> Result<Arc<Client>, IssueError> {
         let refuse = IssueError::ClientAuthentication;
         let door = self.desk.spiffe.as_ref().ok_or(refuse("client_certificate"))?;
-        let id = self.certificate.svid(&door.bundles(), self.now_seconds);
+        let id = door.x509_caller(self.certificate, self.now_seconds);
         let id = id.map_err(|error| refuse(error.reason()))?;
         clients.with_spiffe_id(&id).ok_or(refuse("svid_of_no_client"))
     }

@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use super::MAX_ASSERTION_SECONDS;
-use crate::{client::Client, desk::Desk, error::IssueError, svid::verify_jwt_svid};
+use super::{MAX_ASSERTION_SECONDS, SpentId};
+use crate::{client::Client, desk::Desk, error::IssueError, svid::SVID_LEEWAY_SECONDS};
 
-/// Whose JWT-SVID this is. It is good until it expires, however often it comes: what is given for it is bound to a key
-/// that is shown beside it.
+/// Whose JWT-SVID this is, and what to use up of it where it is good once.
 pub(super) fn verify_svid_assertion(
     desk: &Desk,
     assertion: &str,
     client_id: Option<&str>,
     now_seconds: u64,
-) -> Result<Arc<Client>, IssueError> {
+) -> Result<(Arc<Client>, SpentId), IssueError> {
     let refuse = IssueError::ClientAuthentication;
     let door = desk.spiffe.as_ref().ok_or(refuse("svid_not_supported"))?;
     let issuer = &desk.settings.issuer;
-    let svid = verify_jwt_svid(assertion, &door.bundles(), now_seconds, issuer)
-        .map_err(|error| refuse(error.reason()))?;
+    let svid = door.jwt_caller(assertion, (now_seconds, issuer)).map_err(|error| refuse(error.reason()))?;
     // One that others take as well, they could bring here in the client's name.
     let is_for_us_alone = match svid.claims.get("aud") {
         Some(serde_json::Value::Array(audiences)) => audiences.len() == 1,
@@ -35,5 +33,18 @@ pub(super) fn verify_svid_assertion(
     if client_id.is_some_and(|id| id != client.id) {
         return Err(refuse("svid_of_another_client"));
     }
-    Ok(client)
+    // Forgotten after the last second in which it verifies.
+    let until = svid.times.exp + desk.settings.leeway_seconds.max(SVID_LEEWAY_SECONDS);
+    Ok((client, SpentId { tag: tag(assertion), until }))
+}
+
+/// Stands for a JWT-SVID. Of what was signed alone: whoever has one signature can make others of it (ECDSA).
+fn tag(assertion: &str) -> [u8; 16] {
+    let signed = assertion.rsplit_once('.').map_or(assertion, |(signed, _)| signed);
+    let digest = deputize_call::digest::sha256(format!("svid\0{signed}").as_bytes());
+    let mut tag = [0; 16];
+    for (to, from) in tag.iter_mut().zip(digest) {
+        *to = from;
+    }
+    tag
 }

@@ -1,18 +1,19 @@
 //! The certificate that a client is configured to show: one that an authority vouches for, in a name (RFC 8705 §2.1),
 //! or one of its own (§2.2).
 
-use rustls_pki_types::{CertificateDer, TrustAnchor};
+use rustls_pki_types::CertificateDer;
 use std::net::IpAddr;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use super::{
-    DistinguishedName, NotVouched, PresentedCertificate, check_bounds, leaf_may_sign, thumbprint, verify_path,
+    Anchor, DistinguishedName, NotVouched, Path, PresentedCertificate, check_bounds, leaf_may_sign,
+    thumbprint, verify_path,
 };
 
 /// A certificate of one of these authorities, in this name.
 #[derive(Debug)]
 pub struct ExpectedCertificate {
-    anchors: Vec<TrustAnchor<'static>>,
+    anchors: Vec<Anchor>,
     name: ExpectedName,
 }
 
@@ -53,22 +54,31 @@ impl ExpectedCertificate {
         let mut anchors = Vec::new();
         for authority in authorities {
             let is_authority = X509Certificate::from_der(authority).is_ok_and(|(_, it)| it.is_ca());
-            let anchor = webpki::anchor_from_trusted_cert(authority).ok().filter(|_| is_authority);
-            anchors.push(anchor.ok_or(NotExpectable("not a certificate of an authority"))?.to_owned());
+            let anchor = Anchor::read(authority).filter(|_| is_authority);
+            anchors.push(anchor.ok_or(NotExpectable("not a certificate of an authority"))?);
         }
         if anchors.is_empty() {
             return Err(NotExpectable("there is no certificate"));
         }
+        if matches!(&name, ExpectedName::Uri(uri) if is_of_spiffe(uri)) {
+            return Err(NotExpectable("a SPIFFE ID proves nothing here: say spiffe_id instead"));
+        }
         Ok(Self { anchors, name })
     }
 
+    /// Whether a certificate may be what both expect: of one authority, in one name.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        let is_same_name = match (&self.name, &other.name) {
+            (ExpectedName::Dns(one), ExpectedName::Dns(other)) => one.eq_ignore_ascii_case(other),
+            (one, other) => one == other,
+        };
+        is_same_name && self.anchors.iter().any(|one| other.anchors.iter().any(|other| one.is(other)))
+    }
+
     /// Whether it is that one.
-    ///
-    /// # Errors
-    /// [`NotVouched`].
-    pub fn check(&self, chain: &[CertificateDer<'_>], now_seconds: u64) -> Result<(), NotVouched> {
+    pub(super) fn check(&self, chain: &[CertificateDer<'_>], now_seconds: u64) -> Result<Path, NotVouched> {
         check_bounds(chain).map_err(|_| NotVouched::Malformed)?;
-        verify_path(chain, &self.anchors, now_seconds, |_| true)?;
+        let path = verify_path(chain, &self.anchors, now_seconds, |_| true)?;
         let leaf = chain.first().ok_or(NotVouched::Malformed)?;
         let Ok(([], certificate)) = X509Certificate::from_der(leaf) else {
             return Err(NotVouched::Malformed);
@@ -76,7 +86,12 @@ impl ExpectedCertificate {
         if !leaf_may_sign(&certificate)? {
             return Err(NotVouched::Usage);
         }
-        if self.name.is_in(&certificate)? { Ok(()) } else { Err(NotVouched::Name) }
+        if names(&certificate)?.iter().any(|name| matches!(name, GeneralName::URI(uri) if is_of_spiffe(uri)))
+        {
+            // Under a root that SVIDs have too, whoever gets one may have the name in it that is expected here.
+            return Err(NotVouched::Svid);
+        }
+        if self.name.is_in(&certificate)? { Ok(path) } else { Err(NotVouched::Name) }
     }
 }
 
@@ -85,9 +100,7 @@ impl ExpectedName {
         if let Self::Subject(subject) = self {
             return Ok(DistinguishedName::of(certificate.subject()).as_ref() == Some(subject));
         }
-        let names = certificate.subject_alternative_name().map_err(|_| NotVouched::Malformed)?;
-        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-        Ok(names.iter().any(|name| match (self, name) {
+        Ok(names(certificate)?.iter().any(|name| match (self, name) {
             (Self::Dns(expected), GeneralName::DNSName(name)) => name.eq_ignore_ascii_case(expected),
             (Self::Uri(expected), GeneralName::URI(name)) => name == expected,
             (Self::Email(expected), GeneralName::RFC822Name(name)) => name == expected,
@@ -96,6 +109,16 @@ impl ExpectedName {
             _ => false,
         }))
     }
+}
+
+/// The alternative names of whom a certificate is for.
+fn names<'c>(certificate: &'c X509Certificate<'_>) -> Result<&'c [GeneralName<'c>], NotVouched> {
+    let names = certificate.subject_alternative_name().map_err(|_| NotVouched::Malformed)?;
+    Ok(names.map(|names| names.value.general_names.as_slice()).unwrap_or_default())
+}
+
+fn is_of_spiffe(uri: &str) -> bool {
+    uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
 }
 
 impl OwnCertificate {
@@ -125,3 +148,5 @@ impl OwnCertificate {
             && (self.not_before_seconds..=self.not_after_seconds).contains(&now_seconds)
     }
 }
+
+const SPIFFE: &str = "spiffe:";

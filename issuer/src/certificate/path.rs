@@ -1,7 +1,8 @@
 //! From a client's certificate up to an authority that is trusted (RFC 5280 §6).
 
+use deputize_call::digest::sha256;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 use webpki::{EndEntityCert, Error, KeyUsage};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
@@ -23,6 +24,9 @@ pub enum NotVouched {
     /// It is not for showing who one is, as a client.
     #[error("its key is not for clients")]
     Usage,
+    /// It is an X.509-SVID, and whoever has one is known by that.
+    #[error("it is an X.509-SVID, which says who it is in another way")]
+    Svid,
     /// It names somebody else.
     #[error("it does not have the name that is expected")]
     Name,
@@ -37,27 +41,68 @@ impl NotVouched {
             Self::NotYetValid => "client_certificate_not_yet_valid",
             Self::Expired => "client_certificate_expired",
             Self::Usage => "client_certificate_usage",
+            Self::Svid => "client_certificate_svid",
             Self::Name => "client_certificate_name",
         }
     }
 }
 
-/// Whether one of these authorities stands behind the first certificate, by way of others of the chain, each of which
+/// An authority that is trusted, as long as its own certificate is valid.
+#[derive(Debug, Clone)]
+pub(crate) struct Anchor {
+    trusted: TrustAnchor<'static>,
+    key_sha256: [u8; 32],
+    validity_seconds: RangeInclusive<u64>,
+}
+
+/// Who stands behind a certificate.
+#[derive(Debug)]
+pub(crate) struct Path {
+    /// SHA-256 of each authority's subject public key info (DER), the one that signed the certificate first.
+    pub(crate) authorities: Vec<[u8; 32]>,
+    /// When the last of them ends, in Unix seconds.
+    pub(crate) anchored_until_seconds: u64,
+}
+
+impl Anchor {
+    /// Of its certificate, if it can be one.
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        let seconds = |timestamp: i64| u64::try_from(timestamp).unwrap_or(0);
+        Some(Self {
+            trusted: webpki::anchor_from_trusted_cert(&CertificateDer::from(der)).ok()?.to_owned(),
+            key_sha256: sha256(certificate.public_key().raw),
+            validity_seconds: seconds(validity.not_before.timestamp())
+                ..=seconds(validity.not_after.timestamp()),
+        })
+    }
+
+    /// Whether it is the same authority: one name and one key.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.key_sha256 == other.key_sha256 && self.trusted.subject == other.trusted.subject
+    }
+}
+
+/// Who stands behind the first certificate: one of these authorities, by way of others of the chain, each of which
 /// `accepts`. Where its usages are listed, showing who a client is, is among them.
 ///
 /// # Errors
 /// [`NotVouched`].
 pub(crate) fn verify_path(
     chain: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
+    anchors: &[Anchor],
     now_seconds: u64,
     accepts: impl Fn(&[u8]) -> bool,
-) -> Result<(), NotVouched> {
+) -> Result<Path, NotVouched> {
+    // RFC 5280 §6.1.1 leaves it open whether the certificate of a trust anchor ends: here it does.
+    let anchors = anchors.iter().filter(|anchor| anchor.validity_seconds.contains(&now_seconds));
+    let (anchors, trusted): (Vec<_>, Vec<_>) = anchors.map(|anchor| (anchor, anchor.trusted.clone())).unzip();
     let (leaf, intermediates) = chain.split_first().ok_or(NotVouched::Malformed)?;
     let certificate = EndEntityCert::try_from(leaf).map_err(explain)?;
     let path = certificate.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
-        anchors,
+        &trusted,
         intermediates,
         UnixTime::since_unix_epoch(Duration::from_secs(now_seconds)),
         // RFC 5280 §4.2.1.12: id-kp-clientAuth.
@@ -66,8 +111,19 @@ pub(crate) fn verify_path(
         None,
     );
     let path = path.map_err(explain)?;
-    let all = path.intermediate_certificates().all(|certificate| accepts(&certificate.der()));
-    if all { Ok(()) } else { Err(NotVouched::Authority) }
+    let mut authorities = Vec::new();
+    for certificate in path.intermediate_certificates() {
+        let der = certificate.der();
+        let (_, read) = X509Certificate::from_der(&der).map_err(|_| NotVouched::Malformed)?;
+        if !accepts(&der) {
+            return Err(NotVouched::Authority);
+        }
+        authorities.push(sha256(read.public_key().raw));
+    }
+    let anchor = anchors.into_iter().find(|anchor| anchor.trusted == *path.anchor());
+    let anchor = anchor.ok_or(NotVouched::Authority)?;
+    authorities.push(anchor.key_sha256);
+    Ok(Path { authorities, anchored_until_seconds: *anchor.validity_seconds.end() })
 }
 
 /// RFC 5280 §4.2.1.3: whether the certificate leaves it to its key to sign for its holder. Without the extension it does.

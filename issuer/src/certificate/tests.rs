@@ -131,9 +131,32 @@ fn whoever_vouches_is_known_and_the_certificate_is_for_a_client_and_for_now() {
     let until = |begin, end| authority.leaf(|leaf| set_validity(leaf, (begin, end)).unwrap());
     assert_eq!(refused(&until(NOW - HOUR, NOW - 1)), NotVouched::Expired);
     assert_eq!(refused(&until(NOW + 1, NOW + HOUR)), NotVouched::NotYetValid);
+    // Under a root that SVIDs have too.
+    let svid = authority.leaf(|leaf| leaf.subject_alt_names.push(uri("SPIFFE://example.org/web").unwrap()));
+    assert_eq!(refused(&svid), NotVouched::Svid);
+    let named = ExpectedName::Uri("spiffe://example.org/web".to_owned());
+    assert!(ExpectedCertificate::new(std::slice::from_ref(&authority.der), named).is_err());
     assert!(ExpectedCertificate::new(&[], dns("a")).is_err());
     let leaf = authority.leaf(|_| ());
     assert!(ExpectedCertificate::new(leaf.chain(), dns("a")).is_err(), "a leaf vouches for nobody");
+}
+
+#[test]
+fn an_authority_vouches_for_nobody_after_its_end() {
+    let authority = Signs::new("authority");
+    let longer = authority.leaf(|leaf| set_validity(leaf, (NOW - 10, NOW + 99 * HOUR)).unwrap());
+    let expected = authority.expects(dns("bot.example.org"));
+    assert_eq!(longer.vouched_by(&expected, NOW + 24 * HOUR), Ok(()));
+    assert_eq!(longer.vouched_by(&expected, NOW + 24 * HOUR + 1), Err(NotVouched::Authority));
+}
+
+#[test]
+fn two_share_what_they_expect_where_authority_and_name_are_the_same() {
+    let (authority, other) = (Signs::new("authority"), Signs::new("authority"));
+    let expected = authority.expects(dns("bot.example.org"));
+    assert!(expected.is_shared_with(&authority.expects(dns("Bot.example.org"))));
+    assert!(!expected.is_shared_with(&authority.expects(dns("second.example.org"))));
+    assert!(!expected.is_shared_with(&other.expects(dns("bot.example.org"))));
 }
 
 #[test]

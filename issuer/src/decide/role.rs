@@ -40,6 +40,8 @@ pub struct RoleTerms {
     pub(crate) registry_digest: String,
     pub(crate) account: String,
     pub(crate) session: RenderedSession,
+    /// How the server proved itself.
+    pub(crate) method: &'static str,
     pub(crate) spent: Option<SpentId>,
 }
 
@@ -89,6 +91,7 @@ impl Decide for RoleApplication<'_> {
                 registry_digest: rules.registry.digest().to_string(),
                 account: template.file().aws.account.clone(),
                 session,
+                method: self.caller.method(),
                 spent: self.caller.spent(),
             },
         }))

@@ -94,8 +94,11 @@ pub fn still_stands(
 /// By our authorities alone: what another trust domain calls a node is none here.
 fn whose(desk: &Desk, certificate: &PresentedCertificate) -> Result<Option<SpiffeId>, IssueError> {
     let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
-    let ours = Bundles { own: Arc::clone(&door.authorities.ring().bundle), federated: Vec::new() };
-    Ok(certificate.svid(&ours, desk.clock.now_seconds()).ok())
+    let ring = door.authorities.ring();
+    let ours = Bundles { own: Arc::clone(&ring.bundle), federated: Vec::new() };
+    let svid = certificate.svid(&ours, desk.clock.now_seconds()).ok();
+    // Under a root that is trusted still, what signed it may be gone all the same. Tainted, it does for renewing.
+    Ok(svid.filter(|svid| ring.knows(&svid.authorities)).map(|svid| svid.spiffe_id))
 }
 
 fn serial_of(leaf: &[u8]) -> Option<String> {

@@ -38,6 +38,8 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -53,6 +55,8 @@ pub struct Entry {
     pub exp: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer: Option<PresentedBy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,6 +209,7 @@ impl Entry {
             decision: None,
             tenant: None,
             client: None,
+            method: None,
             sub: None,
             issuer: None,
             actors: Vec::new(),
@@ -213,6 +218,7 @@ impl Entry {
             pjti: None,
             exp: None,
             key: None,
+            bound_by: None,
             bearer: None,
             server: None,
             tool: None,
@@ -304,6 +310,7 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
         decision: Some(decision_id),
         tenant: client.map(|client| client.tenant.clone()),
         client: client.map(|client| client.id.clone()),
+        method: refused.caller.map(|caller| caller.method().to_owned()),
         sub: refused.sub.map(str::to_owned),
         bearer: refused.bearer.cloned(),
         jti: refused.jti.map(bounded),

@@ -36,11 +36,15 @@ fn tool_call(desk: &Desk, terms: &ToolCallTerms) -> Entry {
     let claims = &terms.claims;
     let [detail] = &claims.authorization_details;
     let pseudonyms = desk.pseudonyms.of(&claims.tenant, desk.clock.now_seconds());
-    let (Confirmation::Jkt(key) | Confirmation::X5tS256(key)) = &claims.cnf;
+    let (bound_by, key) = match &claims.cnf {
+        Confirmation::Jkt(key) => ("jkt", key),
+        Confirmation::X5tS256(key) => ("x5t#S256", key),
+    };
     Entry {
         decision: Some(terms.decision_id),
         tenant: Some(claims.tenant.clone()),
         client: Some(claims.client_id.clone()),
+        method: Some(terms.method.to_owned()),
         sub: Some(claims.sub.clone()),
         issuer: terms.person_issuer.clone(),
         actors: claims.act.as_ref().map(|act| act.chain().map(str::to_owned).collect()).unwrap_or_default(),
@@ -49,6 +53,7 @@ fn tool_call(desk: &Desk, terms: &ToolCallTerms) -> Entry {
         pjti: claims.pjti.clone(),
         exp: Some(claims.exp),
         key: Some(key.clone()),
+        bound_by: Some(bound_by.to_owned()),
         bearer: claims.bearer.clone(),
         server: Some(claims.aud.clone()),
         tool: detail.identifier.clone(),
@@ -80,6 +85,7 @@ fn role_session(desk: &Desk, terms: &RoleTerms) -> Entry {
         decision: Some(terms.decision_id),
         tenant: Some(claims.tenant.clone()),
         client: Some(terms.client_id.clone()),
+        method: Some(terms.method.to_owned()),
         sub: Some(claims.sub.clone()),
         issuer: Some(terms.person_issuer.clone()),
         actors: claims.act.as_ref().map(|act| act.chain().map(str::to_owned).collect()).unwrap_or_default(),

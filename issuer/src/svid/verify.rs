@@ -13,7 +13,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 use super::{Bundle, Bundles};
 use crate::{
-    certificate::{NotVouched, check_bounds, verify_path},
+    certificate::{Anchor, NotVouched, check_bounds, verify_path},
     entry::parse_spiffe_id,
 };
 
@@ -44,6 +44,18 @@ pub enum NotAnSvid {
     /// It was made for somebody else to look at.
     #[error("it is for another audience")]
     Audience,
+    /// What signed it is to sign for nobody any more, or is gone.
+    #[error("what signed it was withdrawn")]
+    Withdrawn,
+}
+
+/// An X.509-SVID that holds, and who stands behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TracedSvid {
+    /// Whose it is.
+    pub(crate) spiffe_id: SpiffeId,
+    /// SHA-256 of each authority's subject public key info (DER), the one that signed it first.
+    pub(crate) authorities: Vec<[u8; 32]>,
 }
 
 /// A JWT-SVID that holds.
@@ -55,6 +67,8 @@ pub struct VerifiedJwtSvid {
     pub claims: Object,
     /// From when until when.
     pub times: Times,
+    /// Id of the key that signed it, where that has one.
+    pub kid: Option<String>,
 }
 
 /// Whose X.509-SVID this is, the leaf first: by the authorities of its own trust domain, and no others.
@@ -68,18 +82,24 @@ pub fn verify_x509_svid(
     bundles: &Bundles,
     now_seconds: u64,
 ) -> Result<SpiffeId, NotAnSvid> {
+    trace_x509_svid(chain, bundles, now_seconds).map(|(svid, _)| svid.spiffe_id)
+}
+
+/// As [`verify_x509_svid`]; and who stands behind it, and until when that authority does (Unix seconds).
+pub(crate) fn trace_x509_svid(
+    chain: &[CertificateDer<'_>],
+    bundles: &Bundles,
+    now_seconds: u64,
+) -> Result<(TracedSvid, u64), NotAnSvid> {
     check_bounds(chain)
         .map_err(|_| NotAnSvid::Malformed("there is no certificate, or there are too many"))?;
     let id = identity(chain.first().ok_or(NotAnSvid::Malformed("there is no certificate"))?)?;
     // SPIFFE Trust Domain and Bundle §3: an authority of one trust domain vouches for nobody of another.
     let bundle = bundles.of(&id).ok_or(NotAnSvid::TrustDomain)?;
-    let authorities: Vec<CertificateDer<'_>> =
-        bundle.x509_authorities.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-    let anchors: Vec<_> =
-        authorities.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok()).collect();
+    let anchors: Vec<_> = bundle.x509_authorities.iter().filter_map(|der| Anchor::read(der)).collect();
     let is_for = |der: &[u8]| vouches_for(der, id.trust_domain());
-    verify_path(chain, &anchors, now_seconds, is_for).map_err(explain_path)?;
-    Ok(id)
+    let path = verify_path(chain, &anchors, now_seconds, is_for).map_err(explain_path)?;
+    Ok((TracedSvid { spiffe_id: id, authorities: path.authorities }, path.anchored_until_seconds))
 }
 
 /// Verifies a JWT-SVID with the authorities of its own trust domain, for this audience among those that it has.
@@ -98,14 +118,16 @@ pub fn verify_jwt_svid(
     let spiffe_id =
         parse_spiffe_id(subject).map_err(|_| NotAnSvid::Identity("its subject is no SPIFFE ID"))?;
     let bundle = bundles.of(&spiffe_id).ok_or(NotAnSvid::TrustDomain)?;
-    bundle.jwt_authorities.verify(&jws).map_err(explain_token)?;
+    let key = bundle.jwt_authorities.find(&jws).map_err(explain_token)?;
+    key.verify(&jws).map_err(explain_token)?;
+    let kid = key.kid().map(str::to_owned);
     // JWT-SVID §3.3: required.
-    let times = jws::check_times(&jws.claims, now_seconds, LEEWAY_SECONDS).map_err(explain_token)?;
+    let times = jws::check_times(&jws.claims, now_seconds, SVID_LEEWAY_SECONDS).map_err(explain_token)?;
     let audiences = jws::audiences(&jws.claims, MAX_AUDIENCES).map_err(explain_token)?;
     if !audiences.contains(&audience) {
         return Err(NotAnSvid::Audience);
     }
-    Ok(VerifiedJwtSvid { spiffe_id, claims: jws.claims, times })
+    Ok(VerifiedJwtSvid { spiffe_id, claims: jws.claims, times, kid })
 }
 
 impl Bundles {
@@ -128,6 +150,7 @@ impl NotAnSvid {
             Self::NotYetValid => "svid_not_yet_valid",
             Self::Expired => "svid_expired",
             Self::Audience => "svid_audience",
+            Self::Withdrawn => "svid_withdrawn",
         }
     }
 }
@@ -216,15 +239,15 @@ fn explain_path(error: NotVouched) -> NotAnSvid {
         NotVouched::Expired => NotAnSvid::Expired,
         NotVouched::NotYetValid => NotAnSvid::NotYetValid,
         NotVouched::Usage => NotAnSvid::Kind("its key is not for clients"),
-        NotVouched::Authority | NotVouched::Name => {
+        NotVouched::Authority | NotVouched::Name | NotVouched::Svid => {
             NotAnSvid::Signature("no authority of its trust domain stands behind it")
         }
         NotVouched::Malformed => NotAnSvid::Malformed("it is no certificate that can be used"),
     }
 }
 
-/// JWT-SVID, Appendix A: small.
-const LEEWAY_SECONDS: u64 = 5;
+/// How long after its end a JWT-SVID is taken, in seconds (JWT-SVID, Appendix A: small).
+pub const SVID_LEEWAY_SECONDS: u64 = 5;
 const MAX_AUDIENCES: usize = 64;
 const MAX_ID_BYTES: usize = 2048;
 

@@ -11,6 +11,7 @@ use deputize_issuer::{
     certificate::{ExpectedCertificate, ExpectedName, OwnCertificate, PresentedCertificate},
     client::{Client, ClientCertificates},
     error::IssueError,
+    record::Kind as Recorded,
     svid::Bundle,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -29,23 +30,29 @@ const PARTNER: &str = "spiffe://partner.test/agent";
 struct Bench {
     world: SpiffeWorld,
     partner: SigningKey,
-    /// Of `vouched`, of `own`, and of nobody.
+    /// Of `vouched`, of `own`, the next of `own`, and of nobody.
     vouched: PresentedCertificate,
     own: PresentedCertificate,
+    next: PresentedCertificate,
     strange: PresentedCertificate,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let (authority_der, issuer) = authority();
-        let (vouched, own, strange) =
-            (leaf("bot.example.org", Some(&issuer)), leaf("own", None), leaf("strange", None));
+        let vouched = leaf("bot.example.org", Some(&issuer));
+        let [own, next, strange] = ["own", "own", "strange"].map(|name| leaf(name, None));
         let expected = ExpectedCertificate::new(
             &[authority_der.into()],
             ExpectedName::Dns("bot.example.org".to_owned()),
         );
         let expected = ClientCertificates::Vouched(Arc::new(expected.unwrap()));
-        let own_certificates = ClientCertificates::Own(vec![OwnCertificate::read(own.leaf()).unwrap()]);
+        let own_certificates = [&own, &next].map(|own| OwnCertificate::read(own.leaf()).unwrap());
+        let own_certificates = ClientCertificates::Own(own_certificates.to_vec());
         let world = SpiffeWorld::with(|setup| {
             let by_svid = |id: &'static str| {
                 move |client: &mut Client| {
@@ -57,7 +64,12 @@ impl Bench {
             setup.client("web", by_svid(WEB));
             setup.client("partner", by_svid(PARTNER));
             setup.client("vouched", |client| client.certificates = Some(expected));
-            setup.client("own", |client| client.certificates = Some(own_certificates));
+            setup.client("own", |client| {
+                client.certificates = Some(own_certificates);
+                client.subject_audiences = vec![PLATFORM_AUDIENCE.to_owned(), "platform".to_owned()];
+                client.may_call = vec![reach("*")];
+            });
+            change(setup);
         });
         let partner = SigningKey::generate(SigningAlgorithm::ES256).unwrap();
         world.door.foreign.replace(vec![Arc::new(Bundle {
@@ -67,7 +79,7 @@ impl Bench {
             sequence: 1,
             refresh_hint_seconds: 300,
         })]);
-        Self { world, partner, vouched, own, strange }
+        Self { world, partner, vouched, own, next, strange }
     }
 
     async fn authenticate(
@@ -77,6 +89,12 @@ impl Bench {
     ) -> Result<Caller, IssueError> {
         let world = &self.world.world;
         authenticate(&world.desk, world.decision(), presented, Possession { proof: None, certificate }).await
+    }
+
+    /// The client `own`, by one of its certificates.
+    async fn own(&self, certificate: &PresentedCertificate) -> Caller {
+        let presented = Presented::Certificate { client_id: Some("own"), certificate };
+        self.authenticate(presented, Some(certificate)).await.unwrap()
     }
 
     async fn by_svid(
@@ -108,6 +126,12 @@ impl Bench {
         self.partner.sign("JWT", &claims).unwrap()
     }
 
+    /// A JWT-SVID of ours, of a second later.
+    async fn another_jwt(&self) -> String {
+        self.world.world.clock.advance(Duration::from_secs(1));
+        self.world.jwt(&process(), &[ISSUER]).await.unwrap().token.expose().clone()
+    }
+
     /// An X.509-SVID of ours.
     async fn x509(&self) -> PresentedCertificate {
         let svid = self.world.x509(&process(), "web").await.unwrap();
@@ -135,6 +159,14 @@ fn leaf(name: &str, issuer: Option<&Issuer<'static, KeyPair>>) -> PresentedCerti
     PresentedCertificate::proved(&[certificate.unwrap().der().clone()]).unwrap()
 }
 
+fn subject(token: &str) -> deputize_issuer::verify_subject::PresentedSubject<'_> {
+    deputize_issuer::verify_subject::PresentedSubject {
+        token,
+        kind: deputize_issuer::provider::SubjectTokenType::AccessToken,
+        actor: None,
+    }
+}
+
 fn refused(answer: Result<(String, &'static str), IssueError>) -> &'static str {
     match answer.expect_err("must be refused") {
         IssueError::ClientAuthentication(reason) => reason,
@@ -143,14 +175,27 @@ fn refused(answer: Result<(String, &'static str), IssueError>) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_jwt_svid_proves_the_client_of_its_id_for_as_long_as_it_is_good() {
+async fn a_jwt_svid_proves_the_client_of_its_id_once_or_with_a_proof_for_as_long_as_it_is_good() {
     let bench = Bench::new();
     let world = &bench.world;
     let svid = world.jwt(&process(), &[ISSUER]).await.unwrap().token;
     for client_id in [None, Some("web"), None] {
-        let known = bench.by_svid(svid.expose(), client_id).await.unwrap();
-        assert_eq!(known, ("web".to_owned(), "spiffe_jwt"));
+        let proof = world.world.proof("web");
+        let shown = Possession {
+            proof: Some(deputize_issuer::authenticate::PresentedProof {
+                header: &proof,
+                htu: TOKEN_ENDPOINT,
+            }),
+            certificate: None,
+        };
+        let presented = Presented::Svid { assertion: svid.expose(), client_id };
+        let caller = authenticate(&world.world.desk, world.world.decision(), presented, shown).await.unwrap();
+        assert_eq!((caller.client().id.as_str(), caller.method()), ("web", "spiffe_jwt"));
+        assert_eq!(caller.spent(), None);
     }
+    // Without one nothing binds what is given: it is used up.
+    assert_eq!(bench.by_svid(svid.expose(), None).await.unwrap(), ("web".to_owned(), "spiffe_jwt"));
+    assert_eq!(refused(bench.by_svid(svid.expose(), None).await), "assertion_replayed");
     assert_eq!(bench.by_svid(&bench.of_partner(json!({})), None).await.unwrap().0, "partner");
     let listed = bench.of_partner(json!({ "aud": [ISSUER] }));
     assert_eq!(bench.by_svid(&listed, Some("partner")).await.unwrap().0, "partner");
@@ -239,9 +284,46 @@ async fn an_x509_svid_goes_with_the_authority_that_signed_it() {
     bench.world.activate(Kind::X509);
     bench.by_certificate(&shown, None).await.expect("it is in the bundle still");
     bench.world.taint(&old);
+    assert!(bench.world.door.authorities.ring().bundle.x509_authorities.len() > 1, "it is there still");
+    assert_eq!(refused(bench.by_certificate(&shown, None).await), "svid_withdrawn");
     bench.world.revoke(&old);
     assert_eq!(refused(bench.by_certificate(&shown, None).await), "svid_signature");
     bench.by_certificate(&bench.x509().await, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_x509_svid_goes_with_its_authority_though_the_root_above_both_stays() {
+    let mut bench = Bench::new();
+    bench.world.put_under_a_root();
+    let shown = bench.x509().await;
+    bench.by_certificate(&shown, None).await.unwrap();
+    let old = bench.world.active(Kind::X509);
+    bench.world.prepare(Kind::X509);
+    bench.world.activate(Kind::X509);
+    let next = bench.x509().await;
+    bench.by_certificate(&shown, None).await.unwrap();
+    bench.world.taint(&old);
+    assert_eq!(refused(bench.by_certificate(&shown, None).await), "svid_withdrawn");
+    bench.world.revoke(&old);
+    assert_eq!(
+        refused(bench.by_certificate(&shown, None).await),
+        "svid_withdrawn",
+        "its root is trusted still"
+    );
+    bench.by_certificate(&next, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_jwt_svid_goes_with_the_key_that_signed_it() {
+    let mut bench = Bench::new();
+    let of_old = [bench.another_jwt().await, bench.another_jwt().await];
+    let old = bench.world.active(Kind::Jwt);
+    bench.world.prepare(Kind::Jwt);
+    bench.world.activate(Kind::Jwt);
+    bench.by_svid(&of_old[0], None).await.expect("its key is in the bundle still");
+    bench.world.taint(&old);
+    assert_eq!(refused(bench.by_svid(&of_old[1], None).await), "svid_withdrawn");
+    bench.by_svid(&bench.another_jwt().await, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -286,43 +368,73 @@ async fn two_methods_at_once_are_refused_and_a_certificate_of_others_only_binds(
     let presented = Presented::Assertion { assertion: &assertion, client_id: None };
     let caller = bench.authenticate(presented, Some(&bench.strange)).await.unwrap();
     assert_eq!(caller.method(), "private_key_jwt");
-    let bound = Confirmation::X5tS256(bench.strange.thumbprint().to_owned());
-    assert_eq!(caller.confirmation(), Some(&bound));
+    assert_eq!(caller.confirmation(), None);
+}
+
+#[tokio::test]
+async fn a_certificate_beside_an_assertion_stands_in_for_no_proof() {
+    let bench = Bench::new();
+    let world = &bench.world.world;
+    let assertion = world.assertion("platform", json!({}));
+    let presented = Presented::Assertion { assertion: &assertion, client_id: None };
+    let caller = bench.authenticate(presented, Some(&bench.strange)).await.unwrap();
+    let alice = world.alice(json!({}));
+    let refusal = world.exchange_as(&caller, subject(&alice), &read_contact()).await.unwrap_err();
+    assert_eq!(refusal, IssueError::Proof("proof_missing"));
+}
+
+#[tokio::test]
+async fn policy_and_the_log_know_what_a_token_is_bound_to_and_how_its_client_proved_itself() {
+    let bench = Bench::with(|setup| {
+        setup.policies += r#"
+            @id("no-certificates") forbid (principal, action == Action::"tools/call", resource)
+            when { context.binding == "mtls" && resource.tier_rank >= 1 };"#;
+    });
+    let world = &bench.world.world;
+    let alice = world.alice(json!({}));
+    let caller = bench.own(&bench.own).await;
+    world.exchange_as(&caller, subject(&alice), &read_one_contact()).await.unwrap();
+    let caller = bench.own(&bench.own).await;
+    let refusal = world.exchange_as(&caller, subject(&alice), &update_contact()).await.unwrap_err();
+    assert!(matches!(refusal, IssueError::Denied(_)), "{refusal}");
+    world.for_alice(&update_contact()).await.unwrap();
+    let told = world.audit.entries().into_iter().filter(|entry| entry.method.is_some());
+    let told: Vec<_> = told.map(|entry| (entry.kind, entry.method.unwrap(), entry.bound_by)).collect();
+    let own = "self_signed_tls_client_auth".to_owned();
+    assert_eq!(
+        told,
+        [
+            (Recorded::Intent, own.clone(), Some("x5t#S256".to_owned())),
+            (Recorded::Denial, own, None),
+            (Recorded::Intent, "private_key_jwt".to_owned(), Some("jkt".to_owned())),
+        ]
+    );
 }
 
 #[tokio::test]
 async fn a_token_is_bound_to_the_certificate_and_its_holder_has_to_show_that_one() {
     let bench = Bench::new();
     let world = &bench.world.world;
-    let with = async |certificate: &PresentedCertificate| {
-        let assertion = world.assertion("platform", json!({}));
-        let presented = Presented::Assertion { assertion: &assertion, client_id: None };
-        bench.authenticate(presented, Some(certificate)).await.unwrap()
-    };
     let asked = read_contact();
     let alice = world.alice(json!({}));
-    let subject = |token| deputize_issuer::verify_subject::PresentedSubject {
-        token,
-        kind: deputize_issuer::provider::SubjectTokenType::AccessToken,
-        actor: None,
-    };
-    let token = world.exchange_as(&with(&bench.own).await, subject(&alice), &asked).await.unwrap();
+    let token = world.exchange_as(&bench.own(&bench.own).await, subject(&alice), &asked).await.unwrap();
     let bound = Confirmation::X5tS256(bench.own.thumbprint().to_owned());
     assert_eq!(token.claims.cnf, bound);
     let token = token.access_token.expose().clone();
-    let refusal = world.exchange_as(&with(&bench.strange).await, subject(&token), &asked).await.unwrap_err();
+    let refusal =
+        world.exchange_as(&bench.own(&bench.next).await, subject(&token), &asked).await.unwrap_err();
     assert_eq!(refusal.reason(), "subject_token_of_another_party", "RFC 8705 §3: another certificate");
     let refusal = world.exchange("platform", &token, &asked).await.unwrap_err();
     assert_eq!(refusal.reason(), "subject_token_of_another_party", "a proof alone");
-    let narrowed = world.exchange_as(&with(&bench.own).await, subject(&token), &asked).await.unwrap();
+    let narrowed = world.exchange_as(&bench.own(&bench.own).await, subject(&token), &asked).await.unwrap();
     assert_eq!(narrowed.claims.cnf, bound);
     // A proof beside it: that is what the next token is bound to.
-    let (assertion, proof) = (world.assertion("platform", json!({})), world.proof("platform"));
+    let proof = world.proof("platform");
     let shown = Possession {
         proof: Some(deputize_issuer::authenticate::PresentedProof { header: &proof, htu: TOKEN_ENDPOINT }),
         certificate: Some(&bench.own),
     };
-    let presented = Presented::Assertion { assertion: &assertion, client_id: None };
+    let presented = Presented::Certificate { client_id: Some("own"), certificate: &bench.own };
     let caller = authenticate(&world.desk, world.decision(), presented, shown).await.unwrap();
     let narrowed = world.exchange_as(&caller, subject(&token), &asked).await.unwrap();
     let jkt = Confirmation::Jkt(world.key("platform").public().thumbprint().to_owned());

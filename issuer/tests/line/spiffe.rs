@@ -4,6 +4,7 @@ use deputize_call::sign::SigningKey;
 use deputize_issuer::{
     authority::{
         Authorities, Authority, AuthorityError, AuthorityRing, Kind, Made, Member, NotNow, Public, Register,
+        Upstream,
     },
     bundle::ForeignBundles,
     clock::Clock as _,
@@ -27,6 +28,7 @@ pub(crate) struct SpiffeWorld {
     pub(crate) door: Arc<SpiffeDoor>,
     pub(crate) register: Register,
     private: HashMap<String, Vec<u8>>,
+    upstream: Option<Upstream>,
 }
 
 impl SpiffeWorld {
@@ -55,7 +57,7 @@ impl SpiffeWorld {
             setup.spiffe = Some(spiffe);
             change(setup);
         });
-        Self { world, door, register, private }
+        Self { world, door, register, private, upstream: None }
     }
 
     pub(crate) async fn x509(&self, workload: &Workload, entry: &str) -> Result<X509Svid, IssueError> {
@@ -80,9 +82,23 @@ impl SpiffeWorld {
         self.take();
     }
 
+    /// What is made from now on has a root above it that is there for long.
+    pub(crate) fn put_under_a_root(&mut self) {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "root");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = parameters.self_signed(&key).unwrap().der().to_vec();
+        self.upstream = Some(Upstream::new(vec![root], &key.serialize_der()).unwrap());
+        self.prepare(Kind::X509);
+        self.activate(Kind::X509);
+    }
+
     pub(crate) fn prepare(&mut self, kind: Kind) {
         let (now, private) = (self.world.clock.now_seconds(), &mut self.private);
-        let make = || make(private, kind, now).map_err(|_| NotNow::Unknown);
+        let upstream = self.upstream.as_ref();
+        let make = || make_under(upstream, private, kind, now).map_err(|_| NotNow::Unknown);
         self.register.prepare(kind, (now, None), make).unwrap();
         self.take();
     }
@@ -122,8 +138,17 @@ fn ring(register: &Register, private: &HashMap<String, Vec<u8>>) -> AuthorityRin
 }
 
 fn make(private: &mut HashMap<String, Vec<u8>>, kind: Kind, now: u64) -> Result<Member, AuthorityError> {
+    make_under(None, private, kind, now)
+}
+
+fn make_under(
+    upstream: Option<&Upstream>,
+    private: &mut HashMap<String, Vec<u8>>,
+    kind: Kind,
+    now: u64,
+) -> Result<Member, AuthorityError> {
     let made = match kind {
-        Kind::X509 => Made::x509(&domain(), None, now, DAY)?,
+        Kind::X509 => Made::x509(&domain(), upstream, now, DAY)?,
         Kind::Jwt => Made::jwt(now, DAY)?,
     };
     private.insert(made.member.id.clone(), made.pkcs8.expose().clone());
