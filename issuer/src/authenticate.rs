@@ -3,6 +3,7 @@
 //! The order is that of cost: the nonce before any signature (a challenge consumes nothing), then what proves the
 //! client, then the proof; what may be used once is consumed last, after everything verified.
 
+mod again;
 mod assertion;
 mod certificate;
 mod secret;
@@ -26,6 +27,7 @@ use crate::{
     replay::Seen,
     workload::Workload,
 };
+pub(crate) use again::check_again;
 
 /// How the request says who calls: one way (RFC 6749 §2.3).
 #[derive(Clone, Copy)]
@@ -96,7 +98,14 @@ pub struct Caller {
     /// The key of its proof, and the certificate of its connection.
     held: [Option<Held>; 2],
     spent: Option<SpentId>,
-    attested: Option<Arc<SvidEntry>>,
+    attested: Option<Attested>,
+}
+
+/// The process that a caller is, as it was attested, and as its records say it.
+#[derive(Debug, Clone)]
+struct Attested {
+    workload: Arc<Workload>,
+    entry: Arc<SvidEntry>,
 }
 
 /// A key that a caller has shown to have, and whether what it is given is bound to that.
@@ -141,7 +150,7 @@ pub async fn authenticate(
         Err(Refusal { error, known }) => {
             match (known, presented) {
                 (Some(known), _) => {
-                    let who = (known.client.as_ref(), known.attested.as_deref());
+                    let who = (known.client.as_ref(), known.attested.as_ref().map(|it| it.entry.as_ref()));
                     record::record_misuse_later(desk, decision_id, who, error.reason());
                 }
                 (None, Presented::Workload { workload, entry })
@@ -163,7 +172,7 @@ struct Known {
     client: Arc<Client>,
     method: &'static str,
     spent: Option<SpentId>,
-    attested: Option<Arc<SvidEntry>>,
+    attested: Option<Attested>,
 }
 
 /// What was proved.
@@ -251,19 +260,21 @@ fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<K
             Ok(Known { client, method: "client_secret", spent: None, attested: None })
         }
         Presented::Workload { workload, entry } => {
-            let (client, attested) = verify_workload(desk, workload, entry, now_seconds)?;
-            Ok(Known { client, method: "workload", spent: None, attested: Some(attested) })
+            let (client, entry) = verify_workload(desk, workload, entry, now_seconds)?;
+            let attested = Some(Attested { workload: Arc::new(workload.clone()), entry });
+            Ok(Known { client, method: "workload", spent: None, attested })
         }
     }
 }
 
 impl Known {
-    /// The name that its requests are counted under: of processes each entry has its own.
+    /// The name that its requests are counted under: of processes each entry has its own on each node, so that one node
+    /// cannot use up what others have.
     fn rated_as(&self) -> Cow<'_, str> {
         let id = &self.client.id;
-        match self.attested.as_ref().and_then(|attested| attested.entry.as_ref()) {
-            Some(entry) => Cow::Owned(format!("{entry} {id}")),
-            None => Cow::Borrowed(id),
+        match self.attested.as_ref().map(|attested| attested.entry.as_ref()) {
+            Some(SvidEntry { entry: Some(entry), node, .. }) => Cow::Owned(format!("{node} {entry} {id}")),
+            Some(_) | None => Cow::Borrowed(id),
         }
     }
 }
@@ -362,7 +373,7 @@ impl Caller {
     }
     /// The process that it is and its registration entry, where it was attested; goes into its records.
     pub fn attested(&self) -> Option<&Arc<SvidEntry>> {
-        self.attested.as_ref()
+        self.attested.as_ref().map(|attested| &attested.entry)
     }
     /// The assertion that it used up; goes into the record, from which the next start restores it.
     pub fn spent(&self) -> Option<SpentId> {

@@ -20,7 +20,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::certificate::{ExpectedCertificate, OwnCertificate};
 
 /// A configured OAuth client: an agent platform, an agent, or the guard of an MCP server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Client {
     /// `client_id`.
     pub id: String,
@@ -56,7 +56,7 @@ pub struct Client {
 }
 
 /// Which certificates prove a client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCertificates {
     /// One that an authority vouches for (RFC 8705 §2.1).
     Vouched(Arc<ExpectedCertificate>),
@@ -108,6 +108,8 @@ pub struct Clients {
     by_id: HashMap<String, Arc<Client>>,
     by_actor: HashMap<String, Arc<Client>>,
     by_spiffe_id: HashMap<SpiffeId, Arc<Client>>,
+    /// Who presents the actors of these names.
+    by_presented: HashMap<String, Arc<Client>>,
 }
 
 impl AcceptedBearer {
@@ -163,6 +165,9 @@ impl Clients {
             if let Some(id) = &client.spiffe_id {
                 all.by_spiffe_id.insert(id.clone(), Arc::clone(&client));
             }
+            for presented in &client.presents_actors {
+                all.by_presented.insert(presented.actor.clone(), Arc::clone(&client));
+            }
             all.by_actor.insert(client.actor().to_owned(), Arc::clone(&client));
             all.by_id.insert(client.id.clone(), client);
         }
@@ -172,9 +177,10 @@ impl Clients {
     pub fn enabled(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).filter(|client| client.enabled).cloned()
     }
-    /// The client that has this name, as its id or as what it acts under, enabled or not.
+    /// The client that has this name, as its id, as what it acts under, or as that of an actor that it presents, enabled
+    /// or not.
     pub fn named(&self, name: &str) -> Option<&Arc<Client>> {
-        self.by_actor.get(name).or_else(|| self.by_id.get(name))
+        self.by_actor.get(name).or_else(|| self.by_id.get(name)).or_else(|| self.by_presented.get(name))
     }
     /// The client that acts under this name, enabled or not.
     pub fn acting_as(&self, actor: &str) -> Option<&Arc<Client>> {

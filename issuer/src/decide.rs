@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     ask::{Ask, CallAsk},
-    authenticate::Caller,
+    authenticate::{Caller, check_again},
     desk::{Desk, Rules},
     error::{DenialReason, IssueError},
     hop,
@@ -132,6 +132,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
         return Err(IssueError::Request("approval_unknown"));
     }
     let rules = desk.rules.load();
+    check_again(desk, &rules, application.caller)?;
     let wanted = find_target(&rules, application)?;
     check_drift(desk, &wanted)?;
     check_call(&wanted, application.ask)?;

@@ -149,6 +149,7 @@ impl ReplayStore for FakeReplay {
 #[derive(Debug, Default)]
 pub struct FakeProviderKeys {
     known: Mutex<HashMap<String, KeyGeneration>>,
+    held: watch::Sender<bool>,
 }
 
 impl FakeProviderKeys {
@@ -162,11 +163,21 @@ impl FakeProviderKeys {
     pub fn forget(&self, issuer: &str) {
         lock(&self.known).remove(issuer);
     }
+    /// Whether whoever asks has to wait, until this changes.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.held.receiver_count()
+    }
 }
 
 #[async_trait]
 impl ProviderKeys for FakeProviderKeys {
     async fn keys(&self, issuer: &str) -> Result<KeyGeneration, KeysUnavailable> {
+        // The sender is in here: it cannot be gone before.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
         lock(&self.known).get(issuer).cloned().ok_or(KeysUnavailable)
     }
     async fn keys_for_unknown_kid(

@@ -228,7 +228,7 @@ pub(crate) fn claims_within(desk: &Desk, access_token: &str, seconds: u64) -> Op
     (has_begun && !desk.is_revoked(&claims)).then_some(claims)
 }
 
-/// Whether the client that got a token, and the server and tool (or prompt, or resource) that it is for, have not been disabled since; and
+/// Whether the client that got a token, those before it in its chain, and the server and tool (or prompt, or resource) that it is for, have not been disabled since; and
 /// the tool has not drifted.
 fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
     let rules = desk.rules.load();
@@ -242,7 +242,11 @@ fn still_allowed(desk: &Desk, claims: &ToolCallClaims) -> bool {
                     .is_some_and(|tool| tool.record.enabled && !desk.drifts.has_drifted(server, &tool))
             })
         });
-    target && desk.known(&rules).enabled(&claims.client_id).is_some()
+    let (known, before) = (desk.known(&rules), desk.lineage.clients_before(&claims.jti));
+    // Who is taken out at the beginning of a chain has nothing more done in its name at the end.
+    target
+        && known.enabled(&claims.client_id).is_some()
+        && before.iter().all(|id| known.enabled(id).is_some())
 }
 
 fn tag(jti: &str) -> [u8; 16] {

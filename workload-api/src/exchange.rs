@@ -6,7 +6,10 @@ mod parameters;
 
 pub(crate) use at_desk::exchange_at;
 
-use deputize_issuer::words::{Remedy, Words};
+use deputize_issuer::{
+    entry::Entry,
+    words::{Remedy, Words},
+};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, async_trait};
 use uuid::Uuid;
@@ -49,13 +52,31 @@ async fn exchange(
     let wanted = wanted_id(&request.spiffe_id)?;
     let (workload, mut entries) = api.entitled(caller).await?;
     entries.retain(|entry| wanted.as_ref().is_none_or(|id| *id == entry.spiffe_id));
-    // The broker refuses one that lets exchange nothing, and puts that on record.
-    let entry = entries.iter().find(|entry| entry.exchange.is_some()).or(entries.first());
-    let entry = entry.ok_or(Refused::NotThatIdentity)?;
+    let entry = acting(&entries)?;
     let exchanged = api.source.exchange(&workload, entry, request);
-    match tokio::time::timeout(PATIENCE, exchanged).await {
-        Ok(exchanged) => Ok(exchanged?),
-        Err(_) => Err(Refused::Unavailable("the exchange takes too long: try again later").into()),
+    let exchanged = match tokio::time::timeout(PATIENCE, exchanged).await {
+        Ok(exchanged) => exchanged?,
+        Err(_) => {
+            return Err(Refused::Unavailable("the exchange takes too long: try again later").into());
+        }
+    };
+    // Keys may have had to be fetched: by now the process may have become another program, and then this is not its.
+    let (_, entries) = api.entitled(caller).await?;
+    let is_still = |now: &Arc<Entry>| now.id == entry.id && now.exchange == entry.exchange;
+    if entries.iter().any(is_still) { Ok(exchanged) } else { Err(Refused::NotEntitled.into()) }
+}
+
+/// The one that acts. Where several identities may exchange, whoever asks must say which: the names of entries must not
+/// decide in whose name something is done.
+fn acting(entries: &[Arc<Entry>]) -> Result<&Arc<Entry>, Refused> {
+    let mut exchanging = entries.iter().filter(|entry| entry.exchange.is_some());
+    // The broker refuses one that lets exchange nothing, and puts that on record.
+    let entry = exchanging.next().or(entries.first()).ok_or(Refused::NotThatIdentity)?;
+    match exchanging.all(|other| other.spiffe_id == entry.spiffe_id) {
+        true => Ok(entry),
+        false => {
+            Err(Refused::Invalid("several identities of this process may exchange: say which with spiffe_id"))
+        }
     }
 }
 

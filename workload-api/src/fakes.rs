@@ -275,6 +275,7 @@ pub fn entry(id: &str, spiffe_id: &str, node: &str, uid: u32) -> Result<Entry, S
 pub struct FakeProcess {
     user: u32,
     found: Mutex<Result<Workload, NotAttested>>,
+    found_later: Mutex<Option<Result<Workload, NotAttested>>>,
     attested: AtomicU64,
     gone: watch::Sender<bool>,
 }
@@ -283,12 +284,18 @@ impl FakeProcess {
     /// A process of this user on this node.
     pub fn new(node: SpiffeId, user: u32) -> Self {
         let found = Mutex::new(Ok(Workload::attested(node, of_user(user))));
-        Self { user, found, attested: AtomicU64::new(0), gone: watch::Sender::new(false) }
+        let found_later = Mutex::default();
+        Self { user, found, found_later, attested: AtomicU64::new(0), gone: watch::Sender::new(false) }
     }
 
     /// What is found from now on.
     pub fn set_found(&self, found: Result<Workload, NotAttested>) {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// What is found from the time after the next on.
+    pub fn set_found_later(&self, found: Result<Workload, NotAttested>) {
+        *self.found_later.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }
 
     /// How often it was looked at.
@@ -313,7 +320,12 @@ impl Process for FakeProcess {
         if *self.gone.borrow() {
             return Err(NotAttested::Gone);
         }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = found.clone();
+        if let Some(later) = self.found_later.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            *found = later;
+        }
+        now
     }
 
     async fn gone(&self) {

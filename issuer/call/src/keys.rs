@@ -104,10 +104,19 @@ enum Material {
 }
 
 /// Keys found by `kid`; without a `kid`, by algorithm. Either way exactly one key must fit.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
 }
+
+impl PartialEq for PublicKey {
+    /// The same key, under the same name, for the same algorithm: its thumbprint (RFC 7638) stands for its material.
+    fn eq(&self, other: &Self) -> bool {
+        self.thumbprint == other.thumbprint && self.kid == other.kid && self.alg == other.alg
+    }
+}
+
+impl Eq for PublicKey {}
 
 impl PublicKey {
     /// Reads a public JWK (RFC 7517, RFC 8037). Symmetric keys, private members, weak RSA, unknown curves,

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A certificate of one of these authorities, in this name.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ExpectedCertificate {
     anchors: Vec<Anchor>,
     name: ExpectedName,

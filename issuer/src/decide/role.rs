@@ -9,7 +9,7 @@ use deputize_call::{
 
 use super::{Decide, Decision, Grant, Wait};
 use crate::{
-    authenticate::{Caller, SpentId},
+    authenticate::{Caller, SpentId, check_again},
     desk::{Desk, Rules},
     error::IssueError,
     policy::Requirement,
@@ -53,6 +53,7 @@ impl Decide for RoleApplication<'_> {
             return Err(IssueError::Uncertain("clocks_disagree"));
         }
         let rules = desk.rules.load();
+        check_again(desk, &rules, self.caller)?;
         let claims = self.call.claims();
         if claims.exp <= desk.clock.now_seconds() {
             // What it got already it may get again, but nothing new.

@@ -6,6 +6,7 @@ use deputize_issuer::{
     ask::{Ask, CallAsk},
     error::IssueError,
     mint::ToolCallToken,
+    record::Kind,
     redeem::{Redeemed, introspect, redeem},
 };
 use serde_json::{Value, json};
@@ -185,7 +186,7 @@ async fn a_disabled_agent_ends_the_chain_that_it_began() {
     let first = world.for_alice(&read_contact()).await.unwrap();
     let mail = world.hop("crm", &first, &send_mail()).await.unwrap();
     let once = world.for_alice(&read_one_contact()).await.unwrap();
-    let crm = world.caller("crm").await;
+    let [crm, mailer] = [world.caller("crm").await, world.caller("mailer").await];
     changed.find_client("platform").enabled = false;
     reload(&world, changed);
     assert_eq!(word(world.hop("crm", &first, &send_mail()).await), "subject_token_of_a_disabled_client");
@@ -197,6 +198,35 @@ async fn a_disabled_agent_ends_the_chain_that_it_began() {
     assert_eq!(told, None, "nor is its token active");
     let redeemed = redeem(&world.desk, &crm, once.access_token.expose()).await.unwrap();
     assert_eq!(redeemed, Redeemed::No("not_redeemable"));
+    // Nor what was made of them at the next hop, though whoever got that is as it was.
+    let told = introspect(&world.desk, &mailer, mail.access_token.expose()).await.unwrap();
+    assert_eq!(told, None);
+    let redeemed = redeem(&world.desk, &mailer, mail.access_token.expose()).await.unwrap();
+    assert_eq!(redeemed, Redeemed::No("not_redeemable"));
+}
+
+#[tokio::test]
+async fn who_is_taken_out_or_changed_while_keys_are_fetched_gets_nothing() {
+    let ask = read_contact();
+    for expected in [Some("client_gone_meanwhile"), Some("caller_changed_meanwhile"), None] {
+        let mut changed = Setup::new();
+        let world = World::with(|setup| changed.keys = setup.keys.clone());
+        let platform = changed.find_client("platform");
+        match expected {
+            Some("client_gone_meanwhile") => platform.enabled = false,
+            Some(_) => platform.may_call = vec![reach(MAILER)],
+            None => {}
+        }
+        world.provider_keys.hold(true);
+        let (answer, ()) = tokio::join!(world.for_alice(&ask), async {
+            assert_eq!(world.provider_keys.waiting(), 1);
+            reload(&world, changed);
+            world.provider_keys.hold(false);
+        });
+        assert_eq!(answer.err().map(|error| error.reason()), expected);
+        let intents = world.audit.entries().iter().filter(|entry| entry.kind == Kind::Intent).count();
+        assert_eq!(intents, usize::from(expected.is_none()));
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use deputize_call::{claims::Confirmation, dpop::NewProof};
 use deputize_issuer::{
     ask::Ask,
     authenticate::{Possession, Presented, PresentedProof},
-    client::{Clients, Reach},
+    client::{Clients, PresentedActor, Reach},
     entry::{BadEntry, Bounds, Draft, Entries, Exchange, Origin},
     error::IssueError,
     exchange::{Bearing, TokenRequest, exchange},
@@ -217,8 +217,11 @@ async fn next_hops_are_within_what_the_entry_may_call_and_end_with_it() {
         assert_eq!(ended.reason(), "subject_token_of_a_disabled_client", "{client}");
     }
     let crm = inner.caller("crm").await;
-    let redeemed = redeem(&inner.desk, &crm, first.access_token.expose()).await.unwrap();
-    assert!(matches!(redeemed, Redeemed::No(_)), "{redeemed:?}");
+    let mailer = inner.caller("mailer").await;
+    for (server, token) in [(&crm, &first), (&mailer, &next)] {
+        let redeemed = redeem(&inner.desk, server, token.access_token.expose()).await.unwrap();
+        assert!(matches!(redeemed, Redeemed::No(_)), "{redeemed:?}");
+    }
     // And comes to life with it.
     world.door.entries.replace(entries(&[agent(&[CRM, MAILER])]));
     inner.hop("crm", &first, &send_mail()).await.unwrap();
@@ -241,6 +244,63 @@ async fn each_entry_has_a_rate_of_its_own() {
 }
 
 #[tokio::test]
+async fn one_node_does_not_use_up_what_another_has() {
+    let few = Rate { per_second: 1, burst: 2 };
+    let world = SpiffeWorld::with(|setup| setup.limits = Limits::new(few, few));
+    let other = "spiffe://example.org/deputize/node/other";
+    let nodes = vec![NODE.to_owned(), other.to_owned()];
+    world.door.entries.replace(entries(&[Draft { nodes, ..agent(&[CRM]) }]));
+    let on = async |node: &str| {
+        let (token, proof) = (world.world.alice(json!({})), proof(&world, ENDPOINT));
+        let workload = process_on(node, &["unix:uid:1000"]);
+        send(
+            &world,
+            Sent { workload: &workload, entry: "web", token: &token, proof: &proof },
+            update_contact(),
+        )
+        .await
+    };
+    for node in [NODE, other] {
+        for _ in 0..2 {
+            on(node).await.unwrap();
+        }
+        let limited = on(node).await.unwrap_err();
+        assert!(matches!(limited, IssueError::RateLimited { .. }), "{limited:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_taken_away_while_keys_are_fetched_is_not_granted() {
+    let another_tenant = Exchange { tenant: "other".to_owned(), ..allowed(&[CRM, MAILER]) };
+    for (changed, expected) in [
+        (Vec::new(), Some(IssueError::NotEntitled("no_entry"))),
+        (vec![web()], Some(IssueError::NotEntitled("entry_without_exchange"))),
+        (vec![agent(&[MAILER])], Some(IssueError::Uncertain("caller_changed_meanwhile"))),
+        (
+            vec![Draft { exchange: Some(another_tenant), ..web() }],
+            Some(IssueError::Uncertain("caller_changed_meanwhile")),
+        ),
+        (
+            vec![Draft { selectors: vec!["unix:uid:1001".to_owned()], ..agent(&[CRM, MAILER]) }],
+            Some(IssueError::NotEntitled("no_entry")),
+        ),
+        // Whatever else changes is none of its business.
+        (vec![agent(&[CRM, MAILER]), Draft { id: "other".into(), ..web() }], None),
+    ] {
+        let world = world();
+        world.world.provider_keys.hold(true);
+        let (answer, ()) = tokio::join!(for_alice(&world, update_contact()), async {
+            assert_eq!(world.world.provider_keys.waiting(), 1);
+            world.door.entries.replace(entries(&changed));
+            world.world.provider_keys.hold(false);
+        });
+        let is_granted = expected.is_none();
+        assert_eq!(answer.err(), expected);
+        assert_eq!(minted(&world), usize::from(is_granted));
+    }
+}
+
+#[tokio::test]
 async fn a_name_is_a_clients_or_a_processes() {
     let world = SpiffeWorld::with(|setup| setup.find_client("platform").actor = Some(WEB.to_owned()));
     let entries = entries(&[agent(&[CRM])]);
@@ -254,6 +314,15 @@ async fn a_name_is_a_clients_or_a_processes() {
     assert_eq!(error, IssueError::NotEntitled("entry_of_a_configured_client"));
     // One that lets exchange nothing may have it: then it is that client's identity.
     crate::spiffe::entries(&[web()]).beside(&clients).unwrap();
+}
+
+#[test]
+fn nor_is_it_that_of_an_actor_that_a_client_presents() {
+    let mut setup = Setup::new();
+    setup.find_client("platform").presents_actors =
+        vec![PresentedActor { issuer: IDP.to_owned(), subject: "agent-7".to_owned(), actor: WEB.to_owned() }];
+    let refused = entries(&[agent(&[CRM])]).beside(&Clients::new(setup.clients)).unwrap_err();
+    assert!(matches!(&refused[..], [BadEntry::IsAClient { .. }]), "{refused:?}");
 }
 
 #[test]

@@ -63,13 +63,15 @@ async fn exchange_as(
     let presented = Presented::Workload { workload, entry: &entry.id };
     let token = exchange(desk, Bearing { decision_id, presented, shown }, &request).await?;
     let answer = TokenAnswer::of(&token, decision_id);
+    let details = serde_json::to_string(answer.authorization_details);
+    let details = details.map_err(|_| IssueError::Internal("authorization_details_unwritable"))?;
     Ok(ExchangeResponse {
         access_token: answer.access_token.to_owned(),
         issued_token_type: answer.issued_token_type.to_owned(),
         token_type: answer.token_type.to_owned(),
         expires_in: answer.expires_in,
         scope: answer.scope.to_owned(),
-        authorization_details: serde_json::to_string(answer.authorization_details).unwrap_or_default(),
+        authorization_details: details,
         transaction_id: answer.transaction_id.to_owned(),
         decision_id: answer.decision_id.to_string(),
         dpop_nonce: desk.nonces.make(desk.clock.uptime()),

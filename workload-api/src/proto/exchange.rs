@@ -7,7 +7,7 @@ pub struct ExchangeRequest {
     /// and the nonce of the last answer.
     #[prost(string, tag = "1")]
     pub dpop: ::prost::alloc::string::String,
-    /// Which of its identities acts; the first that may exchange, if empty.
+    /// Which of its identities acts; may be empty where only one may exchange.
     #[prost(string, tag = "2")]
     pub spiffe_id: ::prost::alloc::string::String,
     /// The user's token.
@@ -25,7 +25,7 @@ pub struct ExchangeRequest {
     /// JSON: an array of one object (RFC 9396 §2); at most 48 KiB.
     #[prost(string, tag = "7")]
     pub authorization_details: ::prost::alloc::string::String,
-    /// Goes on with a transaction that this process began.
+    /// Goes on with a transaction that was begun for this user under the same SPIFFE ID.
     #[prost(string, tag = "8")]
     pub transaction_id: ::prost::alloc::string::String,
     /// Comes back for a call that had to wait for a person.

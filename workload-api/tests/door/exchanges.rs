@@ -10,13 +10,15 @@ use deputize_issuer::{
 use deputize_workload_api::{
     Limits,
     exchange::NotExchanged,
-    fakes::entry,
+    fakes::{FakeProcess, entry},
     peer::NotAttested,
     proto::exchange::{
         ExchangeRequest, ExchangeResponse, delegated_exchange_client::DelegatedExchangeClient,
     },
+    reception::Process as _,
     source::SourceError,
 };
+use spiffe::SpiffeId;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
@@ -45,14 +47,17 @@ fn code(answer: Result<ExchangeResponse, Status>) -> Code {
 }
 
 #[tokio::test]
-async fn the_first_identity_that_may_exchange_acts_or_the_one_that_is_named() {
+async fn the_one_identity_that_may_exchange_acts_and_of_several_the_one_that_is_named() {
     let door = open();
     let id = |name: &str| format!("spiffe://example.org/{name}");
     let of = |name: &str| entry(name, &id(name), NODE, USER).unwrap();
     let others = entry("others", &id("others"), NODE, USER + 1).unwrap();
-    door.source.set_entries(vec![of("plain"), exchanging(of("a")), exchanging(of("b")), exchanging(others)]);
+    let again = entry("again", &id("a"), NODE, USER).unwrap();
+    door.source.set_entries(vec![of("plain"), exchanging(of("a")), exchanging(again)]);
     let token = exchange(&door, "").await.unwrap();
     assert!(token.access_token.ends_with(&id("a")), "{}", token.access_token);
+    door.source.set_entries(vec![of("plain"), exchanging(of("a")), exchanging(of("b")), exchanging(others)]);
+    assert_eq!(code(exchange(&door, "").await), Code::InvalidArgument, "names of entries do not decide");
     assert!(exchange(&door, &id("b")).await.unwrap().access_token.ends_with(&id("b")));
     for (wanted, expected) in [
         (id("plain"), Code::PermissionDenied),
@@ -84,6 +89,21 @@ async fn the_header_attestation_and_an_entry_are_asked_for_as_for_svids() {
     assert_eq!(code(exchange(&other, "").await), Code::PermissionDenied);
     assert_eq!(other.source.denials(), 1, "who is entitled to nothing is on record");
     assert_eq!(door.source.made() + other.source.made(), 0);
+}
+
+#[tokio::test]
+async fn a_process_that_became_another_meanwhile_gets_no_token() {
+    let door = open_with_entry();
+    door.source.set_entries(vec![exchanging(web())]);
+    exchange(&door, "").await.unwrap();
+    let other = FakeProcess::new(SpiffeId::new(NODE).unwrap(), USER + 1).attest().await;
+    for found in [other, Err(NotAttested::Changed("another program")), Err(NotAttested::Gone)] {
+        let before = door.process.attest().await;
+        door.process.set_found_later(found);
+        assert_eq!(code(exchange(&door, "").await), Code::PermissionDenied);
+        door.process.set_found(before);
+        exchange(&door, "").await.unwrap();
+    }
 }
 
 #[tokio::test]
