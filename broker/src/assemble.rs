@@ -93,7 +93,7 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
     let (revocations, drifts) = open_facts(&facts, Arc::clone(&clock), &restored).await?;
-    let spiffe = SpiffeBackends::open(resolved, &revocations, clock.as_ref())?;
+    let spiffe = SpiffeBackends::open(resolved, &revocations, &log, &clock)?;
     let news = Arc::new(News::default());
     let revocations = Announced::new(revocations, Arc::clone(&news));
     let restore::Restored { places, events, .. } = restored;

@@ -5,7 +5,9 @@
 
 pub mod assemble;
 pub mod backends;
+pub mod bundle_endpoint;
 pub mod config;
+pub mod federation;
 pub mod guards;
 pub mod http;
 pub mod registration;

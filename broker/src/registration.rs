@@ -1,15 +1,13 @@
 //! Who is entitled to which SPIFFE ID while the broker runs: the entries of files, which a reload reads again, and those
-//! that administration makes and deletes; and the bundles of the foreign trust domains that they federate with.
+//! that administration makes and deletes.
 
 use async_trait::async_trait;
 use deputize_issuer::{
-    bundle::ForeignBundles,
     client::Clients,
     desk::Desk,
     entry::{BadEntry, Draft, Entries, LiveEntries, Origin, Registered},
     log::Class,
     record::{Entry, Kind},
-    svid::Bundle,
 };
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{Mutex, MutexGuard};
@@ -17,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     assemble::CannotStart,
-    config::{raw::EntryFile, read::ConfigError, spiffe::Spiffe},
+    config::{raw::EntryFile, spiffe::Spiffe},
 };
 
 /// The entries that administration made, kept for the next start.
@@ -54,18 +52,16 @@ pub struct NotStored;
 #[derive(Debug)]
 pub struct Registration {
     live: Arc<LiveEntries>,
-    foreign: Arc<ForeignBundles>,
     store: Box<dyn KeptEntries>,
     /// Held by whoever changes: what is taken is a whole.
     turn: Mutex<()>,
 }
 
-/// Entries and foreign bundles that were read again and checked, and hold as soon as they are taken.
+/// Entries that were read again and checked, and hold as soon as they are taken.
 #[must_use = "they do not hold before they are taken"]
 pub struct Reread<'r> {
     registration: &'r Registration,
     entries: Entries,
-    foreign: Vec<Arc<Bundle>>,
     _turn: MutexGuard<'r, ()>,
 }
 
@@ -104,15 +100,8 @@ impl Registration {
     ) -> Result<Self, CannotStart> {
         let entries = read(spiffe, clients, store.as_ref())?;
         tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
-        let foreign = Arc::new(ForeignBundles::default());
-        foreign.replace(read_foreign(spiffe)?);
         let live = Arc::new(LiveEntries::new(entries, now_seconds));
-        Ok(Self { live, foreign, store, turn: Mutex::new(()) })
-    }
-
-    /// The bundles of foreign trust domains.
-    pub fn foreign(&self) -> &Arc<ForeignBundles> {
-        &self.foreign
+        Ok(Self { live, store, turn: Mutex::new(()) })
     }
 
     /// The entries that hold.
@@ -130,8 +119,7 @@ impl Registration {
         if *held.bounds() != spiffe.bounds {
             return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
         }
-        let (entries, foreign) = (read(spiffe, clients, self.store.as_ref())?, read_foreign(spiffe)?);
-        Ok(Reread { registration: self, entries, foreign, _turn: turn })
+        Ok(Reread { registration: self, entries: read(spiffe, clients, self.store.as_ref())?, _turn: turn })
     }
 
     /// Makes an entry. Durable and on record when this returns; processes get their SVIDs at once.
@@ -211,7 +199,6 @@ impl Registration {
 impl Reread<'_> {
     /// They hold from now on.
     pub fn take(self) {
-        self.registration.foreign.replace(self.foreign);
         self.registration.live.replace(self.entries);
     }
 }
@@ -234,11 +221,6 @@ fn read(spiffe: &Spiffe, clients: &Clients, store: &dyn KeptEntries) -> Result<E
     let mut beside = Beside::of(files, clients);
     let good: Vec<_> = stored.into_iter().filter_map(|entry| beside.admit(entry)).collect();
     Entries::build(spiffe.bounds.clone(), of_files.into_iter().chain(good)).map_err(bad)
-}
-
-fn read_foreign(spiffe: &Spiffe) -> Result<Vec<Arc<Bundle>>, CannotStart> {
-    let texts = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    spiffe.foreign().map_err(|errors| CannotStart(texts(errors).join("\n")))
 }
 
 /// What entries of the store have to be beside.

@@ -14,9 +14,12 @@ mod x509;
 
 pub use self::{
     catalogue::{Level, REQUIREMENTS, Requirement},
-    client::{Connection, Ended, join_queue},
+    client::{Answers, Connection, Ended, join_queue},
     findings::{Finding, Outcome, Report},
-    messages::{JwtBundlesResponse, JwtSvidRequest, JwtSvidResponse, X509BundlesResponse, X509SvidResponse},
+    messages::{
+        JwtBundlesResponse, JwtSvid, JwtSvidRequest, JwtSvidResponse, ValidateJwtSvidRequest,
+        ValidateJwtSvidResponse, X509BundlesResponse, X509SvidResponse,
+    },
 };
 use self::{findings::Findings, x509::Told};
 use crate::forge::now;

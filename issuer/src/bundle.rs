@@ -8,10 +8,13 @@ use deputize_call::{
     keys::{KeySet, PublicKey},
 };
 use serde_json::{Value, json};
-use spiffe::TrustDomain;
+use spiffe::{SpiffeId, TrustDomain};
 use std::sync::Arc;
 use tokio::sync::watch;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, public_key::PublicKey as X509Key};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _,
+    public_key::PublicKey as X509Key,
+};
 
 use crate::{authority::AuthorityError, svid::Bundle};
 
@@ -46,6 +49,20 @@ impl ForeignBundles {
     }
 }
 
+/// Whether two bundles have the same authorities, whatever else they say.
+pub fn has_same_authorities(one: &Bundle, other: &Bundle) -> bool {
+    one.x509_authorities == other.x509_authorities
+        && one.jwt_authorities.to_jwks() == other.jwt_authorities.to_jwks()
+}
+
+/// Whether one bundle has an authority that the other lacks.
+pub fn widens(new: &Bundle, old: &Bundle) -> bool {
+    let known = |der: &Vec<u8>| old.x509_authorities.contains(der);
+    let held: Vec<Object> = old.jwt_authorities.iter().map(PublicKey::to_jwk).collect();
+    !new.x509_authorities.iter().all(known)
+        || !new.jwt_authorities.iter().all(|key| held.contains(&key.to_jwk()))
+}
+
 /// The document (SPIFFE Trust Domain and Bundle §4): a JWK set of X.509 and JWT authorities, with a sequence number and
 /// a refresh hint.
 ///
@@ -73,7 +90,7 @@ pub fn to_document(bundle: &Bundle) -> Result<Value, AuthorityError> {
 /// JWT-SVID §6.2).
 ///
 /// # Errors
-/// If it is no such document, an authority in it is none, or there is none at all.
+/// If it is no such document, an authority in it is none or another trust domain's, or there is none at all.
 pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, AuthorityError> {
     if document.len() > MAX_DOCUMENT_BYTES {
         return Err(AuthorityError("a bundle has 256 KiB at most"));
@@ -89,7 +106,7 @@ pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundl
     let (mut x509_authorities, mut jwt_authorities) = (Vec::new(), Vec::new());
     for key in keys.iter().filter_map(Value::as_object) {
         match key.get("use").and_then(Value::as_str) {
-            Some("x509-svid") => x509_authorities.extend(certificate_of(key)?),
+            Some("x509-svid") => x509_authorities.extend(certificate_of(key, &trust_domain)?),
             Some("jwt-svid") if key.contains_key("kid") => jwt_authorities.push(jwt_authority(key)?),
             _ => {}
         }
@@ -98,26 +115,53 @@ pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundl
         return Err(AuthorityError("there is no authority in the bundle"));
     }
     let number = |name: &str| document.get(name).and_then(Value::as_u64);
+    let sequence = number("spiffe_sequence");
+    // §4.1.1: an integer. Without one there is no order; with one that cannot be read there would seem to be none.
+    if sequence.is_none() && document.contains_key("spiffe_sequence") {
+        return Err(AuthorityError("the bundle's spiffe_sequence is no integer of 64 bits"));
+    }
     Ok(Bundle {
         trust_domain,
         x509_authorities,
         jwt_authorities: KeySet::new(jwt_authorities),
-        sequence: number("spiffe_sequence").unwrap_or_default(),
+        sequence: sequence.unwrap_or_default(),
         refresh_hint_seconds: number("spiffe_refresh_hint").unwrap_or(REFRESH_HINT_SECONDS),
     })
 }
 
 /// X509-SVID §6.2: the first of `x5c`; without one the key is passed over.
-fn certificate_of(jwk: &Object) -> Result<Option<Vec<u8>>, AuthorityError> {
+fn certificate_of(jwk: &Object, trust_domain: &TrustDomain) -> Result<Option<Vec<u8>>, AuthorityError> {
     let Some(first) = jwk.get("x5c").and_then(|chain| chain.get(0)).and_then(Value::as_str) else {
         return Ok(None);
     };
     let no_certificate = AuthorityError("an X.509 authority in the bundle is no certificate of a CA");
     let der = STANDARD.decode(first).map_err(|_| no_certificate)?;
     match X509Certificate::from_der(&der) {
-        Ok(([], certificate)) if certificate.is_ca() => Ok(Some(der)),
+        Ok(([], certificate)) if certificate.is_ca() => {
+            if !is_of(&certificate, trust_domain) {
+                return Err(AuthorityError(
+                    "an X.509 authority in the bundle is that of another trust domain",
+                ));
+            }
+            Ok(Some(der))
+        }
         _ => Err(no_certificate),
     }
+}
+
+/// X509-SVID §3.1: a signing certificate need have no SPIFFE ID; one that has some has its own trust domain's.
+fn is_of(certificate: &X509Certificate<'_>, trust_domain: &TrustDomain) -> bool {
+    let Ok(names) = certificate.subject_alternative_name() else { return false };
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let mut ids = names.filter_map(|name| match name {
+        GeneralName::URI(uri)
+            if uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:")) =>
+        {
+            Some(SpiffeId::new(uri))
+        }
+        _ => None,
+    });
+    ids.all(|id| id.is_ok_and(|id| id.is_member_of(trust_domain)))
 }
 
 fn jwt_authority(jwk: &Object) -> Result<PublicKey, AuthorityError> {
@@ -180,11 +224,16 @@ const REFRESH_HINT_SECONDS: u64 = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, IsCa, KeyPair};
+    use rcgen::{CertificateParams, IsCa, KeyPair, SanType};
 
     fn certificate(is_ca: IsCa) -> Value {
+        certificate_of_id(is_ca, None)
+    }
+
+    fn certificate_of_id(is_ca: IsCa, id: Option<&str>) -> Value {
         let mut params = CertificateParams::default();
         params.is_ca = is_ca;
+        params.subject_alt_names.extend(id.map(|id| SanType::URI(id.try_into().unwrap())));
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         json!({ "kty": "EC", "use": "x509-svid", "x5c": [STANDARD.encode(certificate.der())] })
     }
@@ -219,6 +268,41 @@ mod tests {
     }
 
     #[test]
+    fn the_bundle_of_another_trust_domain_is_refused_as_far_as_it_says_whose_it_is() {
+        let with = |id: &str| {
+            let ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            read(&json!({ "keys": [jwt_key(), certificate_of_id(ca, Some(id))] }))
+        };
+        for own in ["spiffe://example-federated.org", "https://example.org/authority"] {
+            assert!(with(own).is_ok(), "{own}");
+        }
+        for others in [
+            "spiffe://example.org",
+            "SPIFFE://example.org",
+            "spiffe:",
+            "spiffe://example-federated.org.example.org",
+            "spiffe://example-federated.org:443",
+        ] {
+            let refused = with(others).unwrap_err();
+            assert_eq!(
+                refused, "an X.509 authority in the bundle is that of another trust domain",
+                "{others}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_widens_is_an_authority_that_was_not_there() {
+        let ca = || certificate(IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+        let (one, two) = (ca(), ca());
+        let bundle = |keys: Value| read(&json!({ "keys": keys })).unwrap();
+        let (both, less) = (bundle(json!([one, two, jwt_key()])), bundle(json!([two, jwt_key()])));
+        assert!(widens(&both, &less) && !widens(&less, &both) && !widens(&both, &both));
+        assert!(widens(&both, &bundle(json!([one, two]))) && !widens(&bundle(json!([one, two])), &both));
+        assert!(has_same_authorities(&both, &both) && !has_same_authorities(&both, &less));
+    }
+
+    #[test]
     fn what_is_no_bundle_is_refused() {
         let mut private = jwt_key();
         private["d"] = json!("jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI");
@@ -232,6 +316,8 @@ mod tests {
             ("a damaged certificate", json!({ "keys": [damaged, jwt_key()] })),
             ("a private key", json!({ "keys": [private] })),
             ("a list", json!([jwt_key()])),
+            ("a number that is none", json!({ "keys": [jwt_key()], "spiffe_sequence": "7" })),
+            ("a negative number", json!({ "keys": [jwt_key()], "spiffe_sequence": -1 })),
             ("too many keys", json!({ "keys": vec![jwt_key(); 101] })),
         ] {
             assert!(read(&document).is_err(), "{what}");

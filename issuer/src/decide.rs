@@ -6,6 +6,7 @@
 mod claims;
 mod leaf;
 mod node;
+mod own_svid;
 mod role;
 mod svid;
 mod target;
@@ -14,6 +15,7 @@ mod visible;
 pub(crate) use leaf::Leaf;
 pub(crate) use node::NodeSvidApplication;
 pub use node::NodeSvidTerms;
+pub(crate) use own_svid::OwnSvidApplication;
 pub(crate) use role::RoleApplication;
 pub use role::RoleTerms;
 pub(crate) use svid::{JwtSvidApplication, X509SvidApplication, entitled};

@@ -9,7 +9,9 @@ mod verify;
 
 pub use own_key::OwnKey;
 pub(crate) use requested::RequestedKey;
-pub use verify::{NotAnSvid, SVID_LEEWAY_SECONDS, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid};
+pub use verify::{
+    NotAnSvid, SVID_LEEWAY_SECONDS, VerifiedJwtSvid, verify_jwt_svid, verify_x509_svid, verify_x509_svid_of,
+};
 pub(crate) use verify::{TracedSvid, trace_x509_svid};
 
 use deputize_call::keys::KeySet;
@@ -21,7 +23,7 @@ use crate::{
     bundle::ForeignBundles,
     certificate::PresentedCertificate,
     clock,
-    decide::{JwtSvidApplication, X509SvidApplication},
+    decide::{JwtSvidApplication, OwnSvidApplication, X509SvidApplication},
     desk::Desk,
     entry::LiveEntries,
     error::IssueError,
@@ -236,4 +238,16 @@ pub async fn jwt_svid(desk: &Desk, ask: &JwtAsk<'_>) -> Result<JwtSvid, IssueErr
         audiences: ask.audiences,
     };
     issued.inspect_err(|error| record_svid_denial(desk, decision_id, &refused, error))
+}
+
+/// The broker's own X.509-SVID, `spiffe://{trust domain}/deputize/broker`, with a new key, for one of its listeners. It is
+/// decided and recorded as every other; `purpose` is what the record says of who asked.
+///
+/// # Errors
+/// [`IssueError::RecordUnavailable`] and [`IssueError::Uncertain`] where nothing may be issued now;
+/// [`IssueError::UpstreamUnavailable`] where what signs was just withdrawn.
+pub async fn own_svid(desk: &Desk, purpose: &str) -> Result<X509Svid, IssueError> {
+    let decision_id = clock::new_id(desk.clock.as_ref())?;
+    let issued = issue(desk, &OwnSvidApplication { decision_id, purpose }).await;
+    issued.inspect_err(|error| desk.refusals.count(error.reason()))
 }

@@ -1,6 +1,7 @@
 //! The stubs in the tree are those of `proto/*.proto`.
 //!
 //! After a change of one: `MAKE_STUBS=1 cargo test -p deputize-workload-api --test stubs`.
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
 use protox::prost::Message as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! What stands behind door 2: what signs, who is entitled to what, and the socket.
 
-use deputize_issuer::{client::Clients, clock::Clock, desk::Desk, node::NodeRegistry, svid::SpiffeDoor};
+use deputize_issuer::{
+    client::Clients, clock::Clock, desk::Desk, log::Log, node::NodeRegistry, svid::SpiffeDoor,
+};
 use deputize_workload_api::{
     Limits, WorkloadApi,
     attest::{AttestSettings, Attestor},
@@ -8,16 +10,18 @@ use deputize_workload_api::{
     reception::Doorkeeper,
     source::DeskSource,
 };
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{net::UnixListener, sync::watch};
 
-use super::{CannotStart, cannot, nodes};
+use super::{CannotStart, cannot, jitter, nodes};
 use crate::{
     backends::{
         embedded::EmbeddedRevocations,
+        federation::{BundleFetcher, BundleFolder},
         spiffe_keys::{Making, SpiffeRing, UpstreamFiles},
     },
     config::{resolved::Resolved, spiffe::Spiffe},
+    federation::{Federation, Outside, RereadBundles},
     registration::{Registration, Reread},
 };
 
@@ -29,7 +33,16 @@ pub struct SpiffeBackends {
     pub registration: Arc<Registration>,
     /// Other machines, where there may be any.
     pub nodes: Option<Arc<NodeRegistry>>,
+    /// The bundles of foreign trust domains.
+    pub federation: Arc<Federation>,
     configured: Spiffe,
+}
+
+/// What was read again, and holds as soon as it is taken.
+#[must_use = "it does not hold before it is taken"]
+pub(super) struct RereadSpiffe<'b> {
+    entries: Reread<'b>,
+    bundles: RereadBundles<'b>,
 }
 
 /// The Workload API, and the socket that it is about to listen at.
@@ -46,7 +59,8 @@ impl SpiffeBackends {
     pub(super) fn open(
         resolved: &Resolved,
         facts: &EmbeddedRevocations,
-        clock: &dyn Clock,
+        log: &Log,
+        clock: &Arc<dyn Clock>,
     ) -> Result<Option<Self>, CannotStart> {
         let Some(spiffe) = &resolved.spiffe else { return Ok(None) };
         let now_seconds = clock.now_seconds();
@@ -67,8 +81,17 @@ impl SpiffeBackends {
             None => None,
         };
         let clients = Clients::new(resolved.clients.clone());
+        let outside = Outside {
+            keep: Box::new(BundleFolder::open(&resolved.data_dir).map_err(cannot)?),
+            fetch: Box::new(BundleFetcher::new(Arc::clone(clock))),
+            own: ring.authorities(),
+            audit: Arc::new(log.clone()),
+            clock: Arc::clone(clock),
+            jitter,
+        };
         Ok(Some(Self {
             ring,
+            federation: Arc::new(Federation::open(&spiffe.federation, outside)?),
             registration: Arc::new(Registration::open(spiffe, &clients, entries, now_seconds)?),
             nodes,
             configured: spiffe.clone(),
@@ -82,7 +105,7 @@ impl SpiffeBackends {
             authorities: self.ring.authorities(),
             jwt_keys: self.ring.jwt_keys(),
             entries: Arc::clone(self.registration.live()),
-            foreign: Arc::clone(self.registration.foreign()),
+            foreign: Arc::clone(self.federation.bundles()),
             settings: self.configured.svids,
         }
     }
@@ -96,6 +119,11 @@ impl SpiffeBackends {
     /// Where the socket is, if there is one.
     pub fn socket(&self) -> Option<&Path> {
         self.configured.socket.as_deref()
+    }
+
+    /// Where our bundle has a listener of its own.
+    pub fn bundle_endpoint(&self) -> Option<SocketAddr> {
+        self.configured.bundle_endpoint
     }
 
     /// Takes its place in the file system, where it has one. Who connects waits until it is served.
@@ -119,22 +147,30 @@ impl SpiffeBackends {
     ///
     /// # Errors
     /// If something else changed, or everything that is wrong with the entries.
-    pub(super) async fn reread(&self, spiffe: &Spiffe, clients: &Clients) -> Result<Reread<'_>, CannotStart> {
+    pub(super) async fn reread(
+        &self,
+        spiffe: &Spiffe,
+        clients: &Clients,
+    ) -> Result<RereadSpiffe<'_>, CannotStart> {
         let fixed = |spiffe: &Spiffe| {
-            (
-                spiffe.bounds.clone(),
-                spiffe.socket.clone(),
-                spiffe.svids,
-                spiffe.authority.clone(),
-                spiffe.nodes.clone(),
-            )
+            let places = (spiffe.socket.clone(), spiffe.bundle_endpoint);
+            (spiffe.bounds.clone(), places, spiffe.svids, spiffe.authority.clone(), spiffe.nodes.clone())
         };
         if fixed(spiffe) != fixed(&self.configured) {
             return Err(CannotStart(
                 "spiffe: all but entries and federation changes with a restart alone".to_owned(),
             ));
         }
-        self.registration.reread(spiffe, clients).await
+        let entries = self.registration.reread(spiffe, clients).await?;
+        Ok(RereadSpiffe { entries, bundles: self.federation.reread(&spiffe.federation).await? })
+    }
+}
+
+impl RereadSpiffe<'_> {
+    /// It holds from now on.
+    pub(super) fn take(self) {
+        self.bundles.take();
+        self.entries.take();
     }
 }
 

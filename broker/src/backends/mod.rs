@@ -3,6 +3,7 @@
 pub mod approvals_seen;
 pub mod embedded;
 pub mod entries;
+pub mod federation;
 pub mod fetch;
 pub mod jwe;
 pub mod key_files;

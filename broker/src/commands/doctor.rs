@@ -2,6 +2,7 @@
 //! entitles: check by check, and what to change.
 
 mod checks;
+mod federation;
 mod role;
 mod workload;
 
@@ -56,7 +57,8 @@ pub struct Args {
     /// Their audience [default: that of the configuration; without one, sts.amazonaws.com]
     #[arg(long, requires = "role")]
     audience: Option<String>,
-    /// The Workload API instead: whether its socket answers, and to what a process is entitled
+    /// The Workload API instead: whether its socket answers, to what a process is entitled, and whether the bundles of
+    /// foreign trust domains are fresh
     #[arg(long)]
     workload_api: bool,
     /// The process [default: this command]

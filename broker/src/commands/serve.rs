@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     assemble::{self, Assembly, CannotStart},
     backends::{key_files::KeyFileError, spiffe_keys::SpiffeRing, web_identity_keys::WebIdentityRing},
+    bundle_endpoint,
     config::resolved::{self, Mode, Resolved, Tls},
     http::{
         admin::Administration,
@@ -162,20 +163,32 @@ pub async fn start(resolved: &Resolved, mode: Mode, listener: TcpListener) -> Re
     let (node_door, attesting) = node_door(&assembly, &stopping);
     let aws = identity.map(|identity| (identity, aws));
     let public = router::public(desk, guards, Arc::clone(&sources), aws, node_door);
-    tasks.spawn(serve_tcp(listener, public, listening));
-    let workload_api = match &assembly.spiffe {
-        None => None,
-        Some(spiffe) => {
-            if let Some(socket) = spiffe.open_socket(&assembly.desk)? {
-                tasks.spawn(socket.serve(stopping.clone()));
-            }
-            spiffe.socket().map(Path::to_owned)
-        }
-    };
+    tasks.spawn(serve_tcp(listener, public, listening.clone()));
+    let workload_api = open_spiffe(&assembly, &sources, listening, &mut tasks).await?;
     let rings = Rings { web_identity: ring, spiffe: assembly.spiffe.as_ref().map(|it| Arc::clone(&it.ring)) };
     tasks.spawn(keep_house(Arc::clone(&assembly.desk), [sources, attesting], rings, stopping));
     administration.ready.store(true, Ordering::Release);
     Ok(Running { address, admin_address, workload_api, assembly, stop, administration, tasks })
+}
+
+/// Opens what there is of door 2: its socket, whose path this is, the listener of our bundle, and the questions for those of
+/// others.
+async fn open_spiffe(
+    assembly: &Assembly,
+    sources: &Arc<SourceLimit>,
+    listening: Listening,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<PathBuf>, CannotStart> {
+    let Some(spiffe) = &assembly.spiffe else { return Ok(None) };
+    let stop = listening.stop.clone();
+    if let Some(address) = spiffe.bundle_endpoint() {
+        bundle_endpoint::open(address, &assembly.desk, sources, listening, tasks).await?;
+    }
+    tasks.spawn(Arc::clone(&spiffe.federation).follow(stop.clone()));
+    if let Some(socket) = spiffe.open_socket(&assembly.desk)? {
+        tasks.spawn(socket.serve(stop));
+    }
+    Ok(spiffe.socket().map(Path::to_owned))
 }
 
 fn acceptor(tls: &Tls) -> Result<TlsAcceptor, CannotStart> {
@@ -192,6 +205,7 @@ fn entry_administration(assembly: &Assembly) -> Option<Arc<EntryAdministration>>
     Some(Arc::new(EntryAdministration {
         desk: Arc::clone(&assembly.desk),
         registration: Arc::clone(&spiffe.registration),
+        federation: Arc::clone(&spiffe.federation),
         attestor: spiffe.attestor(&assembly.desk.clock),
     }))
 }

@@ -4,6 +4,7 @@ pub mod aws;
 pub mod aws_issuer;
 mod client_certificates;
 mod clients;
+pub mod federation;
 pub mod nodes;
 pub mod private_file;
 pub mod raw;

@@ -2,11 +2,13 @@
 
 mod aws;
 mod client_tls;
+mod federation;
 mod nodes;
 mod spiffe;
 
 pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
 pub use client_tls::TlsClientAuth;
+pub use federation::{SpiffeBundleEndpoint, SpiffeEndpoint, SpiffeFederation, SpiffeProfile};
 pub use nodes::{SpiffeCluster, SpiffeNodes};
 pub use spiffe::{EntryFile, Spiffe};
 

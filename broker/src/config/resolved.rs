@@ -371,7 +371,7 @@ impl Check<'_> {
         }
     }
 
-    fn address(&mut self, member: &str, text: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, member: &str, text: &str) -> Option<SocketAddr> {
         let parsed = text.replace("localhost:", "127.0.0.1:").parse();
         if parsed.is_err() {
             self.refuse(format!("{member}: {text:?} is not an address like 0.0.0.0:8443"));

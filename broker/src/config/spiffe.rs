@@ -1,17 +1,17 @@
 //! The Workload API: our trust domain, its socket, who is entitled to what, and how long it holds.
 
 use deputize_issuer::{
-    bundle,
     entry::{Bounds, Draft, JWT_SVID_TTL_SECONDS, Origin, X509_SVID_TTL_SECONDS, parse_spiffe_id},
-    svid::{Bundle, SvidSettings},
+    svid::SvidSettings,
 };
 use spiffe::{SpiffeId, TrustDomain};
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use super::{
+    federation::Federated,
     nodes::Nodes,
     raw::{self, EntryFile},
     read::{self, ConfigError},
@@ -33,8 +33,10 @@ pub struct Spiffe {
     pub svids: SvidSettings,
     /// What signs X.509-SVIDs.
     pub authority: Authority,
-    /// Foreign trust domains, each with the file of its bundle.
-    pub federation: Vec<(TrustDomain, PathBuf)>,
+    /// Foreign trust domains.
+    pub federation: Vec<Federated>,
+    /// Listener of our bundle, under our own X.509-SVID.
+    pub bundle_endpoint: Option<SocketAddr>,
     /// How other machines become nodes, where they may.
     pub nodes: Option<Nodes>,
 }
@@ -55,28 +57,6 @@ impl Spiffe {
     /// Every file that cannot be read, and every entry with a time that is none.
     pub fn drafts(&self) -> Result<Vec<(Draft, Origin)>, Vec<ConfigError>> {
         self.entries.as_deref().map_or(Ok(Vec::new()), read_entries)
-    }
-
-    /// The bundles of foreign trust domains, as they stand.
-    ///
-    /// # Errors
-    /// Every file that cannot be read, or is no bundle.
-    pub fn foreign(&self) -> Result<Vec<Arc<Bundle>>, Vec<ConfigError>> {
-        let (mut bundles, mut errors) = (Vec::new(), Vec::new());
-        for (trust_domain, file) in &self.federation {
-            let document = std::fs::read(file).map_err(|error| error.to_string());
-            let bundle = document.and_then(|document| {
-                bundle::from_document(trust_domain.clone(), &document).map_err(|error| error.to_string())
-            });
-            match bundle {
-                Ok(bundle) => bundles.push(Arc::new(bundle)),
-                Err(problem) => {
-                    let problem = format!("the bundle of {trust_domain}: {problem}");
-                    errors.push(ConfigError::new(file, problem));
-                }
-            }
-        }
-        if errors.is_empty() { Ok(bundles) } else { Err(errors) }
     }
 }
 
@@ -127,7 +107,10 @@ impl Check<'_> {
             self.private(&key_file);
             (self.folder.join(&upstream.certificate_file), key_file)
         });
-        let federation = self.federation(raw, &trust_domain);
+        let federation = self.federation(&raw.federation, &trust_domain);
+        let bundle_endpoint = raw.bundle_endpoint.as_ref();
+        let bundle_endpoint =
+            bundle_endpoint.and_then(|own| self.address("spiffe.bundle_endpoint.address", &own.address));
         let bounds = Bounds { trust_domain, own_node };
         let nodes = raw.nodes.as_ref().map(|nodes| self.nodes(nodes, &bounds, raw.authority.ttl_seconds));
         Some(Spiffe {
@@ -141,27 +124,12 @@ impl Check<'_> {
             },
             authority: Authority { ttl_seconds: raw.authority.ttl_seconds, upstream },
             federation,
+            bundle_endpoint,
             nodes,
         })
     }
 
-    fn federation(&mut self, raw: &raw::Spiffe, own: &TrustDomain) -> Vec<(TrustDomain, PathBuf)> {
-        let mut federation: Vec<(TrustDomain, PathBuf)> = Vec::new();
-        for foreign in &raw.federation {
-            let Some(trust_domain) = self.trust_domain(&foreign.trust_domain) else { continue };
-            // SPIFFE Trust Domain and Bundle §3: whoever verifies takes the one bundle of the SVID's own trust domain.
-            if trust_domain == *own {
-                self.refuse(format!("spiffe.federation: {own} is our own trust domain"));
-            } else if federation.iter().any(|(known, _)| *known == trust_domain) {
-                self.refuse(format!("spiffe.federation: {trust_domain} stands there twice"));
-            } else {
-                federation.push((trust_domain, self.folder.join(&foreign.bundle_file)));
-            }
-        }
-        federation
-    }
-
-    fn trust_domain(&mut self, text: &str) -> Option<TrustDomain> {
+    pub(super) fn trust_domain(&mut self, text: &str) -> Option<TrustDomain> {
         // The library takes IDs for their domain, and capitals for small letters.
         let domain = TrustDomain::new(text).ok().filter(|domain| domain.as_str() == text);
         if domain.is_none() {

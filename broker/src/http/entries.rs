@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     config::raw::EntryFile,
+    federation::Federation,
     registration::{NotRegistered, Registration},
 };
 
@@ -40,6 +41,8 @@ pub struct EntryAdministration {
     pub desk: Arc<Desk>,
     /// The entries.
     pub registration: Arc<Registration>,
+    /// Foreign trust domains.
+    pub federation: Arc<Federation>,
     /// Looks at processes as the socket does.
     pub attestor: Attestor,
 }
@@ -107,6 +110,11 @@ pub async fn list(
     let next = rest.next().and(listed.last()).map(|last| last.entry.id.clone());
     let total = entries.len();
     error::json(StatusCode::OK, &json!({ "total": total, "entries": listed, "next": next }))
+}
+
+/// Answers `GET /admin/federation`: how each foreign trust domain stands.
+pub async fn federation(State(administration): State<Arc<EntryAdministration>>) -> Response {
+    error::json(StatusCode::OK, &json!({ "federation": administration.federation.status() }))
 }
 
 /// Answers `GET /admin/entries/{id}`.

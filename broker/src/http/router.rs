@@ -86,6 +86,12 @@ fn node_door((door, attesting): (Arc<NodeDoor>, Arc<SourceLimit>)) -> Router {
         .with_state(door)
 }
 
+/// The bundle, on a listener of its own.
+pub fn bundle_endpoint(desk: Arc<Desk>, door: Arc<SpiffeDoor>, sources: Arc<SourceLimit>) -> Router {
+    let routes = Router::new().route("/spiffe/bundle", get(spiffe::bundle)).with_state(door);
+    named(closed(routes).layer(from_fn_with_state(sources, limit_source)), desk)
+}
+
 /// Health and metrics: what probes and scrapers may see.
 pub fn observation(administration: Arc<Administration>) -> Router {
     let desk = Arc::clone(&administration.desk);
@@ -130,6 +136,7 @@ fn entry_routes(entries: Arc<EntryAdministration>) -> Router {
         .route("/admin/entries", get(entries::list).post(entries::create))
         .route("/admin/entries/{id}", get(entries::show).delete(entries::delete))
         .route("/admin/workloads/explain", post(entries::explain))
+        .route("/admin/federation", get(entries::federation))
         .with_state(entries)
 }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::{error::DoorError, metadata::public};
 
-/// Answers `GET /spiffe/bundle`, the `https_web` profile (SPIFFE Federation §5.2.1).
+/// Answers `GET /spiffe/bundle`: by the public door in the `https_web` profile (SPIFFE Federation §5.2.1), by the listener of
+/// the bundle endpoint in the `https_spiffe` profile (§5.2.2).
 pub async fn bundle(State(door): State<Arc<SpiffeDoor>>) -> Response {
     let own = Arc::clone(&door.authorities.ring().bundle);
     match bundle::to_document(&own) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use super::{
-    Anchor, DistinguishedName, NotVouched, Path, PresentedCertificate, check_bounds, leaf_may_sign,
+    Anchor, DistinguishedName, NotVouched, Path, PresentedCertificate, Shower, check_bounds, leaf_may_sign,
     thumbprint, verify_path,
 };
 
@@ -78,7 +78,7 @@ impl ExpectedCertificate {
     /// Whether it is that one.
     pub(super) fn check(&self, chain: &[CertificateDer<'_>], now_seconds: u64) -> Result<Path, NotVouched> {
         check_bounds(chain).map_err(|_| NotVouched::Malformed)?;
-        let path = verify_path(chain, &self.anchors, now_seconds, |_| true)?;
+        let path = verify_path(Shower::Client, chain, &self.anchors, now_seconds, |_| true)?;
         let leaf = chain.first().ok_or(NotVouched::Malformed)?;
         let Ok(([], certificate)) = X509Certificate::from_der(leaf) else {
             return Err(NotVouched::Malformed);

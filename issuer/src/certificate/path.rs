@@ -47,6 +47,15 @@ impl NotVouched {
     }
 }
 
+/// Which end of a connection shows a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shower {
+    /// Whoever connects.
+    Client,
+    /// Whoever is connected to.
+    Server,
+}
+
 /// An authority that is trusted, as long as its own certificate is valid.
 #[derive(Debug, Clone)]
 pub(crate) struct Anchor {
@@ -85,11 +94,12 @@ impl Anchor {
 }
 
 /// Who stands behind the first certificate: one of these authorities, by way of others of the chain, each of which
-/// `accepts`. Where its usages are listed, showing who a client is, is among them.
+/// `accepts`. Where its usages are listed, showing who this end of a connection is, is among them.
 ///
 /// # Errors
 /// [`NotVouched`].
 pub(crate) fn verify_path(
+    shower: Shower,
     chain: &[CertificateDer<'_>],
     anchors: &[Anchor],
     now_seconds: u64,
@@ -105,8 +115,11 @@ pub(crate) fn verify_path(
         &trusted,
         intermediates,
         UnixTime::since_unix_epoch(Duration::from_secs(now_seconds)),
-        // RFC 5280 §4.2.1.12: id-kp-clientAuth.
-        KeyUsage::client_auth(),
+        // RFC 5280 §4.2.1.12: id-kp-clientAuth, id-kp-serverAuth.
+        match shower {
+            Shower::Client => KeyUsage::client_auth(),
+            Shower::Server => KeyUsage::server_auth(),
+        },
         None,
         None,
     );

@@ -177,7 +177,11 @@ fn is_a_workloads(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
 }
 
 /// Until when: as long as it lives, as its entry holds, and as what signs it.
-fn end(entry: &Entry, (now_seconds, ttl): (u64, u64), signs_until: u64) -> Result<u64, IssueError> {
+pub(super) fn end(
+    entry: &Entry,
+    (now_seconds, ttl): (u64, u64),
+    signs_until: u64,
+) -> Result<u64, IssueError> {
     let entry_ends = entry.expires_at_seconds.unwrap_or(u64::MAX);
     until(now_seconds, now_seconds.saturating_add(ttl).min(entry_ends).min(signs_until))
 }
@@ -249,7 +253,7 @@ fn is_aws_sts(host: &str) -> bool {
 }
 
 /// The first segment of the paths of the broker's and its nodes' own IDs.
-const RESERVED: &str = "deputize";
+pub(super) const RESERVED: &str = "deputize";
 /// Of all partitions of AWS.
 const AWS_DOMAINS: [&str; 9] = [
     "amazonaws.com",

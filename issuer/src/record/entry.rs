@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{Outcome, Refused, Seen, SvidEntry, internal_detail};
+use super::{BundleEntry, Outcome, Refused, Seen, SvidEntry, internal_detail};
 use crate::{
     authenticate::{Caller, SpentId},
     client::Client,
@@ -119,6 +119,8 @@ pub struct Entry {
     /// SPIFFE ID of the node that was changed or refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleEntry>,
 }
 
 /// A session of an AWS role, as its intent says it: each name as AWS's own log has it.
@@ -187,6 +189,8 @@ pub enum Kind {
     Registration,
     /// Administration made a join token for a node, or banned, lifted or evicted one: `result` says which.
     Node,
+    /// The bundle of a foreign trust domain changed, or is used no longer; `bundle` says which.
+    Bundle,
 }
 
 /// A used-up assertion: its tag (base64url of 16 bytes) and when it may be forgotten.
@@ -248,6 +252,7 @@ impl Entry {
             aws: None,
             spiffe: None,
             node: None,
+            bundle: None,
         }
     }
 

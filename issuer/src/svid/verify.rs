@@ -13,7 +13,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 use super::{Bundle, Bundles};
 use crate::{
-    certificate::{Anchor, NotVouched, check_bounds, verify_path},
+    certificate::{Anchor, NotVouched, Shower, check_bounds, verify_path},
     entry::parse_spiffe_id,
 };
 
@@ -71,7 +71,7 @@ pub struct VerifiedJwtSvid {
     pub kid: Option<String>,
 }
 
-/// Whose X.509-SVID this is, the leaf first: by the authorities of its own trust domain, and no others.
+/// Whose X.509-SVID a client shows, the leaf first: by the authorities of its own trust domain, and no others.
 ///
 /// That whoever shows it has its key is for TLS to prove.
 ///
@@ -82,11 +82,33 @@ pub fn verify_x509_svid(
     bundles: &Bundles,
     now_seconds: u64,
 ) -> Result<SpiffeId, NotAnSvid> {
-    trace_x509_svid(chain, bundles, now_seconds).map(|(svid, _)| svid.spiffe_id)
+    verify_x509_svid_of(Shower::Client, chain, bundles, now_seconds)
+}
+
+/// As [`verify_x509_svid`], of either end.
+///
+/// # Errors
+/// [`NotAnSvid`].
+pub fn verify_x509_svid_of(
+    shower: Shower,
+    chain: &[CertificateDer<'_>],
+    bundles: &Bundles,
+    now_seconds: u64,
+) -> Result<SpiffeId, NotAnSvid> {
+    trace(shower, chain, bundles, now_seconds).map(|(svid, _)| svid.spiffe_id)
 }
 
 /// As [`verify_x509_svid`]; and who stands behind it, and until when that authority does (Unix seconds).
 pub(crate) fn trace_x509_svid(
+    chain: &[CertificateDer<'_>],
+    bundles: &Bundles,
+    now_seconds: u64,
+) -> Result<(TracedSvid, u64), NotAnSvid> {
+    trace(Shower::Client, chain, bundles, now_seconds)
+}
+
+fn trace(
+    shower: Shower,
     chain: &[CertificateDer<'_>],
     bundles: &Bundles,
     now_seconds: u64,
@@ -98,7 +120,7 @@ pub(crate) fn trace_x509_svid(
     let bundle = bundles.of(&id).ok_or(NotAnSvid::TrustDomain)?;
     let anchors: Vec<_> = bundle.x509_authorities.iter().filter_map(|der| Anchor::read(der)).collect();
     let is_for = |der: &[u8]| vouches_for(der, id.trust_domain());
-    let path = verify_path(chain, &anchors, now_seconds, is_for).map_err(explain_path)?;
+    let path = verify_path(shower, chain, &anchors, now_seconds, is_for).map_err(explain_path)?;
     Ok((TracedSvid { spiffe_id: id, authorities: path.authorities }, path.anchored_until_seconds))
 }
 
@@ -238,7 +260,7 @@ fn explain_path(error: NotVouched) -> NotAnSvid {
     match error {
         NotVouched::Expired => NotAnSvid::Expired,
         NotVouched::NotYetValid => NotAnSvid::NotYetValid,
-        NotVouched::Usage => NotAnSvid::Kind("its key is not for clients"),
+        NotVouched::Usage => NotAnSvid::Kind("its key is not for this end of a connection"),
         NotVouched::Authority | NotVouched::Name | NotVouched::Svid => {
             NotAnSvid::Signature("no authority of its trust domain stands behind it")
         }

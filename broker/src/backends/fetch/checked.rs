@@ -1,7 +1,7 @@
 //! An HTTP client that goes nowhere but where it may: addresses are resolved, checked and then used, never resolved
 //! again; redirects are not followed, and proxies of the environment are not asked.
 
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Url};
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
@@ -51,24 +51,29 @@ impl CheckedClient {
         (lookup, patience): (Lookup, Patience),
         is_alone: bool,
     ) -> Result<Self, FetchError> {
-        // One provider of cryptography in the process; an error only says that it is installed already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let roots = match &reach.ca_file {
             None => Vec::new(),
             Some(file) => read_certificates(file)?,
         };
-        let builder = reqwest::Client::builder()
-            .user_agent("deputize")
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(patience.connect)
-            .timeout(patience.total)
-            .pool_max_idle_per_host(if patience.idle.is_zero() { 0 } else { MAX_IDLE_CONNECTIONS })
-            .pool_idle_timeout(patience.idle)
-            .https_only(!reach.allow_http)
-            .dns_resolver(Arc::new(CheckedResolver::new(reach.allow_private_addresses, lookup)));
+        let builder = builder(&reach, lookup, patience);
         let builder = if is_alone { builder.tls_certs_only(roots) } else { builder.tls_certs_merge(roots) };
+        Self::built(builder, reach)
+    }
+
+    /// A client that trusts servers as this says, and no certificates besides.
+    ///
+    /// # Errors
+    /// [`FetchError::Setup`].
+    pub fn trusting(
+        reach: Reach,
+        lookup: Lookup,
+        patience: Patience,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, FetchError> {
+        Self::built(builder(&reach, lookup, patience).tls_backend_preconfigured(tls), reach)
+    }
+
+    fn built(builder: ClientBuilder, reach: Reach) -> Result<Self, FetchError> {
         let client = builder.build().map_err(|error| FetchError::Setup(describe(&error)))?;
         Ok(Self { client, reach })
     }
@@ -103,6 +108,22 @@ impl CheckedClient {
             _ => Err(FetchError::Url("not https")),
         }
     }
+}
+
+fn builder(reach: &Reach, lookup: Lookup, patience: Patience) -> ClientBuilder {
+    // One provider of cryptography in the process; an error only says that it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent("deputize")
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(patience.connect)
+        .timeout(patience.total)
+        .pool_max_idle_per_host(if patience.idle.is_zero() { 0 } else { MAX_IDLE_CONNECTIONS })
+        .pool_idle_timeout(patience.idle)
+        .https_only(!reach.allow_http)
+        .dns_resolver(Arc::new(CheckedResolver::new(reach.allow_private_addresses, lookup)))
 }
 
 fn read_certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, FetchError> {

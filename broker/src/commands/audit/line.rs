@@ -74,6 +74,11 @@ impl Record {
         if let Some(draft) = &entry.registration {
             push_draft(&mut line, draft);
         }
+        if let Some(bundle) = &entry.bundle {
+            push(&mut line, "trust_domain", &bundle.trust_domain);
+            push(&mut line, "sequence", &bundle.sequence.to_string());
+            push(&mut line, "from", &bundle.from);
+        }
         for revoked in &entry.revoked {
             let (name, id) = revoked_parts(revoked);
             push(&mut line, name, id);
@@ -156,6 +161,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Configuration => "configuration",
         Kind::Registration => "registration",
         Kind::Node => "node",
+        Kind::Bundle => "bundle",
     }
 }
 

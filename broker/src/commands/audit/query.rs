@@ -178,6 +178,7 @@ fn kind(name: &str) -> Result<Kind, String> {
             Kind::Configuration,
             Kind::Registration,
             Kind::Node,
+            Kind::Bundle,
         ];
         format!("one of {}", known.map(kind_name).join(", "))
     })

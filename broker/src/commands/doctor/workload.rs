@@ -1,10 +1,10 @@
-//! Whether the Workload API answers, and whom it would entitle.
+//! Whether the Workload API answers, whom it would entitle, and whose bundles it has.
 
 use http::Method;
 use serde_json::Value;
 use std::path::Path;
 
-use super::Check;
+use super::{Check, federation};
 use crate::commands::{
     admin_socket::AdminSocket,
     exit::{CommandError, Exit},
@@ -30,6 +30,7 @@ impl Examined<'_> {
         let broker = AdminSocket::find(None, self.config)?;
         let mut checks = vec![socket_answers(&socket).await, self.is_entitled(&broker).await];
         checks.extend(other_nodes(&broker).await);
+        checks.extend(federation::examine(&broker).await);
         Ok(checks)
     }
 

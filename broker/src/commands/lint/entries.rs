@@ -8,7 +8,7 @@ use deputize_issuer::{
 };
 use std::collections::BTreeMap;
 
-use crate::config::spiffe::Spiffe;
+use crate::config::{federation::read_files, spiffe::Spiffe};
 
 /// Reads and checks the entries of the folder, beside these clients: all of them, and what looks like a mistake.
 ///
@@ -16,7 +16,7 @@ use crate::config::spiffe::Spiffe;
 /// Everything that is wrong with them.
 pub(super) fn check(spiffe: &Spiffe, clients: &Clients) -> Result<(Entries, Vec<String>), Vec<String>> {
     let drafts = spiffe.drafts().map_err(texts)?;
-    spiffe.foreign().map_err(texts)?;
+    read_files(&spiffe.federation).map_err(texts)?;
     let entries = Entries::build(spiffe.bounds.clone(), drafts).map_err(texts)?;
     entries.beside(clients).map_err(texts)?;
     let now_seconds = SystemClock::start().now_seconds();
@@ -36,7 +36,7 @@ fn texts<E: ToString>(errors: Vec<E>) -> Vec<String> {
 fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
     let mut doubts = Vec::new();
     for domain in &draft.federates_with {
-        if !spiffe.federation.iter().any(|(known, _)| known.as_str() == domain) {
+        if !spiffe.federation.iter().any(|known| known.trust_domain.as_str() == domain) {
             doubts.push(format!(
                 "federates_with: there is no bundle of {domain}: it is not in spiffe.federation"
             ));

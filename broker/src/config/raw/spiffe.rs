@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-use super::{Reach as RawReach, SpiffeNodes};
+use super::{Reach as RawReach, SpiffeBundleEndpoint, SpiffeFederation, SpiffeNodes};
 use crate::moment;
 
 /// SPIFFE identities for the processes of this machine, on a Unix socket (docs/workload-api.md).
@@ -41,19 +41,13 @@ pub struct Spiffe {
     /// in `federates_with`.
     #[serde(default)]
     pub federation: Vec<SpiffeFederation>,
+    /// A listener of its own for our bundle, which shows our own X.509-SVID (SPIFFE Federation §5.2.2, `https_spiffe`).
+    /// Beside it the bundle is at `{issuer}/spiffe/bundle`, in any case.
+    #[serde(default)]
+    pub bundle_endpoint: Option<SpiffeBundleEndpoint>,
     /// Other machines that have identities for their processes from here; none by default.
     #[serde(default)]
     pub nodes: Option<SpiffeNodes>,
-}
-
-/// A foreign trust domain.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SpiffeFederation {
-    /// Its name.
-    pub trust_domain: String,
-    /// Its bundle, as it publishes it: a JWK Set (SPIFFE Trust Domain and Bundle §4). Read again at each reload.
-    pub bundle_file: PathBuf,
 }
 
 /// What signs X.509-SVIDs. It is replaced by itself, long before its time is over.
