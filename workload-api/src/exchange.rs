@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     error::{Answered, Refused},
     proto::exchange::{ExchangeRequest, ExchangeResponse, delegated_exchange_server::DelegatedExchange},
-    rpc::{Api, Caller, caller, wanted_id},
+    rpc::{Api, Caller, wanted_id},
 };
 
 /// Why there is no token, as the broker says it.
@@ -39,7 +39,7 @@ impl DelegatedExchange for Exchanges {
         &self,
         request: Request<ExchangeRequest>,
     ) -> Result<Response<ExchangeResponse>, Answered> {
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         Ok(Response::new(exchange(&self.0, &caller, request.get_ref()).await?))
     }
 }

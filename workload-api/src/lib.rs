@@ -14,6 +14,7 @@ pub mod proto;
 pub mod reception;
 mod room;
 mod rpc;
+mod sds;
 mod serve;
 pub mod source;
 

@@ -18,6 +18,15 @@ mod workload;
 #[rustfmt::skip]
 pub mod exchange;
 
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated: it allows what it needs, and says what Envoy's own documentation says"
+)]
+#[rustfmt::skip]
+pub mod secrets;
+
 pub use workload::*;
 
 use std::fmt;
@@ -57,5 +66,17 @@ impl fmt::Debug for exchange::ExchangeRequest {
 impl fmt::Debug for exchange::ExchangeResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangeResponse").field("decision_id", &self.decision_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for secrets::DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataSource").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for secrets::Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed").field("type_url", &self.type_url).finish_non_exhaustive()
     }
 }

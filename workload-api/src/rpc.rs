@@ -32,8 +32,8 @@ use crate::{
 };
 use bundles::{Bundled, JwtBundles, X509Bundles};
 pub(crate) use jwt::wanted_id;
-use watch::Watch;
-use x509::X509Svids;
+pub(crate) use watch::{Question, Watch};
+pub(crate) use x509::X509Svids;
 
 /// What all methods work with.
 pub(crate) struct Api {
@@ -68,21 +68,21 @@ impl SpiffeWorkloadApi for Methods {
         &self,
         request: Request<X509svidRequest>,
     ) -> Result<Response<Watch<X509Svids>>, Answered> {
-        Ok(Response::new(Watch::begin(&self.0, caller(&request)?).await?))
+        Ok(Response::new(Watch::begin(&self.0, Caller::of(&request)?).await?))
     }
 
     async fn fetch_x509_bundles(
         &self,
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Watch<X509Bundles>>, Answered> {
-        Ok(Response::new(Watch::begin(&self.0, caller(&request)?).await?))
+        Ok(Response::new(Watch::begin(&self.0, Caller::of(&request)?).await?))
     }
 
     async fn fetch_jwtsvid(
         &self,
         request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Answered> {
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         Ok(Response::new(jwt::fetch(&self.0, &caller, request.get_ref()).await?))
     }
 
@@ -90,14 +90,14 @@ impl SpiffeWorkloadApi for Methods {
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Watch<JwtBundles>>, Answered> {
-        Ok(Response::new(Watch::begin(&self.0, caller(&request)?).await?))
+        Ok(Response::new(Watch::begin(&self.0, Caller::of(&request)?).await?))
     }
 
     async fn validate_jwtsvid(
         &self,
         request: Request<ValidateJwtsvidRequest>,
     ) -> Result<Response<ValidateJwtsvidResponse>, Answered> {
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         Ok(Response::new(validate::validate(&self.0, &caller, request.get_ref()).await?))
     }
 }
@@ -120,6 +120,12 @@ impl Api {
 }
 
 impl Caller {
+    /// Who sent a request.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Refused> {
+        // INVARIANT: whoever accepts a connection says who is at its other end.
+        request.extensions().get::<Self>().cloned().ok_or(Refused::Broken)
+    }
+
     async fn attest(&self) -> Result<Arc<Workload>, Refused> {
         let found = self.process.attest().await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,11 +145,6 @@ fn unique_hints<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Vec<String>
         hints.push(if is_taken { String::new() } else { entry.hint.clone() });
     }
     hints
-}
-
-pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Refused> {
-    // INVARIANT: whoever accepts a connection says who is at its other end.
-    request.extensions().get::<Caller>().cloned().ok_or(Refused::Broken)
 }
 
 /// Messages as gRPC has them, in buffers no larger than they are: an open stream keeps its buffer.

@@ -31,11 +31,13 @@ use crate::{
     held::Held,
     proto::{
         DESCRIPTOR, EXCHANGE_DESCRIPTOR, exchange::delegated_exchange_server::DelegatedExchangeServer,
+        secrets::secret_discovery_service_server::SecretDiscoveryServiceServer,
         spiffe_workload_api_server::SpiffeWorkloadApiServer,
     },
     reception::{Guest, Reception},
     room::{Kind, Limits, Place, Room},
     rpc::{Api, Caller, Methods},
+    sds::{Secrets, Shares},
     source::SvidSource,
 };
 
@@ -192,10 +194,12 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    /// Only the methods keep a connection open: who is entitled to nothing cannot keep one of them. Reflection is
-    /// anybody's.
+    /// Only the methods and secrets keep a connection open: who is entitled to nothing cannot keep one of them. Reflection
+    /// is anybody's.
     fn begin<B>(places: Places, request: &http::Request<B>, calls: &watch::Sender<usize>) -> Self {
-        let calls = Some(calls).filter(|_| longest_message(request.uri().path()).is_some()).cloned();
+        let path = request.uri().path();
+        let is_ours = longest_message(path).is_some() || path == STREAM_OF_SECRETS;
+        let calls = Some(calls).filter(|_| is_ours).cloned();
         if let Some(calls) = &calls {
             calls.send_modify(|calls| *calls += 1);
         }
@@ -216,9 +220,12 @@ type Places = (Place, Option<Place>);
 
 /// What is asked of every call, before it is looked at.
 fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Result<Places, Refused> {
-    // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send.
+    // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send. Envoy sends none,
+    // and secrets are not part of the Workload API.
     let mut headers = request.headers().get_all(SECURITY_HEADER).iter();
-    if headers.next().map(http::HeaderValue::as_bytes) != Some(b"true") || headers.next().is_some() {
+    let is_marked =
+        headers.next().map(http::HeaderValue::as_bytes) == Some(b"true") && headers.next().is_none();
+    if !is_marked && !request.uri().path().starts_with(SECRETS) {
         return Err(Refused::NoHeader);
     }
     if *caller.stop.borrow() {
@@ -234,6 +241,7 @@ fn longest_message(path: &str) -> Option<usize> {
     match path {
         path if path.starts_with(METHODS) => Some(MAX_REQUEST_BYTES),
         path if path.starts_with(EXCHANGES) => Some(exchange::MAX_REQUEST_BYTES),
+        path if path.starts_with(SECRETS) && path != STREAM_OF_SECRETS => Some(MAX_REQUEST_BYTES),
         _ => None,
     }
 }
@@ -245,7 +253,8 @@ async fn answer(
     call: UnderWay,
 ) -> http::Response<Body> {
     let (mut parts, body) = request.into_parts();
-    // None of these methods takes more than one message, so nobody waits long or gathers much for it.
+    // None of these methods takes more than one message, so nobody waits long or gathers much for it. The stream of secrets
+    // looks at who asks before it reads.
     let body = if let Some(most) = longest_message(parts.uri.path()) {
         match tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, most).collect()).await {
             Ok(Ok(whole)) => Body::new(Full::new(whole.to_bytes())),
@@ -292,8 +301,11 @@ impl HttpBody for Placed {
 fn routes(api: &Arc<Api>) -> Routes {
     let methods = SpiffeWorkloadApiServer::new(Methods(Arc::clone(api)));
     let exchanges = DelegatedExchangeServer::new(Exchanges(Arc::clone(api)));
+    let secrets =
+        SecretDiscoveryServiceServer::new(Secrets { api: Arc::clone(api), shares: Shares::default() });
     let mut routes = Routes::new(methods.max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(exchanges.max_decoding_message_size(exchange::MAX_REQUEST_BYTES));
+        .add_service(exchanges.max_decoding_message_size(exchange::MAX_REQUEST_BYTES))
+        .add_service(secrets.max_decoding_message_size(MAX_SECRETS_REQUEST_BYTES));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR)
@@ -326,10 +338,14 @@ fn http2_settings(limits: &Limits) -> http2::Builder<TokioExecutor> {
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 const METHODS: &str = "/SpiffeWorkloadAPI/";
 const EXCHANGES: &str = "/deputize.exchange.v1.DelegatedExchange/";
+const SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/";
+const STREAM_OF_SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
 const BREATH: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A token to be validated has at most 16 KiB.
 const MAX_REQUEST_BYTES: usize = 32 * 1024;
+/// Envoy names all of its extensions in its first request.
+const MAX_SECRETS_REQUEST_BYTES: usize = 256 * 1024;
 const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 const MAX_RESETS: usize = 20;

@@ -267,4 +267,6 @@ pub(crate) const MAX_FUNCTION_LINES: usize = 70;
 pub(crate) const BETTER_LONG: &[(&str, &str)] = &[
     ("workload-api/src/proto/workload.rs", "generated"),
     ("workload-api/src/proto/workload.rs::call", "generated"),
+    ("workload-api/src/proto/secrets.rs", "generated"),
+    ("workload-api/src/proto/secrets.rs::call", "generated"),
 ];

@@ -88,7 +88,7 @@ impl<M> Answer<M> {
 impl<Q: Question> Watch<Q> {
     /// # Errors
     /// [`Refused`] if there is no first state.
-    pub(super) async fn begin(api: &Arc<Api>, caller: Caller) -> Result<Self, Refused> {
+    pub(crate) async fn begin(api: &Arc<Api>, caller: Caller) -> Result<Self, Refused> {
         // Before anything is looked at: what changes meanwhile is looked at again.
         let mut changes = api.source.changes();
         changes.mark_unchanged();
