@@ -287,6 +287,7 @@ impl Guarded {
             headers: &headers,
             body: body.as_bytes(),
             client_certificate: None,
+            caller: deputize_guard::Caller::default(),
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         };

@@ -116,10 +116,13 @@ impl Impostor {
 
     /// A token for this tool, at L1, with this `cnf`.
     pub fn token_for(&self, resource: &str, tool: &Value, cnf: &Value) -> String {
+        self.token_acting(resource, tool, cnf, None)
+    }
+
+    /// As [`Impostor::token_for`], with this `act.sub`.
+    pub fn token_acting(&self, resource: &str, tool: &Value, cnf: &Value, actor: Option<&str>) -> String {
         let digest = tool_digest(tool.as_object().unwrap()).unwrap();
-        self.token_key.token(
-            "at+jwt",
-            &json!({
+        let mut claims = json!({
                 "iss": self.issuer, "sub": "user:acme:x:alice", "tenant": "acme", "aud": resource,
                 "client_id": "desk", "iat": now(), "nbf": now(), "exp": now() + 600, "jti": unique(),
                 "scope": tool["name"], "cnf": cnf, "txn": unique(),
@@ -130,8 +133,11 @@ impl Impostor {
                     "policy": { "digest": "p", "ids": [] },
                 }],
                 "log": { "origin": "impostor", "index": 1 },
-            }),
-        )
+        });
+        if let Some(actor) = actor {
+            claims["act"] = json!({ "sub": actor });
+        }
+        self.token_key.token("at+jwt", &claims)
     }
 }
 

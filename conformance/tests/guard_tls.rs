@@ -1,6 +1,9 @@
 //! TLS on both sides of `deputize guard`: certificates that clients show it, and the one that it shows its server.
 #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected should stop there")]
 
+#[path = "guard_tls/callers.rs"]
+mod callers;
+
 use deputize_conformance::{
     forge::Key,
     ill_server::IllServer,
@@ -76,9 +79,14 @@ impl Bench {
 
     /// A token of `echo` that is bound to this certificate.
     fn token(&self, certificate: &Certificate) -> String {
-        let cnf = json!({ "x5t#S256": ClientCertificate::of(certificate.der()).thumbprint() });
+        self.token_acting(certificate.der(), None)
+    }
+
+    /// A token of `echo` that is bound to this certificate, by which this agent acts.
+    fn token_acting(&self, certificate: &[u8], actor: Option<&str>) -> String {
+        let cnf = json!({ "x5t#S256": ClientCertificate::of(certificate).thumbprint() });
         let echo = &IllServer::definitions()[0];
-        self.impostor.token_for(self.url.as_str(), echo, &cnf)
+        self.impostor.token_acting(self.url.as_str(), echo, &cnf, actor)
     }
 }
 

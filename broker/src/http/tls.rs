@@ -2,12 +2,12 @@
 
 use deputize_issuer::certificate::check_bounds;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature},
     server::{
-        WebPkiClientVerifier,
+        ResolvesServerCert, WantsServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     version::TLS13,
@@ -40,14 +40,34 @@ pub fn acceptor(
 ) -> Result<TlsAcceptor, CannotStart> {
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| cannot(key, &error))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|error| CannotStart(error.to_string()))?
-        .with_client_cert_verifier(verifier(clients)?)
-        .with_single_cert(chain, private)
-        .map_err(|error| cannot(certificate, &error))?;
+    let config =
+        asking(clients)?.with_single_cert(chain, private).map_err(|error| cannot(certificate, &error))?;
+    Ok(speaking_http(config))
+}
+
+/// As [`acceptor`], with whatever certificate there is at each handshake.
+///
+/// # Errors
+/// [`CannotStart`] if the authorities cannot be read.
+pub fn acceptor_showing(
+    certificate: Arc<dyn ResolvesServerCert>,
+    clients: ClientCertificates<'_>,
+) -> Result<TlsAcceptor, CannotStart> {
+    Ok(speaking_http(asking(clients)?.with_cert_resolver(certificate)))
+}
+
+fn asking(
+    clients: ClientCertificates<'_>,
+) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, CannotStart> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder =
+        builder.with_protocol_versions(&[&TLS13]).map_err(|error| CannotStart(error.to_string()))?;
+    Ok(builder.with_client_cert_verifier(verifier(clients)?))
+}
+
+fn speaking_http(mut config: ServerConfig) -> TlsAcceptor {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    TlsAcceptor::from(Arc::new(config))
 }
 
 fn verifier(clients: ClientCertificates<'_>) -> Result<Arc<dyn ClientCertVerifier>, CannotStart> {

@@ -1,5 +1,6 @@
 //! What a guard is told once, by its operator.
 
+use crate::caller::CallerSvids;
 use std::time::Duration;
 
 /// Settings of a guard. Lengths of time that are compared with clocks of others are in seconds; those that are
@@ -19,6 +20,9 @@ pub struct GuardConfig {
     pub accept_issuers: Vec<String>,
     /// Scopes that such clients ask those providers for, and without which their tokens are not taken.
     pub accept_scopes: Vec<String>,
+    /// Whether what TLS clients show is looked at as X.509-SVIDs, and whose are demanded. Not by default: certificates
+    /// then serve for tokens that are bound to them, and nothing else.
+    pub caller_svids: Option<CallerSvids>,
     /// Names this process in its nonces.
     pub name: String,
     /// Grace on the times of tokens, in seconds.
@@ -47,6 +51,7 @@ impl GuardConfig {
             resource_metadata: resource_metadata.to_owned(),
             accept_issuers: Vec::new(),
             accept_scopes: Vec::new(),
+            caller_svids: None,
             name: "guard".to_owned(),
             leeway_seconds: 5,
             proof_window_seconds: 60,

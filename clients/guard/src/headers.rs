@@ -1,6 +1,7 @@
 //! Header fields of a request: each that decides something stands once, or not at all.
 
 use crate::{
+    caller::Caller,
     message::{Kind, Message},
     mirrored,
     refusal::Reason,
@@ -18,6 +19,8 @@ pub struct IncomingCall<'a> {
     pub body: &'a [u8],
     /// SHA-256 thumbprint of the verified client certificate (`x5t#S256`), where the transport has one.
     pub client_certificate: Option<&'a str>,
+    /// The workload that this certificate is of, where the transport has looked.
+    pub caller: Caller<'a>,
     /// Monotonic time since any fixed instant of this process.
     pub uptime: Duration,
     /// Now, in seconds since the epoch.

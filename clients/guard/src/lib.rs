@@ -7,6 +7,7 @@
 
 #[cfg(feature = "proxy")]
 mod aws;
+mod caller;
 mod clocks;
 mod config;
 mod drift;
@@ -34,6 +35,7 @@ mod verified;
 
 #[cfg(feature = "proxy")]
 pub use aws::CredentialSource;
+pub use caller::{Caller, CallerSvids, NoPattern, SpiffeIdPattern};
 pub use config::GuardConfig;
 pub use drift::{Change, Drift};
 pub use event::{Event, EventKind, EventRecord, MAX_DETAIL_BYTES, MAX_EVENTS};

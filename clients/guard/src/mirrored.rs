@@ -157,6 +157,7 @@ mod tests {
             headers,
             body: b"",
             client_certificate: None,
+            caller: crate::Caller::default(),
             uptime: Duration::ZERO,
             now_seconds: 0,
         };

@@ -29,6 +29,9 @@ pub(crate) fn verify<'a>(
     snapshot: &Snapshot,
     proofs: &Proofs,
 ) -> Result<Possessed<'a>, Reason> {
+    if let Some(callers) = &config.caller_svids {
+        callers.admit(call)?;
+    }
     let header = call.single("authorization")?.ok_or(Reason::NoToken)?;
     let (scheme, token) = header.split_once(' ').ok_or(Reason::TokenRefused("no scheme"))?;
     let expected = token::Expected {
@@ -38,6 +41,9 @@ pub(crate) fn verify<'a>(
         leeway_seconds: config.leeway_seconds,
     };
     let claims = verified(token, snapshot, &expected).map_err(Reason::Token)?;
+    if let Some(callers) = &config.caller_svids {
+        callers.acts(call, &claims)?;
+    }
     match &claims.cnf {
         Confirmation::Jkt(jkt) => {
             // RFC 9449 §7.1: a bound token is never accepted as a bearer token.

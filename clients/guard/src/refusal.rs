@@ -43,6 +43,9 @@ pub enum Reason {
     /// The token does not belong here, or not to this sender.
     #[error("token refused: {0}")]
     TokenRefused(&'static str),
+    /// The TLS client is no workload that may call.
+    #[error("caller: {0}")]
+    Caller(&'static str),
     /// The proof is missing or not acceptable.
     #[error("proof: {0}")]
     Proof(JwsError),
@@ -287,6 +290,11 @@ fn render(reason: &Reason) -> (u16, &'static str, &'static str) {
         Reason::Token(_) | Reason::TokenRefused(_) => {
             (401, "invalid_token", "the token is not good here: exchange anew for this resource")
         }
+        Reason::Caller(_) => (
+            403,
+            "access_denied",
+            "show the X.509-SVID of a workload that may call here, in the TLS handshake",
+        ),
         Reason::Proof(_) | Reason::NoProof | Reason::ProofReplayed => (
             401,
             "invalid_dpop_proof",

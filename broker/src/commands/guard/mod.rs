@@ -1,9 +1,13 @@
 //! `deputize guard`: any MCP server, unchanged, behind Deputize.
 
+mod callers;
+mod identity;
+mod own_svid;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod workloads;
 
 use deputize_guard::{
     link::{Link, LinkSettings},
@@ -21,7 +25,11 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use self::settings::metadata_url;
 
-use self::settings::{Raw, RawTls, Settings};
+use self::{
+    callers::CallerArgs,
+    settings::{Raw, Settings},
+    workloads::Workloads,
+};
 use super::{
     exit::{CommandError, CommandResult, Exit},
     output::Output,
@@ -109,6 +117,8 @@ pub struct Args {
     /// Certificates that the server's must come from (PEM)
     #[arg(long, value_name = "FILE")]
     upstream_ca: Option<PathBuf>,
+    #[command(flatten)]
+    callers: CallerArgs,
     /// Variable that the program is given, from here or with a value; else it gets only PATH, HOME and the like
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -139,13 +149,24 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     })?;
     let address = listener.local_addr().map_err(|error| CommandError::failure(error, "start again"))?;
     let greeting = greeting(&settings, address);
-    let (listening, idle) = listening(&settings)?;
+    let workloads = match &settings.trusted {
+        None => None,
+        Some(trusted) => tokio::select! {
+            followed = Workloads::follow(trusted) => Some(followed?),
+            () = stopped.wait() => return Ok(Exit::Ok),
+        },
+    };
+    let (listening, idle) = listening(&settings, workloads.as_ref())?;
     let (link, proxy) = connect(settings)?;
     output.text(&greeting)?;
 
     let (stop, stopping) = watch::channel(false);
     let listening = Listening { stop: stopping, ..listening };
-    let serving = tokio::spawn(serve_tcp_patiently(listener, proxy.router(), listening, idle));
+    let router = match workloads {
+        None => proxy.router(),
+        Some(workloads) => workloads.look_at_callers(proxy.router(), link.clock()),
+    };
+    let serving = tokio::spawn(serve_tcp_patiently(listener, router, listening, idle));
     let looking = tokio::spawn(Arc::clone(&proxy).run());
     let announcing = tokio::spawn(announce(Arc::clone(&proxy), ready_file.clone(), address));
     stopped.wait().await;
@@ -199,13 +220,23 @@ pub fn stand(link: LinkSettings, proxy: ProxySettings) -> Result<(Arc<Link>, Arc
     Ok((link, proxy))
 }
 
-fn listening(settings: &Settings) -> Result<(Listening, Duration), CommandError> {
-    let acceptor = |tls: &RawTls| {
-        let clients = tls.client_ca_file.as_deref().map(ClientCertificates::Of);
-        let clients = clients.unwrap_or(ClientCertificates::Ignored);
-        tls::acceptor(&tls.certificate_file, &tls.key_file, clients)
+fn listening(
+    settings: &Settings,
+    workloads: Option<&Workloads>,
+) -> Result<(Listening, Duration), CommandError> {
+    let authorities = settings.tls.as_ref().and_then(|tls| tls.client_ca_file.as_deref());
+    let clients = match (workloads, authorities) {
+        (Some(_), _) => ClientCertificates::OfAnybody,
+        (None, Some(authorities)) => ClientCertificates::Of(authorities),
+        (None, None) => ClientCertificates::Ignored,
     };
-    let tls = settings.tls.as_ref().map(acceptor).transpose()?;
+    let tls = match (&settings.tls, workloads) {
+        (Some(tls), _) => Some(tls::acceptor(&tls.certificate_file, &tls.key_file, clients)?),
+        (None, Some(workloads)) if settings.tls_svid => {
+            Some(tls::acceptor_showing(workloads.own_certificate(), clients)?)
+        }
+        (None, _) => None,
+    };
     let listening = Listening {
         tls,
         connections: settings.connections,
@@ -240,7 +271,7 @@ fn write_ready_file(file: &Path, address: SocketAddr) -> std::io::Result<()> {
 }
 
 fn greeting(settings: &Settings, address: SocketAddr) -> String {
-    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls.is_some() || settings.tls_svid { "https" } else { "http" };
     let path = &settings.path;
     format!(
         "Deputize stands before {server}\n\

@@ -1,13 +1,12 @@
 //! What a guard is told: by its file, with the command line and the environment on top; then checked.
 
-use deputize_call::{json::Object, keys::KeySet, sign::SigningKey};
+use deputize_call::{keys::KeySet, sign::SigningKey};
 use deputize_client::DecryptionKey;
 use deputize_guard::{
     GuardConfig,
     proxy::{HttpUpstream, Limits, ProxySettings, UpstreamKind},
 };
 use serde::Deserialize;
-use serde_json::Value;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -17,7 +16,12 @@ use std::{
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Args, upstream};
+use super::{
+    Args,
+    callers::{self, Trusted},
+    identity::Identity,
+    upstream,
+};
 use crate::{
     commands::{exit::CommandError, input},
     config::read,
@@ -51,6 +55,11 @@ pub(super) struct Raw {
     pub(super) upstream_cert: Option<PathBuf>,
     pub(super) upstream_key: Option<PathBuf>,
     pub(super) upstream_ca: Option<PathBuf>,
+    /// Trust domain and file of its bundle.
+    pub(super) caller_bundles: BTreeMap<String, PathBuf>,
+    pub(super) workload_api: Option<String>,
+    pub(super) require_caller_svid: Vec<String>,
+    pub(super) tls_svid: bool,
     pub(super) limits: RawLimits,
     #[serde(skip)]
     pub(super) from_dev: Option<PathBuf>,
@@ -93,6 +102,10 @@ pub(super) struct Settings {
     pub(super) proxy: ProxySettings,
     pub(super) listen: SocketAddr,
     pub(super) tls: Option<RawTls>,
+    /// By what callers' SVIDs are verified.
+    pub(super) trusted: Option<Trusted>,
+    /// Whether the listener shows the guard's own SVID.
+    pub(super) tls_svid: bool,
     /// Path of the MCP endpoint.
     pub(super) path: String,
     pub(super) client_id: String,
@@ -106,14 +119,6 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     /// The server behind it, for people.
     pub(super) server: String,
-}
-
-/// Who the guard is at the broker.
-struct Identity {
-    issuer: String,
-    client_id: String,
-    key: SigningKey,
-    snapshot_keys: KeySet,
 }
 
 impl Raw {
@@ -150,6 +155,7 @@ impl Raw {
         raw.upstream_cert = args.upstream_cert.or(raw.upstream_cert);
         raw.upstream_key = args.upstream_key.or(raw.upstream_key);
         raw.upstream_ca = args.upstream_ca.or(raw.upstream_ca);
+        callers::take(&mut raw, args.callers)?;
         (raw.from_dev, raw.insecure_loopback) = (args.from_dev, args.insecure_loopback);
         Ok(raw)
     }
@@ -175,6 +181,8 @@ impl Settings {
         let mut guard = GuardConfig::new(&identity.issuer, &resource, &public_url, &metadata);
         guard.name = format!("{}/{}", identity.client_id, std::process::id());
         (guard.accept_issuers, guard.accept_scopes) = accepted(&raw, &identity.issuer, insecure)?;
+        let (trusted, caller_svids) = callers::resolve(&raw)?;
+        guard.caller_svids = caller_svids;
         let limits = &raw.limits;
         guard.max_body_bytes = limits.body_kib.map_or(guard.max_body_bytes, |kib| kib.saturating_mul(1024));
         let state_dir = raw.state_dir.clone().map_or_else(|| state_dir(&identity.client_id), Ok)?;
@@ -182,11 +190,14 @@ impl Settings {
         let mut proxy = bounded(ProxySettings::new(guard, upstream), limits);
         proxy.hands_over_aws = hands_over_aws(&raw, &proxy.upstream)?;
         let decryption_key = raw.decryption_key_file.as_deref().map(input::decryption_key).transpose()?;
-        proxy.takes_certificates = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        let asks = raw.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        proxy.takes_certificates = asks || trusted.is_some();
         Ok(Self {
             proxy,
             listen: raw.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             tls: raw.tls,
+            trusted,
+            tls_svid: raw.tls_svid,
             path: public.path().to_owned(),
             client_id: identity.client_id,
             key: identity.key,
@@ -198,54 +209,6 @@ impl Settings {
             connections: limits.connections.unwrap_or(DEFAULT_CONNECTIONS),
             drain: Duration::from_secs(limits.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS)),
             server,
-        })
-    }
-}
-
-impl Identity {
-    fn of(raw: &Raw) -> Result<Self, CommandError> {
-        let key_file = needed(raw.key_file.clone(), "--key-file")?;
-        let snapshot_keys = needed(raw.snapshot_keys.clone(), "--snapshot-keys")?;
-        let keys = KeySet::from_jwks(&bytes(&snapshot_keys)?).map_err(|error| {
-            let message = format!("{}: {error}", snapshot_keys.display());
-            CommandError::configuration(message, "give the JWKS of the broker's snapshot keys")
-        })?;
-        Ok(Self {
-            issuer: needed(raw.issuer.clone(), "--issuer")?,
-            client_id: needed(raw.client_id.clone(), "--client-id")?,
-            key: input::private_key(&key_file)?,
-            snapshot_keys: keys,
-        })
-    }
-
-    /// What `deputize dev` says of the server with this resource.
-    fn from_dev(file: &Path, resource: &str) -> Result<Self, CommandError> {
-        let bad = |what: &str| {
-            CommandError::configuration(
-                format!("{}: {what}", file.display()),
-                "start `deputize dev --register RECORD --ready-file FILE` with a record of this server",
-            )
-        };
-        let text = input::file_text(file)?;
-        let ready: Value = serde_json::from_str(&text).map_err(|error| bad(&error.to_string()))?;
-        let servers = ready.get("servers").and_then(Value::as_array);
-        let server = servers.and_then(|servers| {
-            servers.iter().find(|server| server.get("resource").and_then(Value::as_str) == Some(resource))
-        });
-        let server = server.ok_or_else(|| bad(&format!("no server has the resource {resource}")))?;
-        let text_at = |value: &Value, pointer: &str| {
-            value.pointer(pointer).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| bad(pointer))
-        };
-        let jwk: &Object = server
-            .pointer("/client/private_jwk")
-            .and_then(Value::as_object)
-            .ok_or_else(|| bad("/client/private_jwk"))?;
-        let jwks = ready.get("snapshot_jwks").map(Value::to_string).unwrap_or_default();
-        Ok(Self {
-            issuer: text_at(&ready, "/issuer")?,
-            client_id: text_at(server, "/client/client_id")?,
-            key: SigningKey::from_private_jwk(jwk).map_err(|error| bad(&error.to_string()))?,
-            snapshot_keys: KeySet::from_jwks(jwks.as_bytes()).map_err(|error| bad(&error.to_string()))?,
         })
     }
 }
@@ -357,7 +320,7 @@ pub(super) fn bytes(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
     Ok(Zeroizing::new(input::file_text(file)?.as_bytes().to_vec()))
 }
 
-fn needed<T>(given: Option<T>, option: &str) -> Result<T, CommandError> {
+pub(super) fn needed<T>(given: Option<T>, option: &str) -> Result<T, CommandError> {
     let member = option.trim_start_matches('-').replace('-', "_");
     given.ok_or_else(|| {
         CommandError::configuration(

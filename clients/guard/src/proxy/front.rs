@@ -1,7 +1,7 @@
 //! The routes, and what is looked at before anything else: where a request comes from, and how long its body is.
 
 use super::{Proxy, failure::Failure, passage, reply, reply::Trouble, streams};
-use crate::GuardConfig;
+use crate::{Caller, GuardConfig};
 use axum::{
     Router,
     body::Body,
@@ -124,18 +124,40 @@ impl Sender {
     pub(super) fn certificate(&self) -> Option<&str> {
         self.certificate.as_ref().map(ClientCertificate::thumbprint)
     }
+
+    /// The workload that this certificate is of.
+    pub(super) fn caller(&self) -> Caller<'_> {
+        self.certificate.as_ref().map(ClientCertificate::caller).unwrap_or_default()
+    }
 }
 
-/// The certificate of a TLS client, verified: whoever terminates TLS puts it among the request's extensions.
+/// The certificate of a TLS client, whose key it has proved to have: whoever terminates TLS puts it among the request's
+/// extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     thumbprint: String,
+    /// Whose X.509-SVID it is, or why it is none; nothing where nobody has looked.
+    workload: Option<Result<String, &'static str>>,
 }
 
 impl ClientCertificate {
     /// Of this certificate (DER).
     pub fn of(der: &[u8]) -> Self {
-        Self { thumbprint: URL_SAFE_NO_PAD.encode(sha256(der)) }
+        Self { thumbprint: URL_SAFE_NO_PAD.encode(sha256(der)), workload: None }
+    }
+
+    /// It was looked at as an X.509-SVID: the SPIFFE ID, or why it is none that holds.
+    #[must_use]
+    pub fn of_workload(self, found: Result<String, &'static str>) -> Self {
+        Self { workload: Some(found), ..self }
+    }
+
+    pub(super) fn caller(&self) -> Caller<'_> {
+        match &self.workload {
+            None => Caller::default(),
+            Some(Ok(spiffe_id)) => Caller::workload(spiffe_id),
+            Some(Err(why)) => Caller::no_workload(why),
+        }
     }
 
     /// `x5t#S256` (RFC 8705 §3.1).

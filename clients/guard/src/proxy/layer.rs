@@ -144,6 +144,7 @@ impl GuardLayer {
             headers: &fields,
             body: &body,
             client_certificate: certificate.map(ClientCertificate::thumbprint),
+            caller: certificate.map(ClientCertificate::caller).unwrap_or_default(),
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         };

@@ -71,6 +71,7 @@ pub(super) async fn post(
         headers: &fields,
         body: &body,
         client_certificate: sender.certificate(),
+        caller: sender.caller(),
         uptime: proxy.clock.uptime(),
         now_seconds: proxy.clock.now_seconds(),
     };

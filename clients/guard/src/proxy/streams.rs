@@ -102,6 +102,7 @@ impl Proxy {
             headers,
             body: b"",
             client_certificate: sender.certificate(),
+            caller: sender.caller(),
             uptime: self.clock.uptime(),
             now_seconds: self.clock.now_seconds(),
         }

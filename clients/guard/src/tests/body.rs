@@ -137,8 +137,15 @@ fn a_stream_needs_a_token_that_looks_and_a_proof_of_its_method() {
         let headers: Vec<_> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (uptime, now_seconds) = (f.uptime, f.now);
-        let call =
-            IncomingCall { method, headers: &headers, body, client_certificate: None, uptime, now_seconds };
+        let call = IncomingCall {
+            method,
+            headers: &headers,
+            body,
+            client_certificate: None,
+            caller: crate::Caller::default(),
+            uptime,
+            now_seconds,
+        };
         block_on(f.guard.verify_stream(&call)).map(|stream| stream.claims().sub.clone()).map_err(|r| r.status)
     };
     for method in ["GET", "DELETE"] {

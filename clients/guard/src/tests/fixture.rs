@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) certificate: Option<String>,
+    /// Whose X.509-SVID the certificate was found to be, or why it is none.
+    pub(crate) workload: Option<Result<String, &'static str>>,
 }
 
 impl Fixture {
@@ -222,6 +224,11 @@ impl Fixture {
             headers: &headers,
             body: &request.body,
             client_certificate: request.certificate.as_deref(),
+            caller: match &request.workload {
+                None => Caller::default(),
+                Some(Ok(id)) => Caller::workload(id),
+                Some(Err(why)) => Caller::no_workload(why),
+            },
             uptime: self.uptime,
             now_seconds: self.now,
         };
@@ -243,7 +250,13 @@ impl Fixture {
 impl Request {
     pub(crate) fn bare(body: Value) -> Self {
         let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-        Self { method: "POST".into(), headers, body: body.to_string().into_bytes(), certificate: None }
+        Self {
+            method: "POST".into(),
+            headers,
+            body: body.to_string().into_bytes(),
+            certificate: None,
+            workload: None,
+        }
     }
 
     pub(crate) fn header(&mut self, name: &str, value: &str) {

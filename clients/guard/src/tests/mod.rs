@@ -1,5 +1,6 @@
 mod binding;
 mod body;
+mod callers;
 pub(crate) mod fixture;
 mod possession;
 mod properties;

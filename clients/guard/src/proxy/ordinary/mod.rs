@@ -16,7 +16,7 @@ pub(super) use self::grants::Ordinary;
 
 use self::{held::Moment, presented::Presented};
 use super::{Proxy, reply::Trouble, versions};
-use crate::{Examined, IncomingCall, Refusal, VerifiedStream, message::Message, refusal::Reason};
+use crate::{Caller, Examined, IncomingCall, Refusal, VerifiedStream, message::Message, refusal::Reason};
 use serde_json::Value;
 use std::{net::IpAddr, time::Duration};
 use zeroize::Zeroizing;
@@ -49,11 +49,12 @@ impl Proxy {
             let examined = self.guard.examine(call).map_err(|refusal| versions::refused(refusal, call))?;
             return Ok(Heard { examined, ordinary: None });
         };
+        self.admitted(call)?;
         let message = self.guard.read(call).map_err(|reason| self.refused(call, reason, None))?;
         let id = message.whole().get("id").cloned().unwrap_or_default();
         let own = self.own(call, (ordinary, &presented), Some(&message), source).await;
         let own = own.map_err(|reason| self.refused(call, reason, Some(&id)))?;
-        let examined = self.guard.examine_message(&IncomingCall { headers: &own.fields(), ..*call }, message);
+        let examined = self.guard.examine_message(&sent_by_us(call, &own.fields()), message);
         let examined = examined.map_err(|refusal| self.told(*refusal, (ordinary, &presented), Some(&id)))?;
         Ok(Heard { examined, ordinary: Some(id) })
     }
@@ -67,11 +68,19 @@ impl Proxy {
         let Some((ordinary, presented)) = self.presented(call)? else {
             return Ok(HeardStream { stream: self.guard.verify_stream(call).await?, remaining: None });
         };
+        self.admitted(call)?;
         let own = self.own(call, (ordinary, &presented), None, source).await;
         let own = own.map_err(|reason| self.refused(call, reason, None))?;
-        let stream = self.guard.verify_stream(&IncomingCall { headers: &own.fields(), ..*call }).await;
+        let stream = self.guard.verify_stream(&sent_by_us(call, &own.fields())).await;
         let stream = stream.map_err(|refusal| self.told(refusal, (ordinary, &presented), None))?;
         Ok(HeardStream { stream, remaining: Some(presented.remaining) })
+    }
+
+    /// Whether whoever sends this may call, before anything is asked for him.
+    fn admitted(&self, call: &IncomingCall<'_>) -> Result<(), Trouble> {
+        let callers = self.guard.config.caller_svids.as_ref();
+        let admitted = callers.map_or(Ok(()), |callers| callers.admit(call));
+        admitted.map_err(|reason| self.refused(call, reason, None))
     }
 
     /// What the request presents, where that is accepted; `None` where it brings something else.
@@ -118,6 +127,11 @@ impl Proxy {
         }
         refusal.for_ordinary(&self.guard.config, id).into()
     }
+}
+
+/// The request with these fields: as far as the token goes, the guard sends it.
+fn sent_by_us<'f>(call: &IncomingCall<'f>, fields: &'f [(&'f str, &'f str)]) -> IncomingCall<'f> {
+    IncomingCall { headers: fields, caller: Caller::guard(), ..*call }
 }
 
 impl Own<'_> {
