@@ -9,8 +9,8 @@ mod tests;
 
 pub use distinguished_name::{DistinguishedName, NotAName};
 pub use expected::{ExpectedCertificate, ExpectedName, NotExpectable, OwnCertificate};
-pub use path::{NotVouched, Shower};
 pub(crate) use path::{Anchor, Path, leaf_may_sign, verify_path};
+pub use path::{NotVouched, Shower};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::digest::sha256;
