@@ -57,7 +57,7 @@ pub enum Shower {
 }
 
 /// An authority that is trusted, as long as its own certificate is valid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Anchor {
     trusted: TrustAnchor<'static>,
     key_sha256: [u8; 32],
