@@ -132,6 +132,10 @@ impl Link {
             // A connection that was kept may have been closed meanwhile; nothing asked for twice is given twice to
             // anybody else.
             Err(LinkError::Away(_)) => post((&self.client.load_full(), &self.reach), path, body).await,
+            // The node renewed its SVID while this was under way, and has shown the new one elsewhere already.
+            Err(LinkError::NotANode(_)) if !Arc::ptr_eq(&client, &self.client.load_full()) => {
+                post((&self.client.load_full(), &self.reach), path, body).await
+            }
             answered => answered,
         }
     }

@@ -77,7 +77,7 @@ impl Session {
 
     /// Goes on until the broker lets this be no node any more, and nothing here can change that.
     pub async fn run(mut self) -> LinkError {
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut attesting) = (Backoff::new(), Backoff::new());
         loop {
             let left = self.follow(&mut backoff).await;
             self.settings.health.connected.store(false, Ordering::Release);
@@ -93,7 +93,11 @@ impl Session {
             match error {
                 None => {}
                 Some(error @ LinkError::NotANode(_)) => match self.attest_anew(error).await {
-                    Ok(()) => continue,
+                    // Where two machines have one proof, each replaces the other: ever more slowly.
+                    Ok(()) => {
+                        attesting.wait().await;
+                        continue;
+                    }
                     Err(LinkError::Away(why)) => tracing::warn!(why, "not attested anew yet"),
                     Err(error) => {
                         self.source.withdraw();
