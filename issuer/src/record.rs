@@ -1,5 +1,6 @@
 //! Stages 5 and 7: the intent is durable before anything is signed; the outcome follows.
 
+mod aws_session;
 mod bundle;
 mod entry;
 mod guard;
@@ -9,8 +10,9 @@ mod pseudonym;
 mod refusals;
 mod svid;
 
+pub use aws_session::{AwsKey, AwsSession};
 pub use bundle::{BundleEntry, bundle_entry};
-pub use entry::{AwsKey, AwsSession, Entry, Kind, SpentTag};
+pub use entry::{Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub(crate) use node::{NodeChange, record_node_change, record_node_denial};
 pub use pseudonym::Pseudonyms;

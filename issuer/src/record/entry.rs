@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{BundleEntry, Outcome, Refused, Seen, SvidEntry, internal_detail};
+use super::{AwsKey, AwsSession, BundleEntry, Outcome, Refused, Seen, SvidEntry, internal_detail};
 use crate::{
     authenticate::{Caller, SpentId},
     client::Client,
@@ -121,36 +121,6 @@ pub struct Entry {
     pub node: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleEntry>,
-}
-
-/// A session of an AWS role, as its intent says it: each name as AWS's own log has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AwsSession {
-    /// Name of the template.
-    pub template: String,
-    /// Its version.
-    pub template_hash: Digest,
-    /// The role's account.
-    pub account: String,
-    /// The role's region.
-    pub region: String,
-    /// The role's ARN.
-    pub role: String,
-    /// `RoleSessionName`.
-    pub session_name: String,
-    /// `SourceIdentity`.
-    pub source_identity: String,
-    /// When what it can do ends, in Unix seconds.
-    pub window_end: u64,
-}
-
-/// The key of a session of an AWS role, as its outcome says it. What is secret of it is in no record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AwsKey {
-    /// `AccessKeyId`, which stands in AWS's own log of whatever the session does.
-    pub access_key_id: String,
-    /// How often STS was asked until it answered.
-    pub attempts: u32,
 }
 
 /// What an entry is about.
