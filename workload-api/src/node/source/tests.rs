@@ -46,6 +46,7 @@ impl NodeBroker for FakeBroker {
         }
         let id = self.says.lock().unwrap().clone().unwrap_or_else(|| WEB.to_owned());
         let entry = entry(&request.entry, &id, NODE, 1000).unwrap();
+        self.source.set_entries(vec![entry.clone()]);
         let svid = self.source.jwt_svid(&process(), &entry, &request.audiences).await?;
         Ok(JwtAnswer {
             spiffe_id: WEB.to_owned(),
