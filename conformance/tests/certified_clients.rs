@@ -7,6 +7,7 @@ use deputize_conformance::{
     forge::Key,
     node::Script,
     own_clients,
+    process::run,
     spiffe_lab::{SpiffeLab, program, python},
     trust::{Authority, Certificate, write_private},
     wire::{Endpoint, Request, Response},
@@ -235,4 +236,44 @@ async fn a_guard_is_known_by_the_certificate_of_its_server() {
     assert_eq!(once, json!({ "redeemed": true }));
     let again = lab.send_showing(&certified.own, &about("/redeem", "crm")).await.json();
     assert_eq!(again["reason"], "already_used", "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_and_its_library_exchange_by_a_certificate_instead_of_a_key() {
+    let bench = Bench::start().await;
+    bench.write("vouched", &bench.vouching.certify_client("bot.example.org"));
+    bench.write("own", &bench.own);
+    let subject = bench.folder.path().join("user.jwt");
+    std::fs::write(&subject, bench.lab.world.user_token("alice")).unwrap();
+    let place = |name: String| bench.folder.path().join(name).to_str().unwrap().to_owned();
+    let ask = |client: &str, certificate: &str, key: &str| {
+        run(&[
+            ["exchange", "-o", "json", "--issuer", &bench.lab.world.base, "--client-id", client].as_slice(),
+            &["--certificate", &place(format!("{certificate}.pem"))],
+            &["--certificate-key", &place(format!("{key}.key")), "--ca-file", &place("ca.pem".to_owned())],
+            &["--subject-token", subject.to_str().unwrap(), "--resource", CRM, "--tool", "refund_payment"],
+            &["--arguments", "{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}"],
+        ]
+        .concat())
+    };
+    tokio::task::block_in_place(|| {
+        bench.fetch(ID, "unused");
+        let key = place("svid.key".to_owned());
+        let (is_done, _, complained) = ask("reports", "svid", "svid");
+        assert!(!is_done && complained.contains("others may read this private key"), "{complained}");
+        let pem = std::fs::read_to_string(&key).unwrap();
+        std::fs::remove_file(&key).unwrap();
+        write_private(Path::new(&key), &pem);
+        for (client, certificate) in [("reports", "svid"), ("vouched", "vouched"), ("own", "own")] {
+            let (is_done, said, complained) = ask(client, certificate, certificate);
+            assert!(is_done, "{client}: {said}{complained}");
+            let granted: Value = serde_json::from_str(&said).unwrap();
+            // Its proof's key, not the certificate, is what the token is bound to.
+            assert_eq!(granted["token_type"], "DPoP", "{granted}");
+        }
+        let (is_done, _, complained) = ask("vouched", "own", "own");
+        assert!(!is_done && complained.contains("client authentication failed"), "{complained}");
+        let (is_done, _, complained) = ask("own", "own", "vouched");
+        assert!(!is_done && complained.contains("the client certificate cannot be used"), "{complained}");
+    });
 }

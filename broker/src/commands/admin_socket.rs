@@ -21,6 +21,27 @@ pub struct AdminSocket {
     path: PathBuf,
 }
 
+/// Which broker.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BrokerArgs {
+    /// Admin socket of the broker [default: that of the configuration]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Configuration of the broker
+    #[arg(long, value_name = "FILE", env = "DEPUTIZE_CONFIG", default_value = "deputize.yaml")]
+    config: PathBuf,
+}
+
+impl BrokerArgs {
+    /// The socket of its administration.
+    ///
+    /// # Errors
+    /// If none was given, and the configuration cannot be read.
+    pub fn find(&self) -> Result<AdminSocket, CommandError> {
+        AdminSocket::find(self.socket.as_deref(), &self.config)
+    }
+}
+
 impl AdminSocket {
     /// The one that was given, else that of the configuration.
     ///
@@ -49,7 +70,7 @@ impl AdminSocket {
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CommandError> {
         match tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await {
             Ok(Ok((status, answer))) if status.is_success() => Ok(answer),
-            Ok(Ok((status, answer))) => Err(refused(status, &answer)),
+            Ok(Ok((status, answer))) => Err(Part::of(path).refused(status, &answer)),
             Ok(Err(why)) => Err(self.unreachable(&why)),
             Err(_) => Err(self.unreachable("it does not answer")),
         }
@@ -89,21 +110,50 @@ impl AdminSocket {
     }
 }
 
-fn refused(status: StatusCode, answer: &Value) -> CommandError {
-    let said = answer.get("error_description").and_then(Value::as_str);
-    let said = said.map_or_else(|| format!("the broker answers {status}"), str::to_owned);
-    match status.as_u16() {
-        // A path that is not there says so without words of ours: the broker has no `spiffe` section.
-        404 if said.starts_with("there is nothing at this path") => CommandError::configuration(
-            "this broker serves no Workload API",
-            "add `spiffe:` to its configuration and restart it (docs/workload-api.md)",
-        ),
-        503 => CommandError::unreachable(said, "try again"),
-        404 => CommandError::failure(said, "`deputize entry ls` lists them"),
-        409 => CommandError::new(Exit::Denied, said, ""),
-        _ => CommandError::failure(said, "correct it and try again"),
+/// A part of the administration, which a broker has or has not.
+struct Part {
+    /// What a broker is without it, and how it gets it.
+    absent: [&'static str; 2],
+    /// Lists what there is.
+    list: &'static str,
+}
+
+impl Part {
+    fn of(path: &str) -> &'static Self {
+        if path.starts_with("/admin/nodes") { &NODES } else { &WORKLOAD_API }
+    }
+
+    fn refused(&self, status: StatusCode, answer: &Value) -> CommandError {
+        let said = answer.get("error_description").and_then(Value::as_str);
+        let said = said.map_or_else(|| format!("the broker answers {status}"), str::to_owned);
+        let [absent, next] = self.absent;
+        match status.as_u16() {
+            // A path that is not there says so without words of ours.
+            404 if said.starts_with("there is nothing at this path") => {
+                CommandError::configuration(absent, next)
+            }
+            503 => CommandError::unreachable(said, "try again"),
+            404 => CommandError::failure(said, format!("`{}` lists them", self.list)),
+            409 => CommandError::new(Exit::Denied, said, ""),
+            _ => CommandError::failure(said, "correct it and try again"),
+        }
     }
 }
+
+const WORKLOAD_API: Part = Part {
+    absent: [
+        "this broker serves no Workload API",
+        "add `spiffe:` to its configuration and restart it (docs/workload-api.md)",
+    ],
+    list: "deputize entry ls",
+};
+const NODES: Part = Part {
+    absent: [
+        "this broker has no nodes but its own",
+        "add `spiffe.nodes` to its configuration and restart it (docs/agent.md)",
+    ],
+    list: "deputize node ls",
+};
 
 /// One part of a path, with everything escaped that means something there (RFC 3986 §3.3).
 pub fn path_segment(text: &str) -> String {

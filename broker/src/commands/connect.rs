@@ -21,6 +21,7 @@ use std::{
 };
 
 use super::{
+    client_certificate::ClientCertificate,
     exit::{CommandError, CommandResult, Exit},
     input,
     output::announce,
@@ -53,8 +54,11 @@ pub struct Args {
     #[arg(long, value_name = "ID", required_unless_present = "ready_file")]
     client_id: Option<String>,
     /// Private key of that client (JWK)
-    #[arg(long, value_name = "FILE", required_unless_present = "ready_file")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["ready_file", "certificate"],
+        conflicts_with = "certificate")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificate: ClientCertificate,
     #[command(flatten)]
     user_token: UserTokenArgs,
     /// This program's client id at the provider of --sign-in [default: --client-id]
@@ -155,18 +159,19 @@ pub async fn run(args: Args) -> CommandResult {
 fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
     let issuer = args.issuer.as_deref().or(ready.map(|ready| ready.issuer.as_str()));
     let client_id = args.client_id.as_deref().or(ready.map(|ready| ready.client.client_id.as_str()));
-    let key = match (&args.key_file, ready) {
-        (Some(file), _) => input::private_key(file)?,
-        (None, Some(ready)) => ready.key()?,
-        (None, None) => return Err(missing("--key-file")),
-    };
     let issuer = issuer.ok_or_else(|| missing("--issuer"))?;
-    let mut builder =
-        Client::builder(issuer, client_id.ok_or_else(|| missing("--client-id"))?).private_key_jwt(key);
+    let builder = Client::builder(issuer, client_id.ok_or_else(|| missing("--client-id"))?);
+    let mut builder = args.certificate.or_key(builder, || match (&args.key_file, ready) {
+        (Some(file), _) => input::private_key(file),
+        (None, Some(ready)) => ready.key(),
+        (None, None) => Err(missing("--key-file")),
+    })?;
     if let Some(pem) = ca_pem(args)? {
         builder = builder.ca_pem(pem);
     }
-    builder.build().map_err(|error| CommandError::usage(error, "correct --issuer or --ca-file"))
+    builder
+        .build()
+        .map_err(|error| CommandError::usage(error, "correct --issuer, --certificate or --ca-file"))
 }
 
 async fn users(args: &Args, ready: Option<&Ready>) -> Result<Arc<dyn UserTokens>, CommandError> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 use super::{
+    client_certificate::ClientCertificate,
     exit::{CommandError, CommandResult, Exit},
     input,
     output::{Output, note},
@@ -21,6 +22,8 @@ use super::{
   deputize exchange --issuer https://deputize.example.com --client-id support-bot --key support-bot.private.jwk.json \\
       --subject-token - --resource https://crm.example.com/mcp --tool refund_payment \\
       --arguments '{\"payment_id\": \"pay_81\", \"amount_cents\": 4200}' < user.jwt
+  deputize exchange --issuer https://deputize.example.com --client-id support --certificate svid.pem \\
+      --certificate-key svid.key --subject-token - --resource https://crm.example.com/mcp < user.jwt
   deputize exchange --ready-file dev.json --tool refund_payment          what `deputize dev` wrote; user alice
   deputize exchange --workload-api /run/deputize/workload-api.sock --issuer https://deputize.example.com \\
       --subject-token - --resource https://crm.example.com/mcp --tool lookup_customer < user.jwt
@@ -38,10 +41,13 @@ pub struct Args {
     #[arg(long, value_name = "ID", required_unless_present_any = ["ready_file", "workload_api"])]
     client_id: Option<String>,
     /// Private key of the client (JWK)
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["ready_file", "workload_api"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate",
+        required_unless_present_any = ["ready_file", "workload_api", "certificate"])]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    certificate: ClientCertificate,
     /// Ask at this socket of the Workload API instead, as the attested process that this command is
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["client_id", "key", "ca_file"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["client_id", "key", "certificate", "ca_file"])]
     workload_api: Option<String>,
     /// Of several identities at the socket, this one
     #[arg(long, value_name = "ID", requires = "workload_api")]
@@ -149,19 +155,21 @@ fn client(args: &Args, ready: Option<&Ready>) -> Result<Client, CommandError> {
     let issuer = issuer(args, ready)?;
     let client_id =
         given(args.client_id.as_deref(), ready.map(|ready| ready.client.client_id.as_str()), "--client-id")?;
-    let key = match (&args.key, ready) {
-        (Some(file), _) => input::private_key(file)?,
-        (None, Some(ready)) => ready.key()?,
-        (None, None) => return Err(missing("--key")),
-    };
-    let mut builder = Client::builder(issuer, client_id).private_key_jwt(key);
+    let mut builder =
+        args.certificate.or_key(Client::builder(issuer, client_id), || match (&args.key, ready) {
+            (Some(file), _) => input::private_key(file),
+            (None, Some(ready)) => ready.key(),
+            (None, None) => Err(missing("--key")),
+        })?;
     if let Some(file) = &args.dpop_key {
         builder = builder.dpop_key(input::private_key(file)?);
     }
     if let Some(file) = &args.ca_file {
         builder = builder.ca_pem(input::file_text(file)?.as_bytes());
     }
-    builder.build().map_err(|error| CommandError::usage(error, "correct --issuer, --key or --ca-file"))
+    builder
+        .build()
+        .map_err(|error| CommandError::usage(error, "correct --issuer, --key, --certificate or --ca-file"))
 }
 
 fn request(args: &Args, ready: Option<&Ready>) -> Result<ExchangeRequest, CommandError> {

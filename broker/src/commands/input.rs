@@ -116,8 +116,7 @@ pub fn object(given: &str, option: &str) -> Result<Object, CommandError> {
 /// # Errors
 /// If it is none, or others may read it.
 pub fn private_key(file: &Path) -> Result<SigningKey, CommandError> {
-    check_private(file)?;
-    key_from(&json::parse_object(file_text(file)?.as_bytes()).map_err(|error| not_a_key(file, &error))?)
+    key_from(&json::parse_object(private_text(file)?.as_bytes()).map_err(|error| not_a_key(file, &error))?)
         .map_err(|error| not_a_key(file, &error))
 }
 
@@ -127,8 +126,7 @@ pub fn private_key(file: &Path) -> Result<SigningKey, CommandError> {
 /// # Errors
 /// If it is none, or others may read it.
 pub fn decryption_key(file: &Path) -> Result<DecryptionKey, CommandError> {
-    check_private(file)?;
-    let text = file_text(file)?;
+    let text = private_text(file)?;
     let key = match PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()) {
         Ok(der) => DecryptionKey::from_pkcs8(der.secret_pkcs8_der(), None),
         Err(_) => {
@@ -144,14 +142,18 @@ pub fn decryption_key(file: &Path) -> Result<DecryptionKey, CommandError> {
     })
 }
 
-fn check_private(file: &Path) -> Result<(), CommandError> {
+/// The text of a file that its owner alone may read.
+///
+/// # Errors
+/// If it cannot be read, or others may read it.
+pub fn private_text(file: &Path) -> Result<Zeroizing<String>, CommandError> {
     if std::fs::metadata(file).is_ok_and(|metadata| !is_private(&metadata)) {
         return Err(CommandError::failure(
             format!("{}: others may read this private key", file.display()),
             "chmod 600, and make a new key if they did",
         ));
     }
-    Ok(())
+    file_text(file)
 }
 
 /// A private key from a JWK.

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod aws;
 pub mod can_i;
 pub mod client;
+mod client_certificate;
 pub mod completions;
 pub mod connect;
 mod data;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use super::{
-    admin_socket::AdminSocket,
+    admin_socket::{AdminSocket, BrokerArgs},
     exit::{CommandError, CommandResult, Exit},
     output::{Columns, Facts, Output, note},
 };
@@ -75,34 +75,6 @@ processes have stay valid until they expire."
     },
 }
 
-/// Which broker.
-#[derive(Debug, Clone, clap::Args)]
-struct BrokerArgs {
-    /// Admin socket of the broker [default: that of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Configuration of the broker
-    #[arg(long, value_name = "FILE", env = "DEPUTIZE_CONFIG", default_value = "deputize.yaml")]
-    config: PathBuf,
-}
-
-impl BrokerArgs {
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CommandError> {
-        let broker = AdminSocket::find(self.socket.as_deref(), &self.config)?;
-        broker.ask(method, path, body).await.map_err(|error| match error.exit {
-            // Without `spiffe.nodes` there are no such paths.
-            Exit::Configuration => CommandError::configuration(
-                "this broker has no nodes but its own",
-                "add `spiffe.nodes` to its configuration and restart it (docs/agent.md)",
-            ),
-            _ if error.next.contains("entry ls") => {
-                CommandError { next: "`deputize node ls` lists them".to_owned(), ..error }
-            }
-            _ => error,
-        })
-    }
-}
-
 /// A node, as the broker lists it.
 #[derive(Debug, Deserialize)]
 struct Listed {
@@ -130,22 +102,24 @@ struct Attested {
 /// If the broker cannot be reached, or refuses.
 pub async fn run(args: Args, output: Output) -> CommandResult {
     match args.command {
-        Command::Token { name, ttl, write, broker } => token((&name, &ttl, write), &broker, output).await,
-        Command::Ls { broker } => list(&broker, output).await,
-        Command::Show { node, broker } => show(&node, &broker, output).await,
+        Command::Token { name, ttl, write, broker } => {
+            token((&name, &ttl, write), &broker.find()?, output).await
+        }
+        Command::Ls { broker } => list(&broker.find()?, output).await,
+        Command::Show { node, broker } => show(&node, &broker.find()?, output).await,
         Command::Ban { node, lift, broker } => {
             let (path, done) = if lift { ("lift", "may be a node again") } else { ("ban", "is banned") };
-            order((path, &node, done), &broker, output).await
+            order((path, &node, done), &broker.find()?, output).await
         }
         Command::Evict { node, broker } => {
-            order(("evict", &node, "has to attest itself anew"), &broker, output).await
+            order(("evict", &node, "has to attest itself anew"), &broker.find()?, output).await
         }
     }
 }
 
 async fn token(
     (name, ttl, write): (&str, &str, Option<PathBuf>),
-    broker: &BrokerArgs,
+    broker: &AdminSocket,
     output: Output,
 ) -> CommandResult {
     let ttl_seconds =
@@ -176,12 +150,12 @@ async fn token(
     Ok(Exit::Ok)
 }
 
-async fn all(broker: &BrokerArgs) -> Result<Vec<Value>, CommandError> {
+async fn all(broker: &AdminSocket) -> Result<Vec<Value>, CommandError> {
     let answer = broker.ask(Method::GET, "/admin/nodes", None).await?;
     Ok(answer.get("nodes").and_then(Value::as_array).cloned().unwrap_or_default())
 }
 
-async fn list(broker: &BrokerArgs, output: Output) -> CommandResult {
+async fn list(broker: &AdminSocket, output: Output) -> CommandResult {
     let nodes = all(broker).await?;
     output.show(&nodes, || {
         let mut columns = Columns::new(&["NODE", "STATE", "BY", "SINCE", "SVID UNTIL"]);
@@ -199,7 +173,7 @@ async fn list(broker: &BrokerArgs, output: Output) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-async fn show(node: &str, broker: &BrokerArgs, output: Output) -> CommandResult {
+async fn show(node: &str, broker: &AdminSocket, output: Output) -> CommandResult {
     let nodes = all(broker).await?;
     let is_meant = |found: &&Value| {
         let id = found.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -212,7 +186,11 @@ async fn show(node: &str, broker: &BrokerArgs, output: Output) -> CommandResult 
     Ok(Exit::Ok)
 }
 
-async fn order((path, node, done): (&str, &str, &str), broker: &BrokerArgs, output: Output) -> CommandResult {
+async fn order(
+    (path, node, done): (&str, &str, &str),
+    broker: &AdminSocket,
+    output: Output,
+) -> CommandResult {
     let answer =
         broker.ask(Method::POST, &format!("/admin/nodes/{path}"), Some(&json!({ "node": node }))).await?;
     let id = answer.get("id").and_then(Value::as_str).unwrap_or(node).to_owned();

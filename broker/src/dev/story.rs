@@ -7,7 +7,6 @@ mod attested;
 mod audit;
 mod aws;
 mod guarded;
-#[cfg(feature = "jwe")]
 mod second_opinion;
 mod steps;
 mod svid;

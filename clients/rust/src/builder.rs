@@ -6,7 +6,7 @@ use crate::{
     clock::{Clock, SystemClock},
     metadata::{Endpoints, checked_url},
     sealed::DecryptionKey,
-    transport::Transport,
+    transport::{ClientCertificate, Transport},
 };
 use deputize_call::{
     jws::JwsError,
@@ -34,8 +34,8 @@ pub struct ClientBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// Neither a key nor a secret was given.
-    #[error("no credential: give a signing key or a bootstrap secret")]
+    /// Neither a key, nor a certificate, nor a secret was given.
+    #[error("no credential: give a signing key, a certificate or a bootstrap secret")]
     NoCredential,
     /// A URL is not https (http is for loopback alone), or not a URL.
     #[error("{0} is not an https URL (http is for loopback alone)")]
@@ -43,6 +43,9 @@ pub enum BuildError {
     /// The CA certificates cannot be read.
     #[error("the CA certificates cannot be read: {0}")]
     CaPem(String),
+    /// The client's own certificate or its key cannot be used.
+    #[error("the client certificate cannot be used: {0}")]
+    ClientCertificate(String),
     /// The TLS or HTTP stack cannot be set up.
     #[error("the HTTP client cannot be set up: {0}")]
     Http(String),
@@ -81,6 +84,24 @@ impl ClientBuilder {
     #[must_use]
     pub fn bootstrap_secret(mut self, secret: impl Into<String>) -> Self {
         self.credential = Some(Credential::Secret(Zeroizing::new(secret.into())));
+        self
+    }
+
+    /// Authenticates with a TLS certificate (RFC 8705 §2): one of an authority that the broker knows, one of its own, or
+    /// an X.509-SVID. `certificate_pem` begins with it, and goes on with what leads to its authority; `key_pem` is its
+    /// private key. Both are read when the client is built: one with a certificate that follows is a new one.
+    ///
+    /// Tokens are bound to the key of the proofs as ever.
+    #[must_use]
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.credential = Some(Credential::Certificate(ClientCertificate {
+            certificate_pem: certificate_pem.into(),
+            key_pem: Zeroizing::new(key_pem.into()),
+        }));
         self
     }
 
@@ -148,9 +169,14 @@ impl ClientBuilder {
             Some(key) => key,
             None => SigningKey::generate(SigningAlgorithm::ES256)?,
         };
+        let credential = self.credential.ok_or(BuildError::NoCredential)?;
+        let shown = match &credential {
+            Credential::Certificate(certificate) => Some(certificate),
+            Credential::Key(_) | Credential::Secret(_) => None,
+        };
         Ok(Client {
-            transport: Transport::new(self.ca_pem.as_deref(), self.timeout)?,
-            credential: self.credential.ok_or(BuildError::NoCredential)?,
+            transport: Transport::new(self.ca_pem.as_deref(), shown, self.timeout)?,
+            credential,
             cache: TokenCache::new(self.cache_capacity),
             issuer: self.issuer,
             client_id: self.client_id,

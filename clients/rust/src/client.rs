@@ -10,7 +10,7 @@ use crate::{
     request::ExchangeRequest,
     sealed::DecryptionKey,
     token::ToolToken,
-    transport::{Post, Received, Transport},
+    transport::{ClientCertificate, Post, Received, Transport},
 };
 use deputize_call::{
     dpop::{self, NewProof},
@@ -44,6 +44,8 @@ pub struct Client {
 pub(crate) enum Credential {
     Key(Box<SigningKey>),
     Secret(Zeroizing<String>),
+    /// What every connection to the broker shows (RFC 8705 §2).
+    Certificate(ClientCertificate),
 }
 
 /// What the broker knows of a token (RFC 7662 §2.2).
@@ -201,15 +203,19 @@ impl Client {
         let mut form = form_urlencoded::Serializer::new(form.to_owned());
         form.append_pair("client_id", &self.client_id);
         match &self.credential {
-            Credential::Secret(secret) => form.append_pair("client_secret", secret),
+            // RFC 8705 §2: the connection says it.
+            Credential::Certificate(_) => {}
+            Credential::Secret(secret) => {
+                form.append_pair("client_secret", secret);
+            }
             Credential::Key(key) => {
                 form.append_pair(
                     "client_assertion_type",
                     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
                 );
-                form.append_pair("client_assertion", &self.assertion(key)?)
+                form.append_pair("client_assertion", &self.assertion(key)?);
             }
-        };
+        }
         Ok(Zeroizing::new(form.finish()))
     }
 

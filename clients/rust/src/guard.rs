@@ -52,7 +52,9 @@ impl Client {
     fn bearer(&self) -> Result<zeroize::Zeroizing<String>, ExchangeError> {
         match &self.credential {
             Credential::Key(key) => self.assertion(key),
-            Credential::Secret(_) => Err(ExchangeError::Protocol("a guard needs a key, not a secret")),
+            Credential::Secret(_) | Credential::Certificate(_) => {
+                Err(ExchangeError::Protocol("a guard needs a key, not a secret or a certificate"))
+            }
         }
     }
 }

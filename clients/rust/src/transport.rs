@@ -1,13 +1,21 @@
 //! HTTP to the broker: no redirects, no proxies, bounded in time and size.
 
 use crate::{builder::BuildError, error::ExchangeError};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{sync::Arc, time::Duration};
+use zeroize::Zeroizing;
 
 pub(crate) struct Transport {
     http: reqwest::Client,
     timeout: Duration,
+}
+
+/// What a client shows on its connections, as PEM.
+pub(crate) struct ClientCertificate {
+    /// Its certificate first, then what leads to its authority.
+    pub(crate) certificate_pem: Vec<u8>,
+    pub(crate) key_pem: Zeroizing<Vec<u8>>,
 }
 
 /// An answer, received whole.
@@ -32,8 +40,12 @@ pub(crate) struct Post<'p> {
 }
 
 impl Transport {
-    pub(crate) fn new(ca_pem: Option<&[u8]>, timeout: Duration) -> Result<Self, BuildError> {
-        let http = http(ca_pem)?;
+    pub(crate) fn new(
+        ca_pem: Option<&[u8]>,
+        certificate: Option<&ClientCertificate>,
+        timeout: Duration,
+    ) -> Result<Self, BuildError> {
+        let http = http(ca_pem, certificate)?;
         Ok(Self { http, timeout })
     }
 
@@ -83,16 +95,22 @@ impl Transport {
     }
 }
 
-/// A client that trusts these certificates (PEM), or the platform's.
-pub(crate) fn http(ca_pem: Option<&[u8]>) -> Result<reqwest::Client, BuildError> {
+/// A client that trusts these certificates (PEM), or the platform's, and shows one of its own where it has one.
+pub(crate) fn http(
+    ca_pem: Option<&[u8]>,
+    certificate: Option<&ClientCertificate>,
+) -> Result<reqwest::Client, BuildError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut builder = reqwest::Client::builder();
     match ca_pem {
-        Some(pem) => builder = builder.tls_backend_preconfigured(private_roots(pem, provider)?),
+        Some(pem) => builder = builder.tls_backend_preconfigured(private_roots(pem, certificate, provider)?),
         None => {
             // Without CA certificates of its own the platform's are used, by whatever provider the process has;
             // an error says that it has one already.
             let _ = aws_lc_rs::default_provider().install_default();
+            if let Some(certificate) = certificate {
+                builder = builder.identity(certificate.identity()?);
+            }
         }
     }
     builder
@@ -123,8 +141,36 @@ pub(crate) async fn receive(mut response: reqwest::Response) -> Result<Received,
     Ok(Received { status, dpop_nonce, retry_after_seconds, media_type, body })
 }
 
+impl ClientCertificate {
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
+        let chain = chain.map_err(unusable)?;
+        if chain.is_empty() { Err(unusable("there is no certificate in it")) } else { Ok(chain) }
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, BuildError> {
+        PrivateKeyDer::from_pem_slice(&self.key_pem).map_err(unusable)
+    }
+
+    /// As reqwest takes it where it looks for the platform's roots itself.
+    fn identity(&self) -> Result<reqwest::Identity, BuildError> {
+        // What reqwest says of them is less clear, and comes later.
+        CertifiedKey::from_der(self.chain()?, self.key()?, &aws_lc_rs::default_provider())
+            .map_err(unusable)?;
+        let mut pem = Zeroizing::new(self.key_pem.to_vec());
+        pem.push(b'\n');
+        pem.extend_from_slice(&self.certificate_pem);
+        reqwest::Identity::from_pem(&pem).map_err(unusable)
+    }
+}
+
+fn unusable(error: impl ToString) -> BuildError {
+    BuildError::ClientCertificate(error.to_string())
+}
+
 fn private_roots(
     pem: &[u8],
+    certificate: Option<&ClientCertificate>,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<ClientConfig, BuildError> {
     let mut roots = RootCertStore::empty();
@@ -138,7 +184,11 @@ fn private_roots(
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| BuildError::Http(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    match certificate {
+        None => Ok(builder.with_no_client_auth()),
+        Some(shown) => builder.with_client_auth_cert(shown.chain()?, shown.key()?).map_err(unusable),
+    }
 }
 
 /// The URL is taken out: what is left names no token, and the caller knows whom it asked.

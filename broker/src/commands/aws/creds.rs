@@ -10,6 +10,7 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use crate::commands::{
+    client_certificate::ClientCertificate,
     exchange,
     exit::{CommandError, CommandResult, Exit},
     input,
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "uri")]
     authorization_file: Option<PathBuf>,
     /// The token that the server was called with: asks the broker itself; - for stdin
-    #[arg(long, value_name = "FILE|-", conflicts_with = "uri", requires_all = ["arguments_file", "issuer", "client_id", "key_file"])]
+    #[arg(long, value_name = "FILE|-", conflicts_with = "uri", requires_all = ["arguments_file", "issuer", "client_id"])]
     token_file: Option<String>,
     /// The arguments that it was called with (JSON object)
     #[arg(long, value_name = "FILE", requires = "token_file")]
@@ -53,8 +54,10 @@ pub struct Args {
     #[arg(long, value_name = "ID", requires = "token_file")]
     client_id: Option<String>,
     /// Its private key (JWK)
-    #[arg(long, value_name = "FILE", requires = "token_file")]
+    #[arg(long, value_name = "FILE", requires = "token_file", conflicts_with = "certificate")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificate: ClientCertificate,
     /// Its private key for sealed answers (JWK or PKCS#8 PEM), where the broker knows one with use enc
     #[arg(long, value_name = "FILE", requires = "token_file")]
     decryption_key_file: Option<PathBuf>,
@@ -200,8 +203,10 @@ async fn from_broker(args: &Args, token: &str) -> Result<AwsCredentials, Command
         |option: &str| CommandError::usage(format!("{option} is missing"), format!("give {option}"));
     let (issuer, id) = (args.issuer.as_deref(), args.client_id.as_deref());
     let issuer = issuer.ok_or_else(|| missing("--issuer"))?;
-    let key = input::private_key(args.key_file.as_deref().ok_or_else(|| missing("--key-file"))?)?;
-    let mut builder = Client::builder(issuer, id.ok_or_else(|| missing("--client-id"))?).private_key_jwt(key);
+    let builder = Client::builder(issuer, id.ok_or_else(|| missing("--client-id"))?);
+    let mut builder = args.certificate.or_key(builder, || {
+        input::private_key(args.key_file.as_deref().ok_or_else(|| missing("--key-file"))?)
+    })?;
     if let Some(file) = &args.decryption_key_file {
         builder = builder.decryption_key(input::decryption_key(file)?);
     }
@@ -209,8 +214,9 @@ async fn from_broker(args: &Args, token: &str) -> Result<AwsCredentials, Command
         builder = builder.ca_pem(input::file_text(file)?.as_bytes());
     }
     let client = builder.build();
-    let client =
-        client.map_err(|error| CommandError::usage(error, "correct --issuer, --key-file or --ca-file"))?;
+    let client = client.map_err(|error| {
+        CommandError::usage(error, "correct --issuer, --key-file, --certificate or --ca-file")
+    })?;
     let token = input::token(&if token == "-" { token.to_owned() } else { format!("@{token}") })?;
     let file = args.arguments_file.as_deref().ok_or_else(|| missing("--arguments-file"))?;
     let arguments = input::object(&format!("@{}", file.display()), "--arguments-file")?;

@@ -5,9 +5,10 @@ use http::Method;
 use serde_json::Value;
 use std::path::PathBuf;
 
-use super::{BrokerArgs, ENTRIES, Shown};
+use super::{ENTRIES, Shown};
 use crate::{
     commands::{
+        admin_socket::BrokerArgs,
         exit::{CommandError, CommandResult, Exit},
         output::Output,
     },

@@ -6,10 +6,9 @@ use http::Method;
 use schemars::schema_for;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
 
 use super::{
-    admin_socket::{AdminSocket, path_segment},
+    admin_socket::{AdminSocket, BrokerArgs, path_segment},
     exit::{CommandError, CommandResult, Exit},
     explain::exchange_in_words,
     output::{Columns, Facts, Output, note},
@@ -68,23 +67,6 @@ fn print_schema(output: Output) -> CommandResult {
     let text = serde_json::to_string_pretty(&schema_for!(EntryFile));
     output.raw(&(text.map_err(|error| CommandError::failure(error, "report this"))? + "\n"))?;
     Ok(Exit::Ok)
-}
-
-/// Which broker.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct BrokerArgs {
-    /// Admin socket of the broker [default: that of the configuration]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Configuration of the broker
-    #[arg(long, value_name = "FILE", env = "DEPUTIZE_CONFIG", default_value = "deputize.yaml")]
-    config: PathBuf,
-}
-
-impl BrokerArgs {
-    fn find(&self) -> Result<AdminSocket, CommandError> {
-        AdminSocket::find(self.socket.as_deref(), &self.config)
-    }
 }
 
 /// An entry, as the broker lists it.

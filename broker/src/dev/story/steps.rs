@@ -1,7 +1,7 @@
 //! The steps, in their order.
 
 use super::{
-    Stopped, Teller, Told, Trouble, audit,
+    Stopped, Teller, Told, Trouble, audit, second_opinion,
     wire::{Answer, HandMade, MCP_VERSION, Wire},
 };
 use crate::{
@@ -121,7 +121,8 @@ impl<'e> Stage<'e> {
         if jwks.status != 200 {
             return Err(Trouble::new(format!("the keys were answered with {}", jwks.status)));
         }
-        let (claims, by) = self.independently_verified(token, &jwks.body)?;
+        let now = std::time::Duration::from_millis(self.clock.now_ms());
+        let claims = second_opinion::verify(token.access_token(), &jwks.body, &ready.issuer, &self.crm, now)?;
         let at = |pointer: &str| claims.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let expected = [
             ("/act/sub", AGENT),
@@ -140,42 +141,12 @@ impl<'e> Stage<'e> {
         {
             return Err(Trouble::new("the token is not for one use in alice's name"));
         }
-        Ok(Told::new((), format!("the token holds, says {by}, by the keys at {}", ready.jwks_uri))
+        Ok(Told::new((), format!("the token holds, says openidconnect, by the keys at {}", ready.jwks_uri))
             .fact("sub", at("/sub"))
             .fact("act", AGENT)
             .fact("aud", &self.crm)
             .fact("tool", format!("refund_payment {}", refund(4200)))
             .fact("txn", at("/txn")))
-    }
-
-    #[cfg(feature = "jwe")]
-    fn independently_verified(
-        &self,
-        token: &ToolToken,
-        jwks: &Value,
-    ) -> Result<(Value, &'static str), Trouble> {
-        let now = std::time::Duration::from_millis(self.clock.now_ms());
-        let issuer = &self.environment.ready.issuer;
-        let claims = super::second_opinion::verify(token.access_token(), jwks, issuer, &self.crm, now)?;
-        Ok((claims, "josekit"))
-    }
-
-    #[cfg(not(feature = "jwe"))]
-    fn independently_verified(
-        &self,
-        token: &ToolToken,
-        jwks: &Value,
-    ) -> Result<(Value, &'static str), Trouble> {
-        use deputize_call::{keys::KeySet, token};
-        let expected = token::Expected {
-            issuer: &self.environment.ready.issuer,
-            audience: Some(&self.crm),
-            now_seconds: self.clock.now_seconds(),
-            leeway_seconds: 0,
-        };
-        let keys = KeySet::from_jwks(jwks.to_string().as_bytes())?;
-        let verified = token::verify(token.access_token(), &keys, &expected)?;
-        Ok((serde_json::to_value(verified.claims())?, "our own code (built without josekit)"))
     }
 
     /// A request that was recorded on its way is worth nothing: neither its proof nor its assertion passes again.

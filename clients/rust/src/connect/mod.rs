@@ -86,7 +86,7 @@ impl Connector {
         settings: ConnectSettings,
     ) -> Result<Arc<Self>, BuildError> {
         let url = checked_url(&settings.url).ok_or(BuildError::Url("the server's URL"))?;
-        let http = crate::transport::http(settings.ca_pem.as_deref())?;
+        let http = crate::transport::http(settings.ca_pem.as_deref(), None)?;
         let remote = Remote::new(http, url, Arc::clone(&client), settings.request_timeout);
         Ok(Arc::new(Self {
             resource: settings.resource.unwrap_or(settings.url),

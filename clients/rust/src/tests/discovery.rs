@@ -104,3 +104,29 @@ fn a_client_needs_a_credential_and_readable_certificates() {
         assert!(matches!(built, Err(BuildError::CaPem(_))), "{pem}");
     }
 }
+
+#[test]
+fn a_client_certificate_has_to_be_one_and_its_key_has_to_be_its_own() {
+    let made = || rcgen::generate_simple_self_signed(["agent.example.com".to_owned()]).unwrap();
+    let (own, other) = (made(), made());
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let build = |certificate: &str, key: &str, roots: Option<&str>| {
+        let builder = Client::builder("https://deputize.example.com", "agent");
+        let builder = builder.client_certificate(certificate, key);
+        match roots {
+            Some(roots) => builder.ca_pem(roots).build(),
+            None => builder.build(),
+        }
+    };
+    // With roots of its own and with the platform's.
+    for roots in [None, Some(certificate.as_str())] {
+        assert!(build(&certificate, &key, roots).is_ok());
+        let other = other.signing_key.serialize_pem();
+        for (certificate, key) in
+            [("", &key), (&certificate, &String::new()), (&key, &key), (&certificate, &other)]
+        {
+            let built = build(certificate, key, roots);
+            assert!(matches!(built, Err(BuildError::ClientCertificate(_))), "{built:?}");
+        }
+    }
+}

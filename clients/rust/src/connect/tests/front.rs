@@ -20,7 +20,7 @@ impl Door {
         let secret = Zeroizing::new(SECRET.to_owned());
         let router = world.connector(world.settings()).router(address, &secret);
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, http: crate::transport::http(None).unwrap() }
+        Self { address, http: crate::transport::http(None, None).unwrap() }
     }
 
     fn request(&self, method: &str) -> reqwest::RequestBuilder {
