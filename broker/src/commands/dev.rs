@@ -4,6 +4,7 @@ use crate::{
     assemble::CannotStart,
     commands::serve::StopSignal,
     dev::{
+        DESK_TOOL,
         environment::{self, Choices, Environment},
         ready_file,
         registered::Upstream,
@@ -117,6 +118,8 @@ fn greeting(environment: &Environment, ready_file: &Path) -> String {
          \x20       the same in the MCP Inspector\n\
          \x20 {program} svid fetch --socket {socket}\n\
          \x20       the identity of every process of yours, as any SPIFFE client gets it\n\
+         \x20 {program} exchange --workload-api {socket} --ready-file {file} --tool {DESK_TOOL}\n\
+         \x20       alice's token becomes one for a tool, because of what this program is\n\
          \x20 docs/aws.md, \"Trying it without an account\": the AWS CLI with a session for one call\n\n\
          Ctrl-C stops it all.\n",
         url = environment.crm.record.resource,

@@ -8,3 +8,5 @@ mod layout;
 pub(crate) mod ready_file;
 pub(crate) mod registered;
 pub(crate) mod story;
+
+pub(crate) use layout::DESK_TOOL;

@@ -117,7 +117,7 @@ impl Shown {
             facts.add("good until", &svid.expires_at);
             facts.add(
                 "certificates",
-                format!("{}, and {} authorities to trust", svid.certificates, svid.authorities),
+                format!("{}; authorities to trust: {}", svid.certificates, svid.authorities),
             );
             text.push_str(&facts.to_string());
         }
