@@ -23,7 +23,7 @@ use crate::{
     client::Client,
     desk::Desk,
     error::IssueError,
-    record::{self, RefusedSvid, SvidEntry},
+    record::{self, Misuser, RefusedSvid, SvidEntry},
     replay::Seen,
     workload::Workload,
 };
@@ -150,7 +150,9 @@ pub async fn authenticate(
         Err(Refusal { error, known }) => {
             match (known, presented) {
                 (Some(known), _) => {
-                    let who = (known.client.as_ref(), known.attested.as_ref().map(|it| it.entry.as_ref()));
+                    let Known { client, method, attested, .. } = &known;
+                    let attested = attested.as_ref().map(|it| it.entry.as_ref());
+                    let who = Misuser { client, method, attested };
                     record::record_misuse_later(desk, decision_id, who, error.reason());
                 }
                 (None, Presented::Workload { workload, entry })

@@ -12,6 +12,7 @@ mod svid;
 
 pub use aws_session::{AwsKey, AwsSession};
 pub use bundle::{BundleEntry, bundle_entry};
+pub(crate) use entry::Misuser;
 pub use entry::{Entry, Kind, SpentTag};
 pub use guard::{Named, Seen, record_drift, record_seen};
 pub(crate) use node::{NodeChange, record_node_change, record_node_denial};
@@ -27,7 +28,6 @@ use uuid::Uuid;
 use crate::{
     ask::Target,
     authenticate::{Caller, SpentId},
-    client::Client,
     decide::Grant,
     desk::Desk,
     error::{DenialReason, IssueError},
@@ -161,7 +161,8 @@ pub async fn record_misuse(
 ) -> Result<(), IssueError> {
     let client = caller.client();
     if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
-        let who = (client.as_ref(), caller.attested().map(AsRef::as_ref));
+        let (method, attested) = (caller.method(), caller.attested().map(AsRef::as_ref));
+        let who = Misuser { client, method, attested };
         let entry = entry::misuse(desk, caller.decision_id(), who, reason);
         let entry = Entry { jti: Some(jti.to_owned()), ..entry }.spent(caller.spent()).to_bytes()?;
         return desk.audit.append(Class::Denial, entry).await.map(drop);
@@ -171,14 +172,10 @@ pub async fn record_misuse(
 }
 
 /// Records misuse of what proves a client, where nothing was used up and so nothing has to be waited for.
-pub(crate) fn record_misuse_later(
-    desk: &Desk,
-    decision_id: Uuid,
-    (client, attested): (&Client, Option<&SvidEntry>),
-    reason: &'static str,
-) {
+pub(crate) fn record_misuse_later(desk: &Desk, decision_id: Uuid, who: Misuser<'_>, reason: &'static str) {
+    let client = who.client;
     let recorded = desk.limits.record_denial(&client.id, desk.clock.uptime())
-        && entry::misuse(desk, decision_id, (client, attested), reason)
+        && entry::misuse(desk, decision_id, who, reason)
             .to_bytes()
             .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
             .is_ok();
@@ -216,17 +213,27 @@ pub async fn record_handed_out(
     desk.audit.append(Class::Denial, entry).await.map(drop)
 }
 
+/// Who revokes.
+#[derive(Debug, Clone, Copy)]
+pub struct RevokedBy<'a> {
+    /// `client_id`, or what administration is called.
+    pub name: &'a str,
+    /// How the client proved itself; none of administration, which its socket lets in.
+    pub method: Option<&'static str>,
+    /// The assertion that it used up.
+    pub spent: Option<SpentId>,
+}
+
 /// Records a revocation and until when it holds (Unix seconds); the next start takes it from there.
 ///
 /// # Errors
 /// [`IssueError::RecordUnavailable`].
 pub async fn record_revocation(
     desk: &Desk,
-    by: &str,
+    by: RevokedBy<'_>,
     (what, until_seconds): (&[Revoked], u64),
-    spent: Option<SpentId>,
 ) -> Result<u64, IssueError> {
-    let entry = entry::revocation(desk, by, (what, until_seconds), spent).to_bytes()?;
+    let entry = entry::revocation(desk, by, (what, until_seconds)).to_bytes()?;
     desk.audit.append(Class::Vital, entry).await
 }
 

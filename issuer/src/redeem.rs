@@ -4,10 +4,10 @@ use deputize_call::{action::Action, claims::ToolCallClaims, level::Level, once::
 use tokio::sync::Mutex;
 
 use crate::{
-    authenticate::{Caller, SpentId},
+    authenticate::Caller,
     desk::Desk,
     error::IssueError,
-    record,
+    record::{self, RevokedBy},
     revocation::{Place, Revoked},
     templates::MAX_WINDOW_SECONDS,
 };
@@ -102,7 +102,7 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
         record::record_spent(desk, caller.spent()).await?;
         return Err(limited);
     }
-    let by = By { name: &client.id, spent: caller.spent() };
+    let by = RevokedBy { name: &client.id, method: Some(caller.method()), spent: caller.spent() };
     // INVARIANT: after the last second in which the token can be found.
     let until_seconds = claims.exp + window_seconds + REVOCATION_GRACE_SECONDS;
     // Tokens that have no children are not among those that are remembered.
@@ -111,16 +111,14 @@ pub async fn revoke(desk: &Desk, caller: &Caller, access_token: &str) -> Result<
     revoke_family(desk, by, &claims.jti, until_seconds).await
 }
 
-/// Who revokes, and the assertion that they used up.
-#[derive(Clone, Copy)]
-struct By<'a> {
-    name: &'a str,
-    spent: Option<SpentId>,
-}
-
 /// Revokes a token with its descendants: those that are minted meanwhile are found, for once the token itself is on
 /// the list none can follow.
-async fn revoke_family(desk: &Desk, by: By<'_>, jti: &str, until_seconds: u64) -> Result<(), IssueError> {
+async fn revoke_family(
+    desk: &Desk,
+    by: RevokedBy<'_>,
+    jti: &str,
+    until_seconds: u64,
+) -> Result<(), IssueError> {
     desk.revocations.place(desk.lineage.places(&[jti.to_owned()]), until_seconds);
     desk.revocations.hold(&[Revoked::Token(jti.to_owned())], until_seconds);
     let family = desk.lineage.with_descendants(jti);
@@ -130,20 +128,20 @@ async fn revoke_family(desk: &Desk, by: By<'_>, jti: &str, until_seconds: u64) -
     let mut spent = by.spent;
     // In parts that fit into an entry, or a token with very many children could not be revoked.
     for part in family.chunks(REVOKED_IN_AN_ENTRY) {
-        revoke_recorded(desk, By { spent: spent.take(), ..by }, part.to_vec(), until_seconds).await?;
+        revoke_recorded(desk, RevokedBy { spent: spent.take(), ..by }, part.to_vec(), until_seconds).await?;
     }
     Ok(())
 }
 
 async fn revoke_recorded(
     desk: &Desk,
-    by: By<'_>,
+    by: RevokedBy<'_>,
     what: Vec<Revoked>,
     until_seconds: u64,
 ) -> Result<(), IssueError> {
     // In force before anything is waited for: a caller who goes away, or a slow disk, cannot hold it up.
     desk.revocations.hold(&what, until_seconds);
-    record::record_revocation(desk, by.name, (&what, until_seconds), by.spent).await?;
+    record::record_revocation(desk, by, (&what, until_seconds)).await?;
     desk.revocations
         .revoke(what, until_seconds)
         .await
@@ -156,7 +154,7 @@ async fn revoke_recorded(
 /// [`IssueError::RecordUnavailable`]: try again.
 pub async fn revoke_by_admin(desk: &Desk, by: &str, what: Revoked) -> Result<(), IssueError> {
     let now = desk.clock.now_seconds();
-    let by = By { name: by, spent: None };
+    let by = RevokedBy { name: by, method: None, spent: None };
     match what {
         Revoked::Token(jti) => revoke_family(desk, by, &jti, now + TRANSACTION_REVOCATION_SECONDS).await,
         Revoked::Transaction(_) => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use super::{AwsKey, AwsSession, BundleEntry, Outcome, Refused, Seen, SvidEntry, internal_detail};
+use super::{AwsKey, AwsSession, BundleEntry, Outcome, Refused, RevokedBy, Seen, SvidEntry, internal_detail};
 use crate::{
     authenticate::{Caller, SpentId},
     client::Client,
@@ -299,14 +299,26 @@ pub(super) fn denial(desk: &Desk, decision_id: Uuid, refused: &Refused<'_>, erro
     }
 }
 
+/// Who misused what proves it, or a token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Misuser<'a> {
+    /// The client.
+    pub(crate) client: &'a Client,
+    /// How it proved itself.
+    pub(crate) method: &'static str,
+    /// The process that it is, where it was attested.
+    pub(crate) attested: Option<&'a SvidEntry>,
+}
+
 pub(super) fn misuse(
     desk: &Desk,
     decision_id: Uuid,
-    (client, attested): (&Client, Option<&SvidEntry>),
+    Misuser { client, method, attested }: Misuser<'_>,
     reason: &'static str,
 ) -> Entry {
     Entry {
         spiffe: attested.cloned(),
+        method: Some(method.to_owned()),
         decision: Some(decision_id),
         tenant: Some(client.tenant.clone()),
         client: Some(client.id.clone()),
@@ -315,17 +327,13 @@ pub(super) fn misuse(
     }
 }
 
-pub(super) fn revocation(
-    desk: &Desk,
-    by: &str,
-    (what, until_seconds): (&[Revoked], u64),
-    spent: Option<SpentId>,
-) -> Entry {
+pub(super) fn revocation(desk: &Desk, by: RevokedBy<'_>, (what, until_seconds): (&[Revoked], u64)) -> Entry {
     Entry {
-        by: Some(by.to_owned()),
+        by: Some(by.name.to_owned()),
+        method: by.method.map(str::to_owned),
         exp: Some(until_seconds),
         revoked: what.to_vec(),
-        ..Entry::new(Kind::Revocation, desk.clock.now_ms()).spent(spent)
+        ..Entry::new(Kind::Revocation, desk.clock.now_ms()).spent(by.spent)
     }
 }
 
@@ -333,6 +341,7 @@ pub(super) fn redemption(desk: &Desk, caller: &Caller, jti: &str, txn: &str) -> 
     Entry {
         tenant: Some(caller.client().tenant.clone()),
         client: Some(caller.client().id.clone()),
+        method: Some(caller.method().to_owned()),
         jti: Some(jti.to_owned()),
         txn: Some(txn.to_owned()),
         ..Entry::new(Kind::Redemption, desk.clock.now_ms()).spent(caller.spent())
@@ -349,6 +358,7 @@ pub(super) fn handed_out(
         decision: Some(decision_id),
         tenant: Some(caller.client().tenant.clone()),
         client: Some(caller.client().id.clone()),
+        method: Some(caller.method().to_owned()),
         jti: Some(claims.jti.clone()),
         txn: Some(claims.txn.clone()),
         count: Some(times),

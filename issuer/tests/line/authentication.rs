@@ -327,7 +327,10 @@ async fn misuse_after_a_good_assertion_is_recorded_with_its_client_within_the_qu
         .audit
         .entries()
         .into_iter()
-        .map(|entry| (entry.kind, entry.client.unwrap(), entry.reason.unwrap()))
+        .map(|entry| {
+            assert_eq!(entry.method.as_deref(), Some("private_key_jwt"));
+            (entry.kind, entry.client.unwrap(), entry.reason.unwrap())
+        })
         .collect();
     let denial = |reason: &str| (Kind::Denial, "platform".to_owned(), reason.to_owned());
     assert_eq!(told, [denial("proof_replayed"), denial("assertion_replayed")]);

@@ -205,6 +205,7 @@ async fn one_call_is_redeemed_once_by_its_audience() {
     assert_eq!(redeem_by(&world, "crm", &token).await.unwrap(), Redeemed::Yes);
     let recorded = of_kind(&world, Kind::Redemption);
     assert_eq!((recorded.len(), recorded[0].jti.as_ref()), (1, Some(&token.claims.jti)));
+    assert_eq!(recorded[0].method.as_deref(), Some("private_key_jwt"));
     for _ in 0..2 {
         assert_eq!(redeem_by(&world, "crm", &token).await.unwrap(), Redeemed::AlreadyUsed);
     }
@@ -212,6 +213,7 @@ async fn one_call_is_redeemed_once_by_its_audience() {
         .into_iter()
         .map(|entry| {
             assert!(entry.spent.is_some() && entry.jti.as_ref() == Some(&token.claims.jti));
+            assert_eq!(entry.method.as_deref(), Some("private_key_jwt"), "how it proved itself");
             (entry.client.unwrap(), entry.reason.unwrap())
         })
         .collect();
@@ -334,6 +336,8 @@ async fn a_revoked_token_ends_with_all_that_came_from_it() {
     for (client, token, ask) in [("crm", &first, send_mail()), ("mailer", &mail, read_one_contact())] {
         assert_eq!(world.hop(client, token, &ask).await.unwrap_err().reason(), "subject_token_revoked");
     }
+    let methods: Vec<_> = of_kind(&world, Kind::Revocation).into_iter().map(|entry| entry.method).collect();
+    assert_eq!(methods, [Some("private_key_jwt".to_owned())]);
     let recorded: Vec<_> =
         of_kind(&world, Kind::Revocation).into_iter().flat_map(|entry| entry.revoked).collect();
     assert_eq!(recorded, [&first, &mail, &back].map(|token| Revoked::Token(token.claims.jti.clone())));
@@ -527,4 +531,6 @@ async fn administrators_end_transactions_families_and_persons() {
     assert!(is_active(&world, "crm", &bobs).await);
     let by: Vec<_> = of_kind(&world, Kind::Revocation).into_iter().map(|entry| entry.by.unwrap()).collect();
     assert!(by.iter().all(|by| by == "root"));
+    let revocations = of_kind(&world, Kind::Revocation);
+    assert!(revocations.iter().all(|entry| entry.method.is_none()), "administration proves nothing");
 }

@@ -400,6 +400,7 @@ async fn who_gets_a_session_again_is_on_record_within_bounds() {
     assert_eq!(times, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32]);
     for entry in of_kind(Kind::HandedOut) {
         assert_eq!((entry.decision, entry.client.as_deref()), (Some(session.decision_id), Some("ops")));
+        assert_eq!(entry.method.as_deref(), Some("private_key_jwt"));
         assert_eq!(
             (entry.jti.as_ref(), entry.txn.as_ref()),
             (Some(&token.claims.jti), Some(&token.claims.txn))

@@ -182,6 +182,7 @@ async fn a_proof_is_for_this_endpoint_fresh_and_used_once() {
     assert!(matches!(send_with(&of_http).await, IssueError::Proof(_)));
     let denial = world.world.audit.entries().pop().unwrap();
     assert_eq!((denial.client.as_deref(), denial.spiffe.is_some()), (Some(WEB), true), "misuse is on record");
+    assert_eq!(denial.method.as_deref(), Some("workload"));
     let without = world.world.proof_as("spare", &NewProof { htu: ENDPOINT, ..world.world.plain_proof() });
     assert!(matches!(send_with(&without).await, IssueError::NonceNeeded { .. }));
     let stale = proof(&world, ENDPOINT);
