@@ -15,8 +15,11 @@ use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 use self::{
-    assertion::verify_assertion, certificate::verify_certificate, secret::verify_secret,
-    svid::verify_svid_assertion, workload::verify_workload,
+    assertion::verify_assertion,
+    certificate::verify_certificate,
+    secret::verify_secret,
+    svid::verify_svid_assertion,
+    workload::{Verified, verify_workload},
 };
 use crate::{
     certificate::PresentedCertificate,
@@ -262,8 +265,8 @@ fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<K
             Ok(Known { client, method: "client_secret", spent: None, attested: None })
         }
         Presented::Workload { workload, entry } => {
-            let (client, entry) = verify_workload(desk, workload, entry, now_seconds)?;
-            let attested = Some(Attested { workload: Arc::new(workload.clone()), entry });
+            let Verified { client, record, .. } = verify_workload(desk, workload, entry, now_seconds)?;
+            let attested = Some(Attested { workload: Arc::new(workload.clone()), entry: record });
             Ok(Known { client, method: "workload", spent: None, attested })
         }
     }

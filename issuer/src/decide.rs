@@ -32,7 +32,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use self::{
-    claims::claims,
+    claims::{claims, no_longer_than},
     target::{check_call, check_scope, find_target},
 };
 use crate::{
@@ -134,7 +134,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
         return Err(IssueError::Request("approval_unknown"));
     }
     let rules = desk.rules.load();
-    check_again(desk, &rules, application.caller)?;
+    let entry_ends = check_again(desk, &rules, application.caller)?;
     let wanted = find_target(&rules, application)?;
     check_drift(desk, &wanted)?;
     check_call(&wanted, application.ask)?;
@@ -148,6 +148,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
     }
     let shown = visible::shown(desk, &rules, application, &wanted)?;
     let claims = claims(desk, application, &wanted, (&verdict, rules.policies.digest()), shown)?;
+    let claims = no_longer_than(entry_ends, claims)?;
     check_not_revoked(desk, &claims)?;
     remember_lineage(desk, &rules, application, &wanted, &claims)?;
     Ok(Decision::Grant(Grant {

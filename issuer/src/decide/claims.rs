@@ -112,6 +112,18 @@ fn expiry(subject: Option<&Subject>, now: u64, latest: u64) -> Result<u64, Issue
     Ok(exp)
 }
 
+/// Nor longer than the entry by which a process acts: who is taken out at a time has nothing in hand afterwards.
+pub(super) fn no_longer_than(
+    ends_at_seconds: Option<u64>,
+    claims: ToolCallClaims,
+) -> Result<ToolCallClaims, IssueError> {
+    let exp = ends_at_seconds.map_or(claims.exp, |end| end.min(claims.exp));
+    if exp < claims.iat + LEAST_LIFETIME_SECONDS {
+        return Err(IssueError::NotEntitled("entry_about_to_end"));
+    }
+    Ok(ToolCallClaims { exp, ..claims })
+}
+
 fn lifetime_seconds(wanted: &Wanted) -> u64 {
     wanted
         .tool

@@ -302,6 +302,33 @@ async fn what_is_taken_away_while_keys_are_fetched_is_not_granted() {
 }
 
 #[tokio::test]
+async fn what_a_process_gets_ends_with_its_entry() {
+    let world = world();
+    let until = |seconds| Draft { expires_at_seconds: Some(NOW + seconds), ..agent(&[CRM, MAILER]) };
+    for (seconds, expected) in [(7200, 60), (60, 60), (20, 20), (5, 5)] {
+        world.door.entries.replace(entries(&[until(seconds)]));
+        let token = for_alice(&world, read_one_contact()).await.unwrap();
+        assert_eq!(token.claims.exp, NOW + expected, "{seconds}");
+        // Nor does what is made of it live longer, whoever goes on with it.
+        if expected >= 20 {
+            let next = world.world.hop("crm", &token, &send_mail()).await.unwrap();
+            assert_eq!(next.claims.exp, NOW + expected, "{seconds}");
+        }
+    }
+    // It is another entry of the same ID that goes on for ever: each ends what it lets.
+    let other = Draft { id: "other".into(), ..agent(&[CRM, MAILER]) };
+    world.door.entries.replace(entries(&[until(20), other]));
+    assert_eq!(for_alice(&world, read_one_contact()).await.unwrap().claims.exp, NOW + 20);
+    let minted_before = minted(&world);
+    world.door.entries.replace(entries(&[until(4)]));
+    let error = for_alice(&world, read_one_contact()).await.unwrap_err();
+    assert_eq!(error, IssueError::NotEntitled("entry_about_to_end"));
+    assert_eq!(minted(&world), minted_before);
+    let denial = world.world.audit.entries().pop().unwrap();
+    assert_eq!(denial.reason.as_deref(), Some("entry_about_to_end"));
+}
+
+#[tokio::test]
 async fn a_name_is_a_clients_or_a_processes() {
     let world = SpiffeWorld::with(|setup| setup.find_client("platform").actor = Some(WEB.to_owned()));
     let entries = entries(&[agent(&[CRM])]);
