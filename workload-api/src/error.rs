@@ -9,6 +9,7 @@ use tonic::{
     Code,
     metadata::{MetadataMap, MetadataValue},
 };
+use uuid::Uuid;
 
 use crate::{exchange::NotExchanged, peer::NotAttested, source::SourceError};
 
@@ -24,7 +25,10 @@ pub(crate) enum Refused {
     /// The token that was to be validated is not good.
     #[error("the token is not valid: {0}")]
     BadToken(NotAnSvid),
-    /// No entry entitles the caller, or none any more.
+    /// No entry entitles the caller to anything, or none any more; under which id `explain` tells more.
+    #[error("no identity is registered for this process")]
+    NoIdentity(Option<Uuid>),
+    /// The entry that entitled the caller has gone meanwhile.
     #[error("no identity is registered for this process")]
     NotEntitled,
     /// The caller has not the identity that it asks for.
@@ -54,7 +58,7 @@ impl Refused {
             Self::NoHeader => "no_header",
             Self::Invalid(_) => "invalid",
             Self::BadToken(_) => "bad_token",
-            Self::NotEntitled => "not_entitled",
+            Self::NoIdentity(_) | Self::NotEntitled => "not_entitled",
             Self::NotThatIdentity => "not_that_identity",
             Self::NotAttested(_) => "not_attested",
             Self::Busy => "busy",
@@ -76,6 +80,9 @@ impl From<Refused> for Answered {
         let message = refused.to_string();
         match refused {
             Refused::NoHeader | Refused::Invalid(_) | Refused::BadToken(_) => Self::invalid_argument(message),
+            Refused::NoIdentity(id) => {
+                Self::with_metadata(Code::PermissionDenied, message, with([(DECISION_ID, id.map(text))]))
+            }
             Refused::NotEntitled | Refused::NotThatIdentity => Self::permission_denied(message),
             // Only what time may mend is worth asking again for at once.
             Refused::NotAttested(NotAttested::Unavailable(_)) => Self::unavailable(message),
@@ -123,19 +130,31 @@ impl From<NotExchanged> for Answered {
         let NotExchanged { words, decision_id } = refused;
         let members = [
             ("error", Some(words.code.into_owned())),
-            ("decision_id", decision_id.map(|id| id.to_string())),
+            (DECISION_ID, decision_id.map(text)),
             ("dpop-nonce", words.nonce),
             ("reason", words.reason.map(Into::into)),
             ("acr_values", words.acr_values),
             ("max_age", words.max_age_seconds.map(|seconds| seconds.to_string())),
             ("retry-after", words.retry_after_seconds.map(|seconds| seconds.to_string())),
         ];
-        let mut metadata = MetadataMap::new();
-        for (name, value) in members {
-            if let Some(value) = value.and_then(|value| MetadataValue::try_from(value).ok()) {
-                metadata.insert(name, value);
-            }
-        }
-        Self::with_metadata(status, words.description, metadata)
+        Self::with_metadata(status, words.description, with(members))
     }
 }
+
+/// The trailing metadata of these members, as far as they are there.
+fn with<const N: usize>(members: [(&'static str, Option<String>); N]) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    for (name, value) in members {
+        if let Some(value) = value.and_then(|value| MetadataValue::try_from(value).ok()) {
+            metadata.insert(name, value);
+        }
+    }
+    metadata
+}
+
+fn text(id: Uuid) -> String {
+    id.to_string()
+}
+
+/// Under which name a refusal says what to ask `explain` about.
+const DECISION_ID: &str = "decision_id";

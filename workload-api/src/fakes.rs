@@ -23,6 +23,7 @@ use std::{
     },
 };
 use tokio::{net::UnixStream, sync::watch};
+use uuid::Uuid;
 
 use crate::{
     exchange::NotExchanged,
@@ -172,8 +173,9 @@ impl SvidSource for FakeSource {
         state.entries.iter().filter(|entry| entry.entitles(workload, now)).cloned().collect()
     }
 
-    fn denied(&self, _: &Workload) {
-        self.denied.fetch_add(1, Ordering::Relaxed);
+    fn denied(&self, _: &Workload) -> Option<Uuid> {
+        let before = self.denied.fetch_add(1, Ordering::Relaxed);
+        Some(Uuid::from_u128(before as u128 + 1))
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {

@@ -111,8 +111,7 @@ impl Api {
         let workload = caller.attest().await?;
         let entries = self.source.entitled(&workload);
         if entries.is_empty() {
-            self.source.denied(&workload);
-            return Err(Refused::NotEntitled);
+            return Err(Refused::NoIdentity(self.source.denied(&workload)));
         }
         self.room.welcome(caller.process.user());
         Ok((workload, entries))

@@ -12,6 +12,7 @@ use deputize_issuer::{
 };
 use std::sync::Arc;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     exchange::NotExchanged,
@@ -28,8 +29,9 @@ pub trait SvidSource: Send + Sync + 'static {
     /// The entries that a process is entitled to now, in an order that does not change by itself.
     fn entitled(&self, workload: &Workload) -> Vec<Arc<Entry>>;
 
-    /// Puts on record that a process asked and is entitled to nothing.
-    fn denied(&self, workload: &Workload);
+    /// Puts on record that a process asked and is entitled to nothing; under which id `explain` tells more, where that is
+    /// known here.
+    fn denied(&self, workload: &Workload) -> Option<Uuid>;
 
     /// An X.509-SVID with a key of its own.
     ///

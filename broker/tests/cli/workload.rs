@@ -110,6 +110,14 @@ fn it_is_explained_what_an_entry_lacks_of_a_process() {
     let why = broker.run(&explained).expect(3).stdout;
     assert!(why.contains("✖ elsewhere") && why.contains("the process is not unix:path:/nowhere"), "{why}");
     assert!(why.contains(&format!("is {}", own_uid())), "{why}");
+    // Whoever is refused is told what an operator can ask about.
+    let refused = broker.run(&["svid", "fetch"]).expect(3).stderr;
+    let (_, rest) = refused.split_once("`deputize explain ").unwrap();
+    let (id, _) = rest.split_once('`').unwrap();
+    let story = broker.run(&["explain", id]).expect(0).stdout;
+    for part in ["✖ denied", "no_entry", "asked by", &own_uid()] {
+        assert!(story.contains(part), "{part}: {story}");
+    }
     broker.run(&["doctor", "--workload-api", "--pid", &pid]).expect(1);
     broker.create("here", "spiffe://example.org/here", &own_uid());
     assert!(broker.run(&explained).expect(0).stdout.contains("✔ here"));

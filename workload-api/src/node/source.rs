@@ -18,6 +18,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
+use uuid::Uuid;
 
 use super::{
     tokens::Tokens,
@@ -138,11 +139,13 @@ impl SvidSource for AgentSource {
         self.entries.now().entitled(workload, self.clock.now_seconds())
     }
 
-    fn denied(&self, workload: &Workload) {
+    fn denied(&self, workload: &Workload) -> Option<Uuid> {
         let request = DeniedRequest { process: SeenProcess::of(workload) };
         if self.denials.try_send(request).is_err() {
             metrics::counter!("deputize_agent_denials_untold_total").increment(1);
         }
+        // The broker gives it its id when it hears of it.
+        None
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {

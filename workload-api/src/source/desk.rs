@@ -12,6 +12,7 @@ use deputize_issuer::{
 };
 use std::sync::Arc;
 use tokio::{sync::watch, task::AbortHandle};
+use uuid::Uuid;
 
 use super::{SourceError, SvidSource};
 use crate::{
@@ -51,11 +52,12 @@ impl SvidSource for DeskSource {
         self.door.entries.now().entitled(workload, self.desk.clock.now_seconds())
     }
 
-    fn denied(&self, workload: &Workload) {
+    fn denied(&self, workload: &Workload) -> Option<Uuid> {
         // Without randomness there is no id, and nothing is minted either.
-        let Ok(decision_id) = clock::new_id(self.desk.clock.as_ref()) else { return };
+        let decision_id = clock::new_id(self.desk.clock.as_ref()).ok()?;
         let refused = RefusedSvid { kind: None, workload, entry: None, audiences: &[] };
         record_svid_denial(&self.desk, decision_id, &refused, &IssueError::NotEntitled("no_entry"));
+        Some(decision_id)
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {

@@ -64,6 +64,10 @@ async fn whoever_has_no_entry_is_denied_everything() {
     let mut client = door.client().await;
     assert_eq!(codes(&mut client, secure).await, [Code::PermissionDenied; 5]);
     assert_eq!(door.source.denials(), 5);
+    // Each says what to ask `explain` about.
+    let refused = client.fetch_x509svid(secured(X509svidRequest {})).await.unwrap_err();
+    let said = refused.metadata().get("decision_id").unwrap().to_str().unwrap();
+    assert_eq!(said, uuid::Uuid::from_u128(6).to_string());
     // Another user's, another node's, and one that has ended.
     let mut ended = web();
     ended.expires_at_seconds = Some(1);

@@ -16,6 +16,7 @@ use std::{
 };
 use tokio::net::UnixStream;
 use tonic::{Code, Request, Status, Streaming, body::Body, metadata::MetadataValue};
+use uuid::Uuid;
 
 use crate::{
     commands::exit::{CommandError, Exit},
@@ -161,13 +162,23 @@ impl Endpoint {
             Code::PermissionDenied => CommandError::new(
                 Exit::Denied,
                 said,
-                "no entry is for this process: `deputize svid fetch --explain` shows what the nearest ones lack",
+                format!(
+                    "no entry is for this process: `deputize svid fetch --explain` shows what the nearest ones lack{}",
+                    on_record(status)
+                ),
             ),
             Code::InvalidArgument => CommandError::usage(said, "correct --audience or --spiffe-id"),
             Code::Unavailable => unreachable(&self.path, &said),
             _ => CommandError::failure(said, "see the log of the broker or agent that serves the socket"),
         }
     }
+}
+
+/// Where a refusal is on record, if it says so.
+fn on_record(status: &Status) -> String {
+    let id = status.metadata().get("decision_id").and_then(|id| id.to_str().ok()?.parse::<Uuid>().ok());
+    id.map(|id| format!("; `deputize explain {id}` on the broker tells what was true of it"))
+        .unwrap_or_default()
 }
 
 /// SPIFFE Workload Endpoint §3: the header that no request has which somebody else was made to send.

@@ -43,10 +43,9 @@ async fn who_is_entitled_to_nothing_is_on_record_once_and_beyond_the_quota_count
     let nobody = process("unix:uid:7");
     assert!(set.source.entitled(&nobody).is_empty());
     // One user's share of an hour, and three more.
-    for _ in 0..63 {
-        set.source.denied(&nobody);
-    }
+    let told: Vec<_> = (0..63).map(|_| set.source.denied(&nobody)).collect();
     let denials = set.audit.entries();
+    assert_eq!(denials[0].decision, told[0], "what the process is told, `explain` finds");
     assert_eq!(denials.len(), 60, "{denials:?}");
     for denial in &denials {
         assert_eq!((denial.kind, denial.reason.as_deref()), (RecordKind::Denial, Some("no_entry")));
