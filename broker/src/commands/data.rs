@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::exit::CommandError;
 use crate::{
     backends::key_files::KeyFiles,
-    config::{raw::Config, read, resolved},
+    config::{raw::Config, read, resolved, spiffe},
 };
 
 /// Where the data folder is.
@@ -34,6 +34,8 @@ pub struct DataFolder {
     pub web_identity_issuer: Option<String>,
     /// The folder of policies.
     policies: Option<PathBuf>,
+    /// The folder of registration entries.
+    entries: Option<PathBuf>,
 }
 
 impl DataArgs {
@@ -53,6 +55,7 @@ impl DataArgs {
                 anchor: config.audit.anchor.as_deref().map(beside),
                 web_identity_issuer: Some(config.web_identity_issuer()),
                 policies: Some(beside(&config.policies)),
+                entries: config.spiffe.and_then(|spiffe| spiffe.entries).as_deref().map(beside),
             }),
             (Some(folder), Some(Ok(config))) => {
                 // The anchor of the configuration belongs to the folder of the configuration alone.
@@ -62,6 +65,7 @@ impl DataArgs {
                     anchor: config.audit.anchor.as_deref().filter(|_| same).map(beside),
                     web_identity_issuer: same.then(|| config.web_identity_issuer()),
                     policies: Some(beside(&config.policies)),
+                    entries: config.spiffe.and_then(|spiffe| spiffe.entries).as_deref().map(beside),
                 })
             }
             (Some(folder), _) => Ok(DataFolder {
@@ -69,6 +73,7 @@ impl DataArgs {
                 anchor: None,
                 web_identity_issuer: None,
                 policies: None,
+                entries: None,
             }),
             (None, None) => Err(CommandError::usage("no data folder", "give --data DIR or --config FILE")),
         }
@@ -143,6 +148,17 @@ impl DataFolder {
     /// The policies of the configuration, if there are and they can be loaded.
     pub fn policies(&self) -> Option<PolicyEngine> {
         resolved::load_policies(self.policies.as_deref()?).ok()
+    }
+}
+
+impl DataFolder {
+    /// Where a registration entry stands, in words: in which file, if it is one of a file.
+    pub fn place_of_entry(&self, id: &str) -> String {
+        let entries = self.entries.as_deref();
+        match entries.and_then(|entries| spiffe::file_of_entry(entries, id)) {
+            Some(file) => format!("entry {id:?} ({})", file.display()),
+            None => format!("entry {id:?}"),
+        }
     }
 }
 

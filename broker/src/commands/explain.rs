@@ -45,8 +45,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     let folder = args.data.find()?;
     let reader = folder.log()?;
     let (index, entry) = find(&reader, args.decision_id)?;
-    let policies = folder.policies();
-    let mut story = Story::begin(index, entry, policies.as_ref());
+    let mut story = Story::begin(index, entry, &folder);
     follow(&reader, &mut story)?;
     output.show(&story, || story.to_text())?;
     Ok(Exit::Ok)

@@ -87,6 +87,15 @@ fn read_entries(folder: &Path) -> Result<Vec<(Draft, Origin)>, Vec<ConfigError>>
     if errors.is_empty() { Ok(drafts) } else { Err(errors) }
 }
 
+/// In which file of a folder the entry of this id stands, whatever is wrong with others.
+pub fn file_of_entry(folder: &Path, id: &str) -> Option<PathBuf> {
+    let files = read::files_of(folder, &["yaml", "yml"]).ok()?;
+    files.into_iter().take(MAX_FILES).find(|file| {
+        let entries = read::read_yaml_documents::<EntryFile>(file);
+        entries.is_ok_and(|entries| entries.iter().any(|entry| entry.id == id))
+    })
+}
+
 impl Check<'_> {
     /// What the file says of the Workload API.
     pub(super) fn spiffe(&mut self, raw: &raw::Spiffe, issuer: &str) -> Option<Spiffe> {

@@ -5,6 +5,46 @@ pub fn what_to_do(reason: &str) -> &'static str {
     exactly(reason).unwrap_or_else(|| by_family(reason))
 }
 
+/// What to do about a reason for which a process was refused that acts by this registration entry: what a client's
+/// registration says elsewhere, its entry says. `place` is where that stands, as far as it is known.
+pub fn what_to_do_in_entry(reason: &str, place: &str) -> Option<String> {
+    let what = match reason {
+        "audience" | "authorized_party" => {
+            "add the token's `aud` (and `azp`) to `exchange.subject_audiences` of PLACE, if its processes may bring such \
+             tokens; `deputize doctor --token` shows both"
+        }
+        "beyond_the_clients_reach" => {
+            "add the server (and tool) to `exchange.may_call` of PLACE, if its processes should reach it"
+        }
+        "beyond_a_predecessors_reach" => {
+            "an agent earlier in the chain may not reach this: add it to its `may_call`, or to `exchange.may_call` of its \
+             entry, if it should"
+        }
+        "server_of_another_tenant" | "subject_of_another_tenant" => {
+            "process, user and server must be of one tenant: correct `exchange.tenant` of PLACE, or the registry"
+        }
+        "entry_without_exchange" => {
+            "give PLACE an `exchange` (docs/workload-api.md), if its processes are to exchange users' tokens"
+        }
+        "entry_of_a_configured_client" => {
+            "the SPIFFE ID is a client's of the configuration: take `exchange` out of PLACE, or that client out"
+        }
+        "entry_about_to_end" => "set a later `expires_at` in PLACE, if its processes should go on",
+        "caller_changed_meanwhile" => "PLACE was changed while this was decided: ask again",
+        "subject_audience_of_another" => {
+            "take registered servers and the broker itself out of `exchange.subject_audiences` of PLACE"
+        }
+        "may_act_names_another" => {
+            "the token's `may_act` names another party: let the identity provider name the SPIFFE ID of PLACE"
+        }
+        "subject_token_of_a_disabled_client" => {
+            "an agent that the token came through is none any more: a client was disabled, or an entry deleted or ended"
+        }
+        _ => return None,
+    };
+    Some(what.replace("PLACE", place))
+}
+
 fn exactly(reason: &str) -> Option<&'static str> {
     ADVICE.iter().find(|(reasons, _)| reasons.contains(&reason)).map(|(_, next)| *next)
 }
@@ -39,7 +79,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 66] = [
+const ADVICE: [(&[&str], &str); 69] = [
     (
         &["entry_without_exchange"],
         "give the entry an `exchange` (docs/workload-api.md), if its processes are to exchange users' tokens",
@@ -47,6 +87,15 @@ const ADVICE: [(&[&str], &str); 66] = [
     (
         &["entry_of_a_configured_client"],
         "the SPIFFE ID is a client's of the configuration: take `exchange` out of the entry, or that client out",
+    ),
+    (&["entry_about_to_end"], "set a later `expires_at` in the entry, if its processes should go on"),
+    (
+        &["subject_audience_of_another"],
+        "take registered servers and the broker itself out of `subject_audiences`: what is presented to a server its own guard alone brings (`accepts_bearer`)",
+    ),
+    (
+        &["client_gone_meanwhile", "caller_changed_meanwhile"],
+        "the configuration changed while this was decided: ask again",
     ),
     (
         &["tool_drifted"],
@@ -251,7 +300,24 @@ const ADVICE: [(&[&str], &str); 66] = [
 
 #[cfg(test)]
 mod tests {
-    use super::what_to_do;
+    use super::{what_to_do, what_to_do_in_entry};
+
+    #[test]
+    fn who_acts_by_an_entry_is_sent_to_the_entry() {
+        let place = "entry \"desk\" (entries/desk.yaml)";
+        for reason in [
+            "audience",
+            "authorized_party",
+            "beyond_the_clients_reach",
+            "server_of_another_tenant",
+            "entry_without_exchange",
+            "entry_about_to_end",
+        ] {
+            let advice = what_to_do_in_entry(reason, place).unwrap();
+            assert!(advice.contains(place) && !advice.contains("client"), "{reason}: {advice}");
+        }
+        assert_eq!(what_to_do_in_entry("policy", place), None, "that is the same for all");
+    }
 
     #[test]
     fn reasons_have_advice_of_their_own_or_of_their_family() {

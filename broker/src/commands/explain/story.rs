@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{advice, svid};
 use crate::commands::{
+    data::DataFolder,
     moment,
     output::{Facts, clean},
 };
@@ -31,7 +32,7 @@ pub(super) struct Story {
     /// Why their text is not shown, if it is not.
     policies_unknown: Option<&'static str>,
     /// What to do, for a denial.
-    next: Option<&'static str>,
+    next: Option<String>,
     /// Whether what was granted was made.
     outcome: Option<Event>,
     /// When it was used (L3).
@@ -74,16 +75,15 @@ struct Onward {
 
 impl Story {
     /// Begins with the record of a decision.
-    pub(super) fn begin(index: u64, record: Entry, policies: Option<&PolicyEngine>) -> Self {
-        let (policies, policies_unknown) = policy_texts(&record, policies);
-        let denied = record.kind == Kind::Denial;
+    pub(super) fn begin(index: u64, record: Entry, folder: &DataFolder) -> Self {
+        let (policies, policies_unknown) = policy_texts(&record, folder.policies().as_ref());
         Self {
             decision: decision(&record),
             index,
             at: moment::format(record.at),
             policies,
             policies_unknown,
-            next: if denied { record.reason.as_deref().map(advice::what_to_do) } else { None },
+            next: next(&record, folder),
             outcome: None,
             redeemed: None,
             handed_out: Vec::new(),
@@ -220,7 +220,7 @@ impl Story {
         facts.add("record", format!("{}; `deputize audit prove {}` proves it", self.index, self.index));
         let _ = write!(text, "{facts}");
         self.write_policies(&mut text);
-        if let Some(next) = self.next {
+        if let Some(next) = &self.next {
             let _ = writeln!(text, "  next: {next}");
         }
         text
@@ -313,6 +313,14 @@ impl Story {
             let _ = writeln!(text, "  ({reason})");
         }
     }
+}
+
+/// What to do about a denial. To a process says its entry what a client's registration says to others.
+fn next(record: &Entry, folder: &DataFolder) -> Option<String> {
+    let reason = record.reason.as_deref().filter(|_| record.kind == Kind::Denial)?;
+    let entry = record.spiffe.as_ref().and_then(|svid| svid.entry.as_deref());
+    let in_entry = entry.and_then(|entry| advice::what_to_do_in_entry(reason, &folder.place_of_entry(entry)));
+    Some(in_entry.unwrap_or_else(|| advice::what_to_do(reason).to_owned()))
 }
 
 /// What was decided, in a word.
