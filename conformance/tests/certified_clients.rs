@@ -4,7 +4,7 @@
 use deputize_conformance::{
     certified::Certified,
     exchange::{Exchange, Lab},
-    forge::Key,
+    forge::{Key, now},
     node::Script,
     own_clients,
     process::run,
@@ -276,4 +276,51 @@ async fn the_program_and_its_library_exchange_by_a_certificate_instead_of_a_key(
         let (is_done, _, complained) = ask("own", "own", "vouched");
         assert!(!is_done && complained.contains("the client certificate cannot be used"), "{complained}");
     });
+}
+
+#[tokio::test]
+async fn a_jwt_svid_beside_which_no_key_is_shown_is_good_once_at_every_door() {
+    let mut world = World::new().await;
+    world.certified = Some(Certified::new());
+    // Nothing is asked of it: who calls is known first.
+    world.templates_for_aws("https://localhost:1", Vec::new());
+    std::fs::create_dir_all(world.folder().join("templates")).unwrap();
+    let lab = Lab::start(world).await;
+    let certified = lab.world.certified.as_ref().unwrap();
+    let ask = |path: &str, svid: &str| {
+        let mut exchange: Exchange = lab.template("desk", "none");
+        exchange.at("POST", path).form.clear();
+        exchange
+            .set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe")
+            .set("client_assertion", svid);
+        match path {
+            "/aws/credentials" => exchange
+                .set("subject_token", "none")
+                .set("subject_token_type", "urn:ietf:params:oauth:token-type:access_token")
+                .set("arguments", "{}"),
+            _ => exchange.set("token", "none"),
+        };
+        exchange
+    };
+    let paths = ["/aws/credentials", "/redeem", "/revoke", "/introspect"];
+    // One for each way of using it once; the claims of two made in one second would be the same.
+    for (at, path) in paths.into_iter().enumerate() {
+        let svid = certified.jwt_svid(&lab.world.base, &json!({ "jti": path, "iat": now() - at as i64 }));
+        let first = lab.send(&ask(path, &svid)).await;
+        assert_ne!(first.status, 401, "{path}: {}", first.json());
+        for again in paths {
+            let refused = lab.send(&ask(again, &svid)).await;
+            assert_eq!(
+                (refused.status, refused.error_code().as_deref()),
+                (401, Some("invalid_client")),
+                "{path}, then {again}: {}",
+                refused.json()
+            );
+        }
+    }
+    lab.world.recorded().await;
+    let (log, _) = lab.world.log(0).await;
+    let replayed = log.iter().filter(|entry| entry["reason"] == "assertion_replayed").collect::<Vec<_>>();
+    assert_eq!(replayed.len(), paths.len() * paths.len());
+    assert!(replayed.iter().all(|entry| entry["method"] == "spiffe_jwt"), "{replayed:?}");
 }

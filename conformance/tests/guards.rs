@@ -72,6 +72,15 @@ async fn only_a_fresh_assertion_of_a_registered_server_opens_the_door() {
             assert_eq!(code(&answer), expected, "{method} {path} {bearer:?}");
         }
         assert_eq!(send(&lab, "DELETE", path, Some(&good())).await.status, 405);
+        // What two could read differently in the query says nobody's name.
+        for query in
+            ["client_id=crm&client_id=crm", "client_id=", "client_id", "client_id=%zz", "client_id=%00"]
+        {
+            let answer = send(&lab, method, &format!("{path}?{query}"), Some(&good())).await;
+            assert_eq!(code(&answer), "400 invalid_request", "{method} {path}?{query}");
+        }
+        let another = send(&lab, method, &format!("{path}?client_id=ledger"), Some(&good())).await;
+        assert_eq!(code(&another), "401 invalid_client", "{method} {path}");
     }
     let (entries, _) = lab.world.log(0).await;
     let denied = |client: &str, reason: &str| {

@@ -308,6 +308,17 @@ fn who_may_bring_users_own_tokens_is_said_exactly_or_refused() {
 }
 
 #[test]
+fn a_client_with_a_secret_has_no_keys_beside_it() {
+    let keys = "jwks_file: clients/support-platform.jwks.json";
+    let both = format!("secret_sha256: 47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU\n    {keys}");
+    let (_folder, config) = changed(keys, &both);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("allow_client_secrets: true\n{text}")).unwrap();
+    let ran = lint(&config).expect(5);
+    assert!(ran.stdout.contains("give one of jwks_file and secret_sha256"), "{ran:?}");
+}
+
+#[test]
 fn can_i_refuses_questions_about_what_is_not_there() {
     let config = example();
     let ran =
