@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use deputize_call::{nonce::NonceMaker, once::OnceSet};
 use deputize_issuer::{
     authenticate::MAX_ASSERTION_SECONDS,
-    client::Clients,
+    client::{Addressees, Clients},
     clock::{self, Clock, ClockWatch, SystemClock},
     desk::{Desk, Rules, Settings},
     drift::{Drifted, Drifts},
@@ -42,6 +42,7 @@ use crate::{
     config::resolved::{LoadedRules, Mode, Resolved},
     guards::{Announced, Guards, News},
     http::aws::SealAnswer,
+    registration::Others,
     restore::{self, Drift},
 };
 
@@ -93,13 +94,14 @@ pub async fn assemble(resolved: &Resolved, mode: Mode) -> Result<Assembly, Canno
     tracing::info!(assertions = restored.assertions, tokens = restored.tokens, "restored from the log");
 
     let (revocations, drifts) = open_facts(&facts, Arc::clone(&clock), &restored).await?;
-    let spiffe = SpiffeBackends::open(resolved, &revocations, &log, &clock)?;
+    let provider_keys = provider_keys(resolved, mode, None)?;
+    let rules = rules(resolved, &provider_keys)?;
+    let beside = others(&rules, resolved);
+    let spiffe = SpiffeBackends::open(resolved, beside, (&revocations, &log), &clock)?;
     let news = Arc::new(News::default());
     let revocations = Announced::new(revocations, Arc::clone(&news));
     let restore::Restored { places, events, .. } = restored;
     revocations.place(places, clock.now_seconds().saturating_add(LONGEST_TOKEN_SECONDS));
-    let provider_keys = provider_keys(resolved, mode, None)?;
-    let rules = rules(resolved, &provider_keys)?;
     let aws = AwsBackends::open(resolved, mode, &clock)?;
     let desk = Desk {
         settings: settings(resolved, recovery.size, clock.as_ref()),
@@ -158,7 +160,7 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     }
     let entries = match (&assembly.spiffe, &resolved.spiffe) {
         (None, None) => None,
-        (Some(held), Some(spiffe)) => Some(held.reread(spiffe, &rules.clients).await?),
+        (Some(held), Some(spiffe)) => Some(held.reread(spiffe, others(&rules, resolved)).await?),
         (None, Some(_)) | (Some(_), None) => {
             return Err(CannotStart("spiffe: whether it is there changes with a restart alone".to_owned()));
         }
@@ -254,6 +256,12 @@ fn rules(resolved: &Resolved, provider_keys: &Arc<OidcKeys>) -> Result<Rules, Ca
         templates,
         aws_accounts: resolved.aws.as_ref().map(|aws| aws.accounts.clone()).unwrap_or_default(),
     })
+}
+
+/// What registration entries have to be beside.
+fn others<'r>(rules: &'r Rules, resolved: &'r Resolved) -> Others<'r> {
+    let addressees = Addressees::new(&rules.registry, &resolved.issuer);
+    Others { clients: &rules.clients, addressees }
 }
 
 /// The trusted identity providers.

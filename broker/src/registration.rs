@@ -3,13 +3,13 @@
 
 use async_trait::async_trait;
 use deputize_issuer::{
-    client::Clients,
+    client::{Addressees, Clients},
     desk::Desk,
     entry::{BadEntry, Draft, Entries, LiveEntries, Origin, Registered},
     log::Class,
     record::{Entry, Kind},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -65,6 +65,15 @@ pub struct Reread<'r> {
     _turn: MutexGuard<'r, ()>,
 }
 
+/// What entries have to be beside.
+#[derive(Debug, Clone, Copy)]
+pub struct Others<'r> {
+    /// The clients of the configuration: no name is one's and a process's.
+    pub clients: &'r Clients,
+    /// Whose tokens no process brings.
+    pub addressees: Addressees<'r>,
+}
+
 /// Why an entry is not made or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRegistered {
@@ -88,17 +97,17 @@ pub enum NotRegistered {
 }
 
 impl Registration {
-    /// The entries of the configured folder and of the store, beside these clients.
+    /// The entries of the configured folder and of the store, beside these others.
     ///
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn open(
         spiffe: &Spiffe,
-        clients: &Clients,
+        others: Others<'_>,
         store: Box<dyn KeptEntries>,
         now_seconds: u64,
     ) -> Result<Self, CannotStart> {
-        let entries = read(spiffe, clients, store.as_ref())?;
+        let entries = read(spiffe, others, store.as_ref())?;
         tracing::info!(entries = entries.len(), trust_domain = %spiffe.bounds.trust_domain, "registration entries read");
         let live = Arc::new(LiveEntries::new(entries, now_seconds));
         Ok(Self { live, store, turn: Mutex::new(()) })
@@ -113,13 +122,13 @@ impl Registration {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub async fn reread(&self, spiffe: &Spiffe, clients: &Clients) -> Result<Reread<'_>, CannotStart> {
+    pub async fn reread(&self, spiffe: &Spiffe, others: Others<'_>) -> Result<Reread<'_>, CannotStart> {
         let turn = self.turn.lock().await;
         let held = self.live.now();
         if *held.bounds() != spiffe.bounds {
             return Err(CannotStart("spiffe: trust_domain and node change with a restart alone".to_owned()));
         }
-        Ok(Reread { registration: self, entries: read(spiffe, clients, self.store.as_ref())?, _turn: turn })
+        Ok(Reread { registration: self, entries: read(spiffe, others, self.store.as_ref())?, _turn: turn })
     }
 
     /// Makes an entry. Durable and on record when this returns; processes get their SVIDs at once.
@@ -136,7 +145,7 @@ impl Registration {
         let entries = self.live.now().with(&draft, Origin::Admin)?;
         let entry = entries.get(&draft.id).cloned();
         let entry = entry.ok_or_else(|| NotRegistered::Unknown(draft.id.clone()))?;
-        if let Some(error) = entry.is_a_client(&desk.rules.load().clients) {
+        if let Some(error) = entry.is_of_files_alone() {
             return Err(error.into());
         }
         // On record before it holds: it widens.
@@ -209,60 +218,36 @@ impl From<NotStored> for NotRegistered {
     }
 }
 
-/// The entries of files, all of which must be good; and those of the store that can be beside them and the clients.
-fn read(spiffe: &Spiffe, clients: &Clients, store: &dyn KeptEntries) -> Result<Entries, CannotStart> {
+/// The entries of files, all of which must be good; and those of the store that can be beside them.
+fn read(spiffe: &Spiffe, others: Others<'_>, store: &dyn KeptEntries) -> Result<Entries, CannotStart> {
     let wrong = |errors: Vec<String>| CannotStart(errors.join("\n"));
     let of_files =
         spiffe.drafts().map_err(|errors| wrong(errors.iter().map(ToString::to_string).collect()))?;
     let bad = |errors: Vec<BadEntry>| wrong(errors.iter().map(ToString::to_string).collect());
     let files = Entries::build(spiffe.bounds.clone(), of_files.clone()).map_err(bad)?;
-    files.beside(clients).map_err(bad)?;
+    files.beside(others.clients).map_err(bad)?;
+    files.bring_nothing_of(&others.addressees).map_err(bad)?;
     let stored = store.all().map_err(|error| CannotStart(error.to_string()))?;
-    let mut beside = Beside::of(files, clients);
-    let good: Vec<_> = stored.into_iter().filter_map(|entry| beside.admit(entry)).collect();
+    let good: Vec<_> = stored.into_iter().filter_map(|entry| admit(&files, entry)).collect();
     Entries::build(spiffe.bounds.clone(), of_files.into_iter().chain(good)).map_err(bad)
 }
 
-/// What entries of the store have to be beside.
-struct Beside<'c> {
-    files: Entries,
-    clients: &'c Clients,
-    /// Those that let exchange, by SPIFFE ID: one of each.
-    exchanging: HashMap<String, Arc<Registered>>,
-}
-
-impl<'c> Beside<'c> {
-    fn of(files: Entries, clients: &'c Clients) -> Self {
-        let exchanging = files.iter().filter(|entry| entry.exchanges());
-        let exchanging = exchanging.map(|entry| (entry.written_id(), Arc::clone(entry))).collect();
-        Self { files, clients, exchanging }
+/// An entry of the store, if it can be beside those of files. One that cannot entitles nobody, but does not keep the
+/// broker from starting: one that lets exchange, too, which administration could make once.
+fn admit(files: &Entries, entry: EntryFile) -> Option<(Draft, Origin)> {
+    let id = entry.id.clone();
+    let ignore = |error: String| tracing::warn!(entry = id, error, "entry of administration does not hold");
+    let draft = entry.into_draft().map_err(ignore).ok()?;
+    if let Some(other) = files.get(&draft.id) {
+        ignore(format!("{} has an entry of this id", other.origin()));
+        return None;
     }
-
-    /// An entry of the store, if it can be. One that cannot entitles nobody, but does not keep the broker from starting.
-    fn admit(&mut self, entry: EntryFile) -> Option<(Draft, Origin)> {
-        let id = entry.id.clone();
-        let ignore =
-            |error: String| tracing::warn!(entry = id, error, "entry of administration does not hold");
-        let draft = entry.into_draft().map_err(ignore).ok()?;
-        if let Some(other) = self.files.get(&draft.id) {
-            ignore(format!("{} has an entry of this id", other.origin()));
-            return None;
-        }
-        let checked = draft.check(self.files.bounds(), Origin::Admin).map_err(|error| error.to_string());
-        let checked = Arc::new(checked.map_err(ignore).ok()?);
-        if let Some(error) = checked.is_a_client(self.clients) {
-            ignore(error.to_string());
-            return None;
-        }
-        if checked.exchanges() {
-            let first = self.exchanging.entry(checked.written_id()).or_insert_with(|| Arc::clone(&checked));
-            if first.exchanges_otherwise(&checked) {
-                ignore(format!("entry {:?} of its SPIFFE ID says something else of exchange", first.id()));
-                return None;
-            }
-        }
-        Some((draft, Origin::Admin))
+    let checked = draft.check(files.bounds(), Origin::Admin).map_err(|error| error.to_string());
+    if let Some(error) = checked.map_err(ignore).ok()?.is_of_files_alone() {
+        ignore(error.to_string());
+        return None;
     }
+    Some((draft, Origin::Admin))
 }
 
 async fn record(desk: &Desk, decision_id: Uuid, result: &str, draft: Draft) -> Result<(), NotRegistered> {
@@ -277,3 +262,72 @@ async fn record(desk: &Desk, decision_id: Uuid, result: &str, draft: Draft) -> R
 
 const CREATED: &str = "created";
 const DELETED: &str = "deleted";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolved::{self, Mode};
+    use deputize_issuer::registry::Registry;
+
+    /// What an older broker may have kept.
+    #[derive(Debug)]
+    struct Kept(Vec<EntryFile>);
+
+    #[async_trait]
+    impl KeptEntries for Kept {
+        fn all(&self) -> Result<Vec<EntryFile>, NotStored> {
+            Ok(self.0.clone())
+        }
+        async fn of_names(&self, names: Vec<String>) -> Result<Vec<EntryFile>, NotStored> {
+            Ok(self.0.iter().filter(|entry| names.contains(&entry.id)).cloned().collect())
+        }
+        async fn put(&self, _: EntryFile) -> Result<(), NotStored> {
+            Ok(())
+        }
+        async fn remove(&self, _: &str) -> Result<bool, NotStored> {
+            Ok(false)
+        }
+    }
+
+    const EXCHANGE: &str =
+        "exchange: { tenant: acme, subject_audiences: [desk-app], may_call: [{ resource: '*' }] }";
+
+    fn entry(id: &str, more: &str) -> String {
+        format!("id: {id}\nspiffe_id: spiffe://example.org/{id}\nselectors: [unix:uid:1]\n{more}\n")
+    }
+
+    /// The entries that hold where a file says this and the store has those.
+    fn opened(of_file: &str, kept: &[String]) -> Result<Arc<Entries>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("entries")).unwrap();
+        std::fs::write(folder.path().join("entries/a.yaml"), of_file).unwrap();
+        let config = folder.path().join("deputize.yaml");
+        let text = "issuer: http://127.0.0.1:1\ndata_dir: data\nlisten: { address: '127.0.0.1:1' }\n\
+                    registry: { folder: registry }\npolicies: policies\n\
+                    spiffe: { trust_domain: example.org, entries: entries }\n";
+        std::fs::write(&config, text).unwrap();
+        let spiffe = resolved::load(&config, Mode::Development).unwrap().spiffe.unwrap();
+        let (registry, clients) = (Registry::build(Vec::new()).unwrap(), Clients::default());
+        let addressees = Addressees::new(&registry, "http://127.0.0.1:1");
+        let kept = kept.iter().map(|text| serde_saphyr::from_str(text).unwrap()).collect();
+        let others = Others { clients: &clients, addressees };
+        let opened = Registration::open(&spiffe, others, Box::new(Kept(kept)), 0);
+        opened.map(|registration| registration.live().now()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_was_kept_from_before_lets_nobody_exchange_and_stops_no_start() {
+        let kept = [entry("plain", ""), entry("old", EXCHANGE)];
+        let entries = opened(&entry("desk", EXCHANGE), &kept).unwrap();
+        assert!(entries.get("plain").is_some() && entries.get("old").is_none());
+        assert!(entries.exchanging_as("spiffe://example.org/old", 1).is_none());
+        assert!(entries.exchanging_as("spiffe://example.org/desk", 1).is_some());
+    }
+
+    #[test]
+    fn an_entry_that_would_bring_what_is_ours_stops_the_start() {
+        let ours = EXCHANGE.replace("desk-app", "http://127.0.0.1:1/token");
+        let said = opened(&entry("desk", &ours), &[]).unwrap_err();
+        assert!(said.contains("entry \"desk\": exchange: subject_audiences names"), "{said}");
+    }
+}

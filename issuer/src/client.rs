@@ -1,11 +1,15 @@
 //! OAuth clients as configured: who may authenticate, and how far each may reach.
 
+mod addressees;
 mod decoy;
 mod encryption_key;
 mod known;
+mod names;
 
+pub use addressees::{Addressed, Addressees};
 pub use encryption_key::{EncryptionKey, SealingAlgorithm};
 pub(crate) use known::Known;
+pub use names::{NameClash, clashes};
 
 use deputize_call::{
     action::Action,
@@ -233,7 +237,7 @@ mod tests {
         sign::{SigningAlgorithm, SigningKey},
     };
 
-    fn client(id: &str, keys: Vec<PublicKey>) -> Client {
+    pub(super) fn client(id: &str, keys: Vec<PublicKey>) -> Client {
         Client {
             id: id.to_owned(),
             tenant: "acme".to_owned(),

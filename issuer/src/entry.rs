@@ -21,7 +21,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::{
-    client::Clients,
+    client::{Addressees, Clients},
     workload::{Selector, Workload},
 };
 use template::IdTemplate;
@@ -130,16 +130,18 @@ impl Registered {
         Some(BadEntry::IsAClient { origin, id, spiffe_id, client })
     }
 
-    /// Whether its processes may exchange users' tokens.
-    pub fn exchanges(&self) -> bool {
-        self.entry.exchange.is_some()
+    /// Why it cannot say of exchange what it says, where its processes would bring tokens that are no users' tokens to
+    /// exchange.
+    pub fn brings_anothers(&self, addressees: &Addressees<'_>) -> Option<BadEntry> {
+        let addressed = addressees.among(&self.entry.exchange.as_ref()?.subject_audiences)?;
+        Some(BadEntry::BringsAnothers { origin: self.origin.clone(), id: self.id().to_owned(), addressed })
     }
 
-    /// Whether its processes may exchange something else than those of another entry of the same SPIFFE ID.
-    pub fn exchanges_otherwise(&self, other: &Self) -> bool {
-        let (one, other) = (&self.entry, &other.entry);
-        let both = one.exchange.as_ref().zip(other.exchange.as_ref());
-        one.spiffe_id == other.spiffe_id && both.is_some_and(|(one, other)| one != other)
+    /// Why administration cannot make it, if it cannot: who may exchange whose tokens is configuration, which others
+    /// review.
+    pub fn is_of_files_alone(&self) -> Option<BadEntry> {
+        self.entry.exchange.as_ref()?;
+        Some(BadEntry::OfFilesAlone { origin: self.origin.clone(), id: self.id().to_owned() })
     }
 
     /// The entry as it was drafted, for whoever lists it.

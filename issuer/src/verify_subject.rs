@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     authenticate::Caller,
-    client::{Client, PresentedActor},
+    client::{Addressees, Client, PresentedActor},
     desk::Desk,
     error::IssueError,
     person::Person,
@@ -88,6 +88,10 @@ async fn user_token(
 ) -> Result<Subject, IssueError> {
     let client = caller.client();
     let rules = desk.rules.load_full();
+    // What is configured is checked when it is loaded. This is what must not happen whatever it says.
+    if Addressees::new(&rules.registry, &desk.settings.issuer).among(&client.subject_audiences).is_some() {
+        return Err(refuse("subject_audience_of_another"));
+    }
     let verified = rules
         .providers
         .verify(

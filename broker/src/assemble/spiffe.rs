@@ -1,8 +1,6 @@
 //! What stands behind door 2: what signs, who is entitled to what, and the socket.
 
-use deputize_issuer::{
-    client::Clients, clock::Clock, desk::Desk, log::Log, node::NodeRegistry, svid::SpiffeDoor,
-};
+use deputize_issuer::{clock::Clock, desk::Desk, log::Log, node::NodeRegistry, svid::SpiffeDoor};
 use deputize_workload_api::{
     Limits, WorkloadApi,
     attest::{AttestSettings, Attestor},
@@ -22,7 +20,7 @@ use crate::{
     },
     config::{resolved::Resolved, spiffe::Spiffe},
     federation::{Federation, Outside, RereadBundles},
-    registration::{Registration, Reread},
+    registration::{Others, Registration, Reread},
 };
 
 /// What stands behind door 2, and what its configuration says.
@@ -58,8 +56,8 @@ impl SpiffeBackends {
     /// If the keys cannot be used, or an entry of a file cannot be.
     pub(super) fn open(
         resolved: &Resolved,
-        facts: &EmbeddedRevocations,
-        log: &Log,
+        others: Others<'_>,
+        (facts, log): (&EmbeddedRevocations, &Log),
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<Self>, CannotStart> {
         let Some(spiffe) = &resolved.spiffe else { return Ok(None) };
@@ -80,7 +78,6 @@ impl SpiffeBackends {
             }
             None => None,
         };
-        let clients = Clients::new(resolved.clients.clone());
         let outside = Outside {
             keep: Box::new(BundleFolder::open(&resolved.data_dir).map_err(cannot)?),
             fetch: Box::new(BundleFetcher::new(Arc::clone(clock))),
@@ -92,7 +89,7 @@ impl SpiffeBackends {
         Ok(Some(Self {
             ring,
             federation: Arc::new(Federation::open(&spiffe.federation, outside)?),
-            registration: Arc::new(Registration::open(spiffe, &clients, entries, now_seconds)?),
+            registration: Arc::new(Registration::open(spiffe, others, entries, now_seconds)?),
             nodes,
             configured: spiffe.clone(),
         }))
@@ -150,7 +147,7 @@ impl SpiffeBackends {
     pub(super) async fn reread(
         &self,
         spiffe: &Spiffe,
-        clients: &Clients,
+        others: Others<'_>,
     ) -> Result<RereadSpiffe<'_>, CannotStart> {
         let fixed = |spiffe: &Spiffe| {
             let places = (spiffe.socket.clone(), spiffe.bundle_endpoint);
@@ -161,7 +158,7 @@ impl SpiffeBackends {
                 "spiffe: all but entries and federation changes with a restart alone".to_owned(),
             ));
         }
-        let entries = self.registration.reread(spiffe, clients).await?;
+        let entries = self.registration.reread(spiffe, others).await?;
         Ok(RereadSpiffe { entries, bundles: self.federation.reread(&spiffe.federation).await? })
     }
 }

@@ -4,7 +4,7 @@ mod cross;
 mod entries;
 
 use deputize_issuer::{
-    client::Clients,
+    client::{Addressees, Clients},
     entry::Entries,
     provider::{KeyGeneration, KeysUnavailable, ProviderKeys, Providers},
 };
@@ -111,6 +111,10 @@ fn check(config: &ConfigArgs) -> Report {
         Err(errors) => report.problems.extend(errors.iter().map(ToString::to_string)),
         Ok(LoadedRules { registry, policies, templates }) => {
             report.warnings.extend(cross::warnings(&resolved, &registry, &templates));
+            let addressees = Addressees::new(&registry, &resolved.issuer);
+            if let Some(Err(bad)) = entries.as_ref().map(|entries| entries.bring_nothing_of(&addressees)) {
+                report.problems.extend(bad.iter().map(ToString::to_string));
+            }
             report
                 .warnings
                 .extend(entries.iter().flat_map(|entries| cross::of_entries(entries, &resolved, &registry)));

@@ -2,7 +2,10 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::keys::KeySet;
-use deputize_issuer::client::{AcceptedBearer, Client, EncryptionKey, PresentedActor, Reach};
+use deputize_issuer::{
+    client::{AcceptedBearer, Addressees, Client, EncryptionKey, PresentedActor, Reach, clashes},
+    entry::parse_spiffe_id,
+};
 use std::{collections::HashSet, path::Path};
 
 use super::{
@@ -25,10 +28,23 @@ impl From<Reach> for raw::Reach {
     }
 }
 
+/// What is wrong with clients that would bring what is addressed to a server, or to us.
+pub(super) fn bring_anothers(
+    clients: &[Client],
+    addressees: &Addressees<'_>,
+    file: &Path,
+) -> Vec<ConfigError> {
+    let wrong = |client: &Client| {
+        let addressed = addressees.among(&client.subject_audiences)?;
+        Some(ConfigError::new(file, format!("client {:?}: {addressed}", client.id)))
+    };
+    clients.iter().filter_map(wrong).collect()
+}
+
 impl Check<'_> {
     /// All clients.
     pub(super) fn clients(&mut self, raw: &raw::Config) -> Vec<Client> {
-        let (mut clients, mut ids, mut actors) = (Vec::new(), HashSet::new(), HashSet::new());
+        let (mut clients, mut ids) = (Vec::new(), HashSet::new());
         for client in &raw.clients {
             if client.id.starts_with("user:") || client.id.is_empty() || client.id.len() > 256 {
                 self.refuse(format!(
@@ -39,14 +55,17 @@ impl Check<'_> {
             if !ids.insert(client.id.clone()) {
                 self.refuse(format!("client {:?} stands twice", client.id));
             }
-            let actor = client.actor.as_ref().or(client.spiffe_id.as_ref()).unwrap_or(&client.id).clone();
-            if !actors.insert(actor.clone()) {
-                self.refuse(format!("client {:?}: another client acts as {actor:?} already", client.id));
-            }
-            if actor.starts_with("spiffe://") && spiffe::SpiffeId::new(&actor).is_err() {
-                self.refuse(format!("client {:?}: {actor:?} is not a valid SPIFFE ID", client.id));
+            let presented = client.presents_actors.iter().map(|presented| &presented.actor);
+            for name in [&client.id].into_iter().chain(&client.actor).chain(presented) {
+                // Spelled otherwise, it would be compared as another name.
+                if is_like_a_spiffe_id(name) && parse_spiffe_id(name).is_err() {
+                    self.refuse(format!("client {:?}: {name:?} is not a valid SPIFFE ID", client.id));
+                }
             }
             clients.push(self.client(raw, client));
+        }
+        for clash in clashes(&clients) {
+            self.refuse(clash.to_string());
         }
         self.certificates_are_of_one(&clients);
         self.no_proxys_certificate(raw);
@@ -102,8 +121,8 @@ impl Check<'_> {
         }
     }
 
-    /// INVARIANT: what is presented to a server as it stands is brought under these rules or not at all, so that policy
-    /// always sees that nothing was proved.
+    /// Under which rules what is presented to a server as it stands is brought; that it is not brought otherwise, for
+    /// clients and entries alike [`Addressees`] says.
     fn accepts_bearer(&mut self, config: &raw::Config, raw: &raw::Client) -> Vec<AcceptedBearer> {
         let own = |audience: &String| raw.server.as_ref() == Some(audience);
         if raw.subject_audiences.iter().any(own) {
@@ -173,4 +192,8 @@ impl Check<'_> {
         });
         keys.map_err(|error| self.errors.push(error)).ok()
     }
+}
+
+fn is_like_a_spiffe_id(name: &str) -> bool {
+    name.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("spiffe"))
 }

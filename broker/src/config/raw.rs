@@ -236,7 +236,7 @@ pub struct Client {
     /// SHA-256 of its bootstrap secret, base64url; `deputize client add --secret` prints it.
     #[serde(default)]
     pub secret_sha256: Option<String>,
-    /// `aud` (and `azp`/`client_id`) of the user tokens that it may bring.
+    /// `aud` (and `azp`/`client_id`) of the user tokens that it may bring; no registered server's, nor the broker's own.
     #[serde(default)]
     pub subject_audiences: Vec<String>,
     /// Actors that it may present by `actor_token`.
@@ -268,7 +268,7 @@ pub struct PresentedActor {
     pub issuer: String,
     /// Its stable claim.
     pub subject: String,
-    /// What `act.sub` then says.
+    /// What `act.sub` then says: a name that nobody else has.
     pub actor: String,
 }
 

@@ -1,7 +1,7 @@
 //! What is true: parsed URLs, loaded keys, checked limits. Only this reaches the program.
 
 use deputize_issuer::{
-    client::Client,
+    client::{Addressees, Client},
     policy::{PolicyEngine, PolicyError, PolicyFile},
     provider::{ClaimPath, GroupsClaim, Preset, Provider, StableClaim},
     registry::Registry,
@@ -17,6 +17,7 @@ use url::Url;
 use super::{
     aws::Aws,
     client_certificates::somebody_shows_one,
+    clients::bring_anothers,
     raw,
     read::{self, ConfigError},
     registry::RegistryFolder,
@@ -57,6 +58,8 @@ pub struct Resolved {
     /// The Workload API, where there is one.
     pub spiffe: Option<Spiffe>,
     policies: PathBuf,
+    /// The file that says all of this.
+    file: PathBuf,
 }
 
 /// What was read from the folders that the configuration names.
@@ -165,13 +168,15 @@ impl Resolved {
                 return Err(registry.err().into_iter().chain(policies.err()).flatten().collect());
             }
         };
-        let unknown = in_folder(&self.policies, policies.unknown_names(&files, &registry));
+        let mut problems = in_folder(&self.policies, policies.unknown_names(&files, &registry));
+        let addressees = Addressees::new(&registry, &self.issuer);
+        problems.extend(bring_anothers(&self.clients, &addressees, &self.file));
         let templates = self.aws.as_ref().map(|aws| aws.load_templates(&registry)).transpose();
         match templates {
-            Ok(templates) if unknown.is_empty() => {
+            Ok(templates) if problems.is_empty() => {
                 Ok(LoadedRules { registry, policies, templates: templates.unwrap_or_default() })
             }
-            templates => Err(unknown.into_iter().chain(templates.err().into_iter().flatten()).collect()),
+            templates => Err(problems.into_iter().chain(templates.err().into_iter().flatten()).collect()),
         }
     }
 }
@@ -296,6 +301,7 @@ impl Check<'_> {
             // What is wrong with it is said already.
             spiffe: spiffe.map_or(Some(None), |spiffe| spiffe.map(Some))?,
             policies: self.folder.join(raw.policies),
+            file: self.path.to_owned(),
         })
     }
 

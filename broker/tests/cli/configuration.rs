@@ -308,6 +308,63 @@ fn who_may_bring_users_own_tokens_is_said_exactly_or_refused() {
 }
 
 #[test]
+fn nobody_brings_what_is_addressed_to_a_server_or_to_us() {
+    let brings = |audience: &str| format!("subject_audiences: [support-platform, '{audience}']");
+    for (audience, part) in [
+        ("https://crm.example.com/mcp", "is a registered server"),
+        ("https://CRM.example.com:443/mcp/", "is a registered server"),
+        ("https://deputize.example.com", "this broker's own"),
+        ("https://deputize.example.com/token", "this broker's own"),
+    ] {
+        let (_folder, config) = changed("subject_audiences: [support-platform]", &brings(audience));
+        let ran = lint(&config).expect(5);
+        assert!(ran.stdout.contains(part) && ran.stdout.contains("support-platform"), "{audience}: {ran:?}");
+    }
+    let (_folder, config) =
+        changed("subject_audiences: [support-platform]", &brings("https://crm.example.com"));
+    lint(&config).expect(0);
+    // The same of an entry.
+    let (folder, config) = changed("entries: entries", "entries: own");
+    std::fs::create_dir(folder.path().join("own")).unwrap();
+    let entry = |audience: &str| {
+        let exchange = format!(
+            "{{ tenant: acme, subject_audiences: ['{audience}'], may_call: [{{ resource: https://crm.example.com/mcp }}] }}"
+        );
+        let text = format!(
+            "id: desk\nspiffe_id: spiffe://acme.example/desk\nselectors: ['unix:path:/usr/bin/desk']\nexchange: {exchange}\n"
+        );
+        std::fs::write(folder.path().join("own/desk.yaml"), text).unwrap();
+    };
+    entry("support-platform");
+    lint(&config).expect(0);
+    entry("https://crm.example.com/mcp");
+    let ran = lint(&config).expect(5);
+    assert!(ran.stdout.contains("entry \"desk\": exchange: subject_audiences names"), "{ran:?}");
+}
+
+#[test]
+fn no_name_has_two_owners() {
+    let bot = "actor: spiffe://acme.example/agent/support-bot";
+    let presents = |issuer: &str, actor: &str| {
+        format!("{bot}\n    presents_actors: [{{ issuer: '{issuer}', subject: s, actor: '{actor}' }}]")
+    };
+    let (_folder, config) = changed(bot, &presents("https://login.example.com/realms/acme", "helper"));
+    lint(&config).expect(0);
+    for (to, part) in [
+        ("actor: crm-guard".to_owned(), "\"crm-guard\" is a name of client"),
+        (presents("https://x.example", "crm-guard"), "\"crm-guard\" is a name of client"),
+        (presents("https://x.example", "support-platform"), "\"support-platform\" is a name of client"),
+        ("actor: SPIFFE://acme.example/agent".to_owned(), "is not a valid SPIFFE ID"),
+        ("actor: spiffe://Acme.example/agent".to_owned(), "is not a valid SPIFFE ID"),
+        (presents("https://x.example", "Spiffe://acme.example/x"), "is not a valid SPIFFE ID"),
+    ] {
+        let (_folder, config) = changed(bot, &to);
+        let ran = lint(&config).expect(5);
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_client_with_a_secret_has_no_keys_beside_it() {
     let keys = "jwks_file: clients/support-platform.jwks.json";
     let both = format!("secret_sha256: 47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU\n    {keys}");
@@ -436,7 +493,7 @@ fn what_a_client_cannot_show_is_said_with_what_to_do() {
         (client("    spiffe_id: spiffe://acme.example/deputize/x\n"), "the broker's own"),
         (client("    spiffe_id: spiffe://acme.example\n"), "give one like spiffe://"),
         (client("    spiffe_id: spiffe://acme.example/a\n    actor: b\n"), "leave actor out"),
-        (client("    spiffe_id: spiffe://acme.example/agent/support-bot\n"), "acts as"),
+        (client("    spiffe_id: spiffe://acme.example/agent/support-bot\n"), "is a name of client"),
         (
             client(&format!("    spiffe_id: spiffe://acme.example/a\n    certificate_file: {own}\n")),
             "give one of",

@@ -127,6 +127,24 @@ fn it_is_explained_what_an_entry_lacks_of_a_process() {
 }
 
 #[test]
+fn administration_lets_nobody_exchange_and_says_where_that_is_said() {
+    let mut broker = Broker::start(SPIFFE);
+    let exchange = "{ tenant: acme, subject_audiences: [desk-app], may_call: [{ resource: '*' }] }";
+    let entry = format!(
+        "id: desk\nspiffe_id: spiffe://example.org/desk\nselectors: ['{}']\nexchange: {exchange}\n",
+        own_uid()
+    );
+    broker.write("desk.yaml", &entry);
+    let file = broker.config().with_file_name("desk.yaml");
+    let refused = broker.run(&["entry", "create", "--file", file.to_str().unwrap()]).expect(1).stderr;
+    assert!(refused.contains("write the entry into a file of spiffe.entries"), "{refused}");
+    broker.run(&["svid", "fetch"]).expect(3);
+    broker.write("entries/desk.yaml", &entry);
+    broker.restart();
+    broker.run(&["svid", "fetch"]).expect(0);
+}
+
+#[test]
 fn entries_of_files_and_of_administration_live_side_by_side_and_outlive_a_restart() {
     let mut broker = Broker::start(SPIFFE);
     let of_file =

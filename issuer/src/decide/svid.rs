@@ -223,9 +223,7 @@ fn check_audiences(desk: &Desk, audiences: &[String]) -> Result<(), IssueError> 
         if is_a_clouds(audience) || web_identity == Some(audience.as_str()) {
             return refuse("audience_of_a_cloud");
         }
-        let bare = audience.trim_end_matches('/');
-        let mut registered = rules.registry.servers().map(|server| server.record.resource.as_str());
-        if registered.any(|resource| resource.trim_end_matches('/').eq_ignore_ascii_case(bare)) {
+        if rules.registry.is_addressed(audience) {
             return refuse("audience_is_a_registered_resource");
         }
     }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{Bounds, Draft, Entry, NotAnEntry, Origin, Registered, exchange::Exchanging};
 use crate::{
-    client::{Client, Clients},
+    client::{Addressed, Addressees, Client, Clients},
     workload::{Selector, Workload},
 };
 
@@ -73,6 +73,27 @@ pub enum BadEntry {
         spiffe_id: String,
         /// `client_id` of that client.
         client: String,
+    },
+    /// Its processes would bring what is addressed to a server, or to us.
+    #[error("{origin}: entry {id:?}: exchange: {addressed}")]
+    BringsAnothers {
+        /// Where it comes from.
+        origin: Origin,
+        /// Its name.
+        id: String,
+        /// What they would bring.
+        addressed: Addressed,
+    },
+    /// Administration cannot let exchange.
+    #[error(
+        "{origin}: entry {id:?}: exchange: who may exchange users' tokens, files alone say: write the entry into a file \
+         of spiffe.entries, and send the broker SIGHUP"
+    )]
+    OfFilesAlone {
+        /// Where it comes from.
+        origin: Origin,
+        /// Its name.
+        id: String,
     },
     /// There are too many.
     #[error("{MAX_ENTRIES} entries at most")]
@@ -145,6 +166,16 @@ impl Entries {
     pub fn beside(&self, clients: &Clients) -> Result<(), Vec<BadEntry>> {
         let clash = |entry: &Arc<Registered>| entry.is_a_client(clients);
         let errors: Vec<BadEntry> = self.all.iter().filter_map(clash).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Whether none of them lets bring what is addressed to somebody else.
+    ///
+    /// # Errors
+    /// Those that do.
+    pub fn bring_nothing_of(&self, addressees: &Addressees<'_>) -> Result<(), Vec<BadEntry>> {
+        let bad = |entry: &Arc<Registered>| entry.brings_anothers(addressees);
+        let errors: Vec<BadEntry> = self.all.iter().filter_map(bad).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

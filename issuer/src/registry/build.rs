@@ -3,7 +3,7 @@
 use super::{
     Downstream, Package, Registry, RegistryError, Server, ServerRecord, Tool,
     pin::{pin_prompts, pin_resources, pin_tools},
-    resource::{check_resource, comparison_key},
+    resource::{audience_key, check_resource, comparison_key},
 };
 use deputize_call::{
     digest::{Digest, Manifest, manifest_digest, sha256},
@@ -51,7 +51,8 @@ pub(super) fn build(records: Vec<ServerRecord>) -> Result<Registry, Vec<Registry
     }
     match digest {
         Some(digest) if problems.0.is_empty() => {
-            Ok(Registry { servers, proposed, seals: Vec::new(), digest })
+            let addressed = servers.keys().map(|resource| audience_key(resource)).collect();
+            Ok(Registry { servers, addressed, proposed, seals: Vec::new(), digest })
         }
         Some(_) => Err(problems.0),
         None => {

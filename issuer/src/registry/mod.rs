@@ -19,12 +19,16 @@ pub use material::{PromptRecord, ResourceRecord};
 pub use record::{
     DataClass, Downstream, Effect, Package, Publisher, ServerRecord, Tier, ToolRecord, Verifier,
 };
+pub(crate) use resource::audience_key;
 pub use resource::{check_resource, is_cloud_audience};
 
 use deputize_call::{
     action::Action, digest::Digest, level::Level, offers::Offers, resource::find, schema::PinnedSchema,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use approval::Seal;
 
@@ -32,6 +36,8 @@ use approval::Seal;
 #[derive(Debug)]
 pub struct Registry {
     servers: BTreeMap<String, Arc<Server>>,
+    /// Their resource URIs, however they are spelled.
+    addressed: HashSet<String>,
     /// Records that nobody has approved: shown to operators, and to nobody else.
     proposed: Vec<ServerRecord>,
     seals: Vec<Seal>,
@@ -112,6 +118,10 @@ impl Registry {
     /// All servers, by resource URI.
     pub fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
         self.servers.values()
+    }
+    /// Whether tokens of this audience are for one of its servers, however it is spelled.
+    pub fn is_addressed(&self, audience: &str) -> bool {
+        self.addressed.contains(&audience_key(audience))
     }
     /// Digest over all manifests and records: recorded with every change.
     pub fn digest(&self) -> Digest {

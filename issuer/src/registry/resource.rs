@@ -56,6 +56,13 @@ pub(super) fn comparison_key(resource: &str) -> &str {
     resource.strip_suffix('/').unwrap_or(resource)
 }
 
+/// How an audience is compared where no spelling may pass for another party: capitals, a port that goes without saying
+/// and slashes at the end do not count.
+pub(crate) fn audience_key(audience: &str) -> String {
+    let text = Url::parse(audience).map_or_else(|_| audience.trim().to_owned(), String::from);
+    text.trim_end_matches('/').to_ascii_lowercase()
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -8,7 +8,7 @@ use deputize_call::{claims::Confirmation, dpop::NewProof};
 use deputize_issuer::{
     ask::Ask,
     authenticate::{Possession, Presented, PresentedProof},
-    client::{Clients, PresentedActor, Reach},
+    client::{Addressees, Clients, PresentedActor, Reach},
     entry::{BadEntry, Bounds, Draft, Entries, Exchange, Origin},
     error::IssueError,
     exchange::{Bearing, TokenRequest, exchange},
@@ -326,6 +326,66 @@ async fn what_a_process_gets_ends_with_its_entry() {
     assert_eq!(minted(&world), minted_before);
     let denial = world.world.audit.entries().pop().unwrap();
     assert_eq!(denial.reason.as_deref(), Some("entry_about_to_end"));
+}
+
+/// Spellings of a server's URI and of our own that are no audiences of users' tokens.
+const OF_OTHERS: [&str; 7] = [
+    CRM,
+    "HTTPS://CRM.example.com/mcp",
+    "https://crm.example.com:443/mcp/",
+    " https://crm.example.com/mcp",
+    "https://deputize.example.com/",
+    "https://deputize.example.com/token",
+    "https://deputize.example.com/spiffe",
+];
+
+#[tokio::test]
+async fn what_is_addressed_to_a_server_or_to_us_is_nobodys_to_bring() {
+    let inner = World::new();
+    let rules = inner.desk.rules.load();
+    let addressees = Addressees::new(&rules.registry, ISSUER);
+    let lists = |audience: &str| Exchange {
+        subject_audiences: vec![PLATFORM_AUDIENCE.to_owned(), audience.to_owned()],
+        ..allowed(&[CRM])
+    };
+    for taken in OF_OTHERS {
+        assert!(addressees.among(&[taken.to_owned()]).is_some(), "{taken}");
+        let bad = entries(&[Draft { exchange: Some(lists(taken)), ..web() }]);
+        let refused = bad.bring_nothing_of(&addressees).unwrap_err();
+        assert!(matches!(&refused[..], [BadEntry::BringsAnothers { id, .. }] if id == "web"), "{refused:?}");
+        // Whoever did not ask that finds it refused here, even with a token that it might have brought.
+        let world = world();
+        world.door.entries.replace(bad);
+        let error = for_alice(&world, update_contact()).await.unwrap_err();
+        assert_eq!(error.reason(), "subject_audience_of_another", "{taken}");
+        let world = World::with(|setup| {
+            setup.find_client("platform").subject_audiences.push(taken.to_owned());
+        });
+        let error = world.refusal(&update_contact()).await;
+        assert_eq!(error.reason(), "subject_audience_of_another", "{taken}");
+    }
+    for free in [
+        PLATFORM_AUDIENCE,
+        "platform",
+        "crm",
+        "https://crm.example.com/mcp/other",
+        "https://crm.example.com:8443/mcp",
+        "https://deputize.example.com/app",
+        "https://deputize.example.com.evil.example/",
+    ] {
+        assert_eq!(addressees.among(&[free.to_owned()]), None, "{free}");
+        entries(&[Draft { exchange: Some(lists(free)), ..web() }]).bring_nothing_of(&addressees).unwrap();
+    }
+    entries(&[web()]).bring_nothing_of(&addressees).unwrap();
+}
+
+#[test]
+fn administration_lets_nobody_exchange() {
+    let bounds = Bounds { trust_domain: domain(), own_node: SpiffeId::new(NODE).unwrap() };
+    let of = |draft: Draft, origin: Origin| draft.check(&bounds, origin).unwrap().is_of_files_alone();
+    let refused = of(agent(&[CRM]), Origin::Admin).unwrap();
+    assert!(refused.to_string().contains("a file of spiffe.entries"), "{refused}");
+    assert_eq!(of(web(), Origin::Admin), None);
 }
 
 #[tokio::test]

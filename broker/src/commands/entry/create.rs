@@ -23,8 +23,9 @@ use crate::{
   deputize entry create --id web --spiffe-id spiffe://example.org/web --selector systemd:id:web.service \\
       --selector unix:path:/usr/bin/web --dns-name web.example.org --x509-svid-ttl 600
   deputize entry create --spiffe-id spiffe://example.org/try --selector unix:user:alice --expires-in 2h
-  deputize entry create --file entries.yaml                     all that an entry can say, exchange too
+  deputize entry create --file entries.yaml                     all that an entry can say but exchange
 
+Who may exchange users' tokens (`exchange`), files of `spiffe.entries` alone say.
 All selectors of an entry must be true of a process. `deputize svid fetch --explain --pid PID` shows which are.")]
 pub(super) struct Args {
     /// SPIFFE ID that it entitles to

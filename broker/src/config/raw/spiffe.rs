@@ -99,7 +99,8 @@ pub struct EntryFile {
     /// Foreign trust domains whose bundles its processes get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub federates_with: Vec<String>,
-    /// Lets its processes exchange users' tokens for tool-call tokens, without a client's registration or key.
+    /// Lets its processes exchange users' tokens for tool-call tokens, without a client's registration or key. In files
+    /// alone, which somebody reviews: administration makes no entry that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<EntryExchange>,
     /// When it ends: `2027-01-31T12:00:00Z`.
@@ -113,7 +114,7 @@ pub struct EntryFile {
 pub struct EntryExchange {
     /// The tenant: decides for everything that they do.
     pub tenant: String,
-    /// `aud`, and `azp`/`client_id`, of the user tokens that they may bring.
+    /// `aud`, and `azp`/`client_id`, of the user tokens that they may bring; no registered server's, nor the broker's own.
     pub subject_audiences: Vec<String>,
     /// Servers, and what of them, that they may ask for.
     pub may_call: Vec<RawReach>,
