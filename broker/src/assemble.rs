@@ -170,7 +170,7 @@ pub async fn reload(assembly: &Assembly, resolved: &Resolved) -> Result<(), Cann
     }
     assembly.desk.rules.store(Arc::new(rules));
     if let Some(entries) = entries {
-        entries.take();
+        entries.take().await;
     }
     *held = provider_keys;
     // Durable before guards are told: the version of what they are told is the log's size. Told in any case: what

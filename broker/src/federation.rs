@@ -3,6 +3,7 @@
 //! be taken leaves the last good one where it is.
 
 mod member;
+mod settle;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,7 @@ use deputize_issuer::{
     authority::Authorities,
     bundle::{self, ForeignBundles},
     clock::Clock,
-    log::Class,
-    record::{Audit, bundle_entry},
+    record::Audit,
     svid::Bundle,
 };
 use spiffe::TrustDomain;
@@ -37,7 +37,7 @@ use crate::{
         read::ConfigError,
     },
 };
-use member::{Member, NotTaken};
+use member::{Member, NotTaken, Standing};
 
 /// Asks a bundle endpoint.
 #[async_trait]
@@ -102,26 +102,20 @@ pub struct Federation {
     bundles: Arc<ForeignBundles>,
     outside: Outside,
     members: Mutex<Vec<Arc<Member>>>,
-    /// What changed before there was anybody to tell, or with a reload: to be put on record and kept.
-    unsettled: Mutex<Vec<Change>>,
+    /// Those that hold no longer, which is to be put on record.
+    forgotten: Mutex<Vec<Kept>>,
     /// Held by whoever changes a bundle: what is taken is a whole.
     turn: Arc<sync::Mutex<()>>,
     /// Turns with every reload.
     rounds: watch::Sender<u64>,
 }
 
-/// Foreign trust domains that were read again, and hold as soon as they are taken.
+/// Foreign trust domains that were read again, and hold when they are taken.
 #[must_use = "they do not hold before they are taken"]
 pub struct RereadBundles<'f> {
     federation: &'f Federation,
     configured: Vec<(Federated, Option<BundleFile>)>,
     _turn: OwnedMutexGuard<()>,
-}
-
-/// A change that was decided.
-enum Change {
-    Taken(Kept),
-    Forgotten(Kept),
 }
 
 impl Federation {
@@ -136,11 +130,11 @@ impl Federation {
             bundles: Arc::new(ForeignBundles::default()),
             outside,
             members: Mutex::default(),
-            unsettled: Mutex::default(),
+            forgotten: Mutex::default(),
             turn: Arc::default(),
             rounds: watch::Sender::new(0),
         };
-        federation.replace(configured, kept);
+        federation.replace(configured, kept.into_iter().map(Standing::settled).collect());
         Ok(federation)
     }
 
@@ -166,9 +160,10 @@ impl Federation {
     /// Asks every endpoint, now and whenever its bundle says, until `stop` turns true. After a reload it asks all at once.
     pub async fn follow(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut rounds = self.rounds.subscribe();
-        self.settle();
+        self.settle().await;
         loop {
             let mut following = JoinSet::new();
+            following.spawn(Arc::clone(&self).keep_settled());
             for member in self.members().iter().filter(|member| member.configured.endpoint.is_some()) {
                 following.spawn(Arc::clone(&self).keep_fresh(Arc::clone(member)));
             }
@@ -206,7 +201,7 @@ impl Federation {
             .increment(1);
         match &outcome {
             Ok(()) => {}
-            Err(error) if member.known().is_some() => {
+            Err(error) if member.held().is_some() => {
                 tracing::warn!(trust_domain = %domain, %error, "foreign bundle not refreshed, the last good one stays");
             }
             Err(error) => {
@@ -237,106 +232,55 @@ impl Federation {
             return Err(NotTaken::Superseded);
         }
         let known = member.known();
-        if known.as_ref().is_some_and(|known| bundle.sequence < known.bundle.sequence) {
-            return Err(NotTaken::Older);
+        let endpoint = member.endpoint();
+        if let Some(known) = &known {
+            if member.is_ordered_by(known) && bundle.sequence < known.bundle.sequence {
+                return Err(NotTaken::Older);
+            }
+            let is_from_there = known.origin == Origin::File || known.endpoint == endpoint;
+            if is_from_there && member::is_same(&known.bundle, &bundle) {
+                return self.settle_one(member).await;
+            }
         }
-        let is_known = known.as_ref().is_some_and(|known| member::is_same(&known.bundle, &bundle));
-        if is_known && !member.is_unsettled() {
-            return Ok(());
-        }
-        let widens = known.as_ref().is_none_or(|known| bundle::widens(&bundle, &known.bundle));
         let taken = Kept {
             bundle: Arc::new(bundle),
             document,
             origin: Origin::Endpoint,
+            endpoint,
             at_seconds: self.outside.clock.now_seconds(),
             file: known.and_then(|known| known.file),
         };
-        // INVARIANT: what trusts more is on record before it holds; what trusts less holds in any case.
-        if !widens {
-            self.hold(member, taken.clone());
+        if member.decide(taken) {
+            self.publish();
         }
-        self.record(&taken).await?;
-        if widens {
-            self.hold(member, taken.clone());
-        }
-        member.settled();
-        tracing::info!(trust_domain = %member.trust_domain(), sequence = taken.bundle.sequence, "foreign bundle changed");
-        self.keep(&taken);
-        Ok(())
-    }
-
-    async fn record(&self, taken: &Kept) -> Result<(), NotTaken> {
-        let entry = bundle_entry(&taken.bundle, taken.origin.name(), true, self.outside.clock.now_ms());
-        let bytes = entry.to_bytes().map_err(|_| NotTaken::Unrecorded)?;
-        self.outside.audit.append(Class::Vital, bytes).await.map(drop).map_err(|_| NotTaken::Unrecorded)
-    }
-
-    fn keep(&self, kept: &Kept) {
-        if let Err(error) = self.outside.keep.keep(kept) {
-            tracing::error!(trust_domain = %kept.bundle.trust_domain, %error, "foreign bundle not kept for the next start");
-        }
-    }
-
-    /// From now on this is the bundle of this trust domain.
-    fn hold(&self, member: &Member, kept: Kept) {
-        member.hold(kept);
-        self.publish();
+        self.settle_one(member).await
     }
 
     /// Tells everybody who waits.
     fn publish(&self) {
-        let bundles = self.members().iter().filter_map(|member| Some(member.known()?.bundle)).collect();
-        self.bundles.replace(bundles);
+        self.bundles.replace(self.members().iter().filter_map(|member| member.held()).collect());
     }
 
     /// From now on these are the foreign trust domains. Of each it is known what was known before, or what its file says
     /// where that is new here.
-    fn replace(&self, configured: Vec<(Federated, Option<BundleFile>)>, known: Vec<Kept>) {
-        let mut known: HashMap<TrustDomain, Kept> =
-            known.into_iter().map(|kept| (kept.bundle.trust_domain.clone(), kept)).collect();
-        let (mut members, mut changes) = (Vec::new(), Vec::new());
+    fn replace(&self, configured: Vec<(Federated, Option<BundleFile>)>, before: Vec<Standing>) {
+        let domain = |standing: &Standing| standing.known().map(|kept| kept.bundle.trust_domain.clone());
+        let mut before: HashMap<TrustDomain, Standing> =
+            before.into_iter().filter_map(|standing| Some((domain(&standing)?, standing))).collect();
+        let mut members = Vec::new();
         for (federated, file) in configured {
-            let before = known.remove(&federated.trust_domain);
-            let is_changed = |kept: &Kept| {
-                before.as_ref().is_none_or(|before| {
-                    before.file != kept.file || !member::is_same(&before.bundle, &kept.bundle)
-                })
-            };
-            let now = member::choose(&federated, file, before.clone(), self.outside.clock.now_seconds());
-            changes.extend(now.iter().filter(|kept| is_changed(kept)).cloned().map(Change::Taken));
-            members.push(Arc::new(Member::new(federated, now)));
+            let stood = before.remove(&federated.trust_domain).unwrap_or_default();
+            let now_seconds = self.outside.clock.now_seconds();
+            let chosen = member::choose(&federated, file, stood.known().cloned(), now_seconds);
+            members.push(Arc::new(Member::new(federated, stood, chosen)));
         }
-        // SPIFFE Federation §6.3: with the relationship its bundle goes.
-        changes.extend(known.into_values().map(Change::Forgotten));
         for member in &members {
             member.measure();
         }
         *lock(&self.members) = members;
-        lock(&self.unsettled).extend(changes);
+        // SPIFFE Federation §6.3: with the relationship its bundle goes.
+        lock(&self.forgotten).extend(before.into_values().filter_map(|stood| stood.known().cloned()));
         self.publish();
-    }
-
-    /// Puts on record, and on disk, what changed.
-    fn settle(&self) {
-        for change in lock(&self.unsettled).drain(..) {
-            let (kept, is_taken) = match &change {
-                Change::Taken(kept) => (kept, true),
-                Change::Forgotten(kept) => (kept, false),
-            };
-            let entry = bundle_entry(&kept.bundle, kept.origin.name(), is_taken, self.outside.clock.now_ms());
-            let written =
-                entry.to_bytes().and_then(|entry| self.outside.audit.append_later(Class::Vital, entry));
-            let trust_domain = &kept.bundle.trust_domain;
-            if let Err(error) = written {
-                tracing::error!(%trust_domain, %error, "change of a foreign bundle not recorded");
-            }
-            if is_taken {
-                self.keep(kept);
-            } else if let Err(error) = self.outside.keep.forget(trust_domain) {
-                tracing::error!(%trust_domain, %error, "bundle of a trust domain that is no longer federated not deleted");
-            }
-        }
     }
 
     fn members(&self) -> Vec<Arc<Member>> {
@@ -345,11 +289,12 @@ impl Federation {
 }
 
 impl RereadBundles<'_> {
-    /// They hold from now on, and their endpoints are asked at once.
-    pub fn take(self) {
-        let known = self.federation.members().iter().filter_map(|member| member.known()).collect();
-        self.federation.replace(self.configured, known);
-        self.federation.settle();
+    /// They hold from now on, and their endpoints are asked at once: what trusts less at once, what trusts more as soon as
+    /// it is on record, which is when this returns, or later where there can be no record now.
+    pub async fn take(self) {
+        let before = self.federation.members().iter().map(|member| member.standing()).collect();
+        self.federation.replace(self.configured, before);
+        self.federation.settle_in_turn().await;
         self.federation.rounds.send_modify(|count| *count = count.wrapping_add(1));
     }
 }

@@ -63,6 +63,19 @@ pub fn widens(new: &Bundle, old: &Bundle) -> bool {
         || !new.jwt_authorities.iter().all(|key| held.contains(&key.to_jwk()))
 }
 
+/// As much of a bundle as another one of its trust domain has too: those of its authorities that both have, and all else
+/// as the first one says it. Nothing where they have no authority in common.
+pub fn intersection(held: &Bundle, other: &Bundle) -> Option<Bundle> {
+    let x509_authorities =
+        held.x509_authorities.iter().filter(|der| other.x509_authorities.contains(der)).cloned().collect();
+    let others: Vec<Object> = other.jwt_authorities.iter().map(PublicKey::to_jwk).collect();
+    let jwt_authorities =
+        held.jwt_authorities.iter().filter(|key| others.contains(&key.to_jwk())).cloned().collect();
+    let common = Bundle { x509_authorities, jwt_authorities: KeySet::new(jwt_authorities), ..held.clone() };
+    let is_empty = common.x509_authorities.is_empty() && common.jwt_authorities.iter().next().is_none();
+    (!is_empty && held.trust_domain == other.trust_domain).then_some(common)
+}
+
 /// The document (SPIFFE Trust Domain and Bundle §4): a JWK set of X.509 and JWT authorities, with a sequence number and
 /// a refresh hint.
 ///
@@ -300,6 +313,24 @@ mod tests {
         assert!(widens(&both, &less) && !widens(&less, &both) && !widens(&both, &both));
         assert!(widens(&both, &bundle(json!([one, two]))) && !widens(&bundle(json!([one, two])), &both));
         assert!(has_same_authorities(&both, &both) && !has_same_authorities(&both, &less));
+    }
+
+    #[test]
+    fn what_two_bundles_have_in_common_is_in_both() {
+        let ca = || certificate(IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+        let (one, two, three) = (ca(), ca(), ca());
+        let bundle = |keys: Value| read(&json!({ "keys": keys, "spiffe_sequence": 4 })).unwrap();
+        let (old, new) = (bundle(json!([one, two, jwt_key()])), bundle(json!([two, three, jwt_key()])));
+        let common = intersection(&old, &new).unwrap();
+        assert!(has_same_authorities(&common, &bundle(json!([two, jwt_key()]))));
+        assert!(!widens(&common, &old) && !widens(&common, &new));
+        assert_eq!(common.sequence, 4);
+        let common = intersection(&old, &bundle(json!([jwt_key()]))).unwrap();
+        assert!(common.x509_authorities.is_empty(), "one kind of authority is enough");
+        assert!(intersection(&bundle(json!([one, jwt_key()])), &bundle(json!([three]))).is_none());
+        let mut others = new;
+        others.trust_domain = TrustDomain::new("example.org").unwrap();
+        assert!(intersection(&old, &others).is_none(), "of another trust domain");
     }
 
     #[test]

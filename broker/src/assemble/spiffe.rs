@@ -165,9 +165,9 @@ impl SpiffeBackends {
 
 impl RereadSpiffe<'_> {
     /// It holds from now on.
-    pub(super) fn take(self) {
-        self.bundles.take();
+    pub(super) async fn take(self) {
         self.entries.take();
+        self.bundles.take().await;
     }
 }
 

@@ -184,6 +184,8 @@ async fn open_spiffe(
     if let Some(address) = spiffe.bundle_endpoint() {
         bundle_endpoint::open(address, &assembly.desk, sources, listening, tasks).await?;
     }
+    // Before anybody is told that we are ready: bundles out of files hold when they are on record.
+    spiffe.federation.settle().await;
     tasks.spawn(Arc::clone(&spiffe.federation).follow(stop.clone()));
     if let Some(socket) = spiffe.open_socket(&assembly.desk)? {
         tasks.spawn(socket.serve(stop));

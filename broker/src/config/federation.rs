@@ -73,6 +73,18 @@ impl Profile {
     }
 }
 
+impl Endpoint {
+    /// Which one it is: a bundle that came from there is known by it. Who vouches for a website is no part of it.
+    pub fn identity(&self) -> String {
+        match &self.profile {
+            Profile::HttpsWeb { .. } => format!("{} {}", self.profile.name(), self.url),
+            Profile::HttpsSpiffe { endpoint_spiffe_id } => {
+                format!("{} {} {endpoint_spiffe_id}", self.profile.name(), self.url)
+            }
+        }
+    }
+}
+
 impl Federated {
     /// The bundle of its file, as it stands; nothing without a file.
     ///

@@ -13,7 +13,7 @@ use super::{
     status::{Failure, Held, Status},
 };
 use crate::{
-    config::federation::{BundleFile, Federated},
+    config::federation::{BundleFile, Endpoint, Federated},
     moment,
 };
 
@@ -26,6 +26,9 @@ pub struct Kept {
     pub document: Vec<u8>,
     /// Where that came from.
     pub origin: Origin,
+    /// Which endpoint, where it was one ([`Endpoint::identity`](crate::config::federation::Endpoint::identity)): only
+    /// what the same one says is ordered by its number.
+    pub endpoint: Option<String>,
     /// When, in Unix seconds.
     pub at_seconds: u64,
     /// Digest of the file that was looked at last: what stands in it is taken once.
@@ -68,43 +71,124 @@ pub(super) struct Member {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    known: Option<Kept>,
-    /// What holds is not on record yet.
-    is_unsettled: bool,
+    standing: Standing,
     /// When its endpoint was last asked with success, in Unix seconds.
     fetched_at_seconds: Option<u64>,
     failure: Option<Failure>,
+    /// How often in a row its endpoint gave nothing that could be taken.
+    failures: u32,
+}
+
+/// What is decided of a trust domain, and what holds of that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    /// The bundle that was taken last: the next one follows it.
+    known: Option<Kept>,
+    /// What is trusted: that bundle; while it is not on record, no more of it than was trusted before.
+    held: Option<Arc<Bundle>>,
+    /// What is known is not on record yet.
+    is_unsettled: bool,
+}
+
+impl Standing {
+    /// That of a bundle that was kept, which is on record.
+    pub(super) fn settled(kept: Kept) -> Self {
+        Self { held: Some(Arc::clone(&kept.bundle)), known: Some(kept), is_unsettled: false }
+    }
+
+    pub(super) fn known(&self) -> Option<&Kept> {
+        self.known.as_ref()
+    }
+
+    /// Decides that this is its bundle from now on.
+    ///
+    /// INVARIANT: what trusts less holds at once; what trusts more holds when it is on record, and until then as much of it
+    /// as was trusted already.
+    fn decide(&mut self, kept: Kept) {
+        self.held = self.held.take().and_then(|held| {
+            if !bundle::widens(&kept.bundle, &held) {
+                return Some(Arc::clone(&kept.bundle));
+            }
+            let common = bundle::intersection(&held, &kept.bundle)?;
+            // Nothing was taken away: who holds it already sees no change.
+            Some(if bundle::has_same_authorities(&common, &held) { held } else { Arc::new(common) })
+        });
+        self.known = Some(kept);
+        self.is_unsettled = true;
+    }
 }
 
 impl Member {
-    pub(super) fn new(configured: Federated, known: Option<Kept>) -> Self {
-        let state = State { known, is_unsettled: false, fetched_at_seconds: None, failure: None };
-        Self { configured, state: Mutex::new(state) }
+    /// One that stands as it stood before; and if another bundle is chosen for it, that is decided.
+    pub(super) fn new(configured: Federated, before: Standing, chosen: Option<Kept>) -> Self {
+        let mut standing = before;
+        let is_changed = |kept: &Kept| {
+            standing
+                .known
+                .as_ref()
+                .is_none_or(|known| known.file != kept.file || !is_same(&known.bundle, &kept.bundle))
+        };
+        if let Some(kept) = chosen.filter(is_changed) {
+            standing.decide(kept);
+        }
+        Self { configured, state: Mutex::new(State { standing, ..State::default() }) }
     }
 
     pub(super) fn trust_domain(&self) -> &TrustDomain {
         &self.configured.trust_domain
     }
 
+    pub(super) fn standing(&self) -> Standing {
+        lock(&self.state).standing.clone()
+    }
+
     pub(super) fn known(&self) -> Option<Kept> {
-        lock(&self.state).known.clone()
+        lock(&self.state).standing.known.clone()
     }
 
-    /// Holds a bundle from now on. It is unsettled until somebody says otherwise.
-    pub(super) fn hold(&self, kept: Kept) {
+    /// What is trusted.
+    pub(super) fn held(&self) -> Option<Arc<Bundle>> {
+        lock(&self.state).standing.held.clone()
+    }
+
+    /// Decides that this is its bundle from now on; and says whether something else is trusted therefore.
+    pub(super) fn decide(&self, kept: Kept) -> bool {
         let mut state = lock(&self.state);
-        state.known = Some(kept);
-        state.is_unsettled = true;
+        let before = state.standing.held.clone();
+        state.standing.decide(kept);
+        match (before, &state.standing.held) {
+            (Some(before), Some(now)) => !Arc::ptr_eq(&before, now),
+            (before, now) => before.is_some() != now.is_some(),
+        }
     }
 
+    /// What is decided and not on record yet.
+    pub(super) fn unsettled(&self) -> Option<Kept> {
+        let state = lock(&self.state);
+        state.standing.known.clone().filter(|_| state.standing.is_unsettled)
+    }
+
+    /// What is decided is on record: it is trusted as a whole.
     pub(super) fn settled(&self) {
-        lock(&self.state).is_unsettled = false;
+        let mut state = lock(&self.state);
+        state.standing.held = state.standing.known.as_ref().map(|known| Arc::clone(&known.bundle));
+        state.standing.is_unsettled = false;
+        if state.failure.as_ref().is_some_and(|failure| failure.reason == NotTaken::Unrecorded.reason()) {
+            state.failure = None;
+        }
     }
 
-    pub(super) fn is_unsettled(&self) -> bool {
-        lock(&self.state).is_unsettled
+    /// Whether the number of what is known orders what the endpoint says: that of a file does, for whoever configures it
+    /// knows better, and that of this very endpoint. Of another endpoint's numbers this one knows nothing.
+    pub(super) fn is_ordered_by(&self, known: &Kept) -> bool {
+        known.origin == Origin::File || (known.endpoint.is_some() && known.endpoint == self.endpoint())
+    }
+
+    /// Which endpoint it has.
+    pub(super) fn endpoint(&self) -> Option<String> {
+        self.configured.endpoint.as_ref().map(Endpoint::identity)
     }
 
     /// Notes how a look at its endpoint went.
@@ -114,8 +198,12 @@ impl Member {
             None => {
                 state.fetched_at_seconds = Some(now_seconds);
                 state.failure = None;
+                state.failures = 0;
             }
             Some(error) => {
+                if error.is_theirs() {
+                    state.failures = state.failures.saturating_add(1);
+                }
                 state.failure = Some(Failure {
                     at: moment::format_seconds(now_seconds),
                     reason: error.reason().to_owned(),
@@ -125,18 +213,23 @@ impl Member {
         }
     }
 
-    /// How long until its endpoint is asked again. After a failure no sooner (SPIFFE Federation §6.2), as long as there is
-    /// something to go on with.
+    /// How long until its endpoint is asked again. After a failure no sooner (SPIFFE Federation §6.2), and ever later after
+    /// more of them, up to a bound.
     pub(super) fn until_next(&self) -> Duration {
-        let hint = self.known().map(|known| Duration::from_secs(known.bundle.refresh_hint_seconds));
-        hint.map_or(SHORTEST_REFRESH, |hint| hint.clamp(SHORTEST_REFRESH, LONGEST_REFRESH))
+        let state = lock(&self.state);
+        let hint = state.standing.known.as_ref().map(|known| known.bundle.refresh_hint_seconds);
+        let regular = hint.map_or(SHORTEST_REFRESH, |hint| {
+            Duration::from_secs(hint).clamp(SHORTEST_REFRESH, LONGEST_REFRESH)
+        });
+        let doublings = state.failures.saturating_sub(1).min(MOST_DOUBLINGS);
+        regular.saturating_mul(1 << doublings).min(LONGEST_BACKOFF.max(regular))
     }
 
     pub(super) fn measure(&self) {
         let domain = self.trust_domain().to_string();
         let state = lock(&self.state);
-        if let Some(known) = &state.known {
-            let sequence = known.bundle.sequence as f64;
+        if let Some(held) = &state.standing.held {
+            let sequence = held.sequence as f64;
             metrics::gauge!("deputize_federation_sequence", "trust_domain" => domain.clone()).set(sequence);
         }
         if let Some(at) = state.fetched_at_seconds {
@@ -148,19 +241,19 @@ impl Member {
     pub(super) fn status(&self) -> Status {
         let state = lock(&self.state);
         let endpoint = self.configured.endpoint.as_ref();
-        let held = |known: &Kept| Held {
-            sequence: known.bundle.sequence,
+        let held = |(known, bundle): (&Kept, &Arc<Bundle>)| Held {
+            sequence: bundle.sequence,
             from: known.origin.name().to_owned(),
             since: moment::format_seconds(known.at_seconds),
-            x509_authorities: known.bundle.x509_authorities.len(),
-            jwt_authorities: known.bundle.jwt_authorities.iter().count(),
-            refresh_seconds: known.bundle.refresh_hint_seconds,
+            x509_authorities: bundle.x509_authorities.len(),
+            jwt_authorities: bundle.jwt_authorities.iter().count(),
+            refresh_seconds: bundle.refresh_hint_seconds,
         };
         Status {
             trust_domain: self.trust_domain().to_string(),
             endpoint: endpoint.map(|endpoint| endpoint.url.to_string()),
             profile: endpoint.map(|endpoint| endpoint.profile.name().to_owned()),
-            bundle: state.known.as_ref().map(held),
+            bundle: state.standing.known.as_ref().zip(state.standing.held.as_ref()).map(held),
             fetched_at: state.fetched_at_seconds.map(moment::format_seconds),
             failure: state.failure.clone(),
         }
@@ -178,6 +271,14 @@ impl Origin {
 }
 
 impl NotTaken {
+    /// Whether it is the endpoint's doing: what is ours is no reason to leave it alone.
+    fn is_theirs(&self) -> bool {
+        match self {
+            Self::Fetch(_) | Self::Document(_) | Self::Older => true,
+            Self::Unrecorded | Self::Superseded => false,
+        }
+    }
+
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason,
@@ -206,6 +307,7 @@ pub(super) fn choose(
             bundle: file.bundle,
             document: file.document,
             origin: Origin::File,
+            endpoint: None,
             at_seconds: now_seconds,
             file: Some(file.digest),
         }),
@@ -218,3 +320,8 @@ pub(super) fn is_same(one: &Bundle, other: &Bundle) -> bool {
         && one.refresh_hint_seconds == other.refresh_hint_seconds
         && bundle::has_same_authorities(one, other)
 }
+
+/// Doubled so often a wait is beyond its bound in any case.
+const MOST_DOUBLINGS: u32 = 10;
+/// Between two looks at an endpoint that fails, where its bundle does not ask for longer.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(15 * 60);

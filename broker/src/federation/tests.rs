@@ -12,12 +12,15 @@ use crate::backends::spiffe_keys::{Making, SpiffeRing};
 
 const NOW: u64 = 1_800_000_000;
 const PARTNER: &str = "partner.test";
+/// The greatest number that JSON has exactly.
+const HUGE: u64 = (1 << 53) - 1;
 
 /// An endpoint that says what a test wants, and what it was asked with.
 #[derive(Default)]
 struct FakeEndpoint {
     answers: Mutex<HashMap<String, Result<Vec<u8>, NotFetched>>>,
     asked: Mutex<Vec<(String, Option<String>)>>,
+    when: Mutex<Vec<tokio::time::Instant>>,
 }
 
 struct Asks(Arc<FakeEndpoint>);
@@ -26,6 +29,7 @@ struct Asks(Arc<FakeEndpoint>);
 impl FetchBundle for Asks {
     async fn fetch(&self, endpoint: &Endpoint, trusted: Option<Arc<Bundle>>) -> Result<Vec<u8>, NotFetched> {
         let trusted = trusted.map(|bundle| format!("{} {}", bundle.trust_domain, bundle.sequence));
+        lock(&self.0.when).push(tokio::time::Instant::now());
         lock(&self.0.asked).push((endpoint.url.to_string(), trusted));
         let nobody = NotFetched { reason: "transport", detail: "nobody is there".to_owned() };
         lock(&self.0.answers).get(endpoint.url.as_str()).cloned().unwrap_or(Err(nobody))
@@ -109,6 +113,16 @@ impl World {
         lock(&self.endpoint.answers).insert(url(domain).to_string(), answer);
     }
 
+    /// Waits for the next question, and says how long that took, in seconds.
+    async fn next_question(&self) -> u64 {
+        let asked = self.asked();
+        while self.asked() == asked {
+            pass(10).await;
+        }
+        let when = lock(&self.endpoint.when);
+        (when[asked] - when[asked - 1]).as_secs()
+    }
+
     fn asked(&self) -> usize {
         lock(&self.endpoint.asked).len()
     }
@@ -137,6 +151,14 @@ impl Running {
     fn held(&self) -> Vec<(String, u64)> {
         let bundles = self.federation.bundles().now();
         bundles.iter().map(|bundle| (bundle.trust_domain.to_string(), bundle.sequence)).collect()
+    }
+
+    /// The ids of the partner's keys that hold.
+    fn keys(&self) -> Vec<String> {
+        let bundles = self.federation.bundles().now();
+        let partner = bundles.iter().find(|bundle| bundle.trust_domain.as_str() == PARTNER);
+        let keys = partner.iter().flat_map(|bundle| bundle.jwt_authorities.iter());
+        keys.map(|key| key.kid().unwrap().to_owned()).collect()
     }
 
     fn partners(&self) -> Option<u64> {
@@ -212,7 +234,7 @@ async fn a_bundle_is_fetched_again_as_often_as_it_says_and_each_change_is_record
         let mut hasty = bundle(2, &[&one, &two]);
         hasty["spiffe_refresh_hint"] = json!(hint);
         world.says(PARTNER, &hasty);
-        running.federation.reread(&[web(PARTNER)]).await.unwrap().take();
+        running.federation.reread(&[web(PARTNER)]).await.unwrap().take().await;
         pass(1).await;
         let asked = world.asked();
         pass(next - 5).await;
@@ -237,6 +259,7 @@ async fn what_cannot_be_taken_leaves_the_last_good_one_and_is_told() {
     let says = |document: Value| Ok(document.to_string().into_bytes());
     let mut unnumbered = bundle(0, &[&one, &two]);
     unnumbered.as_object_mut().unwrap().remove("spiffe_sequence");
+    let mut waits = Vec::new();
     for (what, answer, reason) in [
         ("an older one", says(bundle(4, &[&one, &two])), "sequence"),
         ("one without a number", says(unnumbered), "sequence"),
@@ -251,15 +274,18 @@ async fn what_cannot_be_taken_leaves_the_last_good_one_and_is_told() {
         ("somebody else", not_fetched("transport"), "transport"),
     ] {
         world.answers(PARTNER, answer);
-        pass(300).await;
+        waits.push(world.next_question().await);
         assert_eq!(running.partners(), Some(5), "{what}");
         assert_eq!(running.failure().as_deref(), Some(reason), "{what}");
     }
-    assert_eq!(world.asked(), 12, "and nobody asks more often for it");
+    let mut later = vec![900; 11];
+    later[..3].copy_from_slice(&[300, 300, 600]);
+    assert_eq!(waits, later, "and nobody asks more often for it: rather ever less, up to a bound");
     assert_eq!(world.recorded(), ["taken partner.test 5 endpoint"]);
     world.says(PARTNER, &bundle(6, &[&two]));
-    pass(300).await;
+    assert_eq!(world.next_question().await, 900);
     assert_eq!((running.partners(), running.failure()), (Some(6), None));
+    assert_eq!(world.next_question().await, 300, "all is well again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,6 +305,106 @@ async fn nothing_is_trusted_more_without_a_record_and_less_at_once() {
     pass(300).await;
     assert_eq!(running.failure(), None);
     assert_eq!(world.recorded(), ["taken partner.test 1 endpoint", "taken partner.test 3 endpoint"]);
+    // One that is new in part: what is gone is trusted no longer, what came is not trusted yet.
+    let (three, four, five) = (key(), key(), key());
+    world.says(PARTNER, &bundle(4, &[&one, &three, &four]));
+    pass(300).await;
+    let id = |key: &Value| key["kid"].as_str().unwrap().to_owned();
+    assert_eq!(running.keys(), [&one, &three, &four].map(id));
+    world.audit.set_disk(Disk::Broken);
+    world.says(PARTNER, &bundle(5, &[&four, &five]));
+    pass(300).await;
+    assert_eq!((running.keys(), running.failure().as_deref()), (vec![id(&four)], Some("unrecorded")));
+    world.says(PARTNER, &bundle(4, &[&one, &three, &four]));
+    pass(300).await;
+    assert_eq!(running.keys(), [id(&four)], "and the one before does not come back");
+    // Nothing of it was known: nobody of that trust domain is trusted.
+    let six = key();
+    world.says(PARTNER, &bundle(6, &[&six]));
+    pass(300).await;
+    assert_eq!((running.keys(), running.failure().as_deref()), (Vec::new(), Some("unrecorded")));
+    assert_eq!(running.federation.status()[0].bundle, None);
+    world.audit.set_disk(Disk::Sound);
+    pass(10).await;
+    assert_eq!((running.keys(), running.failure()), (vec![id(&six)], None), "nobody need ask for it again");
+    assert_eq!(world.recorded()[2..], ["taken partner.test 4 endpoint", "taken partner.test 6 endpoint"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_is_recorded_too_before_anything_more_is_trusted() {
+    let world = World::new();
+    let (one, two, three) = (key(), key(), key());
+    let file = |document: &Value| Federated {
+        bundle_file: Some(world.file(document)),
+        endpoint: None,
+        ..web(PARTNER)
+    };
+    let id = |key: &Value| key["kid"].as_str().unwrap().to_owned();
+    world.audit.set_disk(Disk::Broken);
+    let running = world.start(&[file(&bundle(1, &[&one, &two]))]).await;
+    assert_eq!((running.keys(), running.failure().as_deref()), (Vec::new(), Some("unrecorded")));
+    world.audit.set_disk(Disk::Sound);
+    pass(10).await;
+    assert_eq!((running.keys(), running.failure()), ([&one, &two].map(id).to_vec(), None));
+    world.audit.set_disk(Disk::Broken);
+    let reload = async |configured: &[Federated]| {
+        running.federation.reread(configured).await.unwrap().take().await;
+    };
+    reload(&[file(&bundle(2, &[&two, &three]))]).await;
+    assert_eq!(running.keys(), [id(&two)], "what is gone is gone, what came waits");
+    // Read again meanwhile, it is still the same that waits.
+    reload(&[file(&bundle(2, &[&two, &three]))]).await;
+    assert_eq!(running.keys(), [id(&two)]);
+    world.audit.set_disk(Disk::Sound);
+    pass(10).await;
+    assert_eq!(running.keys(), [&two, &three].map(id));
+    world.audit.set_disk(Disk::Broken);
+    reload(&[]).await;
+    assert!(running.held().is_empty(), "the relationship ended");
+    assert_eq!(world.recorded(), ["taken partner.test 1 file", "taken partner.test 2 file"]);
+    assert_eq!(lock(&world.folder.0).len(), 1);
+    world.audit.set_disk(Disk::Sound);
+    pass(10).await;
+    assert_eq!(world.recorded().last().unwrap(), "forgotten partner.test 2 file");
+    assert!(lock(&world.folder.0).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_endpoint_of_a_trust_domain_is_not_held_against_the_numbers_of_the_first() {
+    let world = World::new();
+    let (one, two) = (key(), key());
+    world.says(PARTNER, &bundle(HUGE, &[&one]));
+    let running = world.start(&[web(PARTNER)]).await;
+    assert_eq!(running.partners(), Some(HUGE));
+    let moved = |url: &str| {
+        let mut moved = web(PARTNER);
+        moved.endpoint.as_mut().unwrap().url = url.parse().unwrap();
+        moved
+    };
+    let new = moved("https://new.partner.test/bundle");
+    running.federation.reread(std::slice::from_ref(&new)).await.unwrap().take().await;
+    pass(1).await;
+    assert_eq!(running.partners(), Some(HUGE), "it serves until the new one answers");
+    drop(running);
+    let running = world.start(std::slice::from_ref(&new)).await;
+    assert_eq!(running.partners(), Some(HUGE), "through a restart too");
+    let says = |document: Value| {
+        let answer = Ok(document.to_string().into_bytes());
+        lock(&world.endpoint.answers).insert("https://new.partner.test/bundle".to_owned(), answer);
+    };
+    says(bundle(3, &[&two]));
+    world.next_question().await;
+    assert_eq!(running.partners(), Some(3));
+    // From then on its own numbers count.
+    says(bundle(2, &[&one]));
+    world.next_question().await;
+    assert_eq!((running.partners(), running.failure().as_deref()), (Some(3), Some("sequence")));
+    drop(running);
+    // The same place, authenticated otherwise, is another endpoint.
+    let mut known = known_as(PARTNER, "spiffe://example.org/deputize/broker");
+    known.endpoint.as_mut().unwrap().url = new.endpoint.unwrap().url;
+    let running = world.start(&[known]).await;
+    assert_eq!(running.partners(), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,11 +447,11 @@ async fn a_reload_changes_all_or_nothing_asks_at_once_and_forgets_who_is_gone() 
     world.file(&bundle(2, &[&key()]));
     world.says(PARTNER, &bundle(2, &[&key()]));
     let asked = world.asked();
-    running.federation.reread(&[file.clone(), web(PARTNER)]).await.unwrap().take();
+    running.federation.reread(&[file.clone(), web(PARTNER)]).await.unwrap().take().await;
     pass(1).await;
     assert_eq!(world.asked(), asked + 1);
     assert_eq!(running.held(), [("file.test".to_owned(), 2), (PARTNER.to_owned(), 2)]);
-    running.federation.reread(&[file]).await.unwrap().take();
+    running.federation.reread(&[file]).await.unwrap().take().await;
     assert_eq!(running.held(), [("file.test".to_owned(), 2)]);
     assert_eq!(world.recorded().last().unwrap(), "forgotten partner.test 2 endpoint");
     assert_eq!(lock(&world.folder.0).len(), 1);

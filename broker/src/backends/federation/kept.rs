@@ -30,6 +30,9 @@ struct Written {
     from: String,
     /// Unix seconds.
     at: u64,
+    /// Which endpoint said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
     /// Digest of the configured file that was looked at last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<Digest>,
@@ -72,7 +75,8 @@ impl BundleFolder {
             "endpoint" => Origin::Endpoint,
             _ => return Err("it came from somewhere unknown".to_owned()),
         };
-        Ok(Kept { bundle: Arc::new(bundle), document, origin, at_seconds: written.at, file: written.file })
+        let (at_seconds, endpoint, file) = (written.at, written.endpoint, written.file);
+        Ok(Kept { bundle: Arc::new(bundle), document, origin, endpoint, at_seconds, file })
     }
 }
 
@@ -105,6 +109,7 @@ impl KeepBundles for BundleFolder {
             trust_domain: kept.bundle.trust_domain.to_string(),
             from: kept.origin.name().to_owned(),
             at: kept.at_seconds,
+            endpoint: kept.endpoint.clone(),
             file: kept.file,
             sha256: Digest::from_bytes(sha256(&kept.document)),
             document: String::from_utf8(kept.document.clone()).map_err(|error| not_kept(&error))?,
@@ -138,7 +143,8 @@ mod tests {
         let document = json!({ "keys": [jwk], "spiffe_sequence": sequence }).to_string().into_bytes();
         let bundle = bundle::from_document(TrustDomain::new(domain).unwrap(), &document).unwrap();
         let file = Some(Digest::from_bytes([7; 32]));
-        Kept { bundle: Arc::new(bundle), document, origin: Origin::Endpoint, at_seconds: 5, file }
+        let endpoint = Some(format!("https_web https://{domain}/bundle"));
+        Kept { bundle: Arc::new(bundle), document, origin: Origin::Endpoint, endpoint, at_seconds: 5, file }
     }
 
     #[test]
@@ -154,6 +160,7 @@ mod tests {
         let [again] = &BundleFolder::open(data.path()).unwrap().all()[..] else { panic!() };
         assert_eq!((&again.document, again.at_seconds, again.file), (&newest.document, 5, newest.file));
         assert_eq!((again.origin, again.bundle.sequence), (Origin::Endpoint, 2));
+        assert_eq!(again.endpoint.as_deref(), Some("https_web https://partner.test/bundle"));
         let mode =
             fs::metadata(data.path().join("federation/partner.test.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
