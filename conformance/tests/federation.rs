@@ -337,6 +337,15 @@ async fn a_relationship_that_cannot_be_is_refused_with_what_to_do() {
         json!([{ "trust_domain": THEIRS, "endpoint": endpoint }])
     };
     let spiffe = |id: &str| json!({ "profile": "https_spiffe", "endpoint_spiffe_id": id });
+    // Each is authenticated by the bundle of the one behind it.
+    let circle = |domains: &[(&str, &str)]| {
+        let one = |(domain, whose): &(&str, &str)| {
+            let mut endpoint = spiffe(&format!("spiffe://{whose}/x"));
+            endpoint["url"] = json!(format!("https://{domain}/bundle"));
+            json!({ "trust_domain": domain, "endpoint": endpoint })
+        };
+        Value::Array(domains.iter().map(one).collect())
+    };
     for (federation, reason) in [
         (json!([{ "trust_domain": THEIRS }]), "give bundle_file, endpoint, or both"),
         (endpoint(json!({ "url": "http://theirs.test/bundle" })), "give https://HOST/PATH"),
@@ -350,14 +359,23 @@ async fn a_relationship_that_cannot_be_is_refused_with_what_to_do() {
         (endpoint(spiffe("theirs.test")), "endpoint_spiffe_id"),
         (endpoint(spiffe("spiffe://theirs.test/x")), "give bundle_file too"),
         (endpoint(spiffe("spiffe://elsewhere.test/x")), "add that trust domain to spiffe.federation"),
+        (circle(&[(THEIRS, "a.test"), ("a.test", THEIRS)]), "a.test, theirs.test: each one's endpoint"),
+        (
+            circle(&[(THEIRS, "a.test"), ("a.test", "b.test"), ("b.test", "a.test")]),
+            "give bundle_file to one of them",
+        ),
     ] {
         ours.configure(&federation);
         let (success, said, complained) =
             process::run(&["lint", "--config", ours.world.config().to_str().unwrap()]);
         assert!(!success && (said.clone() + &complained).contains(reason), "{reason}: {said}{complained}");
     }
-    ours.configure(&endpoint(spiffe("spiffe://ours.test/deputize/broker")));
-    let (success, said, complained) =
-        process::run(&["lint", "--config", ours.world.config().to_str().unwrap()]);
-    assert!(success, "{said}{complained}");
+    // One that is authenticated by ours is a beginning, for another one too.
+    let chain = circle(&[(THEIRS, "a.test"), ("a.test", "ours.test")]);
+    for federation in [endpoint(spiffe("spiffe://ours.test/deputize/broker")), chain] {
+        ours.configure(&federation);
+        let (success, said, complained) =
+            process::run(&["lint", "--config", ours.world.config().to_str().unwrap()]);
+        assert!(success, "{said}{complained}");
+    }
 }

@@ -3,7 +3,11 @@
 use deputize_call::digest::{Digest, sha256};
 use deputize_issuer::{bundle, entry::parse_spiffe_id, svid::Bundle};
 use spiffe::{SpiffeId, TrustDomain};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 use url::Url;
 
 use super::{
@@ -207,6 +211,40 @@ impl Check<'_> {
                      trust domain to spiffe.federation"
                 ));
             }
+        }
+        self.has_beginnings(federation);
+    }
+
+    /// Endpoints that are authenticated by each other's bundles in a circle can none of them be asked first.
+    fn has_beginnings(&mut self, federation: &[Federated]) {
+        // Who waits for the bundle of another trust domain of the configuration. What waits for its own is refused already.
+        let mut waiting: BTreeMap<&TrustDomain, &TrustDomain> = BTreeMap::new();
+        for federated in federation.iter().filter(|federated| federated.bundle_file.is_none()) {
+            if let Some(Endpoint { profile: Profile::HttpsSpiffe { endpoint_spiffe_id }, .. }) =
+                &federated.endpoint
+            {
+                let whose = endpoint_spiffe_id.trust_domain();
+                if *whose != federated.trust_domain {
+                    waiting.insert(&federated.trust_domain, whose);
+                }
+            }
+        }
+        // Whoever waits for somebody who waits for nobody is served in the end.
+        loop {
+            let before = waiting.len();
+            let still: BTreeSet<&TrustDomain> = waiting.keys().copied().collect();
+            waiting.retain(|_, whose| still.contains(whose));
+            if waiting.len() == before {
+                break;
+            }
+        }
+        if !waiting.is_empty() {
+            let domains: Vec<&str> = waiting.keys().map(|domain| domain.as_str()).collect();
+            self.refuse(format!(
+                "spiffe.federation: {}: each one's endpoint is authenticated by a bundle that only another of these \
+                 endpoints gives: give bundle_file to one of them",
+                domains.join(", ")
+            ));
         }
     }
 }
