@@ -1,5 +1,5 @@
-// Asks for secrets as Envoy does: with Envoy's own messages, over the socket that it is given, without the header of the
-// Workload API.
+// Asks for secrets as Envoy does: with Envoy's own messages, over the socket that it is given, with the header of the
+// Workload API as Envoy's `initial_metadata` has it, or without it for `bare` as third argument.
 //
 // It reads one command a line: `ask NAME...` subscribes to these secrets, `refuse` makes it refuse the next answer, `fetch
 // NAME...` asks once. It prints what it hears, one JSON object a line, and acknowledges it, unless it was told to refuse.
@@ -29,12 +29,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
 const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 type client struct {
+	// With what goes along with every call.
+	context context.Context
 	service secret.SecretDiscoveryServiceClient
 	node    *core.Node
 
@@ -46,8 +49,8 @@ type client struct {
 }
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "the endpoint (unix:PATH), and the minor version of the Envoy to be")
+	if len(os.Args) != 3 && !(len(os.Args) == 4 && os.Args[3] == "bare") {
+		fmt.Fprintln(os.Stderr, "the endpoint (unix:PATH), the minor version of the Envoy to be, and perhaps bare")
 		os.Exit(2)
 	}
 	connection, err := grpc.NewClient(os.Args[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -60,7 +63,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	c := &client{service: secret.NewSecretDiscoveryServiceClient(connection), node: envoy(minor)}
+	c := &client{context: context.Background(), service: secret.NewSecretDiscoveryServiceClient(connection), node: envoy(minor)}
+	if len(os.Args) == 3 {
+		c.context = metadata.AppendToOutgoingContext(c.context, "workload.spiffe.io", "true")
+	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
@@ -76,7 +82,7 @@ func main() {
 			c.mutex.Unlock()
 		case "fetch":
 			request := &discovery.DiscoveryRequest{ResourceNames: words[1:], TypeUrl: secretType}
-			answer, err := c.service.FetchSecrets(context.Background(), request)
+			answer, err := c.service.FetchSecrets(c.context, request)
 			if err != nil {
 				ended(err)
 			} else {
@@ -105,7 +111,7 @@ func (c *client) ask(names []string) {
 	defer c.mutex.Unlock()
 	c.names = names
 	if c.stream == nil {
-		stream, err := c.service.StreamSecrets(context.Background())
+		stream, err := c.service.StreamSecrets(c.context)
 		if err != nil {
 			ended(err)
 			return

@@ -31,10 +31,19 @@ struct Envoy {
 impl Envoy {
     /// One that says that it is Envoy 1.`minor`.
     fn start(lab: &SpiffeLab, minor: u32) -> Self {
+        Self::start_with(lab, minor, &[])
+    }
+
+    /// One that sends no metadata of its own.
+    fn bare(lab: &SpiffeLab) -> Self {
+        Self::start_with(lab, 30, &["bare"])
+    }
+
+    fn start_with(lab: &SpiffeLab, minor: u32, more: &[&str]) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/spiffe/bin/envoy-client");
         assert!(path.exists(), "the client of Envoy's messages is missing: run ./test, which builds it");
         let mut command = Command::new(path);
-        command.arg(format!("unix:{}", lab.socket.display())).arg(minor.to_string());
+        command.arg(format!("unix:{}", lab.socket.display())).arg(minor.to_string()).args(more);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, said) = channel();
@@ -223,12 +232,24 @@ async fn what_is_not_the_callers_is_refused_and_who_loses_its_entry_loses_its_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_secrets_are_given_without_the_header_of_the_workload_api() {
+async fn nothing_is_given_without_the_header_of_the_workload_api() {
     let lab = SpiffeLab::start().await;
+    tokio::task::block_in_place(|| {
+        let mut envoy = Envoy::bare(&lab);
+        for name in ["default", "ROOTCA"] {
+            assert_eq!(envoy.ask(name), json!({ "ended": "InvalidArgument" }), "{name}");
+            envoy.tell(&format!("fetch {name}"));
+            assert_eq!(envoy.hears(), json!({ "ended": "InvalidArgument" }), "{name}");
+        }
+        let mut envoy = Envoy::start(&lab, 30);
+        assert_eq!(names(&envoy.ask("default")), ["default"], "it is that alone");
+    });
     let connection = Connection::open(&lab.socket).await.unwrap();
     let nothing = JwtSvidRequest { audience: Vec::new(), spiffe_id: String::new() };
     for path in [
         "/SpiffeWorkloadAPI/FetchX509SVID",
+        "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets",
+        "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
         "/envoy.service.secret.v3.SecretDiscoveryService",
         "/envoy.service.secret.v3.SecretDiscoveryServiceX/StreamSecrets",
     ] {

@@ -220,12 +220,12 @@ type Places = (Place, Option<Place>);
 
 /// What is asked of every call, before it is looked at.
 fn admit<B>(request: &http::Request<B>, room: &Arc<Room>, caller: &Caller) -> Result<Places, Refused> {
-    // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send. Envoy sends none,
-    // and secrets are not part of the Workload API.
+    // SPIFFE Workload Endpoint §3: without it this may be a request that somebody else was made to send. Secrets are not
+    // part of the Workload API, but they are the same keys.
     let mut headers = request.headers().get_all(SECURITY_HEADER).iter();
     let is_marked =
         headers.next().map(http::HeaderValue::as_bytes) == Some(b"true") && headers.next().is_none();
-    if !is_marked && !request.uri().path().starts_with(SECRETS) {
+    if !is_marked {
         return Err(Refused::NoHeader);
     }
     if *caller.stop.borrow() {
