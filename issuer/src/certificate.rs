@@ -15,6 +15,7 @@ pub use path::{NotVouched, Shower};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use deputize_call::digest::sha256;
 use rustls_pki_types::CertificateDer;
+use spiffe::SpiffeId;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::svid::{Bundle, Bundles, NotAnSvid, TracedSvid, trace_x509_svid};
@@ -41,6 +42,8 @@ struct Found {
 enum By {
     Bundle(Arc<Bundle>, TracedSvid),
     Expected(Arc<ExpectedCertificate>),
+    /// Nobody of these.
+    Nobody(Arc<Bundles>, NotAnSvid),
 }
 
 /// Why a chain of certificates is not looked at.
@@ -86,7 +89,7 @@ impl PresentedCertificate {
             {
                 Some(svid.clone())
             }
-            By::Bundle(..) | By::Expected(_) => None,
+            By::Bundle(..) | By::Expected(_) | By::Nobody(..) => None,
         });
         if let Some(svid) = known {
             return Ok(svid);
@@ -96,6 +99,30 @@ impl PresentedCertificate {
             self.remember(By::Bundle(Arc::clone(bundle), svid.clone()), (now_seconds, until_seconds));
         }
         Ok(svid)
+    }
+
+    /// Whose X.509-SVID it is: as [`verify_x509_svid`](crate::svid::verify_x509_svid), which is done once for each bundle.
+    /// A no is remembered too, for a minute: who asks on and on is not looked at each time.
+    ///
+    /// # Errors
+    /// [`NotAnSvid`].
+    pub fn workload(&self, bundles: &Arc<Bundles>, now_seconds: u64) -> Result<SpiffeId, NotAnSvid> {
+        let refused = self.known(now_seconds, |by| match by {
+            By::Nobody(asked, why) if Arc::ptr_eq(asked, bundles) => Some(*why),
+            By::Bundle(..) | By::Expected(_) | By::Nobody(..) => None,
+        });
+        if let Some(why) = refused {
+            return Err(why);
+        }
+        let found = self.svid(bundles, now_seconds).map(|svid| svid.spiffe_id);
+        if let Err(why) = found {
+            // Its time may come in the next second.
+            let seconds = if why == NotAnSvid::NotYetValid { 0 } else { REFUSAL_SECONDS };
+            let until_seconds = now_seconds.saturating_add(seconds);
+            let by = By::Nobody(Arc::clone(bundles), why);
+            self.find(Found { by, since_seconds: now_seconds, until_seconds });
+        }
+        found
     }
 
     /// Whether it is the one that is expected: as [`ExpectedCertificate::check`], which is done once.
@@ -127,7 +154,10 @@ impl PresentedCertificate {
         // What stands between it and its authority may expire first, and so may that.
         let Some(until_seconds) = path::earliest_end(&self.chain) else { return };
         let until_seconds = until_seconds.min(anchored_until_seconds);
-        let found = Found { by, since_seconds: now_seconds, until_seconds };
+        self.find(Found { by, since_seconds: now_seconds, until_seconds });
+    }
+
+    fn find(&self, found: Found) {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }
 }
@@ -153,6 +183,8 @@ impl std::fmt::Debug for PresentedCertificate {
     }
 }
 
+/// How long a no is remembered where the bundles stay what they are.
+const REFUSAL_SECONDS: u64 = 59;
 /// The most certificates in one chain.
 pub const MAX_CERTIFICATES: usize = 8;
 /// The most bytes of one chain.

@@ -115,6 +115,44 @@ fn a_name_is_the_one_that_is_expected_and_of_its_kind() {
 }
 
 #[test]
+fn whose_svid_it_is_is_found_out_once_and_so_is_that_it_is_nobodys() {
+    let (authority, other) = (Signs::new("authority"), Signs::new("authority"));
+    let shown = authority.leaf(|leaf| {
+        leaf.subject_alt_names = vec![uri("spiffe://example.org/bot").unwrap()];
+    });
+    let bundles = |of: &Signs| {
+        Arc::new(Bundles {
+            own: Arc::new(Bundle {
+                trust_domain: "example.org".try_into().unwrap(),
+                x509_authorities: vec![of.der.to_vec()],
+                jwt_authorities: deputize_call::keys::KeySet::default(),
+                sequence: 1,
+                refresh_hint_seconds: 300,
+            }),
+            federated: Vec::new(),
+        })
+    };
+    let since = || shown.found.lock().unwrap().as_ref().map(|found| found.since_seconds);
+    let (good, bad) = (bundles(&authority), bundles(&other));
+    assert!(matches!(shown.workload(&bad, NOW), Err(NotAnSvid::Signature(_))));
+    // Nobody looks again as long as it is the same question, and not for ever.
+    assert!(matches!(shown.workload(&bad, NOW + 59), Err(NotAnSvid::Signature(_))));
+    assert_eq!(since(), Some(NOW));
+    assert!(shown.workload(&bad, NOW + 60).is_err());
+    assert_eq!(since(), Some(NOW + 60));
+    // The same authorities anew are another question: somebody changed something.
+    assert!(shown.workload(&bundles(&other), NOW + 61).is_err());
+    assert_eq!(since(), Some(NOW + 61));
+    for later in [62, 70] {
+        assert_eq!(shown.workload(&good, NOW + later).unwrap().to_string(), "spiffe://example.org/bot");
+        assert_eq!(since(), Some(NOW + 62));
+    }
+    assert_eq!(shown.workload(&good, NOW + HOUR + 1), Err(NotAnSvid::Expired));
+    assert_eq!(shown.workload(&good, NOW - 11), Err(NotAnSvid::NotYetValid));
+    assert!(shown.workload(&good, NOW - 10).is_ok(), "a second later it is");
+}
+
+#[test]
 fn whoever_vouches_is_known_and_the_certificate_is_for_a_client_and_for_now() {
     let (authority, other) = (Signs::new("authority"), Signs::new("authority"));
     let expected = authority.expects(dns("bot.example.org"));
