@@ -77,6 +77,36 @@ impl Bench {
         self.endpoint(client).send(&request).await
     }
 
+    /// Calls `echo` with a token that is bound to this key, by which this agent acts.
+    async fn echo_by_key(&self, client: Arc<ClientConfig>, holder: &Key, actor: &str) -> Response {
+        let cnf = json!({ "jkt": holder.thumbprint() });
+        let echo = &IllServer::definitions()[0];
+        let token = self.impostor.token_acting(self.url.as_str(), echo, &cnf, Some(actor));
+        let challenge = self.echo(Arc::clone(&client), &format!("DPoP {token}")).await.unwrap();
+        let request = self.proven(holder, &token, challenge.header("dpop-nonce"));
+        self.endpoint(client).send(&request).await.unwrap()
+    }
+
+    /// A call of `echo` with a token, and the proof of its key.
+    fn proven(&self, holder: &Key, token: &str, nonce: Option<&str>) -> Request {
+        let proof = holder.proof(&json!({
+            "htm": "POST", "htu": self.url, "iat": deputize_conformance::forge::now(),
+            "jti": deputize_conformance::forge::unique(), "nonce": nonce,
+            "ath": deputize_conformance::forge::encode(deputize_call::digest::sha256(token.as_bytes())),
+        }));
+        let mut request = Request::get("/mcp");
+        request.method = "POST".to_owned();
+        request.body = call("echo", &json!({ "text": "hello" })).to_string().into_bytes();
+        for (name, value) in [
+            ("content-type", "application/json"),
+            ("authorization", &format!("DPoP {token}")),
+            ("dpop", &proof),
+        ] {
+            request.headers.push((name.to_owned(), value.to_owned()));
+        }
+        request
+    }
+
     /// A token of `echo` that is bound to this certificate.
     fn token(&self, certificate: &Certificate) -> String {
         self.token_acting(certificate.der(), None)
@@ -148,19 +178,7 @@ async fn a_server_that_demands_its_guards_certificate_gets_it() {
     let cnf = json!({ "jkt": holder.thumbprint() });
     let token = bench.impostor.token_for(bench.url.as_str(), &IllServer::definitions()[0], &cnf);
     let challenge = bench.echo(bench.authority.client(), &format!("DPoP {token}")).await.unwrap();
-    let proof = holder.proof(&json!({
-        "htm": "POST", "htu": bench.url, "iat": deputize_conformance::forge::now(),
-        "jti": deputize_conformance::forge::unique(), "nonce": challenge.header("dpop-nonce"),
-        "ath": deputize_conformance::forge::encode(deputize_call::digest::sha256(token.as_bytes())),
-    }));
-    let mut request = Request::get("/mcp");
-    request.method = "POST".to_owned();
-    request.body = call("echo", &json!({ "text": "hello" })).to_string().into_bytes();
-    for (name, value) in
-        [("content-type", "application/json"), ("authorization", &format!("DPoP {token}")), ("dpop", &proof)]
-    {
-        request.headers.push((name.to_owned(), value.to_owned()));
-    }
+    let request = bench.proven(&holder, &token, challenge.header("dpop-nonce"));
     let answer = bench.endpoint(bench.authority.client()).send(&request).await.unwrap();
     assert_eq!((answer.status, server.runs()), (200, 1), "{answer:?}");
 

@@ -17,6 +17,8 @@ enum Found<'a> {
     Svid(&'a str),
     /// No X.509-SVID that holds here, and why.
     NoSvid(&'static str),
+    /// Something, and nothing is known by which it could be looked at.
+    Undecided,
     /// The guard itself, with a token that it got for somebody at whom it has looked.
     Guard,
 }
@@ -27,6 +29,9 @@ enum Found<'a> {
 pub struct CallerSvids {
     /// Who may call: nobody else, and nobody without. Empty where whoever shows none is let in too.
     pub required: Vec<SpiffeIdPattern>,
+    /// Whether a workload that acts by a token may call without showing its SVID, where none is required. Not by default:
+    /// another process that got hold of token and key would pass for it.
+    pub svidless: bool,
 }
 
 /// One SPIFFE ID, or all that begin with the same segments.
@@ -50,6 +55,11 @@ impl<'a> Caller<'a> {
         Self(Found::NoSvid(why))
     }
 
+    /// The client has shown a certificate, and the bundles by which it could be verified are not known now.
+    pub fn undecided() -> Self {
+        Self(Found::Undecided)
+    }
+
     /// Whoever brings a token that this guard got for its own use.
     #[cfg(feature = "proxy")]
     pub(crate) fn guard() -> Self {
@@ -62,6 +72,7 @@ impl CallerSvids {
     pub(crate) fn admit(&self, call: &IncomingCall<'_>) -> Result<(), Reason> {
         match call.caller.0 {
             Found::NoSvid(why) => Err(Reason::Caller(why)),
+            Found::Undecided => Err(Reason::NoBundles),
             Found::Nothing if self.required.is_empty() => Ok(()),
             Found::Nothing => Err(Reason::Caller("no X.509-SVID was shown")),
             Found::Svid(id) if self.required.is_empty() || self.required.iter().any(|it| it.fits(id)) => {
@@ -72,12 +83,16 @@ impl CallerSvids {
         }
     }
 
-    /// Whether the workload is the one that acts. A token whose actor has no SPIFFE ID says nothing of workloads.
+    /// Whether the workload is the one that acts, and has shown that it is. A token whose actor has no SPIFFE ID says
+    /// nothing of workloads.
     pub(crate) fn acts(&self, call: &IncomingCall<'_>, claims: &ToolCallClaims) -> Result<(), Reason> {
         let actor = claims.act.as_ref().map(|act| act.sub.as_str());
         match (call.caller.0, actor.filter(|actor| actor.starts_with(SCHEME))) {
             (Found::Svid(id), Some(actor)) if id != actor => {
                 Err(Reason::TokenRefused("its actor is another workload than the one that sends it"))
+            }
+            (Found::Nothing, Some(_)) if !self.svidless => {
+                Err(Reason::Caller("the workload that acts has shown no X.509-SVID"))
             }
             _ => Ok(()),
         }

@@ -46,6 +46,9 @@ pub enum Reason {
     /// The TLS client is no workload that may call.
     #[error("caller: {0}")]
     Caller(&'static str),
+    /// Nothing is known now by which the TLS client's SVID could be verified.
+    #[error("no bundles that callers' SVIDs are verified by")]
+    NoBundles,
     /// The proof is missing or not acceptable.
     #[error("proof: {0}")]
     Proof(JwsError),
@@ -295,6 +298,9 @@ fn render(reason: &Reason) -> (u16, &'static str, &'static str) {
             "access_denied",
             "show the X.509-SVID of a workload that may call here, in the TLS handshake",
         ),
+        Reason::NoBundles => {
+            (503, "temporarily_unavailable", "no bundles to verify an X.509-SVID by: come back later")
+        }
         Reason::Proof(_) | Reason::NoProof | Reason::ProofReplayed => (
             401,
             "invalid_dpop_proof",

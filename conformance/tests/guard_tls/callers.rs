@@ -3,6 +3,7 @@
 use super::Bench;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use deputize_conformance::{
+    forge::Key,
     ill_server::IllServer,
     spiffe_lab::SpiffeLab,
     trust::Certificate,
@@ -90,7 +91,8 @@ async fn a_guard_at_the_workload_api_shows_its_own_svid_and_follows_what_it_is_t
     assert!(socket.exists());
     lab.deputize(&created);
     let more = format!(
-        "workload_api: {}\ntls_svid: true\nrequire_caller_svid: ['spiffe://example.org/myservice']\n",
+        "workload_api: {}\ntls_svid: true\nrequire_caller_svid: ['spiffe://example.org/myservice']\n\
+         limits: {{ caller_bundles_seconds: 2 }}\n",
         lab.socket.display()
     );
     let bench = Bench::start(&server.url, &more).await;
@@ -123,6 +125,40 @@ async fn a_guard_at_the_workload_api_shows_its_own_svid_and_follows_what_it_is_t
     bench.process.wait_until(async || new.reach(&bench, &after).await).await;
     assert_eq!(call(&after, MYSERVICE).await, 200);
     assert_eq!(server.runs(), 2);
+
+    // Nobody tells it any more whom to trust: for a while it goes on, and then it cannot tell.
+    lab.started.process.terminate();
+    bench.process.wait_until(async || call(&after, MYSERVICE).await == 503).await;
+    assert!(bench.process.said().contains("bundles of callers lapsed"));
+    let runs = server.runs();
+    let token = format!("Bearer {}", bench.token_acting(&after.leaf(), Some(MYSERVICE)));
+    let refused = bench.echo(after.client(), &token).await.unwrap();
+    assert_eq!(answer(&refused), (503, Some("temporarily_unavailable".to_owned())));
+    assert!(String::from_utf8_lossy(&refused.body).contains("no bundles"));
+    assert_eq!(bench.echo(after.client_without(), &token).await.unwrap().status, 403);
+    assert_eq!(server.runs(), runs);
+}
+
+#[tokio::test]
+async fn a_workload_shows_its_svid_though_nobody_is_required_to_have_one() {
+    let server = IllServer::start().await;
+    let domain = self_signed(authority_of("acme.example"));
+    for (more, alone) in
+        [("", (403, Some("access_denied".to_owned()))), ("allow_svidless_callers: true\n", (200, None))]
+    {
+        let (bench, _) = Looking::start_with(&server.url, &domain, more).await;
+        let holder = Key::es256();
+        let without = bench.0.authority.client();
+        let call = async |client: Arc<ClientConfig>, actor: &str| {
+            answer(&bench.0.echo_by_key(client, &holder, actor).await)
+        };
+        assert_eq!(call(without.clone(), BOT).await, alone, "{more}");
+        assert_eq!(call(without, "platform").await, (200, None), "{more}");
+        for (shown, expected) in [(BOT, 200), ("spiffe://acme.example/agent/other", 401)] {
+            let client = bench.0.authority.client_showing(&svid(&domain, shown));
+            assert_eq!(call(client, BOT).await.0, expected, "{more} {shown}");
+        }
+    }
 }
 
 /// A guard that demands SVIDs of agents of `acme.example`.
@@ -130,12 +166,16 @@ struct Looking(Bench);
 
 impl Looking {
     async fn start(server: &str, domain: &Domain) -> (Self, std::path::PathBuf) {
+        Self::start_with(server, domain, "require_caller_svid: ['spiffe://acme.example/agent/*']\n").await
+    }
+
+    async fn start_with(server: &str, domain: &Domain, more: &str) -> (Self, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap().keep();
         let bundle = folder.join("acme.json");
         std::fs::write(&bundle, bundle_of(domain)).unwrap();
         let more = format!(
             "tls: {{ certificate_file: FOLDER/guard.pem, key_file: FOLDER/guard.key }}\n\
-             caller_bundles: {{ acme.example: {} }}\nrequire_caller_svid: ['spiffe://acme.example/agent/*']\n",
+             caller_bundles: {{ acme.example: {} }}\n{more}",
             bundle.display()
         );
         let bench = Bench::start(server, &more).await;

@@ -2,7 +2,7 @@
 
 use deputize_guard::{CallerSvids, SpiffeIdPattern};
 use spiffe::TrustDomain;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::settings::{Raw, wrong_setting};
 use crate::commands::{exit::CommandError, svid};
@@ -20,6 +20,10 @@ pub(super) struct CallerArgs {
     /// Let in only callers that show an X.509-SVID: any, or those of a SPIFFE ID, or below one (spiffe://domain/path/*)
     #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "spiffe://*")]
     require_caller_svid: Vec<String>,
+    /// Let a workload that acts by a token call without showing its X.509-SVID, with the token's key alone; what is shown
+    /// has to be its own still
+    #[arg(long, conflicts_with = "require_caller_svid")]
+    allow_svidless_callers: bool,
     /// Show the guard's own X.509-SVID as the certificate of its listener, renewed by itself; needs --workload-api
     #[arg(long)]
     tls_svid: bool,
@@ -30,8 +34,13 @@ pub(super) struct CallerArgs {
 pub(super) enum Trusted {
     /// Out of files, one a trust domain.
     Files(BTreeMap<TrustDomain, PathBuf>),
-    /// From the Workload API at this socket, with the guard's own SVID.
-    WorkloadApi(PathBuf),
+    /// From the Workload API, with the guard's own SVID.
+    WorkloadApi {
+        /// Its socket.
+        socket: PathBuf,
+        /// How long what it told holds when it is away.
+        holds: Duration,
+    },
 }
 
 /// Puts the command line on top of the file.
@@ -52,6 +61,7 @@ pub(super) fn take(raw: &mut Raw, args: CallerArgs) -> Result<(), CommandError> 
     if !args.require_caller_svid.is_empty() {
         raw.require_caller_svid = args.require_caller_svid;
     }
+    raw.allow_svidless_callers |= args.allow_svidless_callers;
     raw.tls_svid |= args.tls_svid;
     Ok(())
 }
@@ -67,7 +77,12 @@ pub(super) fn resolve(raw: &Raw) -> Result<(Option<Trusted>, Option<CallerSvids>
             .map_err(|error| wrong_setting(&format!("require_caller_svid: {text:?}: {error}")))
     });
     let required: Vec<SpiffeIdPattern> = patterns.collect::<Result<_, _>>()?;
-    if raw.tls_svid && !matches!(trusted, Some(Trusted::WorkloadApi(_))) {
+    if raw.allow_svidless_callers && (trusted.is_none() || !required.is_empty()) {
+        return Err(wrong_setting(
+            "allow_svidless_callers: it goes with workload_api or caller_bundles, and without require_caller_svid",
+        ));
+    }
+    if raw.tls_svid && !matches!(trusted, Some(Trusted::WorkloadApi { .. })) {
         return Err(wrong_setting(
             "tls_svid: the guard's SVID comes from the Workload API: give workload_api",
         ));
@@ -93,13 +108,20 @@ pub(super) fn resolve(raw: &Raw) -> Result<(Option<Trusted>, Option<CallerSvids>
             "tls.client_ca_file: callers' SVIDs are verified by bundles: give one of the two",
         ));
     }
-    Ok((trusted, Some(CallerSvids { required })))
+    Ok((trusted, Some(CallerSvids { required, svidless: raw.allow_svidless_callers })))
 }
 
 fn trusted(raw: &Raw) -> Result<Option<Trusted>, CommandError> {
     match (&raw.workload_api, raw.caller_bundles.is_empty()) {
         (None, true) => Ok(None),
-        (Some(socket), true) => Ok(Some(Trusted::WorkloadApi(svid::address(socket)?))),
+        (Some(socket), true) => {
+            let seconds = raw.limits.caller_bundles_seconds.unwrap_or(HOLD_SECONDS);
+            if !(1..=MAX_HOLD_SECONDS).contains(&seconds) {
+                return Err(wrong_setting("limits.caller_bundles_seconds: 1 to 86400"));
+            }
+            let holds = Duration::from_secs(seconds);
+            Ok(Some(Trusted::WorkloadApi { socket: svid::address(socket)?, holds }))
+        }
         (Some(_), false) => Err(wrong_setting("workload_api and caller_bundles: give one of the two")),
         (None, false) if raw.caller_bundles.len() > MAX_BUNDLES => {
             Err(wrong_setting(&format!("caller_bundles: {MAX_BUNDLES} at most")))
@@ -118,3 +140,5 @@ fn trusted(raw: &Raw) -> Result<Option<Trusted>, CommandError> {
 }
 
 const MAX_BUNDLES: usize = 64;
+const HOLD_SECONDS: u64 = 3600;
+const MAX_HOLD_SECONDS: u64 = 24 * 3600;

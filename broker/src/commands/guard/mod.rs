@@ -157,6 +157,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
         },
     };
     let (listening, idle) = listening(&settings, workloads.as_ref())?;
+    let path = settings.path.clone();
     let (link, proxy) = connect(settings)?;
     output.text(&greeting)?;
 
@@ -164,7 +165,7 @@ pub async fn run(args: Args, output: Output) -> CommandResult {
     let listening = Listening { stop: stopping, ..listening };
     let router = match workloads {
         None => proxy.router(),
-        Some(workloads) => workloads.look_at_callers(proxy.router(), link.clock()),
+        Some(workloads) => workloads.look_at_callers(proxy.router(), path, link.clock()),
     };
     let serving = tokio::spawn(serve_tcp_patiently(listener, router, listening, idle));
     let looking = tokio::spawn(Arc::clone(&proxy).run());

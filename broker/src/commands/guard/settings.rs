@@ -59,6 +59,7 @@ pub(super) struct Raw {
     pub(super) caller_bundles: BTreeMap<String, PathBuf>,
     pub(super) workload_api: Option<String>,
     pub(super) require_caller_svid: Vec<String>,
+    pub(super) allow_svidless_callers: bool,
     pub(super) tls_svid: bool,
     pub(super) limits: RawLimits,
     #[serde(skip)]
@@ -95,6 +96,8 @@ pub(super) struct RawLimits {
     pub(super) relist_seconds: Option<u64>,
     pub(super) connections: Option<usize>,
     pub(super) drain_seconds: Option<u64>,
+    /// How long the bundles that the Workload API told hold when it is away.
+    pub(super) caller_bundles_seconds: Option<u64>,
 }
 
 /// What is true.

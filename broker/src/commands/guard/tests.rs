@@ -161,6 +161,45 @@ fn aws_credentials_are_handed_over_where_it_is_said_and_nobody_else_could_take_t
 }
 
 #[test]
+fn whose_svids_are_asked_for_is_said_and_what_contradicts_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("guard.yaml");
+    let base = [&BROKER[..], &PUBLIC, &["--upstream", "http://127.0.0.1:3001/mcp"]].concat();
+    let read = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        settings(folder.path(), &[&base[..], &["--config", file.to_str().unwrap()], more].concat())
+    };
+    let tls = "tls: { certificate_file: guard.pem, key_file: guard.key }\n";
+    let api = format!("{tls}workload_api: /run/api.sock\n");
+    let svids = |text: &str, more: &[&str]| read(text, more).unwrap().proxy.guard.caller_svids;
+    assert!(svids(tls, &[]).is_none(), "nobody looks");
+    assert!(!svids(&api, &[]).unwrap().svidless, "who acts shows who it is");
+    assert!(svids(&api, &["--allow-svidless-callers"]).unwrap().svidless);
+    assert!(svids(&format!("{api}allow_svidless_callers: true\n"), &[]).unwrap().svidless);
+    let holds = |text: &str| match read(text, &[]).unwrap().trusted {
+        Some(super::callers::Trusted::WorkloadApi { holds, .. }) => holds.as_secs(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(holds(&api), 3600);
+    assert_eq!(holds(&format!("{api}limits: {{ caller_bundles_seconds: 60 }}\n")), 60);
+    for (text, words) in [
+        (format!("{tls}allow_svidless_callers: true\n"), "it goes with workload_api or caller_bundles"),
+        (
+            format!("{api}allow_svidless_callers: true\nrequire_caller_svid: ['spiffe://*']\n"),
+            "without require_caller_svid",
+        ),
+        (format!("{api}limits: {{ caller_bundles_seconds: 0 }}\n"), "1 to 86400"),
+        (format!("{api}limits: {{ caller_bundles_seconds: 86401 }}\n"), "1 to 86400"),
+        ("workload_api: /run/api.sock\n".to_owned(), "callers show their SVIDs in TLS"),
+    ] {
+        let (exit, message) = read(&text, &[]).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        assert!(exit == Exit::Configuration && message.contains(words), "{text}: {message}");
+    }
+    let both = ["--allow-svidless-callers", "--require-caller-svid"];
+    assert_eq!(read(&api, &both).err().unwrap().0, Exit::Usage);
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let short = folder.path().join("short");

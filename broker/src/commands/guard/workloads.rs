@@ -5,7 +5,7 @@ use deputize_guard::proxy::ClientCertificate;
 use deputize_issuer::{
     bundle,
     certificate::PresentedCertificate,
-    svid::{Bundle, Bundles, verify_x509_svid},
+    svid::{Bundle, Bundles},
 };
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
@@ -57,9 +57,9 @@ impl Workloads {
                     }
                 });
             }
-            Trusted::WorkloadApi(socket) => {
+            Trusted::WorkloadApi { socket, holds } => {
                 tracing::info!(socket = %socket.display(), "waiting for the workload api");
-                tokio::spawn(own_svid::follow(socket.clone(), known));
+                tokio::spawn(own_svid::follow(socket.clone(), known, *holds));
             }
         }
         // Who follows ends with the last receiver, so there is a sender as long as this one waits.
@@ -72,23 +72,34 @@ impl Workloads {
         Arc::new(self.clone())
     }
 
-    /// Looks at the certificate of each request's sender: an SVID may end, and a bundle change, while a connection lasts.
-    pub(super) fn look_at_callers(self, router: axum::Router, clock: Arc<dyn Clock>) -> axum::Router {
+    /// Looks at the certificate of whoever calls at this path: an SVID may end, and a bundle change, while a connection
+    /// lasts. What was found of a connection is remembered with it.
+    pub(super) fn look_at_callers(
+        self,
+        router: axum::Router,
+        path: String,
+        clock: Arc<dyn Clock>,
+    ) -> axum::Router {
         router.layer(MapRequestLayer::new(move |mut request: axum::extract::Request| {
-            if let Some(shown) = request.extensions().get::<Arc<PresentedCertificate>>().cloned() {
-                let found = self.workload(&shown, clock.now_seconds());
-                let certificate = ClientCertificate::of(shown.leaf()).of_workload(found);
+            // What is told to anybody is told without looking.
+            let shown = (request.uri().path() == path)
+                .then(|| request.extensions().get::<Arc<PresentedCertificate>>().cloned())
+                .flatten();
+            if let Some(shown) = shown {
+                let certificate = self.look_at(&shown, clock.now_seconds());
                 request.extensions_mut().insert(certificate);
             }
             request
         }))
     }
 
-    fn workload(&self, shown: &PresentedCertificate, now_seconds: u64) -> Result<String, &'static str> {
-        let bundles = self.0.borrow().bundles.clone().ok_or("no_bundles")?;
-        verify_x509_svid(shown.chain(), &bundles, now_seconds)
-            .map(|id| id.to_string())
-            .map_err(|error| error.reason())
+    fn look_at(&self, shown: &PresentedCertificate, now_seconds: u64) -> ClientCertificate {
+        let certificate = ClientCertificate::of(shown.leaf());
+        let Some(bundles) = self.0.borrow().bundles.clone() else {
+            return certificate.of_undecided_workload();
+        };
+        let found = shown.workload(&bundles, now_seconds);
+        certificate.of_workload(found.map(|id| id.to_string()).map_err(|error| error.reason()))
     }
 }
 

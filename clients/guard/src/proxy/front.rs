@@ -136,27 +136,47 @@ impl Sender {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     thumbprint: String,
-    /// Whose X.509-SVID it is, or why it is none; nothing where nobody has looked.
-    workload: Option<Result<String, &'static str>>,
+    workload: Looked,
+}
+
+/// What was found in it, where it was looked at as an X.509-SVID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Looked {
+    /// Nobody has looked.
+    No,
+    /// That of this SPIFFE ID.
+    Svid(String),
+    /// None, and why.
+    NoSvid(&'static str),
+    /// Nothing is known by which it could be verified.
+    Undecided,
 }
 
 impl ClientCertificate {
     /// Of this certificate (DER).
     pub fn of(der: &[u8]) -> Self {
-        Self { thumbprint: URL_SAFE_NO_PAD.encode(sha256(der)), workload: None }
+        Self { thumbprint: URL_SAFE_NO_PAD.encode(sha256(der)), workload: Looked::No }
     }
 
     /// It was looked at as an X.509-SVID: the SPIFFE ID, or why it is none that holds.
     #[must_use]
     pub fn of_workload(self, found: Result<String, &'static str>) -> Self {
-        Self { workload: Some(found), ..self }
+        Self { workload: found.map_or_else(Looked::NoSvid, Looked::Svid), ..self }
+    }
+
+    /// It was to be looked at, and the bundles by which it could be verified are not known now: calls are refused with
+    /// 503 until they are.
+    #[must_use]
+    pub fn of_undecided_workload(self) -> Self {
+        Self { workload: Looked::Undecided, ..self }
     }
 
     pub(super) fn caller(&self) -> Caller<'_> {
         match &self.workload {
-            None => Caller::default(),
-            Some(Ok(spiffe_id)) => Caller::workload(spiffe_id),
-            Some(Err(why)) => Caller::no_workload(why),
+            Looked::No => Caller::default(),
+            Looked::Svid(spiffe_id) => Caller::workload(spiffe_id),
+            Looked::NoSvid(why) => Caller::no_workload(why),
+            Looked::Undecided => Caller::undecided(),
         }
     }
 

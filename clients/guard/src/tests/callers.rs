@@ -10,7 +10,7 @@ const OTHER: &str = "spiffe://acme.example/agent/other";
 /// A guard that looks at callers, and lets in those alone.
 fn looking(required: &[&str]) -> Fixture {
     let required = required.iter().map(|pattern| SpiffeIdPattern::parse(pattern).unwrap()).collect();
-    Fixture::with(|config| config.caller_svids = Some(CallerSvids { required }))
+    Fixture::with(|config| config.caller_svids = Some(CallerSvids { required, svidless: false }))
 }
 
 /// Status and code of a call with a token of this actor, by this workload.
@@ -49,10 +49,38 @@ fn a_workload_calls_with_tokens_by_which_it_acts_itself() {
 fn a_certificate_that_is_no_svid_is_worse_than_none() {
     let f = looking(&[]);
     assert_eq!(called(&f, BOT, Some(Err("it has no time to live left"))), (403, "access_denied"));
-    assert_eq!(called(&f, BOT, None), (200, ""), "nobody demands one");
+    assert_eq!(called(&f, "platform", None), (200, ""), "nobody demands one");
     let f = Fixture::new();
     assert_eq!(called(&f, BOT, Some(Err("not looked at"))), (200, ""), "a guard that looks at none");
     assert_eq!(called(&f, BOT, Some(Ok(OTHER))), (200, ""));
+}
+
+#[test]
+fn a_workload_that_acts_shows_who_it_is_unless_it_is_said_otherwise() {
+    let f = looking(&[]);
+    assert_eq!(called(&f, BOT, None), (403, "access_denied"));
+    assert_eq!(called(&f, BOT, Some(Ok(BOT))), (200, ""));
+    let svidless = || Some(CallerSvids { required: Vec::new(), svidless: true });
+    let f = Fixture::with(|config| config.caller_svids = svidless());
+    assert_eq!(called(&f, BOT, None), (200, ""));
+    assert_eq!(called(&f, BOT, Some(Ok(OTHER))), (401, "invalid_token"), "what is shown counts");
+    assert_eq!(called(&f, BOT, Some(Err("expired"))), (403, "access_denied"));
+}
+
+#[test]
+fn whoever_shows_one_is_not_decided_upon_while_no_bundle_is_known() {
+    let f = looking(&[]);
+    let mut claims = f.claims(l1("lookup"));
+    claims.act.as_mut().unwrap().sub = BOT.into();
+    let mut request = f.request(&f.sign(&claims), call("lookup", json!({})));
+    request.is_undecided = true;
+    let refusal = f.send(&request).unwrap_err();
+    assert_eq!((refusal.status, refusal.error), (503, "temporarily_unavailable"));
+    assert!(refusal.description.contains("no bundles"), "{}", refusal.description);
+    assert!(refusal.retry_after_seconds.is_some());
+    request.is_undecided = false;
+    request.workload = Some(Ok(BOT.to_owned()));
+    assert!(f.send(&request).is_ok(), "nothing was used up");
 }
 
 #[test]

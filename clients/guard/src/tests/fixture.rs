@@ -71,6 +71,8 @@ pub(crate) struct Request {
     pub(crate) certificate: Option<String>,
     /// Whose X.509-SVID the certificate was found to be, or why it is none.
     pub(crate) workload: Option<Result<String, &'static str>>,
+    /// Whoever terminates TLS could not look at it.
+    pub(crate) is_undecided: bool,
 }
 
 impl Fixture {
@@ -225,6 +227,7 @@ impl Fixture {
             body: &request.body,
             client_certificate: request.certificate.as_deref(),
             caller: match &request.workload {
+                _ if request.is_undecided => Caller::undecided(),
                 None => Caller::default(),
                 Some(Ok(id)) => Caller::workload(id),
                 Some(Err(why)) => Caller::no_workload(why),
@@ -256,6 +259,7 @@ impl Request {
             body: body.to_string().into_bytes(),
             certificate: None,
             workload: None,
+            is_undecided: false,
         }
     }
 
