@@ -4,6 +4,7 @@ mod draft;
 mod exchange;
 mod explain;
 mod live;
+mod node_pattern;
 mod set;
 mod template;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub use draft::{
 pub use exchange::Exchange;
 pub use explain::{Explained, Reason, Verdict};
 pub use live::LiveEntries;
+pub use node_pattern::NodePattern;
 pub use set::{BadEntry, Entries, MAX_ENTRIES, MAX_IDENTITIES};
 
 use spiffe::{SpiffeId, TrustDomain};
@@ -37,7 +39,7 @@ pub struct Entry {
     /// The SPIFFE ID that it entitles to.
     pub spiffe_id: SpiffeId,
     /// The nodes whose processes it is for.
-    pub nodes: BTreeSet<SpiffeId>,
+    pub nodes: BTreeSet<NodePattern>,
     /// What must be true of a process, all of it. Never empty.
     pub selectors: BTreeSet<Selector>,
     /// How long its X.509-SVIDs live, in seconds; the trust domain's default where there is none.
@@ -81,8 +83,13 @@ impl Entry {
     pub fn entitles(&self, workload: &Workload, now_seconds: u64) -> bool {
         !self.selectors.is_empty()
             && !self.has_ended(now_seconds)
-            && self.nodes.contains(workload.node())
+            && self.is_for(workload.node())
             && self.selectors.is_subset(workload.selectors())
+    }
+
+    /// Whether it is for processes of this node.
+    pub fn is_for(&self, node: &SpiffeId) -> bool {
+        self.nodes.iter().any(|pattern| pattern.has(node))
     }
 
     /// Whether its time is over.

@@ -7,7 +7,7 @@ use deputize_call::{
 };
 use deputize_issuer::{
     clock::Clock,
-    entry::Entry,
+    entry::{Entry, NodePattern},
     error::IssueError,
     secret::Secret,
     svid::{Bundle, Bundles, JwtSvid, X509Svid},
@@ -261,7 +261,7 @@ pub fn entry(id: &str, spiffe_id: &str, node: &str, uid: u32) -> Result<Entry, S
     Ok(Entry {
         id: id.into(),
         spiffe_id: SpiffeId::new(spiffe_id)?,
-        nodes: BTreeSet::from([SpiffeId::new(node)?]),
+        nodes: BTreeSet::from([NodePattern::One(SpiffeId::new(node)?)]),
         selectors: of_user(uid),
         x509_svid_ttl_seconds: None,
         jwt_svid_ttl_seconds: None,

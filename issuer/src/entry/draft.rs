@@ -5,7 +5,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::{collections::BTreeSet, str::FromStr as _, sync::Arc};
 
 use super::{
-    Entry, Exchange, Origin, Registered,
+    Entry, Exchange, NodePattern, Origin, Registered,
     template::{CONTAINED, IdTemplate},
 };
 use crate::workload::{NotASelector, Selector};
@@ -22,7 +22,7 @@ pub struct Draft {
     /// `KIND:VALUE`, all of which must be true.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub selectors: Vec<String>,
-    /// Nodes; empty for the broker's own.
+    /// Nodes, or patterns of them; empty for the broker's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
     /// Life of its X.509-SVIDs, in seconds.
@@ -81,7 +81,10 @@ pub enum NotAnEntry {
     )]
     TemplateInContainer,
     /// One of its nodes.
-    #[error("nodes: {0:?} is not the SPIFFE ID of a node of {1}: spiffe://{1}/deputize/node/NAME")]
+    #[error(
+        "nodes: {0:?} is not the SPIFFE ID of a node of {1}: spiffe://{1}/deputize/node/NAME; of many, \
+         …/node/kubernetes/CLUSTER/* and …/node/x509pop/* alone"
+    )]
     Node(String, TrustDomain),
     /// How many nodes it has.
     #[error("nodes: {MAX_NODES} at most")]
@@ -198,17 +201,16 @@ impl Draft {
         self.selectors.iter().map(read).collect()
     }
 
-    fn checked_nodes(&self, bounds: &Bounds) -> Result<BTreeSet<SpiffeId>, NotAnEntry> {
+    fn checked_nodes(&self, bounds: &Bounds) -> Result<BTreeSet<NodePattern>, NotAnEntry> {
         if self.nodes.len() > MAX_NODES {
             return Err(NotAnEntry::Nodes);
         }
         if self.nodes.is_empty() {
-            return Ok(BTreeSet::from([bounds.own_node.clone()]));
+            return Ok(BTreeSet::from([NodePattern::One(bounds.own_node.clone())]));
         }
         let ours = &bounds.trust_domain;
         let read = |text: &String| {
-            let id = parse_spiffe_id(text).ok().filter(|id| id.is_member_of(ours));
-            id.ok_or_else(|| NotAnEntry::Node(text.clone(), ours.clone()))
+            NodePattern::parse(text, ours).ok_or_else(|| NotAnEntry::Node(text.clone(), ours.clone()))
         };
         self.nodes.iter().map(read).collect()
     }

@@ -79,7 +79,7 @@ impl Registered {
             return Verdict::Entitled(entry.spiffe_id.clone());
         }
         let mut reasons = Vec::new();
-        if !self.entry.nodes.contains(workload.node()) {
+        if !self.entry.is_for(workload.node()) {
             reasons.push(Reason::OtherNode(workload.node().clone()));
         }
         if self.entry.has_ended(now_seconds) {

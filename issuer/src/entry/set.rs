@@ -4,7 +4,7 @@ use deputize_call::digest::{Digest, sha256};
 use spiffe::SpiffeId;
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Bounds, Draft, Entry, NotAnEntry, Origin, Registered, exchange::Exchanging};
+use super::{Bounds, Draft, Entry, NodePattern, NotAnEntry, Origin, Registered, exchange::Exchanging};
 use crate::{
     client::{Addressed, Addressees, Client, Clients},
     workload::{Selector, Workload},
@@ -17,9 +17,9 @@ use crate::{
 pub struct Entries {
     bounds: Bounds,
     all: Vec<Arc<Registered>>,
-    /// Of each node, positions in `all` by the one selector of the entry that the fewest entries have: a process that
+    /// Of each node or pattern, positions in `all` by the one selector of the entry that the fewest entries have: a process that
     /// lacks it need not be compared with the others.
-    by_node: HashMap<SpiffeId, HashMap<Selector, Vec<usize>>>,
+    by_node: HashMap<NodePattern, HashMap<Selector, Vec<usize>>>,
     /// When entries end, ascending.
     ends: Vec<u64>,
     exchanging: Exchanging,
@@ -225,20 +225,24 @@ impl Entries {
     /// What a process is entitled to now, in the order of the entries' names: the first is what it takes where it
     /// does not choose. At most [`MAX_IDENTITIES`].
     pub fn entitled(&self, workload: &Workload, now_seconds: u64) -> Vec<Arc<Entry>> {
-        let Some(by_selector) = self.by_node.get(workload.node()) else { return Vec::new() };
-        let candidates = workload.selectors().iter().filter_map(|selector| by_selector.get(selector));
-        let mut candidates: Vec<usize> = candidates.flatten().copied().collect();
-        candidates.sort_unstable();
-        let entries = candidates.into_iter().filter_map(|at| self.all.get(at));
+        let mut candidates: Vec<usize> = Vec::new();
+        for by_selector in self.around(workload.node()) {
+            let of_process = workload.selectors().iter().filter_map(|selector| by_selector.get(selector));
+            candidates.extend(of_process.flatten());
+        }
+        let entries = in_order(candidates).into_iter().filter_map(|at| self.all.get(at));
         entries.filter_map(|entry| entry.entitled(workload, now_seconds)).take(MAX_IDENTITIES).collect()
     }
 
     /// All that are for processes of this node, in the order of their names.
     pub fn of_node(&self, node: &SpiffeId) -> Vec<&Arc<Registered>> {
-        let positions = self.by_node.get(node).into_iter().flat_map(HashMap::values).flatten();
-        let mut positions: Vec<usize> = positions.copied().collect();
-        positions.sort_unstable();
-        positions.into_iter().filter_map(|at| self.all.get(at)).collect()
+        let positions = self.around(node).flat_map(HashMap::values).flatten().copied().collect();
+        in_order(positions).into_iter().filter_map(|at| self.all.get(at)).collect()
+    }
+
+    /// Positions of the entries that name this node, and of those that name it by a pattern.
+    fn around(&self, node: &SpiffeId) -> impl Iterator<Item = &HashMap<Selector, Vec<usize>>> {
+        NodePattern::around(node).filter_map(|pattern| self.by_node.get(&pattern))
     }
 
     /// What a process is entitled to now by the entry of this name.
@@ -284,12 +288,19 @@ impl Entries {
     }
 }
 
-fn by_rarest_selector(all: &[Arc<Registered>]) -> HashMap<SpiffeId, HashMap<Selector, Vec<usize>>> {
+/// Each once: an entry may name a node, and all of its cluster besides.
+fn in_order(mut positions: Vec<usize>) -> Vec<usize> {
+    positions.sort_unstable();
+    positions.dedup();
+    positions
+}
+
+fn by_rarest_selector(all: &[Arc<Registered>]) -> HashMap<NodePattern, HashMap<Selector, Vec<usize>>> {
     let mut counts: HashMap<&Selector, usize> = HashMap::new();
     for selector in all.iter().flat_map(|entry| &entry.entry.selectors) {
         *counts.entry(selector).or_default() += 1;
     }
-    let mut by_node: HashMap<SpiffeId, HashMap<Selector, Vec<usize>>> = HashMap::new();
+    let mut by_node: HashMap<NodePattern, HashMap<Selector, Vec<usize>>> = HashMap::new();
     for (at, entry) in all.iter().enumerate() {
         let rarest = entry.entry.selectors.iter().min_by_key(|one| counts.get(one).copied());
         let Some(rarest) = rarest else { continue };

@@ -35,6 +35,33 @@ fn an_entry_is_for_its_nodes_alone_and_until_its_end() {
 }
 
 #[test]
+fn an_entry_for_all_nodes_of_a_cluster_is_for_no_other_node() {
+    let node = |name: &str| SpiffeId::new(format!("spiffe://example.org/deputize/node/{name}")).unwrap();
+    let mut prod = entry("prod", "spiffe://example.org/a", &["k8s:ns:a"]);
+    let worker = "spiffe://example.org/deputize/node/kubernetes/prod/worker-1/0b1c".to_owned();
+    // Named twice, it is one entry all the same.
+    prod.nodes = vec![worker, "spiffe://example.org/deputize/node/kubernetes/prod/*".to_owned()];
+    let entries = built(std::slice::from_ref(&prod));
+    assert_eq!(entries.get("prod").unwrap().to_draft(), prod);
+    for (name, expected) in [
+        ("kubernetes/prod/worker-1/0b1c", &["prod"][..]),
+        ("kubernetes/prod/worker-2/0b1d", &["prod"]),
+        ("kubernetes/prod2/worker-1/0b1c", &[]),
+        ("kubernetes/prod/worker-1/0b1c/deeper", &[]),
+        ("kubernetes/prod", &[]),
+        ("local", &[]),
+    ] {
+        let process = Workload::attested(node(name), ["k8s:ns:a".parse().unwrap()].into());
+        assert_eq!(ids(&entries.entitled(&process, NOW)), expected, "{name}");
+        let of_node: Vec<&str> = entries.of_node(&node(name)).iter().map(|entry| entry.id()).collect();
+        assert_eq!(of_node, expected, "{name}");
+        let explained = entries.explain(&process, NOW, 1).remove(0).verdict;
+        let elsewhere = Verdict::NotEntitled(vec![Reason::OtherNode(node(name))]);
+        assert_eq!(explained == elsewhere, expected.is_empty(), "{name}: {explained:?}");
+    }
+}
+
+#[test]
 fn a_template_is_filled_with_what_was_attested() {
     let entries = built(&[entry(
         "users",
@@ -144,7 +171,14 @@ fn what_cannot_be_an_entry_is_refused_with_its_reason() {
     for id in ["", "-a", "a b", "a/b", "é", &"a".repeat(129)] {
         assert!(refusal(|draft| draft.id = id.to_owned()).starts_with("id: "), "{id}");
     }
-    for node in ["spiffe://elsewhere.example/deputize/node/a", "spiffe://example.org", "local"] {
+    for node in [
+        "spiffe://elsewhere.example/deputize/node/a",
+        "spiffe://example.org",
+        "local",
+        "*",
+        "spiffe://example.org/deputize/node/*",
+        "spiffe://example.org/deputize/node/edge-*",
+    ] {
         assert!(refusal(|draft| draft.nodes = vec![node.to_owned()]).starts_with("nodes: "), "{node}");
     }
     for name in ["", "a..b", "A.example", "-a.example", "a_b", "*", "*.com", "a.*.b", "a b", &"a".repeat(64)]

@@ -375,6 +375,29 @@ async fn what_a_node_saw_counts_no_more_once_it_is_banned_evicted_or_replaced() 
 }
 
 #[tokio::test]
+async fn of_the_nodes_of_a_pattern_each_is_banned_for_itself() {
+    let nodes = Nodes::new();
+    let pattern = "spiffe://example.org/deputize/node/x509pop/*";
+    nodes.spiffe.door.entries.replace(entries(&[Draft { nodes: vec![pattern.to_owned()], ..web() }]));
+    let mut seen = Vec::new();
+    for certificate in [b"one".to_vec(), b"other".to_vec()] {
+        let svid = nodes.attest(Proof::Certificate(&shown(&[certificate]))).await.unwrap();
+        let node = nodes.authenticate(&svid.chain).unwrap();
+        seen.push((svid.id, node.saw(&nodes.registry, ["unix:uid:1000".parse().unwrap()].into(), false)));
+    }
+    let joined = nodes.authenticate(&nodes.join("edge-1").await.chain).unwrap();
+    let elsewhere = joined.saw(&nodes.registry, ["unix:uid:1000".parse().unwrap()].into(), false);
+    let refused = nodes.spiffe.x509(&elsewhere, "web").await.unwrap_err();
+    assert_eq!(refused, IssueError::NotEntitled("no_entry"), "it attested itself in another way");
+    let [(banned, of_banned), (_, of_other)] = &seen[..] else { panic!("two nodes") };
+    nodes.spiffe.x509(of_banned, "web").await.unwrap();
+    nodes.registry.ban(&nodes.spiffe.world.desk, id(), &banned.to_string()).await.unwrap();
+    let refused = nodes.spiffe.x509(of_banned, "web").await.unwrap_err();
+    assert_eq!(refused, IssueError::NotEntitled("node_banned"));
+    nodes.spiffe.x509(of_other, "web").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_ban_while_the_record_is_written_keeps_what_it_would_be_of_from_being_made() {
     let nodes = Nodes::new();
     let svid = nodes.join("edge-1").await;

@@ -37,7 +37,8 @@ pub(super) struct Args {
     /// Its name [default: a new UUID]
     #[arg(long, requires = "spiffe_id")]
     id: Option<String>,
-    /// Node whose processes it is for; may be given again [default: the broker's own]
+    /// Node whose processes it is for, or all of a cluster (…/node/kubernetes/CLUSTER/*); may be given again [default: the
+    /// broker's own]
     #[arg(long = "node", value_name = "ID", requires = "spiffe_id")]
     nodes: Vec<String>,
     /// Life of its X.509-SVIDs

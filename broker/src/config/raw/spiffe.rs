@@ -81,7 +81,8 @@ pub struct EntryFile {
     pub spiffe_id: String,
     /// What must be true of a process, all of it: `unix:uid:1000`, `unix:path:/usr/bin/agent`, `systemd:id:agent.service`.
     pub selectors: Vec<String>,
-    /// SPIFFE IDs of the nodes whose processes it is for; the broker's own by default.
+    /// SPIFFE IDs of the nodes whose processes it is for; the broker's own by default. Of all nodes of a cluster:
+    /// `spiffe://example.org/deputize/node/kubernetes/CLUSTER/*`; of all machines with certificates: `…/x509pop/*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
     /// Life of its X.509-SVIDs, in seconds.
