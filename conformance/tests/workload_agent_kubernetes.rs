@@ -115,6 +115,7 @@ async fn a_node_of_a_cluster_is_what_the_cluster_says_it_is() {
     again.ready().await;
     assert_eq!(again.svids().await.unwrap().svids.len(), 1, "a pod that starts again is the same node");
     let shown = lab.lab.deputize(&["node", "show", &node]);
+                "authentication.kubernetes.io/pod-uid": ["77d1a5ea-6d0a-4f6f-8a0f-0e3a7f1c2b3d"],
     assert!(shown.contains("kubernetes") && shown.contains("worker-1"), "{shown}");
     lab.lab.world.recorded().await;
     let (records, _) = lab.lab.world.log(0).await;
@@ -150,3 +151,7 @@ async fn a_pod_whose_token_says_too_little_is_no_node() {
     let good = cluster.agent(&lab, "good", good());
     good.ready().await;
 }
+    let mut of_no_pod = good();
+    let extra = of_no_pod.pointer_mut("/user/extra").and_then(Value::as_object_mut).unwrap();
+    extra.remove("authentication.kubernetes.io/pod-uid").unwrap();
+        ("no-pod", of_no_pod),

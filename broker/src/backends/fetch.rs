@@ -8,7 +8,7 @@ mod tests;
 
 pub(super) use self::{
     address::{Lookup, system_lookup},
-    checked::{CheckedClient, Patience, from_reqwest},
+    checked::{CheckedClient, Patience, collect, from_reqwest},
 };
 
 use reqwest::{Method, StatusCode, Url, header};
@@ -99,26 +99,16 @@ impl Fetcher {
             .request(Method::GET, url)?
             .header(header::ACCEPT, "application/json, application/jwk-set+json")
             .header(header::ACCEPT_ENCODING, "identity");
-        let mut response = request.send().await.map_err(from_reqwest)?;
+        let response = request.send().await.map_err(from_reqwest)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
         let headers = response.headers();
-        // Nothing is inflated: a small answer cannot grow.
-        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
-            || !headers.get(header::CONTENT_TYPE).is_some_and(is_json)
-        {
+        if !headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
             return Err(FetchError::MediaType);
         }
         let max_age = headers.get(header::CACHE_CONTROL).and_then(|value| max_age(value.to_str().ok()?));
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(from_reqwest)? {
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Fetched { body, max_age })
+        Ok(Fetched { body: collect(response, MAX_BODY_BYTES).await?, max_age })
     }
 }
 

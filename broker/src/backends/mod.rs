@@ -3,6 +3,8 @@
 pub mod approvals_seen;
 pub mod embedded;
 pub mod entries;
+#[cfg(test)]
+mod fake_https;
 pub mod federation;
 pub mod fetch;
 pub mod jwe;

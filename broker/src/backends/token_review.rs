@@ -1,5 +1,8 @@
 //! A cluster of Kubernetes, asked whose a token is (`authentication.k8s.io/v1`, TokenReview).
 
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use deputize_issuer::node::{ReviewFailed, Reviewed, TokenReview};
 use reqwest::{Method, StatusCode, Url, header};
@@ -9,7 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::fetch::{CheckedClient, FetchError, Patience, Reach, from_reqwest, system_lookup};
+use super::fetch::{CheckedClient, FetchError, Patience, Reach, collect, from_reqwest, system_lookup};
 
 /// The API server of one cluster.
 pub struct ClusterApi {
@@ -17,6 +20,7 @@ pub struct ClusterApi {
     url: Url,
     /// What the broker proves itself by there; read anew each time, for it is renewed.
     token_file: PathBuf,
+    timeout: Duration,
     places: Semaphore,
 }
 
@@ -26,15 +30,23 @@ impl ClusterApi {
     /// # Errors
     /// If the certificates cannot be read, or the address is none.
     pub fn new(api: &Url, ca_file: Option<PathBuf>, token_file: PathBuf) -> Result<Self, FetchError> {
+        Self::assemble(api, ca_file, (token_file, TIMEOUT))
+    }
+
+    fn assemble(
+        api: &Url,
+        ca_file: Option<PathBuf>,
+        (token_file, timeout): (PathBuf, Duration),
+    ) -> Result<Self, FetchError> {
         // A cluster's API is inside of the network, as a rule; who configures it says where.
         let reach = Reach { allow_private_addresses: true, allow_http: false, ca_file };
-        let patience = Patience { connect: CONNECT_TIMEOUT, total: TIMEOUT, idle: Duration::ZERO };
+        let patience = Patience { connect: CONNECT_TIMEOUT, total: timeout, idle: Duration::ZERO };
         let url = api
             .join("/apis/authentication.k8s.io/v1/tokenreviews")
             .map_err(|_| FetchError::Url("no base"))?;
         let client = CheckedClient::of_one(reach, system_lookup(), patience)?;
         client.check_url(&url)?;
-        Ok(Self { client, url, token_file, places: Semaphore::new(REVIEWS_AT_ONCE) })
+        Ok(Self { client, url, token_file, timeout, places: Semaphore::new(REVIEWS_AT_ONCE) })
     }
 
     async fn ask(&self, token: &str, audience: &str) -> Result<Reviewed, FetchError> {
@@ -53,19 +65,14 @@ impl ClusterApi {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .header(header::ACCEPT_ENCODING, "identity");
-        let mut response = request.body(review.to_string()).send().await.map_err(from_reqwest)?;
+        let response = request.body(review.to_string()).send().await.map_err(from_reqwest)?;
         if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
             return Err(FetchError::Status(response.status().as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(from_reqwest)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = collect(response, MAX_ANSWER_BYTES).await?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| FetchError::MediaType)?;
-        Ok(answer.into())
+        // What is no review says nothing of the token: neither that it is good, nor that it is not.
+        if answer.kind == "TokenReview" { Ok(answer.into()) } else { Err(FetchError::MediaType) }
     }
 }
 
@@ -75,7 +82,7 @@ impl TokenReview for ClusterApi {
         // Anybody may ask for a review: many at once do not become many requests at once.
         let _place = self.places.try_acquire().map_err(|_| ReviewFailed)?;
         // The client's own timeout does not cover name resolution.
-        let asked = tokio::time::timeout(TIMEOUT, self.ask(token, audience)).await;
+        let asked = tokio::time::timeout(self.timeout, self.ask(token, audience)).await;
         asked.unwrap_or(Err(FetchError::Timeout)).map_err(|error| {
             tracing::warn!(%error, api = %self.url, "no token review");
             ReviewFailed
@@ -85,7 +92,7 @@ impl TokenReview for ClusterApi {
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
+    kind: String,
     status: Status,
 }
 
@@ -105,7 +112,7 @@ struct User {
 }
 
 impl From<Answer> for Reviewed {
-    fn from(Answer { status }: Answer) -> Self {
+    fn from(Answer { status, .. }: Answer) -> Self {
         Self {
             authenticated: status.authenticated,
             audiences: status.audiences,

@@ -78,9 +78,12 @@ impl Cluster {
         let service_account = account.ok_or(refuse("service_account_not_listed"))?;
         let only = |name: &str| match review.extra.get(name).map(Vec::as_slice) {
             Some([one]) if is_segment(one) => Ok(one.clone()),
-            // The token is bound to no pod, or the cluster is too old to say on which node it runs.
+            Some(_) | None if name == POD_UID => Err(refuse("service_account_token_without_pod")),
+            // It was made for no pod, or the cluster is too old to say on which node that runs.
             Some(_) | None => Err(refuse("service_account_token_without_node")),
         };
+        // A token that is bound to no pod may be anywhere, and outlives whoever it was made for.
+        only(POD_UID)?;
         Ok(Attestation::Kubernetes {
             cluster: self.name.clone(),
             service_account,
@@ -96,6 +99,8 @@ fn is_segment(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(is_plain) && text != "." && text != ".."
 }
 
+/// Of the pod that the token was made for (ServiceAccountTokenPodNodeInfo).
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -114,7 +119,7 @@ mod tests {
     }
 
     fn good() -> Reviewed {
-        let extra = [(NODE_NAME, "worker-1"), (NODE_UID, "0b1c")]
+        let extra = [(POD_UID, "5d3c"), (NODE_NAME, "worker-1"), (NODE_UID, "0b1c")]
             .map(|(name, value)| (name.into(), vec![value.into()]));
         Reviewed {
             authenticated: true,
@@ -156,6 +161,8 @@ mod tests {
             review.extra.insert(NODE_NAME.into(), vec![name.into()]);
             review
         };
+        let mut pods = good();
+        pods.extra.insert(POD_UID.into(), vec!["5d3c".into(), "5d3d".into()]);
         let mut two = good();
         two.extra.insert(NODE_UID.into(), vec!["0b1c".into(), "0b1d".into()]);
         let of = |username: &str| Reviewed { username: username.into(), ..good() };
@@ -174,6 +181,8 @@ mod tests {
             ("another account", of("system:serviceaccount:deputize:other"), "service_account_not_listed"),
             ("another namespace", of("system:serviceaccount:other:agent"), "service_account_not_listed"),
             ("a user", of("deputize/agent"), "service_account_not_listed"),
+            ("no pod", without(POD_UID), "service_account_token_without_pod"),
+            ("two pods", pods, "service_account_token_without_pod"),
             ("no node name", without(NODE_NAME), "service_account_token_without_node"),
             ("no node uid", without(NODE_UID), "service_account_token_without_node"),
             ("two uids", two, "service_account_token_without_node"),

@@ -1,7 +1,7 @@
 //! An HTTP client that goes nowhere but where it may: addresses are resolved, checked and then used, never resolved
 //! again; redirects are not followed, and proxies of the environment are not asked.
 
-use reqwest::{ClientBuilder, Method, RequestBuilder, Url};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, Url, header};
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
@@ -131,6 +131,24 @@ fn read_certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, FetchErro
     let pem = std::fs::read(file).map_err(|error| unreadable(&error))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
     if certificates.is_empty() { Err(unreadable(&"no certificate in it")) } else { Ok(certificates) }
+}
+
+/// The body of an answer, as it comes over the wire: nothing is inflated, so that a small one cannot grow.
+///
+/// # Errors
+/// [`FetchError::TooLarge`], [`FetchError::MediaType`] where it is compressed, and where it breaks off.
+pub async fn collect(mut response: Response, most_bytes: usize) -> Result<Vec<u8>, FetchError> {
+    if response.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(FetchError::MediaType);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(from_reqwest)? {
+        if body.len() + chunk.len() > most_bytes {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// What went wrong, in words of ours.
