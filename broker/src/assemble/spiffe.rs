@@ -3,7 +3,7 @@
 use deputize_issuer::{clock::Clock, desk::Desk, log::Log, node::NodeRegistry, svid::SpiffeDoor};
 use deputize_workload_api::{
     Limits, WorkloadApi,
-    attest::{AttestSettings, Attestor},
+    attest::{AttestSettings, Attestor, PodData},
     bind,
     reception::Doorkeeper,
     source::DeskSource,
@@ -16,6 +16,7 @@ use crate::{
     backends::{
         embedded::EmbeddedRevocations,
         federation::{BundleFetcher, BundleFolder},
+        kubelet::Kubelet,
         spiffe_keys::{Making, SpiffeRing, UpstreamFiles},
     },
     config::{resolved::Resolved, spiffe::Spiffe},
@@ -33,6 +34,8 @@ pub struct SpiffeBackends {
     pub nodes: Option<Arc<NodeRegistry>>,
     /// The bundles of foreign trust domains.
     pub federation: Arc<Federation>,
+    /// What knows the pods of our own node, where it has any.
+    pods: Option<Arc<dyn PodData>>,
     configured: Spiffe,
 }
 
@@ -91,6 +94,7 @@ impl SpiffeBackends {
             federation: Arc::new(Federation::open(&spiffe.federation, outside)?),
             registration: Arc::new(Registration::open(spiffe, others, entries, now_seconds)?),
             nodes,
+            pods: kubelet(spiffe, clock)?,
             configured: spiffe.clone(),
         }))
     }
@@ -109,7 +113,8 @@ impl SpiffeBackends {
 
     /// Looks at processes as the socket does.
     pub fn attestor(&self, clock: &Arc<dyn Clock>) -> Attestor {
-        let settings = AttestSettings { clock: Arc::clone(clock), ..AttestSettings::default() };
+        let (pods, clock) = (self.pods.clone(), Arc::clone(clock));
+        let settings = AttestSettings { pods, clock, ..AttestSettings::default() };
         Attestor::new(self.configured.bounds.own_node.clone(), settings)
     }
 
@@ -150,7 +155,7 @@ impl SpiffeBackends {
         others: Others<'_>,
     ) -> Result<RereadSpiffe<'_>, CannotStart> {
         let fixed = |spiffe: &Spiffe| {
-            let places = (spiffe.socket.clone(), spiffe.bundle_endpoint);
+            let places = (spiffe.socket.clone(), spiffe.bundle_endpoint, spiffe.kubelet.clone());
             (spiffe.bounds.clone(), places, spiffe.svids, spiffe.authority.clone(), spiffe.nodes.clone())
         };
         if fixed(spiffe) != fixed(&self.configured) {
@@ -176,4 +181,12 @@ impl OpenSocket {
     pub async fn serve(self, stop: watch::Receiver<bool>) {
         self.api.serve(self.listener, stop).await;
     }
+}
+
+/// The kubelet of our own node, where one is configured.
+fn kubelet(spiffe: &Spiffe, clock: &Arc<dyn Clock>) -> Result<Option<Arc<dyn PodData>>, CannotStart> {
+    let Some(access) = &spiffe.kubelet else { return Ok(None) };
+    let kubelet = Kubelet::new(access.clone(), &spiffe.bounds.own_node, Arc::clone(clock));
+    let kubelet = kubelet.map_err(|error| CannotStart(format!("spiffe.kubelet: {error}")))?;
+    Ok(Some(Arc::new(kubelet)))
 }

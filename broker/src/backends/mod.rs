@@ -9,6 +9,7 @@ pub mod federation;
 pub mod fetch;
 pub mod jwe;
 pub mod key_files;
+pub mod kubelet;
 pub mod machine_certificates;
 pub mod nodes;
 pub mod oidc;

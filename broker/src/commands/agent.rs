@@ -1,5 +1,7 @@
 //! `deputize agent`: the process of one node that attests itself to the broker, and serves the Workload API there.
 
+mod kubelet;
+
 use deputize_issuer::clock::{Clock, SystemClock};
 use deputize_workload_api::{
     Limits, WorkloadApi,
@@ -22,6 +24,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use url::Url;
 use zeroize::Zeroizing;
 
+use self::kubelet::KubeletArgs;
 use super::{
     exit::{CommandError, CommandResult, Exit},
     serve::{self, StopSignal},
@@ -43,7 +46,7 @@ use crate::{
       --socket /run/deputize/workload-api.sock
   deputize agent --broker https://broker.example.org --certificate machine.pem --key machine.key --socket agent.sock
   deputize agent --broker https://broker.example.org --kubernetes-token-file /var/run/secrets/deputize/token \\
-      --socket /run/deputize/workload-api.sock
+      --socket /run/deputize/workload-api.sock --kubelet-address 10.0.0.7 --kubelet-ca cluster-ca.pem
 
 A join token comes from `deputize node token NAME` at the broker: it is good once, for ten minutes. With --data-dir the
 node is known again after a restart; without, it needs another token. See docs/agent.md.")]
@@ -56,6 +59,8 @@ pub struct Args {
     ca_file: Option<PathBuf>,
     #[command(flatten)]
     proof: ProofArgs,
+    #[command(flatten)]
+    kubelet: KubeletArgs,
     /// Socket of the Workload API; its folder must exist, and nobody else may write to it
     #[arg(long, value_name = "PATH", default_value = "/run/deputize/workload-api.sock")]
     socket: PathBuf,
@@ -108,13 +113,15 @@ pub async fn run(args: Args) -> CommandResult {
         tasks.spawn(admin(address, &health, stopping.clone()).await?);
     }
     let settings = args.settings(&clock, &health)?;
+    let access = args.kubelet.access()?;
     let session = tokio::select! {
         begun = Session::begin(settings) => begun.map_err(refused)?,
         () = stopped.wait() => return Ok(Exit::Ok),
     };
     let (source, node, mut has_state) = (session.source(), session.node().clone(), session.has_state());
-    let attestor =
-        Attestor::new(node.clone(), AttestSettings { clock: Arc::clone(&clock), ..Default::default() });
+    let pods = kubelet::pods(access, &node, &clock)?;
+    let looking = AttestSettings { pods, clock: Arc::clone(&clock), ..AttestSettings::default() };
+    let attestor = Attestor::new(node.clone(), looking);
     let mut session = tokio::spawn(session.run());
     // Who asked before would be told that it is entitled to nothing.
     tokio::select! {

@@ -5,6 +5,7 @@ pub mod aws_issuer;
 mod client_certificates;
 mod clients;
 pub mod federation;
+pub mod kubelet;
 pub mod nodes;
 pub mod private_file;
 pub mod raw;

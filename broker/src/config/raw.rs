@@ -3,12 +3,14 @@
 mod aws;
 mod client_tls;
 mod federation;
+mod kubelet;
 mod nodes;
 mod spiffe;
 
 pub use aws::{AssumeRole, Aws, Sts, WEB_IDENTITY_AUDIENCE, WebIdentityAlgorithm};
 pub use client_tls::TlsClientAuth;
 pub use federation::{SpiffeBundleEndpoint, SpiffeEndpoint, SpiffeFederation, SpiffeProfile};
+pub use kubelet::SpiffeKubelet;
 pub use nodes::{SpiffeCluster, SpiffeNodes};
 pub use spiffe::{EntryFile, Spiffe};
 

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     federation::Federated,
+    kubelet::KubeletAccess,
     nodes::Nodes,
     raw::{self, EntryFile},
     read::{self, ConfigError},
@@ -39,6 +40,8 @@ pub struct Spiffe {
     pub bundle_endpoint: Option<SocketAddr>,
     /// How other machines become nodes, where they may.
     pub nodes: Option<Nodes>,
+    /// How the kubelet of our own node is asked, where there is one.
+    pub kubelet: Option<KubeletAccess>,
 }
 
 /// What signs X.509-SVIDs.
@@ -135,6 +138,7 @@ impl Check<'_> {
             federation,
             bundle_endpoint,
             nodes,
+            kubelet: raw.kubelet.as_ref().and_then(|kubelet| self.kubelet(kubelet)),
         })
     }
 

@@ -11,7 +11,7 @@ use axum::{
 use deputize_issuer::{
     clock,
     desk::Desk,
-    entry::{Explained, Origin, Registered, Verdict},
+    entry::{Explained, Origin, Reason, Registered, Verdict},
     workload::Workload,
 };
 use deputize_workload_api::{
@@ -205,19 +205,26 @@ pub async fn explain(
     let entries = administration.registration.live().now();
     let explained = entries.explain(&workload, administration.now_seconds(), MAX_EXPLAINED);
     let selectors: Vec<String> = workload.selectors().iter().map(ToString::to_string).collect();
+    // Outside of containers there is no pod that could be known.
+    let lacks_pods = administration.attestor.lacks_pods();
+    let lacks_pods = lacks_pods.filter(|_| workload.selectors().iter().any(|one| one.kind() == "container"));
     error::json(
         StatusCode::OK,
         &json!({
             "pid": pid,
             "node": workload.node().to_string(),
             "selectors": selectors,
-            "entries": explained.iter().map(told).collect::<Vec<Value>>(),
+            "entries": explained.iter().map(|one| told(one, lacks_pods.as_deref())).collect::<Vec<Value>>(),
             "total": entries.len(),
         }),
     )
 }
 
-fn told(explained: &Explained) -> Value {
+fn told(explained: &Explained, lacks_pods: Option<&str>) -> Value {
+    let said = |reason: &Reason| match (reason, lacks_pods) {
+        (Reason::Missing(selector), Some(why)) if selector.kind() == "k8s" => format!("{reason}: {why}"),
+        _ => reason.to_string(),
+    };
     let entry = &explained.entry;
     let (id, origin) = (entry.id(), entry.origin().to_string());
     match &explained.verdict {
@@ -229,7 +236,7 @@ fn told(explained: &Explained) -> Value {
             "from": origin,
             "entitled": false,
             "spiffe_id": entry.written_id(),
-            "because": reasons.iter().map(ToString::to_string).collect::<Vec<String>>(),
+            "because": reasons.iter().map(said).collect::<Vec<String>>(),
         }),
     }
 }

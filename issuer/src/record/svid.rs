@@ -273,11 +273,20 @@ fn recorded_audiences(audiences: &[String]) -> Vec<String> {
     audiences.iter().take(MAX_AUDIENCES).enumerate().map(recorded).collect()
 }
 
-/// Who a process is. The user first: it is what no process can choose.
-const WHO: [&str; 7] =
-    ["unix:uid:", "unix:user:", "unix:gid:", "unix:path:", "systemd:id:", "container:id:", "k8s:pod_uid:"];
+/// Who a process is. The user first: it is what no process can choose; of a pod's UID nobody knows later whose it was.
+const WHO: [&str; 9] = [
+    "unix:uid:",
+    "unix:user:",
+    "unix:gid:",
+    "unix:path:",
+    "systemd:id:",
+    "container:id:",
+    "k8s:pod_uid:",
+    "k8s:ns:",
+    "k8s:sa:",
+];
 /// What else is true of it; at last whatever there is.
-const WHAT_ELSE: [&str; 5] = ["unix:group:", "k8s:ns:", "k8s:sa:", "unix:sha256:", ""];
+const WHAT_ELSE: [&str; 3] = ["unix:group:", "unix:sha256:", ""];
 const MAX_SELECTORS: usize = 16;
 const MAX_SELECTOR_CHARACTERS: usize = 160;
 /// More are refused for that alone.

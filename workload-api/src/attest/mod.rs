@@ -108,6 +108,14 @@ impl Attestor {
         Ok(if seen.is_contained { workload.contained() } else { workload })
     }
 
+    /// Why nothing is known of pods at present, if so.
+    pub fn lacks_pods(&self) -> Option<String> {
+        match &self.pods {
+            Some(pods) => pods.trouble(),
+            None => Some("no kubelet is asked here".to_owned()),
+        }
+    }
+
     async fn examine(&self, peer: &Peer) -> Result<Seen, NotAttested> {
         let seen = self.look(peer, None).await?;
         if seen.content != Some(Content::Unread) {

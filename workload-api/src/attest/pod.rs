@@ -10,6 +10,11 @@ pub trait PodData: Send + Sync + 'static {
     /// The pod that this container runs in, and the container's own part of it. `None` if it is not known, or if the
     /// container is not one of that pod. The UID is absent where only the container's id could be learned.
     async fn pod(&self, pod_uid: Option<&str>, container_id: &str) -> Option<Pod>;
+
+    /// Why nothing can be learned at present, if so: for whoever asks why a selector is absent.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A pod, seen from one of its containers. What is empty is not known.

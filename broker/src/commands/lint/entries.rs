@@ -43,6 +43,7 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
         }
     }
     doubts.extend(draft.nodes.iter().filter_map(|node| doubt_of_node(node, spiffe)));
+    doubts.extend(doubt_of_own_node(draft, spiffe));
     let mut single: BTreeMap<&str, &str> = BTreeMap::new();
     for selector in &draft.selectors {
         let Some((name, value)) = name_and_value(selector) else {
@@ -70,6 +71,25 @@ fn doubts(draft: &Draft, spiffe: &Spiffe, now_seconds: u64) -> Vec<String> {
         doubts.push("it entitles every process of root: add unix:path or systemd:id".to_owned());
     }
     doubts
+}
+
+/// Why no process of the broker's own node will ever have it, if it is for that node alone.
+fn doubt_of_own_node(draft: &Draft, spiffe: &Spiffe) -> Option<String> {
+    let own = spiffe.bounds.own_node.to_string();
+    if draft.nodes.iter().any(|node| *node != own) {
+        return None;
+    }
+    if spiffe.socket.is_none() {
+        return Some(
+            "nodes: without any it is for the broker's own node, which has no socket: name others".to_owned(),
+        );
+    }
+    let of_kubelet =
+        |selector: &&String| selector.starts_with("k8s:") && !selector.starts_with("k8s:pod_uid:");
+    let selector = draft.selectors.iter().find(of_kubelet).filter(|_| spiffe.kubelet.is_none())?;
+    Some(format!(
+        "{selector} is never true on the broker's own node: give spiffe.kubelet, or name other nodes"
+    ))
 }
 
 /// Why no machine will ever be this node, if so.
@@ -116,7 +136,7 @@ enum Values {
 }
 
 /// What can be true of a process.
-const KNOWN: [(&str, Values); 18] = [
+const KNOWN: [(&str, Values); 19] = [
     ("unix:uid", Values::One),
     ("unix:user", Values::One),
     ("unix:gid", Values::One),
@@ -134,6 +154,7 @@ const KNOWN: [(&str, Values); 18] = [
     ("k8s:sa", Values::One),
     ("k8s:pod_name", Values::One),
     ("k8s:container_name", Values::One),
+    ("k8s:container_image", Values::One),
     ("k8s:pod_label", Values::Many),
 ];
 
@@ -165,9 +186,19 @@ mod tests {
         for good in [
             "selectors: [unix:uid:1, 'unix:path:/usr/bin/agent']",
             "selectors: [unix:supplementary_gid:1, unix:supplementary_gid:2]",
-            "selectors: ['k8s:ns:a', 'k8s:pod_label:app:web', 'k8s:pod_label:tier:front']",
+            "selectors: ['k8s:pod_uid:2c48913c-b29f-4fe1-8a2f-9d6f2c0ab123']",
         ] {
             assert_eq!(linted(good).unwrap(), (1, Vec::new()), "{good}");
+        }
+        let of_pods = "selectors: ['k8s:ns:a', 'k8s:pod_label:app:web', 'k8s:pod_label:tier:front']";
+        let kubelet = "kubelet: { address: 10.0.0.7, ca_file: ca.pem, token_file: token }";
+        assert_eq!(linted_with(of_pods, kubelet).unwrap(), (1, Vec::new()));
+        for (spiffe, said) in [
+            ("socket: s", "give spiffe.kubelet"),
+            ("socket: null", "the broker's own node, which has no socket"),
+        ] {
+            let (_, warnings) = linted_with(of_pods, spiffe).unwrap();
+            assert!(warnings.len() == 1 && warnings[0].contains(said), "{warnings:?}");
         }
         for (bad, said) in [
             ("selectors: []", "selectors: 1 to 64"),
@@ -188,20 +219,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_entry_for_nodes_that_no_machine_becomes_is_named() {
+        let nodes = "nodes: { kubernetes: [{ cluster: prod, api: 'https://127.0.0.1:1', token_file: t, audience: a, \
+                     service_accounts: [a/b] }] }";
+        let entry = |name: &str| {
+            format!("selectors: ['k8s:ns:a']\nnodes: ['spiffe://example.org/deputize/node/{name}']")
+        };
+        for good in ["kubernetes/prod/*", "kubernetes/prod/worker-1/0b1c"] {
+            assert_eq!(linted_with(&entry(good), nodes).unwrap(), (1, Vec::new()), "{good}");
+        }
+        for bad in ["kubernetes/prod2/*", "x509pop/*", "edge-1"] {
+            let (_, warnings) = linted_with(&entry(bad), nodes).unwrap();
+            assert!(warnings.len() == 1 && warnings[0].contains("no way in which"), "{bad}: {warnings:?}");
+        }
+        for bad in ["*", "kubernetes/*", "kubernetes/prod/worker-*"] {
+            assert!(linted_with(&entry(bad), nodes).unwrap_err()[0].contains("nodes: "), "{bad}");
+        }
+    }
+
     fn linted(rest: &str) -> Result<(usize, Vec<String>), Vec<String>> {
+        linted_with(rest, "socket: s")
+    }
+
+    fn linted_with(rest: &str, spiffe: &str) -> Result<(usize, Vec<String>), Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let entries = folder.path().join("entries");
         std::fs::create_dir(&entries).unwrap();
         let entry = format!("id: one\nspiffe_id: spiffe://example.org/one\n{rest}\n");
         std::fs::write(entries.join("a.yaml"), entry).unwrap();
         let config = folder.path().join("deputize.yaml");
-        let text = "issuer: http://127.0.0.1:1\ndata_dir: data\nlisten: { address: '127.0.0.1:1' }\n\
-                    registry: { folder: registry }\npolicies: policies\n\
-                    spiffe: { trust_domain: example.org, entries: entries, authority: { ttl_seconds: 3600 } }\n";
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("tls.pem"), own.cert.pem()).unwrap();
+        write_private(&folder.path().join("tls.key"), &own.signing_key.serialize_pem());
+        let text = format!(
+            "issuer: https://127.0.0.1:1\ndata_dir: data\n\
+             listen: {{ address: '127.0.0.1:1', tls: {{ certificate_file: tls.pem, key_file: tls.key }} }}\n\
+             registry: {{ folder: registry }}\npolicies: policies\n\
+             spiffe: {{ trust_domain: example.org, entries: entries, authority: {{ ttl_seconds: 3600 }}, {spiffe} }}\n"
+        );
         std::fs::write(&config, text).unwrap();
         let resolved = resolved::load(&config, Mode::Development).unwrap();
         let checked = check(&resolved.spiffe.unwrap(), &Clients::default());
         checked.map(|(entries, warnings)| (entries.len(), warnings))
+    }
+
+    fn write_private(path: &std::path::Path, text: &str) {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(path);
+        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
     }
 
     #[test]

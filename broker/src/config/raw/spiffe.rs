@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-use super::{Reach as RawReach, SpiffeBundleEndpoint, SpiffeFederation, SpiffeNodes};
+use super::{Reach as RawReach, SpiffeBundleEndpoint, SpiffeFederation, SpiffeKubelet, SpiffeNodes};
 use crate::moment;
 
 /// SPIFFE identities for the processes of this machine, on a Unix socket (docs/workload-api.md).
@@ -48,6 +48,9 @@ pub struct Spiffe {
     /// Other machines that have identities for their processes from here; none by default.
     #[serde(default)]
     pub nodes: Option<SpiffeNodes>,
+    /// The kubelet of the node that this broker serves itself; none by default.
+    #[serde(default)]
+    pub kubelet: Option<SpiffeKubelet>,
 }
 
 /// What signs X.509-SVIDs. It is replaced by itself, long before its time is over.
