@@ -20,6 +20,7 @@ use manifests::{Manifests, Pod};
 use pod_files::PodFiles;
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -49,6 +50,48 @@ fn containers_may_do_no_more_than_they_must() {
     found.dedup();
     let allowed: Vec<String> = LIBERTIES.iter().map(|(liberty, _)| (*liberty).to_owned()).collect();
     assert_eq!(found, allowed, "each has its reason in LIBERTIES");
+}
+
+#[test]
+fn accounts_may_do_no_more_in_the_cluster_than_they_must() {
+    let mut found = BTreeSet::new();
+    for folder in KUSTOMIZATIONS {
+        let built = Manifests::build(&tree().join(folder));
+        for kind in ["Role", "ClusterRole"] {
+            for role in built.of_kind(kind) {
+                let name = role["metadata"]["name"].as_str().unwrap();
+                for rule in role["rules"].as_array().unwrap() {
+                    found.insert(format!(
+                        "{name}: {} {}{}",
+                        rule["verbs"], rule["apiGroups"], rule["resources"]
+                    ));
+                }
+            }
+        }
+    }
+    let allowed: BTreeSet<String> = RIGHTS.iter().map(|(right, _)| (*right).to_owned()).collect();
+    assert_eq!(found, allowed, "each has its reason in RIGHTS");
+}
+
+#[test]
+fn agents_ask_the_kubelet_of_their_own_node_by_a_token_for_that() {
+    let built = Manifests::build(&tree().join("agent"));
+    let agent = built.pod("deputize-agent");
+    assert_eq!(agent.argument("--kubelet-address").unwrap(), "$(NODE_IP)");
+    let variables = agent.spec["containers"][0]["env"].as_array().unwrap();
+    let node = variables.iter().find(|variable| variable["name"] == "NODE_IP").unwrap();
+    assert_eq!(node["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP");
+    for (argument, volume, file) in
+        [("--kubelet-ca", "kubelet-ca", "ca.crt"), ("--kubelet-token-file", "kubelet-token", "token")]
+    {
+        let expected = agent.mount(volume).join(file);
+        assert_eq!(agent.argument(argument).unwrap(), expected.to_str().unwrap());
+    }
+    // Who gets the one token is not to get what the other opens.
+    let token = |volume: &str| {
+        agent.volume(volume)["projected"]["sources"][0]["serviceAccountToken"]["audience"].clone()
+    };
+    assert_eq!((token("token"), token("kubelet-token")), ("deputize".into(), Value::Null));
 }
 
 #[test]
@@ -151,13 +194,14 @@ fn the_configuration_lints_as_it_is_mounted() {
         || Command::new(binary()).args(["lint", "--strict", "--config"]).arg(&config).output().unwrap();
     let ran = lint();
     assert!(ran.status.success(), "{}", said(&ran));
-    // It is these files that are looked at: the entries too.
+    // It is these files that are looked at: the entries too, and that they are for nodes that there may be.
     for (file, from, to) in [
+        ("/etc/deputize/entries/entries.yaml", "kubernetes/main/*", "kubernetes/main2/*"),
         ("/etc/deputize/entries/entries.yaml", "id: crm\n", "id: support-bot\n"),
         ("/etc/deputize/config/deputize.yaml", "\nissuer: https:", "\nissuer: http:"),
     ] {
         files.replace(file, from, to);
-        assert_eq!(lint().status.code(), Some(5), "{file}");
+        assert_eq!(lint().status.code(), Some(5), "{file}: {to}");
         files.replace(file, to, from);
     }
 }
@@ -248,6 +292,17 @@ pub(crate) fn installed(name: &str) -> PathBuf {
 const KUSTOMIZATIONS: [&str; 3] = ["broker", "agent", "example"];
 /// The oldest and the newest that are supported.
 const KUBERNETES: [&str; 2] = ["1.32", "1.37"];
+/// What service accounts may do in the cluster, and why.
+const RIGHTS: [(&str, &str); 2] = [
+    (
+        "deputize-agent-pods: [\"get\"] [\"\"][\"nodes/pods\"]",
+        "the kubelet says which pods run on the agent's node",
+    ),
+    (
+        "deputize-token-review: [\"create\"] [\"authentication.k8s.io\"][\"tokenreviews\"]",
+        "the cluster says whose token an agent brings",
+    ),
+];
 /// What pods may do beyond the narrowest, and why.
 const LIBERTIES: [(&str, &str); 5] = [
     ("crm: mounts /run/deputize of the node", "the socket of the Workload API is there, and read-only"),
