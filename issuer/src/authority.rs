@@ -73,6 +73,8 @@ pub struct AuthorityRing {
     pub bundle: Arc<Bundle>,
     /// SHA-256 of the subject public keys (DER) of authorities whose work is to be replaced.
     pub tainted: Vec<[u8; 32]>,
+    /// The same, each with since when, in Unix seconds.
+    tainted_since: Vec<([u8; 32], u64)>,
     /// The others, likewise.
     untainted: Vec<[u8; 32]>,
     /// Ids of JWT keys that sign no longer, for what they sign is to be replaced. They are in the bundle still.
@@ -115,15 +117,21 @@ impl AuthorityRing {
     /// `jwt_authorities`, each with where it stands, and `sequence` are those of the bundle.
     pub fn new<'c>(
         trust_domain: TrustDomain,
-        (active, known): (Arc<Authority>, impl IntoIterator<Item = (&'c AuthorityCertificate, Stage)>),
+        (active, known): (Arc<Authority>, impl IntoIterator<Item = (&'c AuthorityCertificate, Life)>),
         (jwt, jwt_authorities): (JwtAuthority, Vec<(PublicKey, Stage)>),
         sequence: u64,
     ) -> Self {
         // INVARIANT: what signs is trusted.
         let mut x509_authorities = vec![active.certificate.anchor().to_vec()];
         let (mut tainted, mut untainted) = (Vec::new(), vec![active.certificate.public_key_sha256()]);
-        for (certificate, stage) in known {
-            let these = if stage == Stage::Tainted { &mut tainted } else { &mut untainted };
+        let mut tainted_since = Vec::new();
+        for (certificate, life) in known {
+            let these = if life.stage == Stage::Tainted {
+                tainted_since.push((certificate.public_key_sha256(), life.since_seconds));
+                &mut tainted
+            } else {
+                &mut untainted
+            };
             these.push(certificate.public_key_sha256());
             // Authorities under one upstream have one anchor.
             if !x509_authorities.iter().any(|anchor| anchor == certificate.anchor()) {
@@ -142,7 +150,7 @@ impl AuthorityRing {
             sequence,
             refresh_hint_seconds: REFRESH_HINT_SECONDS,
         };
-        Self { active, jwt, bundle: Arc::new(bundle), tainted, untainted, tainted_keys }
+        Self { active, jwt, bundle: Arc::new(bundle), tainted, tainted_since, untainted, tainted_keys }
     }
 
     /// The keys of JWT-SVIDs, as their issuer publishes them: those of the bundle.
@@ -161,6 +169,12 @@ impl AuthorityRing {
     pub(crate) fn knows(&self, authorities: &[[u8; 32]]) -> bool {
         let known = |signer| self.untainted.contains(signer) || self.tainted.contains(signer);
         authorities.first().is_some_and(known)
+    }
+
+    /// Since when what these signed is to be replaced, in Unix seconds, if it is: since the first of them was tainted.
+    pub(crate) fn tainted_since(&self, authorities: &[[u8; 32]]) -> Option<u64> {
+        let these = self.tainted_since.iter().filter(|(tainted, _)| authorities.contains(tainted));
+        these.map(|(_, since)| *since).min()
     }
 
     /// What tells elsewhere whether [`Self::stands_by`] something.

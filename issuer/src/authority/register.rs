@@ -258,7 +258,7 @@ impl Register {
         let jwt_member = self.active(Kind::Jwt).filter(|member| member.id == jwt.kid() && is_active)?;
         let jwt = JwtAuthority { key: jwt, not_after_seconds: jwt_member.life.not_after_seconds };
         let known = self.members.iter().filter_map(|member| match &member.public {
-            Public::X509(certificate) => Some((certificate, member.life.stage)),
+            Public::X509(certificate) => Some((certificate, member.life)),
             Public::Jwt(_) => None,
         });
         let trust_domain = self.trust_domain.clone();

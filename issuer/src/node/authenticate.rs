@@ -51,7 +51,8 @@ impl AttestedNode {
 /// Finds the node whose SVID this is.
 ///
 /// # Errors
-/// [`IssueError::ClientAuthentication`] where it is none, or none any more: it has to attest itself anew;
+/// [`IssueError::ClientAuthentication`] where it is none, or none any more, or what signed its SVID was tainted a while ago: it
+/// has to attest itself anew;
 /// [`IssueError::NotEntitled`] where it is banned, which is on record.
 pub fn authenticate(
     desk: &Desk,
@@ -63,7 +64,11 @@ pub fn authenticate(
         Err(IssueError::ClientAuthentication(reason))
     };
     let Some(certificate) = certificate else { return refuse("node_certificate_missing") };
-    let Some(id) = whose(desk, certificate)? else { return refuse("node_svid_refused") };
+    let Some(shown) = whose(desk, certificate)? else { return refuse("node_svid_refused") };
+    if shown.is_withdrawn {
+        return refuse(WITHDRAWN);
+    }
+    let id = shown.id;
     if !is_node(&id) {
         return refuse("svid_of_no_node");
     }
@@ -86,22 +91,40 @@ pub fn still_stands(
     (node, certificate): (&AttestedNode, &PresentedCertificate),
 ) -> Result<(), IssueError> {
     match whose(desk, certificate)? {
-        Some(id) if id == node.id => registry.stands(node),
+        Some(shown) if shown.is_withdrawn => Err(IssueError::ClientAuthentication(WITHDRAWN)),
+        Some(shown) if shown.id == node.id => registry.stands(node),
         Some(_) | None => Err(IssueError::ClientAuthentication("node_svid_refused")),
     }
 }
 
+/// Whose SVID was shown.
+struct Shown {
+    id: SpiffeId,
+    /// Whether what signed it has been tainted for so long that its node had time for another.
+    is_withdrawn: bool,
+}
+
 /// By our authorities alone: what another trust domain calls a node is none here.
-fn whose(desk: &Desk, certificate: &PresentedCertificate) -> Result<Option<SpiffeId>, IssueError> {
+fn whose(desk: &Desk, certificate: &PresentedCertificate) -> Result<Option<Shown>, IssueError> {
     let door = desk.spiffe.as_ref().ok_or(IssueError::Internal("no_door_to_spiffe"))?;
     let ring = door.authorities.ring();
     let ours = Bundles { own: Arc::clone(&ring.bundle), federated: Vec::new() };
-    let svid = certificate.svid(&ours, desk.clock.now_seconds()).ok();
-    // Under a root that is trusted still, what signed it may be gone all the same. Tainted, it does for renewing.
-    Ok(svid.filter(|svid| ring.knows(&svid.authorities)).map(|svid| svid.spiffe_id))
+    let now = desk.clock.now_seconds();
+    let svid = certificate.svid(&ours, now).ok();
+    // Under a root that is trusted still, what signed it may be gone all the same.
+    let svid = svid.filter(|svid| ring.knows(&svid.authorities));
+    Ok(svid.map(|svid| {
+        let tainted_since = ring.tainted_since(&svid.authorities);
+        let is_withdrawn = tainted_since.is_some_and(|since| since.saturating_add(GRACE_SECONDS) <= now);
+        Shown { id: svid.spiffe_id, is_withdrawn }
+    }))
 }
 
 fn serial_of(leaf: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     Some(hex(certificate.raw_serial()))
 }
+
+const WITHDRAWN: &str = "node_svid_withdrawn";
+/// Agents hear at once of what is tainted, and renew at once; one that is away for a moment still can.
+const GRACE_SECONDS: u64 = 300;

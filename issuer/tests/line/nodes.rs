@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use crate::spiffe::{NODE, SpiffeWorld, domain, entries, process, web};
 
-const EDGE: &str = "spiffe://example.org/deputize/node/edge-1";
+pub(crate) const EDGE: &str = "spiffe://example.org/deputize/node/edge-1";
 
 /// A store that keeps nothing beyond its life, and that can fail.
 #[derive(Debug, Default, Clone)]
@@ -103,15 +103,19 @@ impl MachineAuthority for Credulous {
     }
 }
 
-struct Nodes {
-    spiffe: SpiffeWorld,
-    registry: Arc<NodeRegistry>,
+pub(crate) struct Nodes {
+    pub(crate) spiffe: SpiffeWorld,
+    pub(crate) registry: Arc<NodeRegistry>,
     store: FakeStore,
 }
 
 impl Nodes {
-    fn new() -> Self {
-        Self::over(FakeStore::default(), SpiffeWorld::new())
+    pub(crate) fn new() -> Self {
+        Self::with_world(SpiffeWorld::new())
+    }
+
+    pub(crate) fn with_world(spiffe: SpiffeWorld) -> Self {
+        Self::over(FakeStore::default(), spiffe)
     }
 
     fn over(store: FakeStore, spiffe: SpiffeWorld) -> Self {
@@ -144,12 +148,12 @@ impl Nodes {
         attest(&self.spiffe.world.desk, &self.registry, (id(), &AttestAsk { proof, csr: &csr })).await
     }
 
-    async fn join(&self, name: &str) -> NodeSvid {
+    pub(crate) async fn join(&self, name: &str) -> NodeSvid {
         let token = self.token(name).await.unwrap();
         self.attest(Proof::JoinToken(&token)).await.unwrap()
     }
 
-    fn authenticate(&self, chain: &[Vec<u8>]) -> Result<AttestedNode, &'static str> {
+    pub(crate) fn authenticate(&self, chain: &[Vec<u8>]) -> Result<AttestedNode, &'static str> {
         let shown = shown(chain);
         let node = authenticate(&self.spiffe.world.desk, &self.registry, (id(), Some(&shown)));
         node.map_err(|error| error.reason())
@@ -178,7 +182,7 @@ impl Nodes {
     }
 }
 
-fn id() -> Uuid {
+pub(crate) fn id() -> Uuid {
     Uuid::from_u128(0x7000 << 64 | 0x8000 << 48)
 }
 
@@ -497,4 +501,26 @@ async fn a_node_goes_on_only_as_long_as_its_way_of_attesting_is_configured_and_i
         assert_eq!(refused, IssueError::ClientAuthentication("attestation_not_configured"));
     }
     assert_eq!(nodes.denied(), ["attestation_not_configured", "attestation_not_configured"]);
+}
+
+#[tokio::test]
+async fn a_node_svid_of_a_tainted_authority_renews_for_a_while_and_then_is_none() {
+    let mut nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let (node, certificate) = (nodes.authenticate(&svid.chain).unwrap(), shown(&svid.chain));
+    let signer = nodes.spiffe.active(authority::Kind::X509);
+    nodes.spiffe.prepare(authority::Kind::X509);
+    nodes.spiffe.activate(authority::Kind::X509);
+    nodes.spiffe.world.clock.advance(Duration::from_secs(600));
+    assert!(nodes.authenticate(&svid.chain).is_ok(), "what an old one signed holds");
+    nodes.spiffe.taint(&signer);
+    nodes.spiffe.world.clock.advance(Duration::from_secs(299));
+    let renewed = nodes.renew(&nodes.authenticate(&svid.chain).unwrap()).await.unwrap();
+    assert!(nodes.authenticate(&svid.chain).is_ok(), "the answer may have been lost");
+    nodes.spiffe.world.clock.advance(Duration::from_secs(1));
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_svid_withdrawn"));
+    let desk = &nodes.spiffe.world.desk;
+    let ended = still_stands(desk, &nodes.registry, (&node, &certificate)).unwrap_err();
+    assert_eq!(ended, IssueError::ClientAuthentication("node_svid_withdrawn"), "its stream ends");
+    assert!(nodes.authenticate(&renewed.chain).is_ok(), "another one signed that");
 }
