@@ -11,7 +11,7 @@ mod svid;
 mod workload;
 
 use deputize_call::{claims::Confirmation, dpop, jws::JwsError, nonce::Nonce, once::Once};
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 use uuid::Uuid;
 
 use self::{
@@ -26,6 +26,7 @@ use crate::{
     client::Client,
     desk::Desk,
     error::IssueError,
+    node::SeenBy,
     record::{self, Misuser, RefusedSvid, SvidEntry},
     replay::Seen,
     workload::Workload,
@@ -222,7 +223,8 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
     {
         return Err(misused(IssueError::ClientAuthentication("assertion_replayed")));
     }
-    desk.limits.admit(&known.rated_as(), desk.clock.uptime())?;
+    let counted_as = record::counted_as(client, known.attested.as_ref().map(|it| it.entry.as_ref()));
+    desk.limits.admit(&counted_as, desk.clock.uptime())?;
     let verified = match (unverified, shown.proof) {
         (Some(unverified), Some(proof)) => Some(
             unverified
@@ -238,7 +240,7 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
         ),
         _ => None,
     };
-    consume(desk, &client.id, verified.as_ref(), known.spent).await.map_err(|error| match error {
+    consume(desk, &counted_as, verified.as_ref(), known.spent).await.map_err(|error| match error {
         IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
         error => error.into(),
     })?;
@@ -272,18 +274,6 @@ fn identify(desk: &Desk, presented: Presented<'_>, now_seconds: u64) -> Result<K
     }
 }
 
-impl Known {
-    /// The name that its requests are counted under: of processes each entry has its own on each node, so that one node
-    /// cannot use up what others have.
-    fn rated_as(&self) -> Cow<'_, str> {
-        let id = &self.client.id;
-        match self.attested.as_ref().map(|attested| attested.entry.as_ref()) {
-            Some(SvidEntry { entry: Some(entry), node, .. }) => Cow::Owned(format!("{node} {entry} {id}")),
-            Some(_) | None => Cow::Borrowed(id),
-        }
-    }
-}
-
 /// A well-formed proof with a nonce of ours that is still fresh (RFC 9449 §8: challenge first, verify later).
 fn fresh_proof<'a>(desk: &Desk, proof: PresentedProof<'a>) -> Result<dpop::UnverifiedProof<'a>, IssueError> {
     let unverified = dpop::parse(proof.header).map_err(|error| IssueError::Proof(proof_reason(&error)))?;
@@ -297,22 +287,22 @@ fn fresh_proof<'a>(desk: &Desk, proof: PresentedProof<'a>) -> Result<dpop::Unver
 }
 
 /// What may be used once is used up here, and only here. The proof first: its memory is ours alone and certain.
-/// The room for what was used is shared out by client.
+/// The room for what was used is shared out by whom it is counted for.
 async fn consume(
     desk: &Desk,
-    client_id: &str,
+    owner: &str,
     proof: Option<&dpop::VerifiedProof>,
     assertion: Option<SpentId>,
 ) -> Result<(), IssueError> {
     if let Some(proof) = proof {
-        match desk.proofs.take_for(client_id, proof.tag, desk.clock.uptime()) {
+        match desk.proofs.take_for(owner, proof.tag, desk.clock.uptime()) {
             Once::First => {}
             Once::Seen => return Err(IssueError::Proof("proof_replayed")),
             Once::Full => return Err(IssueError::Uncertain("proof_memory_full")),
         }
     }
     if let Some(spent) = assertion {
-        match desk.assertions.spend(client_id, spent.tag, spent.until).await {
+        match desk.assertions.spend(owner, spent.tag, spent.until).await {
             Seen::No => {}
             Seen::Yes => return Err(IssueError::ClientAuthentication("assertion_replayed")),
             Seen::Uncertain => return Err(IssueError::Uncertain("assertion_memory_uncertain")),
@@ -379,6 +369,10 @@ impl Caller {
     /// The process that it is and its registration entry, where it was attested; goes into its records.
     pub fn attested(&self) -> Option<&Arc<SvidEntry>> {
         self.attested.as_ref().map(|attested| &attested.entry)
+    }
+    /// Through which node it is known which process it is, where the broker did not look itself.
+    pub(crate) fn witness(&self) -> Option<&SeenBy> {
+        self.attested.as_ref().and_then(|attested| attested.workload.witness())
     }
     /// The assertion that it used up; goes into the record, from which the next start restores it.
     pub fn spent(&self) -> Option<SpentId> {

@@ -43,6 +43,7 @@ use crate::{
     hop,
     lineage::Born,
     mint::Mint,
+    node::SeenBy,
     policy::{Binding, Claimed, Facts, Verdict},
     record::SvidEntry,
     registry::{Tier, Tool},
@@ -110,6 +111,8 @@ pub struct ToolCallTerms {
     pub(crate) registry_digest: String,
     pub(crate) person_issuer: Option<String>,
     pub(crate) attested: Option<Arc<SvidEntry>>,
+    /// Through which node it is known who asks, where the broker did not look itself.
+    pub(crate) seen_by: Option<SeenBy>,
 }
 
 /// A call that waits for a person.
@@ -164,6 +167,7 @@ pub fn decide(desk: &Desk, application: &Application<'_>) -> Result<Decision<Too
             registry_digest: rules.registry.digest().to_string(),
             person_issuer: application.subject.map(|subject| subject.person().issuer.clone()),
             attested: application.caller.attested().cloned(),
+            seen_by: application.caller.witness().cloned(),
         },
     }))
 }

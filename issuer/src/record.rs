@@ -23,11 +23,13 @@ pub use svid::{RefusedSvid, SvidEntry, SvidKind, record_svid_denial};
 
 use async_trait::async_trait;
 use deputize_call::claims::{PresentedBy, ToolCallClaims};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 use crate::{
     ask::Target,
     authenticate::{Caller, SpentId},
+    client::Client,
     decide::Grant,
     desk::Desk,
     error::{DenialReason, IssueError},
@@ -140,7 +142,8 @@ pub async fn record_denial(
         return Ok(());
     };
     let client = caller.client();
-    if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
+    let counted_as = counted_as(client, caller.attested().map(AsRef::as_ref));
+    if desk.limits.record_denial(&counted_as, desk.clock.uptime()) {
         let entry = entry::denial(desk, decision_id, &refused, error).to_bytes()?;
         return desk.audit.append(Class::Denial, entry).await.map(drop);
     }
@@ -160,8 +163,8 @@ pub async fn record_misuse(
     reason: &'static str,
 ) -> Result<(), IssueError> {
     let client = caller.client();
-    if desk.limits.record_denial(&client.id, desk.clock.uptime()) {
-        let (method, attested) = (caller.method(), caller.attested().map(AsRef::as_ref));
+    let (method, attested) = (caller.method(), caller.attested().map(AsRef::as_ref));
+    if desk.limits.record_denial(&counted_as(client, attested), desk.clock.uptime()) {
         let who = Misuser { client, method, attested };
         let entry = entry::misuse(desk, caller.decision_id(), who, reason);
         let entry = Entry { jti: Some(jti.to_owned()), ..entry }.spent(caller.spent()).to_bytes()?;
@@ -174,13 +177,24 @@ pub async fn record_misuse(
 /// Records misuse of what proves a client, where nothing was used up and so nothing has to be waited for.
 pub(crate) fn record_misuse_later(desk: &Desk, decision_id: Uuid, who: Misuser<'_>, reason: &'static str) {
     let client = who.client;
-    let recorded = desk.limits.record_denial(&client.id, desk.clock.uptime())
+    let recorded = desk.limits.record_denial(&counted_as(client, who.attested), desk.clock.uptime())
         && entry::misuse(desk, decision_id, who, reason)
             .to_bytes()
             .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
             .is_ok();
     if !recorded {
         desk.refusals.aggregate(&client.tenant, &client.id, reason);
+    }
+}
+
+/// The name that what somebody causes is counted under: requests, records of refusals, and what is remembered of its proofs.
+/// Of processes each entry has its own on each node, so that one node cannot use up what others have.
+pub(crate) fn counted_as<'c>(client: &'c Client, attested: Option<&SvidEntry>) -> Cow<'c, str> {
+    match attested {
+        Some(SvidEntry { entry: Some(entry), node, .. }) => {
+            Cow::Owned(format!("{node} {entry} {}", client.id))
+        }
+        Some(_) | None => Cow::Borrowed(&client.id),
     }
 }
 

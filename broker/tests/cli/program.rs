@@ -229,6 +229,7 @@ fn svid(kind: SvidKind) -> SvidEntry {
         node: "spiffe://example.org/deputize/node/local".to_owned(),
         attested: None,
         asked_by: vec!["unix:uid:1001".to_owned(), "unix:path:/usr/bin/agent".to_owned()],
+        reported_by_node: false,
         serial: None,
         authority: None,
         audiences: Vec::new(),

@@ -3,7 +3,9 @@
 use deputize_call::claims::{TYP, ToolCallClaims};
 
 use super::Mint;
-use crate::{decide::ToolCallTerms, desk::Desk, error::IssueError, record::OpenRecord, secret::Secret};
+use crate::{
+    decide::ToolCallTerms, desk::Desk, error::IssueError, node::SeenBy, record::OpenRecord, secret::Secret,
+};
 
 /// A minted tool-call token.
 #[derive(Debug)]
@@ -19,7 +21,10 @@ impl Mint for ToolCallTerms {
 
     async fn mint(record: OpenRecord<Self>, desk: &Desk) -> Result<ToolCallToken, IssueError> {
         let index = record.index();
-        let mut claims = record.into_terms().claims;
+        let terms = record.into_terms();
+        // Its node may have been banned, or evicted, while the record was written.
+        terms.seen_by.as_ref().map_or(Ok(()), SeenBy::stands)?;
+        let mut claims = terms.claims;
         claims.log.index = index;
         let signed = desk.keys.ring().current.sign(TYP, &claims);
         let access_token = Secret::new(signed.map_err(|_| IssueError::Internal("signing_failed"))?);

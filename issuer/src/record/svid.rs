@@ -38,6 +38,9 @@ pub struct SvidEntry {
     /// far as there is room, where it was refused. An X.509-SVID then goes to all who are entitled to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked_by: Vec<String>,
+    /// Whether `asked_by` is what the agent of that node said: else the broker looked at the process itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported_by_node: bool,
     /// Serial number of an X.509-SVID, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
@@ -88,6 +91,7 @@ impl SvidEntry {
             node: workload.node().to_string(),
             attested: None,
             asked_by: asked_by(workload),
+            reported_by_node: workload.witness().is_some(),
             serial: None,
             authority: None,
             audiences: Vec::new(),
@@ -107,6 +111,7 @@ impl Recorded for X509SvidTerms {
             entry: Some(self.entry.id.to_string()),
             node: self.node.to_string(),
             asked_by: self.asked_by.clone(),
+            reported_by_node: self.seen_by.is_some(),
             ..of_leaf(&self.leaf)
         };
         Entry {
@@ -127,6 +132,7 @@ fn of_leaf(leaf: &Leaf) -> SvidEntry {
         node: id,
         attested: None,
         asked_by: Vec::new(),
+        reported_by_node: false,
         serial: Some(hex(&leaf.serial)),
         authority: Some(leaf.authority.certificate().id()),
         audiences: Vec::new(),
@@ -167,6 +173,7 @@ impl Recorded for JwtSvidTerms {
             node: self.node.to_string(),
             attested: None,
             asked_by: self.asked_by.clone(),
+            reported_by_node: self.seen_by.is_some(),
             serial: None,
             authority: None,
             audiences: recorded_audiences(&self.claims.aud),
@@ -215,6 +222,7 @@ fn denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &Iss
         node: refused.workload.node().to_string(),
         attested: None,
         asked_by: told(refused.workload, WHO.iter().chain(&WHAT_ELSE), MAX_SELECTORS),
+        reported_by_node: refused.workload.witness().is_some(),
         serial: None,
         authority: None,
         audiences: recorded_audiences(refused.audiences),

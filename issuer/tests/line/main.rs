@@ -15,6 +15,7 @@ mod decisions;
 mod guards;
 mod handshakes;
 mod next_hops;
+mod node_exchanges;
 mod nodes;
 mod reads;
 mod records;

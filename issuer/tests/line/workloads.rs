@@ -24,7 +24,7 @@ use serde_json::json;
 use spiffe::SpiffeId;
 use std::time::Duration;
 
-const ENDPOINT: &str = "https://deputize.example.com/spiffe/exchange";
+pub(crate) const ENDPOINT: &str = "https://deputize.example.com/spiffe/exchange";
 
 fn allowed(resources: &[&str]) -> Exchange {
     Exchange {
@@ -35,7 +35,7 @@ fn allowed(resources: &[&str]) -> Exchange {
 }
 
 /// The entry `web`, whose processes may exchange for these servers.
-fn agent(resources: &[&str]) -> Draft {
+pub(crate) fn agent(resources: &[&str]) -> Draft {
     Draft { exchange: Some(allowed(resources)), ..web() }
 }
 
@@ -45,21 +45,21 @@ fn world() -> SpiffeWorld {
     world
 }
 
-fn proof(world: &SpiffeWorld, htu: &str) -> String {
+pub(crate) fn proof(world: &SpiffeWorld, htu: &str) -> String {
     let (nonce, jti) = (world.world.nonce(), world.world.unique("proof"));
     let proof = NewProof { htu, nonce: Some(&nonce), jti: &jti, ..world.world.plain_proof() };
     world.world.proof_as("spare", &proof)
 }
 
 /// What a process sends.
-struct Sent<'s> {
-    workload: &'s Workload,
-    entry: &'s str,
-    token: &'s str,
-    proof: &'s str,
+pub(crate) struct Sent<'s> {
+    pub(crate) workload: &'s Workload,
+    pub(crate) entry: &'s str,
+    pub(crate) token: &'s str,
+    pub(crate) proof: &'s str,
 }
 
-async fn send(world: &SpiffeWorld, sent: Sent<'_>, ask: Ask) -> Result<ToolCallToken, IssueError> {
+pub(crate) async fn send(world: &SpiffeWorld, sent: Sent<'_>, ask: Ask) -> Result<ToolCallToken, IssueError> {
     let subject =
         Some(PresentedSubject { token: sent.token, kind: SubjectTokenType::AccessToken, actor: None });
     let bearing = Bearing {

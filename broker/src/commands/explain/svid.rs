@@ -38,8 +38,9 @@ fn tell_svid(record: &Entry, svid: &SvidEntry, facts: &mut Facts) {
     match &svid.attested {
         None => {
             facts.add("on node", &svid.node);
+            let by_whose_word = if svid.reported_by_node { ", as its node says" } else { "" };
             for selector in &svid.asked_by {
-                facts.add("asked by", format!("a process that is {selector}"));
+                facts.add("asked by", format!("a process that is {selector}{by_whose_word}"));
             }
         }
         Some(attested) => {
