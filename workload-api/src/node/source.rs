@@ -21,7 +21,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    tokens::Tokens,
+    tokens::{Asked, Tokens},
     wire::{
         self, DeniedRequest, JwtAnswer, JwtRequest, NotUnderstood, SeenProcess, State, X509Answer,
         X509Request,
@@ -180,7 +180,8 @@ impl SvidSource for AgentSource {
         audiences: &[String],
     ) -> Result<JwtSvid, SourceError> {
         let now = self.clock.now_seconds();
-        if let Some(kept) = self.tokens.fresh(entry, audiences, now) {
+        let asked = Asked { workload, entry, audiences };
+        if let Some(kept) = self.tokens.fresh(asked, now) {
             return Ok(kept);
         }
         let (entry_id, process) = (entry.id.to_string(), SeenProcess::of(workload));
@@ -188,7 +189,7 @@ impl SvidSource for AgentSource {
         let answer = match self.broker.jwt_svid(&request).await {
             Ok(answer) => answer,
             Err(error @ SourceError::Unavailable(_)) => {
-                return self.tokens.left(entry, audiences, now).ok_or(error);
+                return self.tokens.left(asked, now).ok_or(error);
             }
             Err(error) => return Err(error),
         };
@@ -206,7 +207,7 @@ impl SvidSource for AgentSource {
             expires_at_seconds: answer.expires_at,
             hint: answer.hint,
         };
-        self.tokens.keep(entry, audiences, (&svid, now));
+        self.tokens.keep(asked, (&svid, now));
         Ok(svid)
     }
 

@@ -197,6 +197,32 @@ async fn a_state_that_cannot_be_leaves_the_former_one() {
 }
 
 #[tokio::test]
+async fn a_token_that_one_process_got_is_not_given_to_another() {
+    let setting = Setting::new();
+    let node = || SpiffeId::new(NODE).unwrap();
+    let other = |more: &str| {
+        let selectors = ["unix:uid:1000", more].map(|text| text.parse().unwrap()).into();
+        Workload::attested(node(), selectors)
+    };
+    let entry = setting.entry().unwrap();
+    let audiences = ["a".to_owned()];
+    let ask = async |workload: &Workload| {
+        setting.source.jwt_svid(workload, &entry, &audiences).await.unwrap();
+        setting.asked()
+    };
+    assert_eq!(ask(&process()).await, 1);
+    assert_eq!(ask(&process()).await, 1, "of which nothing else is known");
+    assert_eq!(ask(&other("unix:path:/usr/bin/one")).await, 2);
+    assert_eq!(ask(&other("unix:path:/usr/bin/two")).await, 3);
+    assert_eq!(ask(&process().contained()).await, 4);
+    assert_eq!(ask(&other("unix:path:/usr/bin/one")).await, 4);
+    // The broker is away: what another has is none of its.
+    *setting.broker.failure.lock().unwrap() = Some(SourceError::Unavailable("away"));
+    let refused = setting.source.jwt_svid(&other("unix:path:/usr/bin/three"), &entry, &audiences).await;
+    assert_eq!(refused.map(drop), Err(SourceError::Unavailable("away")));
+}
+
+#[tokio::test]
 async fn a_node_that_is_none_any_more_gives_nothing_and_says_so() {
     let mut setting = Setting::new();
     let mut changes = setting.source.changes();
