@@ -51,6 +51,8 @@ pub struct NodeDoor {
     registry: Arc<NodeRegistry>,
     bodies: Bodies,
     streams: Arc<Places>,
+    /// Bytes that nodes have yet to read.
+    unread: Arc<Places>,
     /// Turns true when the broker stops.
     stop: watch::Receiver<bool>,
 }
@@ -62,7 +64,8 @@ impl NodeDoor {
     /// A door to this desk's SVIDs; there is none without them.
     pub fn new(desk: Arc<Desk>, registry: Arc<NodeRegistry>, stop: watch::Receiver<bool>) -> Option<Self> {
         let door = Arc::clone(desk.spiffe.as_ref()?);
-        Some(Self { desk, door, registry, bodies: Bodies::default(), streams: stream::places(), stop })
+        let (streams, unread) = (stream::places(), stream::room());
+        Some(Self { desk, door, registry, bodies: Bodies::default(), streams, unread, stop })
     }
 
     fn refuse(&self, error: IssueError, decision_id: Uuid) -> Response {

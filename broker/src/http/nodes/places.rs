@@ -24,6 +24,7 @@ struct Taken {
 pub struct Place {
     places: Arc<Places>,
     name: String,
+    size: usize,
 }
 
 impl Places {
@@ -34,23 +35,28 @@ impl Places {
 
     /// Takes one, if there is one left for this name.
     pub fn enter(self: &Arc<Self>, name: &str) -> Option<Place> {
+        self.enter_with(name, 1)
+    }
+
+    /// Takes one as large as this many, if there is so much left for this name.
+    pub fn enter_with(self: &Arc<Self>, name: &str, size: usize) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_this = taken.by_name.get(name).copied().unwrap_or_default();
-        if taken.all >= self.of_all || of_this >= self.of_one {
+        if size > self.of_all.saturating_sub(taken.all) || size > self.of_one.saturating_sub(of_this) {
             return None;
         }
-        taken.all += 1;
-        taken.by_name.insert(name.to_owned(), of_this + 1);
-        Some(Place { places: Arc::clone(self), name: name.to_owned() })
+        taken.all += size;
+        taken.by_name.insert(name.to_owned(), of_this + size);
+        Some(Place { places: Arc::clone(self), name: name.to_owned(), size })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.all -= 1;
+        taken.all -= self.size;
         if let Some(count) = taken.by_name.get_mut(&self.name) {
-            *count -= 1;
+            *count -= self.size;
             if *count == 0 {
                 taken.by_name.remove(&self.name);
             }
@@ -61,6 +67,18 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_place_takes_as_much() {
+        let places = Places::new(10, 6);
+        let large = places.enter_with("a", 6).unwrap();
+        assert!(places.enter("a").is_none() && places.enter_with("b", 5).is_none());
+        let other = places.enter_with("b", 4).unwrap();
+        drop(large);
+        assert!(places.enter_with("a", 7).is_none(), "larger than anybody's");
+        drop((places.enter_with("a", 6).unwrap(), other));
+        assert_eq!(places.taken.lock().unwrap().all, 0);
+    }
 
     #[test]
     fn nobody_has_all_and_what_is_left_is_free_again() {

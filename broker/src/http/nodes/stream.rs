@@ -1,32 +1,24 @@
 //! The stream of one node: the state that it has to know, and another whenever it changed.
 
-use bytes::Bytes;
+mod outbox;
+
+pub use outbox::{Lines, room};
+
+use deputize_call::digest::sha256;
 use deputize_issuer::{
     certificate::PresentedCertificate,
     error::IssueError,
     node::{AttestedNode, still_stands},
 };
 use deputize_workload_api::node::wire::{Line, State};
-use hyper::body::{Body, Frame};
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
-use tokio::sync::{mpsc, watch};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
+use self::outbox::{Outbox, Unread};
 use super::{
     NodeDoor,
     places::{Place, Places},
 };
-
-/// The body of a stream (`application/x-ndjson`).
-#[derive(Debug)]
-pub struct Lines {
-    lines: mpsc::Receiver<Bytes>,
-}
 
 /// Places for open streams: as many as there are nodes, and few for each.
 pub fn places() -> Arc<Places> {
@@ -50,17 +42,17 @@ pub fn begin(
         foreign: door.door.foreign.changes(),
         nodes: door.registry.changes(),
     };
-    let (sender, lines) = mpsc::channel(MAX_WAITING);
-    let told = State::of(&door.door, node.id(), 1).map_err(|_| IssueError::Internal("bundle"))?;
-    let watcher = Watcher { door: Arc::clone(door), node, certificate, told, sender };
+    let (outbox, lines) = Outbox::new(node.id().to_string(), Arc::clone(&door.unread));
+    let mut watcher = Watcher { door: Arc::clone(door), node, certificate, told: Told::default(), outbox };
+    let first = watcher.news().map_err(|_| IssueError::Internal("bundle"))?;
     // Whoever was banned before those were followed is not told of it by them.
     watcher.still_stands()?;
     tokio::spawn(async move {
         let _open = Open::new(place);
         // The agent is gone or too slow, is no node any more, or the broker stops: either way it ends.
-        let _ = watcher.run(changes).await;
+        let _ = watcher.run(first, changes).await;
     });
-    Ok(Lines { lines })
+    Ok(lines)
 }
 
 type Counted = watch::Receiver<u64>;
@@ -76,13 +68,25 @@ struct Watcher {
     door: Arc<NodeDoor>,
     node: AttestedNode,
     certificate: Arc<PresentedCertificate>,
-    /// The state that was told last.
-    told: State,
-    sender: mpsc::Sender<Bytes>,
+    told: Told,
+    outbox: Outbox,
+}
+
+/// The state that was told last: it may be long, so that its digest alone is kept.
+#[derive(Default)]
+struct Told {
+    version: u64,
+    digest: [u8; 32],
 }
 
 /// The stream is over.
 struct Ended;
+
+impl From<Unread> for Ended {
+    fn from(_: Unread) -> Self {
+        Self
+    }
+}
 
 /// Why a stream looks up.
 enum News {
@@ -92,8 +96,10 @@ enum News {
 }
 
 impl Watcher {
-    async fn run(mut self, mut changes: Changes) -> Result<(), Ended> {
-        self.tell(true).await?;
+    async fn run(mut self, first: Option<Vec<u8>>, mut changes: Changes) -> Result<(), Ended> {
+        if let Some(first) = first {
+            self.outbox.put(first).await?;
+        }
         let mut stop = self.door.stop.clone();
         let mut tick = tokio::time::interval(ALIVE_EVERY);
         tick.reset();
@@ -105,7 +111,7 @@ impl Watcher {
                 changed = changes.entries.changed() => changed.map(|()| News::OfState),
                 changed = changes.authorities.changed() => changed.map(|()| News::OfState),
                 changed = changes.foreign.changed() => changed.map(|()| News::OfState),
-                () = self.sender.closed() => return Err(Ended),
+                () = self.outbox.closed() => return Err(Ended),
                 _ = tick.tick() => Ok(News::None),
             };
             // Banned, evicted, attested anew, or its SVID is over: it hears nothing more.
@@ -113,8 +119,12 @@ impl Watcher {
             match changed.map_err(|_| Ended)? {
                 // Which of them there are is in no node's state.
                 News::OfNodes => {}
-                News::OfState => self.renew().await?,
-                News::None => self.tell(false).await?,
+                News::OfState => {
+                    if let Some(line) = self.news()? {
+                        self.outbox.put(line).await?;
+                    }
+                }
+                News::None => self.outbox.put(written(None)?).await?,
             }
         }
     }
@@ -123,35 +133,27 @@ impl Watcher {
         still_stands(&self.door.desk, &self.door.registry, (&self.node, &self.certificate))
     }
 
-    /// Tells the state, if it is another. What changes for other nodes is no news for this one.
-    async fn renew(&mut self) -> Result<(), Ended> {
+    /// A line with the state, if it is another. What changes for other nodes is no news for this one.
+    fn news(&mut self) -> Result<Option<Vec<u8>>, Ended> {
         let version = self.told.version;
         let now = State::of(&self.door.door, self.node.id(), version).map_err(|_| Ended)?;
-        if now == self.told {
-            return Ok(());
+        if self.told.digest == digest(&now)? {
+            return Ok(None);
         }
-        self.told = State { version: version + 1, ..now };
-        self.tell(true).await
-    }
-
-    async fn tell(&self, with_state: bool) -> Result<(), Ended> {
-        let state = with_state.then(|| self.told.clone());
-        let mut line = serde_json::to_vec(&Line { state }).map_err(|_| Ended)?;
-        line.push(b'\n');
-        self.sender.send_timeout(line.into(), PATIENCE).await.map_err(|_| Ended)
+        let now = State { version: version + 1, ..now };
+        self.told = Told { version: now.version, digest: digest(&now)? };
+        written(Some(now)).map(Some)
     }
 }
 
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
+fn digest(state: &State) -> Result<[u8; 32], Ended> {
+    serde_json::to_vec(state).map(|text| sha256(&text)).map_err(|_| Ended)
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.lines.poll_recv(context).map(|line| line.map(|bytes| Ok(Frame::data(bytes))))
-    }
+fn written(state: Option<State>) -> Result<Vec<u8>, Ended> {
+    let mut line = serde_json::to_vec(&Line { state }).map_err(|_| Ended)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// One open stream; dropped when it ends.
@@ -174,8 +176,5 @@ impl Drop for Open {
 
 /// Agents count on it: silence for three times as long means that the connection is dead.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
-/// How long a reader may take for the lines that wait.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MAX_WAITING: usize = 4;
 /// An agent has one, and for a moment another when it connects anew.
 const MAX_STREAMS_OF_A_NODE: usize = 4;
