@@ -89,6 +89,9 @@ impl Link {
         let mut certificate = None;
         match proof {
             NodeProof::JoinToken(token) => request.join_token = Some(token.trim().to_owned()),
+            NodeProof::JoinTokenGone(file) => {
+                return Err(LinkError::Invalid(format!("{} is not there", file.display())));
+            }
             NodeProof::Certificate(pem) => certificate = Some(pem),
             NodeProof::ServiceAccount { cluster, file } => {
                 let token = std::fs::read_to_string(file).map(Zeroizing::new);

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 pub enum NodeProof {
     /// A join token: once.
     JoinToken(Zeroizing<String>),
+    /// The file of a join token that is there no more: what is kept has to do.
+    JoinTokenGone(std::path::PathBuf),
     /// The certificate of its machine, with the key: PEM.
     Certificate(Zeroizing<Vec<u8>>),
     /// The service account token of its pod, read anew each time, for the kubelet renews it.
@@ -30,6 +32,6 @@ pub enum NodeProof {
 impl NodeProof {
     /// Whether it is good for more than once.
     pub fn is_reusable(&self) -> bool {
-        !matches!(self, Self::JoinToken(_))
+        !matches!(self, Self::JoinToken(_) | Self::JoinTokenGone(_))
     }
 }

@@ -225,6 +225,13 @@ impl SessionSettings {
     async fn attest_patiently(&self) -> Result<NodeIdentity, LinkError> {
         let nothing = || LinkError::NotANode("there is nothing to prove by what this machine is".to_owned());
         let proof = self.proof.as_ref().ok_or_else(nothing)?;
+        if let NodeProof::JoinTokenGone(file) = proof {
+            // It was good once at most: what is kept would have done, but there is none that is good.
+            return Err(LinkError::Invalid(format!(
+                "--join-token-file: {} is not there, and no SVID of this node is kept that is good still",
+                file.display()
+            )));
+        }
         let mut backoff = Backoff::new();
         loop {
             match Link::attest(&self.reach, proof, self.clock.now_seconds()).await {

@@ -217,9 +217,7 @@ impl Args {
 impl ProofArgs {
     fn read(&self) -> Result<Option<NodeProof>, CommandError> {
         if let Some(file) = &self.join_token_file {
-            // Used up and taken away since: what is kept may do.
-            let Ok(text) = std::fs::read_to_string(file) else { return Ok(None) };
-            return Ok(Some(NodeProof::JoinToken(Zeroizing::new(text))));
+            return join_token(file).map(Some);
         }
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
             let (certificate, key) = (read(certificate)?, read(key)?);
@@ -228,6 +226,25 @@ impl ProofArgs {
         }
         let pod = self.kubernetes_token_file.clone();
         Ok(pod.map(|file| NodeProof::ServiceAccount { cluster: self.cluster.clone(), file }))
+    }
+}
+
+/// Used up and taken away since, what is kept may do. Whatever else keeps it from being read is an error: who is told nothing
+/// of it would look for it at the broker.
+fn join_token(file: &Path) -> Result<NodeProof, CommandError> {
+    let refuse = |why: String| {
+        CommandError::configuration(
+            format!("--join-token-file: {}: {why}", file.display()),
+            "name a file that this user may read, with the token that `deputize node token` showed",
+        )
+    };
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => Err(refuse("there is nothing in it".to_owned())),
+        Ok(text) => Ok(NodeProof::JoinToken(Zeroizing::new(text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(NodeProof::JoinTokenGone(file.to_owned()))
+        }
+        Err(error) => Err(refuse(error.to_string())),
     }
 }
 
