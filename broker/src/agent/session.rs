@@ -145,7 +145,13 @@ impl Session {
 
     fn take(&self, state: &State) {
         match self.source.take(state) {
-            Ok(()) => {
+            Ok(left_out) => {
+                // Each is gone here, whatever it was before: nothing is served by what may hold no longer.
+                for why in left_out.iter().take(MAX_TOLD) {
+                    tracing::error!(%why, "a member of the broker's state is not understood, and left out");
+                }
+                let left_out = u64::try_from(left_out.len()).unwrap_or(u64::MAX);
+                metrics::counter!("deputize_agent_members_left_out_total").increment(left_out);
                 tracing::info!(version = state.version, entries = state.entries.len(), "state taken");
                 metrics::counter!("deputize_agent_states_total").increment(1);
                 self.has_state.send_replace(true);
@@ -273,5 +279,7 @@ impl Backoff {
     }
 }
 
+/// How many of those that are left out are told one by one.
+const MAX_TOLD: usize = 100;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -83,18 +83,20 @@ impl AgentSource {
     /// Takes what the broker says, as a whole.
     ///
     /// # Errors
-    /// [`NotUnderstood`]: the former state stays.
-    pub fn take(&self, state: &State) -> Result<(), NotUnderstood> {
-        let entries = state.checked_entries(&self.node)?;
+    /// [`NotUnderstood`]: there is nothing to be taken, and the former state stays.
+    pub fn take(&self, state: &State) -> Result<Vec<NotUnderstood>, NotUnderstood> {
         let standing = state.standing()?;
-        let bundles = Arc::new(state.bundles(self.node.trust_domain())?);
+        let (bundles, mut left_out) = state.bundles(self.node.trust_domain())?;
+        let (entries, of_entries) = state.checked_entries(&self.node)?;
+        left_out.extend(of_entries);
+        let bundles = Arc::new(bundles);
         if self.known.load().standing.jwt_keys != standing.jwt_keys {
             self.tokens.forget();
         }
         self.known.store(Arc::new(Known { bundles, standing }));
         // Last: it tells everybody who waits.
         self.entries.replace(entries);
-        Ok(())
+        Ok(left_out)
     }
 
     /// The broker lets this node be none any more: nobody here is entitled to anything.

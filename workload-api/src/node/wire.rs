@@ -3,22 +3,21 @@
 //! The node itself stands in no request: it is whoever's certificate the connection has. No private key stands in any
 //! answer: keys are made on the node.
 
+mod state;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deputize_issuer::{
     authority::{AuthorityError, Standing},
     bundle,
     desk::Desk,
-    entry::{Bounds, Draft, Entries, Origin},
-    svid::{Bundle, Bundles, SpiffeDoor},
+    entry::Draft,
+    svid::{Bundle, SpiffeDoor},
     workload::{Selector, Workload},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spiffe::{SpiffeId, TrustDomain};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `POST /node/attest`: with at most one of the two, for without either the connection's certificate is the proof.
 #[derive(Default, Serialize, Deserialize)]
@@ -155,8 +154,8 @@ pub struct State {
     pub version: u64,
     /// The trust domain.
     pub trust_domain: String,
-    /// The entries for this node's processes. Which other nodes they are for is not said.
-    pub entries: Vec<Draft>,
+    /// The entries for this node's processes, each a [`Draft`]. Which other nodes they are for is not said.
+    pub entries: Vec<Value>,
     /// Our bundle (SPIFFE Trust Domain and Bundle §4).
     pub bundle: Value,
     /// Those of the foreign trust domains that these entries federate with, by name.
@@ -181,13 +180,13 @@ impl State {
     /// If a bundle cannot be written.
     pub fn of(door: &SpiffeDoor, node: &SpiffeId, version: u64) -> Result<Self, AuthorityError> {
         let (entries, ring) = (door.entries.now(), door.authorities.ring());
-        let entries: Vec<Draft> = entries
+        let drafts: Vec<Draft> = entries
             .of_node(node)
             .into_iter()
             .map(|entry| Draft { nodes: Vec::new(), ..entry.to_draft() })
             .collect();
         let wanted: BTreeSet<&str> =
-            entries.iter().flat_map(|entry| &entry.federates_with).map(String::as_str).collect();
+            drafts.iter().flat_map(|entry| &entry.federates_with).map(String::as_str).collect();
         let mut federated = BTreeMap::new();
         for bundle in door.foreign.now().iter() {
             let name = bundle.trust_domain.as_str();
@@ -204,35 +203,9 @@ impl State {
             authorities: standing.untainted.iter().map(to_hex).collect(),
             tainted: standing.tainted.iter().map(to_hex).collect(),
             jwt_keys: standing.jwt_keys,
-            entries,
+            // Texts, numbers and lists of them can always be written.
+            entries: drafts.iter().filter_map(|draft| serde_json::to_value(draft).ok()).collect(),
         })
-    }
-
-    /// The entries, checked as the broker checks them.
-    ///
-    /// # Errors
-    /// If one of them cannot be.
-    pub(super) fn checked_entries(&self, node: &SpiffeId) -> Result<Entries, NotUnderstood> {
-        let bounds = Bounds { trust_domain: node.trust_domain().clone(), own_node: node.clone() };
-        let drafts = self.entries.iter().map(|entry| (entry.clone(), Origin::Admin));
-        Entries::build(bounds, drafts)
-            .map_err(|errors| not_understood(errors.first().map_or_else(String::new, ToString::to_string)))
-    }
-
-    /// The bundles.
-    ///
-    /// # Errors
-    /// If one of them is none.
-    pub(super) fn bundles(&self, own: &TrustDomain) -> Result<Bundles, NotUnderstood> {
-        if self.trust_domain != own.as_str() {
-            return Err(not_understood("the state of another trust domain"));
-        }
-        let mut federated = Vec::new();
-        for (name, document) in &self.federated {
-            let domain = TrustDomain::new(name).map_err(|_| not_understood("a trust domain that is none"))?;
-            federated.push(Arc::new(read_bundle(domain, document)?));
-        }
-        Ok(Bundles { own: Arc::new(read_bundle(own.clone(), &self.bundle)?), federated })
     }
 
     /// Whose work goes on to be used.

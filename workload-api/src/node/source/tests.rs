@@ -1,7 +1,7 @@
 use super::*;
 use crate::fakes::{FakeSource, entry};
 use deputize_issuer::{clock::TestClock, entry::Draft};
-use serde_json::json;
+use serde_json::{Value, json};
 use spiffe::TrustDomain;
 use std::{
     collections::BTreeMap,
@@ -110,13 +110,10 @@ impl Setting {
     }
 }
 
-fn draft(id: &str, spiffe_id: &str) -> Draft {
-    Draft {
-        id: id.to_owned(),
-        spiffe_id: spiffe_id.to_owned(),
-        selectors: vec!["unix:uid:1000".to_owned()],
-        ..Draft::default()
-    }
+fn draft(id: &str, spiffe_id: &str) -> Value {
+    let selectors = vec!["unix:uid:1000".to_owned()];
+    let draft = Draft { id: id.to_owned(), spiffe_id: spiffe_id.to_owned(), selectors, ..Draft::default() };
+    serde_json::to_value(draft).unwrap()
 }
 
 fn process() -> Workload {
@@ -159,7 +156,7 @@ async fn a_token_is_forgotten_with_the_key_that_signed_it_or_when_its_entry_chan
     setting.source.take(&setting.state).unwrap();
     setting.jwt("a").await.unwrap();
     assert_eq!(setting.asked(), 2);
-    setting.state.entries[0].hint = "internal".to_owned();
+    setting.state.entries[0]["hint"] = json!("internal");
     setting.source.take(&setting.state).unwrap();
     setting.jwt("a").await.unwrap();
     assert_eq!(setting.asked(), 3);
@@ -185,15 +182,45 @@ async fn a_state_that_cannot_be_leaves_the_former_one() {
     };
     for (what, state) in [
         ("another trust domain's", changed(|state| state.trust_domain = "other.org".to_owned())),
-        ("an entry of another", changed(|state| state.entries.push(draft("x", "spiffe://other.org/x")))),
-        ("a node's ID", changed(|state| state.entries.push(draft("x", NODE)))),
         ("no bundle", changed(|state| state.bundle = json!({ "keys": [] }))),
         ("no authority", changed(|state| state.tainted = vec!["zz".to_owned()])),
-        ("two entries of one name", changed(|state| state.entries.push(draft("web", WEB)))),
     ] {
         assert!(setting.source.take(&state).is_err(), "{what}");
         assert!(setting.entry().is_some(), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_member_that_cannot_be_read_is_left_out_and_the_rest_is_taken() {
+    let setting = Setting::new();
+    let taken = |change: &dyn Fn(&mut State)| {
+        let mut state = setting.state.clone();
+        state.entries.push(draft("other", "spiffe://example.org/other"));
+        change(&mut state);
+        let left_out = setting.source.take(&state).unwrap();
+        let ids: Vec<String> =
+            setting.source.entitled(&process()).iter().map(|entry| entry.id.to_string()).collect();
+        (ids, left_out.len())
+    };
+    let both = (vec!["other".to_owned(), "web".to_owned()], 0);
+    assert_eq!(taken(&|_| ()), both);
+    let one = (vec!["other".to_owned()], 1);
+    let odd_exchange = json!({ "tenant": 7 });
+    // Each is gone, and not there as it was before.
+    assert_eq!(taken(&|state| state.entries[0]["selectors"] = json!("unix:uid:1000")), one, "another type");
+    assert_eq!(taken(&|_| ()), both);
+    assert_eq!(taken(&|state| state.entries[0]["selectors"] = json!(["x"])), one, "no selector");
+    assert_eq!(taken(&|state| state.entries[0]["spiffe_id"] = json!("spiffe://other.org/x")), one);
+    assert_eq!(taken(&|state| state.entries[0]["spiffe_id"] = json!(NODE)), one, "a node's ID");
+    assert_eq!(taken(&|state| state.entries[0]["exchange"] = odd_exchange.clone()), one, "what it lets");
+    assert_eq!(taken(&|state| state.entries[0] = json!(null)), one, "nothing at all");
+    assert_eq!(taken(&|state| state.entries.push(draft("web", WEB))), one, "two of one name");
+    let foreign = |state: &mut State| {
+        state.federated.insert("other.org".to_owned(), json!({ "keys": "none" }));
+    };
+    assert_eq!(taken(&foreign), (both.0.clone(), 1), "a foreign bundle");
+    assert!(setting.source.bundles().federated.is_empty());
+    assert_eq!(taken(&|_| ()), both);
 }
 
 #[tokio::test]
