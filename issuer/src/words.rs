@@ -47,6 +47,25 @@ pub enum Remedy {
     Operator,
 }
 
+impl Remedy {
+    /// What helps against a refusal of this code, where another door said it; none where it is no code of ours. That a
+    /// rate is exceeded, its door says besides.
+    pub fn of_code(code: &str) -> Option<Self> {
+        Some(match code {
+            "invalid_request"
+            | "unsupported_grant_type"
+            | "invalid_target"
+            | "invalid_scope"
+            | "invalid_authorization_details" => Self::Correct,
+            "invalid_dpop_proof" | "use_dpop_nonce" | "insufficient_user_authentication" => Self::First,
+            "access_denied" | "invalid_client" => Self::Nothing,
+            "temporarily_unavailable" => Self::Later,
+            "server_error" => Self::Operator,
+            _ => return None,
+        })
+    }
+}
+
 impl From<&IssueError> for Words {
     fn from(error: &IssueError) -> Self {
         told(error)

@@ -2,9 +2,12 @@
 //! hop. Its registration entry is what a client's registration is elsewhere.
 
 mod at_desk;
+mod heard;
 mod parameters;
 
 pub(crate) use at_desk::exchange_at;
+pub use at_desk::{Asking, exchange_by};
+pub use heard::Heard;
 
 use deputize_issuer::{
     entry::Entry,
@@ -94,6 +97,6 @@ impl NotExchanged {
 }
 
 /// The longest request: `authorization_details` of 48 KiB, a token of 16 KiB, a proof, and what else there is.
-pub(crate) const MAX_REQUEST_BYTES: usize = 80 * 1024;
+pub const MAX_REQUEST_BYTES: usize = 80 * 1024;
 /// Keys of an identity provider may have to be fetched.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -53,15 +53,13 @@ pub trait SvidSource: Send + Sync + 'static {
     /// A tool-call token for a user's token that the process brings, by this entry of its.
     ///
     /// # Errors
-    /// [`NotExchanged`]. A source that hands nothing on to a broker exchanges nothing.
+    /// [`NotExchanged`].
     async fn exchange(
         &self,
-        _workload: &Workload,
-        _entry: &Entry,
-        _request: &ExchangeRequest,
-    ) -> Result<ExchangeResponse, NotExchanged> {
-        Err(NotExchanged::unavailable("tokens are exchanged at the broker's own socket alone"))
-    }
+        workload: &Workload,
+        entry: &Entry,
+        request: &ExchangeRequest,
+    ) -> Result<ExchangeResponse, NotExchanged>;
 
     /// Our bundle and the federated ones.
     fn bundles(&self) -> Arc<Bundles>;

@@ -1,16 +1,19 @@
 //! The broker, as an agent asks it: HTTPS, with the node's SVID as its certificate.
 
+mod exchange;
+
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use deputize_issuer::svid::OwnKey;
 use deputize_workload_api::{
+    exchange::NotExchanged,
     node::{
         NodeBroker,
         wire::{
-            AttestRequest, DeniedRequest, JwtAnswer, JwtRequest, Line, NodeSvidAnswer, RenewRequest,
-            ServiceAccountToken, X509Answer, X509Request,
+            AttestRequest, DeniedRequest, ExchangeAnswer, ExchangeAsk, JwtAnswer, JwtRequest, Line,
+            NodeSvidAnswer, RenewRequest, ServiceAccountToken, Told, X509Answer, X509Request,
         },
     },
     source::SourceError,
@@ -88,7 +91,7 @@ impl Link {
         let mut request = AttestRequest { csr: STANDARD.encode(csr), ..AttestRequest::default() };
         let mut certificate = None;
         match proof {
-            NodeProof::JoinToken(token) => request.join_token = Some(token.trim().to_owned()),
+            NodeProof::JoinToken(token) => request.join_token = Some(Told::new(token.trim().to_owned())),
             NodeProof::JoinTokenGone(file) => {
                 return Err(LinkError::Invalid(format!("{} is not there", file.display())));
             }
@@ -96,7 +99,7 @@ impl Link {
             NodeProof::ServiceAccount { cluster, file } => {
                 let token = std::fs::read_to_string(file).map(Zeroizing::new);
                 let token = token.map_err(|error| LinkError::Away(format!("{}: {error}", file.display())))?;
-                let (cluster, token) = (cluster.clone(), token.trim().to_owned());
+                let (cluster, token) = (cluster.clone(), Told::new(token.trim().to_owned()));
                 request.kubernetes = Some(ServiceAccountToken { cluster, token });
             }
         }
@@ -184,6 +187,10 @@ impl NodeBroker for Link {
         self.ask("/node/jwt-svid", request).await.map_err(|error| source_error(&error, refused))
     }
 
+    async fn exchange(&self, ask: &ExchangeAsk) -> Result<ExchangeAnswer, NotExchanged> {
+        exchange::exchange(self, ask).await
+    }
+
     async fn denied(&self, request: &DeniedRequest) -> Result<(), SourceError> {
         let told: Result<serde_json::Value, LinkError> = self.ask("/node/denied", request).await;
         told.map(drop).map_err(|error| source_error(&error, SourceError::Unavailable("not taken")))
@@ -230,16 +237,27 @@ async fn post<A: DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<A, LinkError> {
-    let body = serde_json::to_vec(body).map_err(|error| LinkError::Invalid(error.to_string()))?;
-    let request = client
-        .post(url(reach, path)?)
-        .timeout(PATIENCE)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(body);
-    let response = accepted(request.send().await.map_err(away)?).await?;
+    let response = accepted(send((client, reach), path, (body, PATIENCE)).await?).await?;
     let text = collect(response).await?;
     serde_json::from_slice(&text)
         .map_err(|error| LinkError::Away(format!("its answer is not understood: {error}")))
+}
+
+/// The answer, whatever its status.
+async fn send(
+    (client, reach): (&Client, &Reach),
+    path: &str,
+    (body, patience): (&impl Serialize, Duration),
+) -> Result<Response, LinkError> {
+    // Tokens may be in it: wiped when it was sent. What grows leaves behind what it was.
+    let mut text = Zeroizing::new(Vec::with_capacity(MOST_BODIES_BYTES));
+    serde_json::to_writer(&mut *text, body).map_err(|error| LinkError::Invalid(error.to_string()))?;
+    let request = client
+        .post(url(reach, path)?)
+        .timeout(patience)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Bytes::from_owner(text));
+    request.send().await.map_err(away)
 }
 
 /// The error of an answer (RFC 6749 §5.2), as far as it matters here.
@@ -293,6 +311,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(10);
 /// The broker says every ten seconds that it is there.
 const SILENCE: Duration = Duration::from_secs(30);
+/// As long as most bodies are at most.
+const MOST_BODIES_BYTES: usize = 64 * 1024;
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// All entries that there can be, as long as entries are.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;

@@ -1,9 +1,10 @@
 //! What nodes ask: `POST /node/attest`, then with the certificate that they got `/node/renew`, `/node/watch`,
-//! `/node/x509-svid`, `/node/jwt-svid`, `/node/denied`.
+//! `/node/x509-svid`, `/node/jwt-svid`, `/node/exchange`, `/node/denied`.
 //!
 //! Who asks is whoever's certificate the TLS connection has: no header and no body says it.
 
 mod body;
+mod exchange;
 mod places;
 mod stream;
 
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use self::exchange::exchange;
 use self::{
     body::{Bodies, receive},
     places::Places,
@@ -50,6 +52,7 @@ pub struct NodeDoor {
     door: Arc<SpiffeDoor>,
     registry: Arc<NodeRegistry>,
     bodies: Bodies,
+    exchanges: Arc<Places>,
     streams: Arc<Places>,
     /// Bytes that nodes have yet to read.
     unread: Arc<Places>,
@@ -64,8 +67,8 @@ impl NodeDoor {
     /// A door to this desk's SVIDs; there is none without them.
     pub fn new(desk: Arc<Desk>, registry: Arc<NodeRegistry>, stop: watch::Receiver<bool>) -> Option<Self> {
         let door = Arc::clone(desk.spiffe.as_ref()?);
-        let (streams, unread) = (stream::places(), stream::room());
-        Some(Self { desk, door, registry, bodies: Bodies::default(), streams, unread, stop })
+        let (exchanges, streams, unread) = (exchange::places(), stream::places(), stream::room());
+        Some(Self { desk, door, registry, bodies: Bodies::default(), exchanges, streams, unread, stop })
     }
 
     fn refuse(&self, error: IssueError, decision_id: Uuid) -> Response {
@@ -104,9 +107,9 @@ pub async fn attest_node(
         };
         let answered = async {
             let proof = match (&asked.join_token, &asked.kubernetes, &shown) {
-                (Some(token), None, _) => Proof::JoinToken(token),
+                (Some(token), None, _) => Proof::JoinToken(token.expose()),
                 (None, Some(pod), _) => {
-                    Proof::ServiceAccountToken { cluster: pod.cluster.as_deref(), token: &pod.token }
+                    Proof::ServiceAccountToken { cluster: pod.cluster.as_deref(), token: pod.token.expose() }
                 }
                 (None, None, Some(Extension(certificate))) => Proof::Certificate(certificate),
                 (None, None, None) => {
@@ -216,7 +219,7 @@ pub async fn jwt(
         let svid = jwt_svid(&door.desk, &ask).await?;
         Ok(JwtAnswer {
             spiffe_id: svid.spiffe_id.to_string(),
-            token: svid.token.expose().clone(),
+            token: wire::Told::new(svid.token.expose().clone()),
             expires_at: svid.expires_at_seconds,
             hint: svid.hint,
         })

@@ -82,6 +82,7 @@ fn node_door((door, attesting): (Arc<NodeDoor>, Arc<SourceLimit>)) -> Router {
         .route("/node/watch", get(nodes::watch_node))
         .route("/node/x509-svid", post(nodes::x509))
         .route("/node/jwt-svid", post(nodes::jwt))
+        .route("/node/exchange", post(nodes::exchange))
         .route("/node/denied", post(nodes::denied))
         .with_state(door)
 }

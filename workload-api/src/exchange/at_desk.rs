@@ -4,7 +4,6 @@ use deputize_issuer::{
     authenticate::{Possession, Presented, PresentedProof},
     clock,
     desk::Desk,
-    entry::Entry,
     error::IssueError,
     exchange::{Bearing, TokenAnswer, TokenRequest, exchange},
     svid::SpiffeDoor,
@@ -16,14 +15,24 @@ use uuid::Uuid;
 use super::{NotExchanged, parameters::Fields};
 use crate::proto::exchange::{ExchangeRequest, ExchangeResponse};
 
-/// A tool-call token for this process, by this entry.
+/// What a process asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The process.
+    pub workload: &'a Workload,
+    /// Name of the entry by which it does.
+    pub entry: &'a str,
+    /// What it asks.
+    pub message: &'a ExchangeRequest,
+}
+
+/// A tool-call token for this process, by this entry, as the process is told of it.
 ///
 /// # Errors
 /// [`NotExchanged`]: whatever the desk refuses. It is on record then, or counted.
 pub(crate) async fn exchange_at(
     (desk, door): (&Desk, &SpiffeDoor),
-    (workload, entry): (&Workload, &Entry),
-    message: &ExchangeRequest,
+    asking: Asking<'_>,
 ) -> Result<ExchangeResponse, NotExchanged> {
     let decision_id = match clock::new_id(desk.clock.as_ref()) {
         Ok(id) => id,
@@ -31,7 +40,7 @@ pub(crate) async fn exchange_at(
             return Err(NotExchanged { words: Words::from(&IssueError::from(error)), decision_id: None });
         }
     };
-    let exchanged = exchange_as((desk, door), (workload, entry), message, decision_id).await;
+    let exchanged = exchange_by((desk, door), asking, decision_id).await;
     exchanged.map_err(|error| {
         let mut words = Words::from(&error);
         if matches!(error, IssueError::Proof(_)) {
@@ -42,10 +51,13 @@ pub(crate) async fn exchange_at(
     })
 }
 
-async fn exchange_as(
+/// A tool-call token for this process, by this entry: here and for processes of other nodes.
+///
+/// # Errors
+/// Whatever the desk refuses. It is on record then, or counted.
+pub async fn exchange_by(
     (desk, door): (&Desk, &SpiffeDoor),
-    (workload, entry): (&Workload, &Entry),
-    message: &ExchangeRequest,
+    Asking { workload, entry, message }: Asking<'_>,
     decision_id: Uuid,
 ) -> Result<ExchangeResponse, IssueError> {
     let counted = |error: IssueError| {
@@ -60,7 +72,7 @@ async fn exchange_as(
     let htu = door.exchange_endpoint();
     let proof = Some(PresentedProof { header: &message.dpop, htu: &htu });
     let shown = Possession { proof, certificate: None };
-    let presented = Presented::Workload { workload, entry: &entry.id };
+    let presented = Presented::Workload { workload, entry };
     let token = exchange(desk, Bearing { decision_id, presented, shown }, &request).await?;
     let answer = TokenAnswer::of(&token, decision_id);
     let details = serde_json::to_string(answer.authorization_details);

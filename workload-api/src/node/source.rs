@@ -7,7 +7,6 @@ use deputize_issuer::{
     authority::Standing,
     clock::Clock,
     entry::{Bounds, Entries, Entry, LiveEntries, parse_spiffe_id},
-    secret::Secret,
     svid::{Bundle, Bundles, JwtSvid, OwnKey, X509Svid, verify_jwt_svid, verify_x509_svid},
     workload::Workload,
 };
@@ -23,11 +22,15 @@ use uuid::Uuid;
 use super::{
     tokens::{Asked, Tokens},
     wire::{
-        self, DeniedRequest, JwtAnswer, JwtRequest, NotUnderstood, SeenProcess, State, X509Answer,
-        X509Request,
+        self, DeniedRequest, ExchangeAnswer, ExchangeAsk, JwtAnswer, JwtRequest, NotUnderstood, SeenProcess,
+        State, X509Answer, X509Request,
     },
 };
-use crate::source::{SourceError, SvidSource};
+use crate::{
+    exchange::NotExchanged,
+    proto::exchange::{ExchangeRequest, ExchangeResponse},
+    source::{SourceError, SvidSource},
+};
 
 /// The broker, as a node's agent asks it.
 #[async_trait]
@@ -42,6 +45,11 @@ pub trait NodeBroker: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`].
     async fn jwt_svid(&self, request: &JwtRequest) -> Result<JwtAnswer, SourceError>;
+    /// `POST /node/exchange`: asked once, for what proves the process's key may be used once.
+    ///
+    /// # Errors
+    /// [`NotExchanged`], in the broker's words.
+    async fn exchange(&self, ask: &ExchangeAsk) -> Result<ExchangeAnswer, NotExchanged>;
     /// `POST /node/denied`.
     ///
     /// # Errors
@@ -80,7 +88,8 @@ impl AgentSource {
         Self { node, broker, clock, entries, known, tokens: Tokens::default(), denials, teller }
     }
 
-    /// Takes what the broker says, as a whole.
+    /// Takes what the broker says; which members of it are not understood. Those are left out, never kept as they were: what
+    /// the broker changed them into is unknown here.
     ///
     /// # Errors
     /// [`NotUnderstood`]: there is nothing to be taken, and the former state stays.
@@ -195,7 +204,7 @@ impl SvidSource for AgentSource {
             }
             Err(error) => return Err(error),
         };
-        let token = Secret::new(answer.token);
+        let token = answer.token.into_secret();
         let audience = audiences.first().map(String::as_str).unwrap_or_default();
         let verified = verify_jwt_svid(token.expose(), &self.known.load().bundles, now, audience);
         if !verified.is_ok_and(|svid| svid.spiffe_id == entry.spiffe_id)
@@ -211,6 +220,17 @@ impl SvidSource for AgentSource {
         };
         self.tokens.keep(asked, (&svid, now));
         Ok(svid)
+    }
+
+    async fn exchange(
+        &self,
+        workload: &Workload,
+        entry: &Entry,
+        request: &ExchangeRequest,
+    ) -> Result<ExchangeResponse, NotExchanged> {
+        let (entry, process) = (entry.id.to_string(), SeenProcess::of(workload));
+        let ask = ExchangeAsk { entry, process, request: request.clone() };
+        self.broker.exchange(&ask).await.map(ExchangeAnswer::into_response)
     }
 
     fn bundles(&self) -> Arc<Bundles> {

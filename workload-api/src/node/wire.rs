@@ -3,7 +3,12 @@
 //! The node itself stands in no request: it is whoever's certificate the connection has. No private key stands in any
 //! answer: keys are made on the node.
 
+mod exchange;
+mod secret;
 mod state;
+
+pub use exchange::{ExchangeAnswer, ExchangeAsk};
+pub use secret::Told;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deputize_issuer::{
@@ -20,28 +25,28 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `POST /node/attest`: with at most one of the two, for without either the connection's certificate is the proof.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttestRequest {
     /// Certificate signing request (DER), base64.
     pub csr: String,
     /// A join token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub join_token: Option<String>,
+    pub join_token: Option<Told>,
     /// The service account token of the agent's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<ServiceAccountToken>,
 }
 
 /// A service account token of Kubernetes.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccountToken {
     /// Name of the cluster at the broker; may be left out where there is one alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     /// It.
-    pub token: String,
+    pub token: Told,
 }
 
 /// `POST /node/renew`.
@@ -119,12 +124,12 @@ pub struct JwtRequest {
 }
 
 /// Its answer.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct JwtAnswer {
     /// Whose it is.
     pub spiffe_id: String,
     /// The token.
-    pub token: String,
+    pub token: Told,
     /// When it ends, in Unix seconds.
     pub expires_at: u64,
     /// The entry's hint.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{SourceError, SvidSource};
 use crate::{
-    exchange::{NotExchanged, exchange_at},
+    exchange::{Asking, NotExchanged, exchange_at},
     proto::exchange::{ExchangeRequest, ExchangeResponse},
 };
 
@@ -80,7 +80,7 @@ impl SvidSource for DeskSource {
         entry: &Entry,
         request: &ExchangeRequest,
     ) -> Result<ExchangeResponse, NotExchanged> {
-        exchange_at((&self.desk, &self.door), (workload, entry), request).await
+        exchange_at((&self.desk, &self.door), Asking { workload, entry: &entry.id, message: request }).await
     }
 
     fn bundles(&self) -> Arc<Bundles> {

@@ -73,29 +73,35 @@ impl NotTaken {
 }
 
 /// Strictly: what two readers could read differently is refused, and so is what nobody reads, such as a node.
-pub async fn receive<T: DeserializeOwned>(
+pub async fn receive<T: DeserializeOwned>(place: Option<Place>, sent: (&Parts, Body)) -> Result<T, NotTaken> {
+    receive_within(MAX_BODY_BYTES, place, sent).await
+}
+
+/// The same of what may have so many bytes.
+pub async fn receive_within<T: DeserializeOwned>(
+    most: usize,
     place: Option<Place>,
     (parts, body): (&Parts, Body),
 ) -> Result<T, NotTaken> {
     let _place = place.ok_or(NotTaken::Door(DoorError::Unavailable))?;
-    let bytes = collect(parts, body).await.map_err(NotTaken::Door)?;
+    let bytes = collect(parts, (body, most)).await.map_err(NotTaken::Door)?;
     let value = json::parse_value(&bytes, MAX_DEPTH).map_err(|_| NotTaken::Malformed)?;
     serde_json::from_value(value).map_err(|_| NotTaken::Malformed)
 }
 
-async fn collect(parts: &Parts, body: Body) -> Result<Zeroizing<Vec<u8>>, DoorError> {
+async fn collect(parts: &Parts, (body, most): (Body, usize)) -> Result<Zeroizing<Vec<u8>>, DoorError> {
     let mut types = parts.headers.get_all(header::CONTENT_TYPE).iter();
     if types.next().map(HeaderValue::as_bytes) != Some(b"application/json") || types.next().is_some() {
         return Err(DoorError::MediaType { takes: "the body must be application/json" });
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
     let whole: Bytes =
         collected.map_err(|_| DoorError::Timeout)?.map_err(|_| DoorError::TooLarge)?.to_bytes();
     Ok(Zeroizing::new(whole.to_vec()))
 }
 
 /// A process with the most selectors there can be has less.
-const MAX_BODY_BYTES: usize = 128 * 1024;
+pub const MAX_BODY_BYTES: usize = 128 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_OF_STRANGERS: usize = 128;
 /// Many machines may be behind one address.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::fakes::{FakeSource, entry};
-use deputize_issuer::{clock::TestClock, entry::Draft};
+use deputize_issuer::{clock::TestClock, entry::Draft, words::Remedy};
 use serde_json::{Value, json};
 use spiffe::TrustDomain;
 use std::{
@@ -50,10 +50,19 @@ impl NodeBroker for FakeBroker {
         let svid = self.source.jwt_svid(&process(), &entry, &request.audiences).await?;
         Ok(JwtAnswer {
             spiffe_id: WEB.to_owned(),
-            token: svid.token.expose().clone(),
+            token: wire::Told::new(svid.token.expose().clone()),
             expires_at: svid.expires_at_seconds,
             hint: String::new(),
         })
+    }
+
+    async fn exchange(&self, ask: &ExchangeAsk) -> Result<ExchangeAnswer, NotExchanged> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.failure.lock().unwrap().is_some() {
+            return Err(NotExchanged::unavailable("away"));
+        }
+        let said = json!([ask.entry, ask.process, ask.request.subject_token, ask.request.dpop]);
+        Ok(ExchangeAnswer::new(ExchangeResponse { access_token: said.to_string(), ..Default::default() }))
     }
 
     async fn denied(&self, _: &DeniedRequest) -> Result<(), SourceError> {
@@ -247,6 +256,25 @@ async fn a_token_that_one_process_got_is_not_given_to_another() {
     *setting.broker.failure.lock().unwrap() = Some(SourceError::Unavailable("away"));
     let refused = setting.source.jwt_svid(&other("unix:path:/usr/bin/three"), &entry, &audiences).await;
     assert_eq!(refused.map(drop), Err(SourceError::Unavailable("away")));
+}
+
+#[tokio::test]
+async fn an_exchange_is_the_brokers_and_is_asked_once() {
+    let setting = Setting::new();
+    let request = ExchangeRequest {
+        dpop: "a proof".to_owned(),
+        subject_token: "a token".to_owned(),
+        ..ExchangeRequest::default()
+    };
+    let entry = setting.entry().unwrap();
+    let exchanged = setting.source.exchange(&process(), &entry, &request).await.unwrap();
+    let said = json!(["web", { "selectors": ["unix:uid:1000"], "contained": false }, "a token", "a proof"]);
+    assert_eq!(exchanged.access_token, said.to_string());
+    setting.source.exchange(&process(), &entry, &request).await.unwrap();
+    assert_eq!(setting.asked(), 2, "nothing is kept");
+    *setting.broker.failure.lock().unwrap() = Some(SourceError::Unavailable("away"));
+    let refused = setting.source.exchange(&process(), &entry, &request).await.unwrap_err();
+    assert_eq!((refused.words.remedy, setting.asked()), (Remedy::Later, 3));
 }
 
 #[tokio::test]
