@@ -361,12 +361,20 @@ async fn what_is_addressed_to_a_server_is_brought_by_nobody_else() {
     assert!(reload_refused(&lab).await.contains("is a registered server"));
     let mut agent = AttestedAgent::start(&lab.endpoint(), &lab.world.base);
     assert_eq!(agent.ask(&refund(&lab.world.user_token("alice")))["code"], "OK", "what was there holds");
-    let stolen = with(lab.world.user_claims("alice"), &json!({ "aud": CRM }));
-    let refused = agent.ask(&refund(&lab.world.issuer_keys["a"].token("JWT", &stolen)));
-    assert_eq!(
-        (&refused["code"], &refused["error"]),
-        (&json!("INVALID_ARGUMENT"), &json!("invalid_request"))
-    );
+    // An access token with another audience beside the application's, which may be anybody but a server or the broker.
+    let mut bring = |beside: &str| {
+        let claims = json!({ "aud": ["desk-app", beside], "client_id": "desk-app", "azp": "desk-app" });
+        let claims = with(lab.world.user_claims("alice"), &claims);
+        agent.ask(&refund(&lab.world.issuer_keys["a"].token("at+jwt", &claims)))
+    };
+    let brought = bring("https://another.example");
+    assert_eq!(brought["code"], "OK", "{brought}");
+    for beside in [CRM, &lab.world.base] {
+        let refused = bring(beside);
+        assert_eq!(refused["error"], "invalid_request", "{beside}: {refused}");
+        let story = lab.deputize(&["explain", refused["decision_id"].as_str().unwrap()]);
+        assert!(story.contains("subject_token_for_another"), "{beside}: {story}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -220,7 +220,9 @@ pub async fn x509_svid(desk: &Desk, ask: &X509Ask<'_>) -> Result<X509Svid, Issue
         entry: Some(ask.entry),
         audiences: &[],
     };
-    issued.inspect_err(|error| record_svid_denial(desk, decision_id, &refused, error))
+    issued.inspect_err(|error| {
+        record_svid_denial(desk, decision_id, &refused, error);
+    })
 }
 
 /// A JWT-SVID. Every answer, yes or no, is on record when this returns, or counted.
@@ -237,7 +239,9 @@ pub async fn jwt_svid(desk: &Desk, ask: &JwtAsk<'_>) -> Result<JwtSvid, IssueErr
         entry: Some(ask.entry),
         audiences: ask.audiences,
     };
-    issued.inspect_err(|error| record_svid_denial(desk, decision_id, &refused, error))
+    issued.inspect_err(|error| {
+        record_svid_denial(desk, decision_id, &refused, error);
+    })
 }
 
 /// The broker's own X.509-SVID, `spiffe://{trust domain}/deputize/broker`, with a new key, for one of its listeners. It is

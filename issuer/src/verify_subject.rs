@@ -88,8 +88,9 @@ async fn user_token(
 ) -> Result<Subject, IssueError> {
     let client = caller.client();
     let rules = desk.rules.load_full();
+    let addressees = Addressees::new(&rules.registry, &desk.settings.issuer);
     // What is configured is checked when it is loaded. This is what must not happen whatever it says.
-    if Addressees::new(&rules.registry, &desk.settings.issuer).among(&client.subject_audiences).is_some() {
+    if addressees.among(&client.subject_audiences).is_some() {
         return Err(refuse("subject_audience_of_another"));
     }
     let verified = rules
@@ -103,6 +104,10 @@ async fn user_token(
         )
         .await
         .map_err(from_user_token)?;
+    // Made for a client and for a server as well, it may have been presented there as it stands.
+    if addressees.among(&verified.audiences).is_some() {
+        return Err(refuse("subject_token_for_another"));
+    }
     if verified.bound_to.as_ref().is_some_and(|bound| !caller.holds(bound)) {
         // A sender-constrained user token is good in its sender's hands alone (RFC 9449 §6).
         return Err(refuse("subject_token_bound_to_another_key"));
@@ -238,7 +243,7 @@ async fn acting_party(
             }
             other => other,
         })?;
-    if verified.sole_audience.as_deref() != Some(desk.settings.issuer.as_str()) {
+    if *verified.audiences != [desk.settings.issuer.as_str()] {
         return Err(refuse("actor_token_audience"));
     }
     if verified.bound_to.as_ref().is_some_and(|bound| !caller.holds(bound)) {

@@ -9,7 +9,8 @@ use super::{exit::CommandError, input};
 /// The certificate of a client that has one instead of a key (RFC 8705 §2).
 #[derive(Debug, clap::Args)]
 pub struct ClientCertificate {
-    /// Certificate (PEM) to show instead, with those that lead to its authority: the client's, or its X.509-SVID
+    /// Certificate (PEM) to show instead, with those that lead to its authority: the client's, or its X.509-SVID; read
+    /// once, at the start
     #[arg(long, value_name = "FILE", requires = "certificate_key")]
     certificate: Option<PathBuf>,
     /// Private key (PEM) of that certificate

@@ -28,8 +28,8 @@ pub struct VerifiedUserToken {
     pub act: Option<Actor>,
     /// The key that the token is bound to.
     pub bound_to: Option<Confirmation>,
-    /// Its audience, where it has one alone, as an actor token must.
-    pub sole_audience: Option<Arc<str>>,
+    /// Its audiences.
+    pub audiences: Arc<[String]>,
     /// The client that it was made for, where it names one alone.
     pub party: Option<Arc<str>>,
 }
@@ -58,7 +58,6 @@ pub(super) struct ReadToken {
     of_application: bool,
     /// `exp`, `nbf`, `iat` as they stand.
     times: Object,
-    audiences: Vec<String>,
     parties: Vec<(&'static str, String)>,
     verified: VerifiedUserToken,
     weight: u32,
@@ -74,8 +73,6 @@ impl ReadToken {
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), claims.get(name)?.clone())))
             .collect();
-        let audiences: Vec<String> =
-            jws::audiences(claims, MAX_AUDIENCES)?.into_iter().map(str::to_owned).collect();
         let mut parties = Vec::new();
         for name in PARTY_CLAIMS.into_iter().filter(|name| claims.contains_key(*name)) {
             parties.push((name, jws::string_claim(claims, name, MAX_PARTY_BYTES)?.to_owned()));
@@ -87,10 +84,7 @@ impl ReadToken {
             may_act: delegation::may_act(claims)?,
             act: delegation::act(claims)?,
             bound_to: delegation::bound_to(claims)?,
-            sole_audience: match audiences.as_slice() {
-                [alone] => Some(alone.as_str().into()),
-                _ => None,
-            },
+            audiences: jws::audiences(claims, MAX_AUDIENCES)?.into_iter().map(str::to_owned).collect(),
             party: match parties.split_first() {
                 Some(((_, party), more)) if more.iter().all(|(_, other)| other == party) => {
                     Some(party.as_str().into())
@@ -101,7 +95,7 @@ impl ReadToken {
         // Parsed claims take about as much again as their text, plus a fixed overhead.
         let weight = u32::try_from(2 * jws.signing_input.len() + 1024).unwrap_or(u32::MAX);
         let of_application = describe::is_of_application(provider, kind, claims);
-        Ok(Self { kind, of_application, times, audiences, parties, verified, weight })
+        Ok(Self { kind, of_application, times, parties, verified, weight })
     }
 
     /// The checks that depend on the moment and on who asks. Cheap: they run before any signature is verified.
@@ -142,8 +136,9 @@ impl ReadToken {
             matches!(rest, Some("" | "/" | "/userinfo"))
         };
         let is_here = |audience: &String| audience == resource;
-        if !self.audiences.iter().any(is_here)
-            || !self.audiences.iter().all(|audience| is_here(audience) || is_issuers_own(audience))
+        let audiences = &self.verified.audiences;
+        if !audiences.iter().any(is_here)
+            || !audiences.iter().all(|audience| is_here(audience) || is_issuers_own(audience))
         {
             return Err(UserTokenError::Audience);
         }
@@ -156,10 +151,11 @@ impl ReadToken {
 
     fn check_audience(&self, allowed: &[String]) -> Result<(), UserTokenError> {
         let on_list = |name: &String| allowed.contains(name);
+        let audiences = &self.verified.audiences;
         let fits = match self.kind {
-            TokenKind::Access => self.audiences.iter().any(on_list),
+            TokenKind::Access => audiences.iter().any(on_list),
             // OpenID Connect Core §3.1.3.7, check 3: no audiences that the client does not trust.
-            TokenKind::Id | TokenKind::Unmarked => self.audiences.iter().all(on_list),
+            TokenKind::Id | TokenKind::Unmarked => audiences.iter().all(on_list),
         };
         if !fits {
             return Err(UserTokenError::Audience);

@@ -190,9 +190,15 @@ impl Recorded for JwtSvidTerms {
     }
 }
 
-/// Records that a process was refused an SVID: on its own within the quotas of its user and its node, else counted. What went wrong on
-/// our side is in the outcome of its intent, or could not be recorded at all, and is counted alone.
-pub fn record_svid_denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &IssueError) {
+/// Records that a process was refused an SVID: on its own within the quotas of its user and its node, else counted.
+/// Whether it is on record on its own. What went wrong on our side is in the outcome of its intent, or could not be
+/// recorded at all, and is counted alone.
+pub fn record_svid_denial(
+    desk: &Desk,
+    decision_id: Uuid,
+    refused: &RefusedSvid<'_>,
+    error: &IssueError,
+) -> bool {
     let node = refused.workload.node().to_string();
     let is_a_refusal = !matches!(
         error,
@@ -200,7 +206,7 @@ pub fn record_svid_denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<
     );
     if !is_a_refusal {
         desk.refusals.count(error.reason());
-        return;
+        return false;
     }
     let is_user = |one: &&Selector| one.kind() == "unix" && one.value().starts_with("uid:");
     let user = refused.workload.selectors().iter().find(is_user).map_or("", Selector::value);
@@ -212,6 +218,7 @@ pub fn record_svid_denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<
     if !recorded {
         desk.refusals.aggregate_on_node(&node, error.reason());
     }
+    recorded
 }
 
 fn denial(desk: &Desk, decision_id: Uuid, refused: &RefusedSvid<'_>, error: &IssueError) -> Entry {

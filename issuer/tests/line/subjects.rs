@@ -53,6 +53,9 @@ async fn each_user_token_that_misses_one_condition_is_refused() {
         json!({ "cnf": { "x5t#S256": jkt } }),
         json!({ "act": "an agent" }),
         json!({ "may_act": "an agent" }),
+        // Whoever is behind that server has seen it; what is for us says who acts.
+        json!({ "aud": [PLATFORM_AUDIENCE, CRM] }),
+        json!({ "aud": [PLATFORM_AUDIENCE, ISSUER] }),
     ] {
         let shown = changes.to_string();
         let refused = world.subject(&caller, &world.alice(changes)).await;

@@ -56,8 +56,9 @@ impl SvidSource for DeskSource {
         // Without randomness there is no id, and nothing is minted either.
         let decision_id = clock::new_id(self.desk.clock.as_ref()).ok()?;
         let refused = RefusedSvid { kind: None, workload, entry: None, audiences: &[] };
-        record_svid_denial(&self.desk, decision_id, &refused, &IssueError::NotEntitled("no_entry"));
-        Some(decision_id)
+        let error = IssueError::NotEntitled("no_entry");
+        // An id that nothing stands under on record would send whoever looks for it nowhere.
+        record_svid_denial(&self.desk, decision_id, &refused, &error).then_some(decision_id)
     }
 
     async fn x509_svid(&self, workload: &Workload, entry: &Entry) -> Result<X509Svid, SourceError> {

@@ -79,7 +79,7 @@ fn by_family(reason: &str) -> &'static str {
 }
 
 /// Advice by reasons.
-const ADVICE: [(&[&str], &str); 69] = [
+const ADVICE: [(&[&str], &str); 70] = [
     (
         &["entry_without_exchange"],
         "give the entry an `exchange` (docs/workload-api.md), if its processes are to exchange users' tokens",
@@ -92,6 +92,10 @@ const ADVICE: [(&[&str], &str); 69] = [
     (
         &["subject_audience_of_another"],
         "take registered servers and the broker itself out of `subject_audiences`: what is presented to a server its own guard alone brings (`accepts_bearer`)",
+    ),
+    (
+        &["subject_token_for_another"],
+        "the user's token is for a registered server, or the broker, as well: let the identity provider issue one for the application alone",
     ),
     (
         &["client_gone_meanwhile", "caller_changed_meanwhile"],

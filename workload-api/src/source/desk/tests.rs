@@ -47,6 +47,7 @@ async fn who_is_entitled_to_nothing_is_on_record_once_and_beyond_the_quota_count
     let denials = set.audit.entries();
     assert_eq!(denials[0].decision, told[0], "what the process is told, `explain` finds");
     assert_eq!(denials.len(), 60, "{denials:?}");
+    assert_eq!(told[60..], [None; 3], "nothing is found under an id that is not on record");
     for denial in &denials {
         assert_eq!((denial.kind, denial.reason.as_deref()), (RecordKind::Denial, Some("no_entry")));
         let svid = denial.spiffe.as_ref().unwrap();
