@@ -8,13 +8,17 @@
     reason = "a test that meets something unexpected should stop there"
 )]
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use deputize_conformance::{
+    node_lab::{NodeLab, node_id},
     process,
+    spiffe_lab::FOREIGN,
     wire::Request,
     workload_api::{
         Answers, Connection, JwtSvidRequest, JwtSvidResponse, ValidateJwtSvidRequest,
         ValidateJwtSvidResponse, X509BundlesResponse,
     },
+    workload_server::{authority_of, self_signed},
     world::{Started, World},
 };
 use serde_json::{Value, json};
@@ -378,4 +382,55 @@ async fn a_relationship_that_cannot_be_is_refused_with_what_to_do() {
             process::run(&["lint", "--config", ours.world.config().to_str().unwrap()]);
         assert!(success, "{said}{complained}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partners_key_of_a_kind_that_is_unknown_keeps_nothing_from_nodes() {
+    let nodes = NodeLab::start(&json!({ "join_tokens": true })).await;
+    let (lab, folder) = (&nodes.lab, nodes.lab.world.folder());
+    let uid = std::fs::metadata(folder).unwrap().uid();
+    let entry = |id: &str| {
+        json!({
+            "id": id, "spiffe_id": format!("spiffe://example.org/{id}"), "nodes": [node_id("edge-1"), node_id("edge-2")],
+            "selectors": [format!("unix:uid:{uid}")], "federates_with": [FOREIGN],
+        })
+    };
+    let create = async |id: &str| {
+        let answer = lab.world.order("POST", "/admin/entries", &entry(id)).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    };
+    create("one").await;
+    let agent = nodes.joined("edge-1").await;
+    agent.until_it_gives("one").await;
+    let federated = async || agent.svids().await.unwrap().federated_bundles.into_values().next().unwrap();
+    let before = federated().await;
+
+    // Its next authority comes beside the first one, with a key that no JWK of ours can say; and one as a JWK.
+    let file = folder.join("foreign.json");
+    let mut published: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let keys = published["keys"].as_array_mut().unwrap();
+    let second = self_signed(authority_of(FOREIGN));
+    let x5c = |der: &[u8]| json!({ "kty": "EC", "use": "x509-svid", "x5c": [STANDARD.encode(der)] });
+    keys.push(x5c(second.der()));
+    keys.push(x5c(&unknown_curve(second.der())));
+    keys.push(json!({ "kty": "AKP", "alg": "ML-DSA-65", "use": "jwt-svid", "kid": "next", "pub": "AAAA" }));
+    published["spiffe_sequence"] = json!(2);
+    std::fs::write(&file, published.to_string()).unwrap();
+    lab.world.reload(&lab.started).await;
+    agent.process.wait_until(async || federated().await != before).await;
+    let after = federated().await;
+    assert_eq!(after.len(), before.len() + second.der().len(), "what is understood is there");
+    create("two").await;
+    agent.until_it_gives("two").await;
+    // An agent that begins now hears of all of it, too.
+    nodes.joined("edge-2").await.until_it_gives("two").await;
+}
+
+/// This certificate, with a key on a curve that nobody knows.
+fn unknown_curve(der: &[u8]) -> Vec<u8> {
+    const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let at = der.windows(P256.len()).position(|part| part == P256).unwrap();
+    let mut der = der.to_vec();
+    der[at + P256.len() - 1] = 0x7f;
+    der
 }

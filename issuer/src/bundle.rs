@@ -12,7 +12,10 @@ use spiffe::{SpiffeId, TrustDomain};
 use std::sync::Arc;
 use tokio::sync::watch;
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _,
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519},
+    prelude::FromDer as _,
     public_key::PublicKey as X509Key,
 };
 
@@ -98,12 +101,15 @@ pub fn to_document(bundle: &Bundle) -> Result<Value, AuthorityError> {
     }))
 }
 
-/// Reads that document of another trust domain. Keys for a use that is unknown are passed over (SPIFFE Trust Domain and
-/// Bundle §4.2.2), and so is whatever has no certificate, or no `kid`, where its use demands one (X509-SVID §6.2,
-/// JWT-SVID §6.2).
+/// Reads that document of another trust domain. Keys of a kind, or for a use, that is unknown are passed over (SPIFFE
+/// Trust Domain and Bundle §4.2.1, §4.2.2), and so is whatever has no certificate, or no `kid`, where its use demands one
+/// (X509-SVID §6.2, JWT-SVID §6.2).
+///
+/// INVARIANT: what is taken, [`to_document`] can say, within the same bound: it is told on to nodes.
 ///
 /// # Errors
-/// If it is no such document, an authority in it is none or another trust domain's, or there is none at all.
+/// If it is no such document, or would be none where it is told on; if an authority in it is none or another trust
+/// domain's, or there is none at all.
 pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundle, AuthorityError> {
     if document.len() > MAX_DOCUMENT_BYTES {
         return Err(AuthorityError("a bundle has 256 KiB at most"));
@@ -120,7 +126,9 @@ pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundl
     for key in keys.iter().filter_map(Value::as_object) {
         match key.get("use").and_then(Value::as_str) {
             Some("x509-svid") => x509_authorities.extend(certificate_of(key, &trust_domain)?),
-            Some("jwt-svid") if key.contains_key("kid") => jwt_authorities.push(jwt_authority(key)?),
+            Some("jwt-svid") if key.contains_key("kid") && is_of_known_kind(key) => {
+                jwt_authorities.push(jwt_authority(key)?);
+            }
             _ => {}
         }
     }
@@ -133,16 +141,23 @@ pub fn from_document(trust_domain: TrustDomain, document: &[u8]) -> Result<Bundl
     if sequence.is_none() && document.contains_key("spiffe_sequence") {
         return Err(AuthorityError("the bundle's spiffe_sequence is no integer of 64 bits"));
     }
-    Ok(Bundle {
+    let bundle = Bundle {
         trust_domain,
         x509_authorities,
         jwt_authorities: KeySet::new(jwt_authorities),
         sequence: sequence.unwrap_or_default(),
         refresh_hint_seconds: number("spiffe_refresh_hint").unwrap_or(REFRESH_HINT_SECONDS),
-    })
+    };
+    // Beside each certificate its key is written, which whoever published it may have left out.
+    if to_document(&bundle)?.to_string().len() > MAX_DOCUMENT_BYTES {
+        return Err(AuthorityError(
+            "a bundle has 256 KiB at most, with the key of each certificate written out",
+        ));
+    }
+    Ok(bundle)
 }
 
-/// X509-SVID §6.2: the first of `x5c`; without one the key is passed over.
+/// X509-SVID §6.2: the first of `x5c`. Without one, or with a key of a kind that is unknown, it is passed over.
 fn certificate_of(jwk: &Object, trust_domain: &TrustDomain) -> Result<Option<Vec<u8>>, AuthorityError> {
     let Some(first) = jwk.get("x5c").and_then(|chain| chain.get(0)).and_then(Value::as_str) else {
         return Ok(None);
@@ -156,7 +171,8 @@ fn certificate_of(jwk: &Object, trust_domain: &TrustDomain) -> Result<Option<Vec
                     "an X.509 authority in the bundle is that of another trust domain",
                 ));
             }
-            Ok(Some(der))
+            // No chain to it could be verified here, and to no node could it be told.
+            Ok(public_members(&certificate).is_ok().then_some(der))
         }
         _ => Err(no_certificate),
     }
@@ -175,6 +191,18 @@ fn is_of(certificate: &X509Certificate<'_>, trust_domain: &TrustDomain) -> bool 
         _ => None,
     });
     ids.all(|id| id.is_ok_and(|id| id.is_member_of(trust_domain)))
+}
+
+/// Whether a JWT authority's `kty`, and its curve, is one that verifies here (SPIFFE Trust Domain and Bundle §4.2.1).
+/// What has no `kty` is no key at all, and refused as such.
+fn is_of_known_kind(jwk: &Object) -> bool {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    match text("kty") {
+        None | Some("RSA") => true,
+        Some("EC") => matches!(text("crv"), None | Some("P-256" | "P-384")),
+        Some("OKP") => matches!(text("crv"), None | Some("Ed25519")),
+        Some(_) => false,
+    }
 }
 
 fn jwt_authority(jwk: &Object) -> Result<PublicKey, AuthorityError> {
@@ -203,15 +231,18 @@ fn public_members(certificate: &X509Certificate<'_>) -> Result<Object, Authority
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         encode(bytes.get(zeros..).unwrap_or_default())
     };
-    let key = certificate.public_key().parsed().map_err(|_| unknown)?;
+    let info = certificate.public_key();
+    let key = info.parsed().map_err(|_| unknown)?;
     let members = match &key {
         X509Key::EC(point) => {
             let bytes = point.data().strip_prefix(&[4]).ok_or(unknown)?;
             let (x, y) = bytes.split_at_checked(bytes.len() / 2).ok_or(unknown)?;
-            let curve = match bytes.len() {
-                64 => "P-256",
-                96 => "P-384",
-                132 => "P-521",
+            // Others have points of the same length.
+            let named = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+            let curve = match (named.ok_or(unknown)?, bytes.len()) {
+                (named, 64) if named == OID_EC_P256 => "P-256",
+                (named, 96) if named == OID_NIST_EC_P384 => "P-384",
+                (named, 132) if named == OID_NIST_EC_P521 => "P-521",
                 _ => return Err(unknown),
             };
             vec![("kty", "EC".into()), ("crv", curve.into()), ("x", encode(x)), ("y", encode(y))]
@@ -219,7 +250,7 @@ fn public_members(certificate: &X509Certificate<'_>) -> Result<Object, Authority
         X509Key::RSA(rsa) => {
             vec![("kty", "RSA".into()), ("n", trimmed(rsa.modulus)), ("e", trimmed(rsa.exponent))]
         }
-        X509Key::Unknown(bytes) if bytes.len() == 32 => {
+        X509Key::Unknown(bytes) if info.algorithm.algorithm == OID_SIG_ED25519 && bytes.len() == 32 => {
             vec![("kty", "OKP".into()), ("crv", "Ed25519".into()), ("x", encode(bytes))]
         }
         X509Key::Unknown(_) | X509Key::DSA(_) | X509Key::GostR3410(_) | X509Key::GostR3410_2012(_) => {
@@ -237,7 +268,11 @@ const REFRESH_HINT_SECONDS: u64 = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, IsCa, KeyPair, SanType};
+    use proptest::prelude::*;
+    use rcgen::{
+        CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData,
+        SanType, SignatureAlgorithm,
+    };
 
     fn certificate(is_ca: IsCa) -> Value {
         certificate_of_id(is_ca, None)
@@ -301,6 +336,127 @@ mod tests {
                 refused, "an X.509 authority in the bundle is that of another trust domain",
                 "{others}"
             );
+        }
+    }
+
+    /// A key that nobody has.
+    struct Strange(Vec<u8>, &'static SignatureAlgorithm);
+
+    impl PublicKeyData for Strange {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            self.1
+        }
+    }
+
+    /// The certificate of an authority with this key, wherein one name of an algorithm stands for another as long.
+    fn strange(key: Strange, (named, instead): (&[u8], &[u8])) -> Value {
+        let own = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.signed_by(&key, &Issuer::from_params(&params, &own)).unwrap();
+        let mut der = certificate.der().to_vec();
+        let at = der.windows(named.len()).position(|part| part == named).unwrap();
+        der[at..at + named.len()].copy_from_slice(instead);
+        json!({ "use": "x509-svid", "x5c": [STANDARD.encode(der)] })
+    }
+
+    /// What a JWK cannot say, or what nobody here would verify by it.
+    fn strange_kinds() -> Vec<(&'static str, Value)> {
+        const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+        const EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+        const DSA: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x01];
+        const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+        let on = |last: u8| [&P384[..6], &[last]].concat();
+        let point = |first: u8, bytes: usize| {
+            let key = [vec![first], vec![7; bytes]].concat();
+            Strange(key, &PKCS_ECDSA_P384_SHA384)
+        };
+        let octets = |bytes: usize| Strange(vec![7; bytes], &PKCS_ED25519);
+        let integer = Strange(vec![0x02, 0x01, 0x05], &PKCS_ECDSA_P384_SHA384);
+        vec![
+            ("Ed448", strange(octets(57), (ED25519, &[0x06, 0x03, 0x2b, 0x65, 0x71]))),
+            ("X25519", strange(octets(32), (ED25519, &[0x06, 0x03, 0x2b, 0x65, 0x6e]))),
+            ("Ed25519, cut short", strange(octets(31), (ED25519, ED25519))),
+            ("secp224r1", strange(point(4, 56), (P384, &on(0x21)))),
+            ("secp256k1", strange(point(4, 64), (P384, &on(0x0a)))),
+            ("a compressed point", strange(point(2, 48), (P384, P384))),
+            ("DSA", strange(integer, (EC, DSA))),
+        ]
+    }
+
+    #[test]
+    fn authorities_with_keys_that_no_jwk_can_say_are_passed_over() {
+        let unknown = [
+            json!({ "kty": "AKP", "alg": "ML-DSA-65", "use": "jwt-svid", "kid": "two", "pub": "AAAA" }),
+            json!({ "kty": "EC", "crv": "secp256k1", "use": "jwt-svid", "kid": "two", "x": "AA", "y": "AA" }),
+            json!({ "kty": "OKP", "crv": "Ed448", "use": "jwt-svid", "kid": "two", "x": "AA" }),
+        ];
+        let unknown = unknown.map(|key| ("a JWK of an unknown kind", key));
+        for (what, key) in strange_kinds().into_iter().chain(unknown) {
+            let bundle = read(&json!({ "keys": [key, jwt_key()] })).expect(what);
+            assert!(bundle.x509_authorities.is_empty(), "{what}");
+            assert_eq!(bundle.jwt_authorities.iter().count(), 1, "{what}");
+            to_document(&bundle).expect(what);
+            assert!(read(&json!({ "keys": [key] })).is_err(), "{what}, alone");
+        }
+        let good = Strange([vec![4], vec![7; 96]].concat(), &PKCS_ECDSA_P384_SHA384);
+        let good = strange(good, (&[0x2b, 0x81, 0x04], &[0x2b, 0x81, 0x04]));
+        assert_eq!(read(&json!({ "keys": [good] })).unwrap().x509_authorities.len(), 1);
+        for (what, key) in [
+            ("no kind", json!({ "use": "jwt-svid", "kid": "two" })),
+            ("no curve", json!({ "kty": "EC", "use": "jwt-svid", "kid": "two" })),
+        ] {
+            assert!(read(&json!({ "keys": [key, jwt_key()] })).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_could_not_be_told_on_is_refused() {
+        let of_name = |length: usize| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let name = format!("https://example.org/{}", "a".repeat(length));
+            params.subject_alt_names.push(SanType::URI(name.as_str().try_into().unwrap()));
+            params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        };
+        let shortest = of_name(300).len();
+        let hundred = |bytes: usize| {
+            let der = of_name(300 + bytes - shortest);
+            let key = json!({ "use": "x509-svid", "x5c": [STANDARD.encode(der)] });
+            json!({ "keys": vec![key; 100] })
+        };
+        let (fits, does_not) = (hundred(1700), hundred(1880));
+        assert!(does_not.to_string().len() <= MAX_DOCUMENT_BYTES, "as it was published it is small enough");
+        let told = to_document(&read(&fits).unwrap()).unwrap().to_string();
+        assert!(told.len() <= MAX_DOCUMENT_BYTES);
+        let refused = "a bundle has 256 KiB at most, with the key of each certificate written out";
+        assert_eq!(read(&does_not).unwrap_err(), refused);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_taken_can_be_told_and_read_again(picked in prop::collection::vec(0_usize..10, 0..12), at: u16, byte: u8) {
+            let ca = certificate(IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+            let mut all: Vec<Value> = strange_kinds().into_iter().map(|(_, key)| key).collect();
+            all.extend([ca, jwt_key(), json!({ "kty": "AKP", "use": "jwt-svid", "kid": "x" })]);
+            let mut keys: Vec<Value> = picked.iter().map(|one| all[*one].clone()).collect();
+            // One byte of the first certificate is another one.
+            if let Some(text) = keys.iter().find_map(|key| key["x5c"][0].as_str().map(str::to_owned)) {
+                let mut der = STANDARD.decode(text).unwrap();
+                let at = usize::from(at) % der.len();
+                der[at] = byte;
+                keys.push(json!({ "use": "x509-svid", "x5c": [STANDARD.encode(der)] }));
+            }
+            if let Ok(bundle) = read(&json!({ "keys": keys })) {
+                let told = to_document(&bundle).unwrap();
+                prop_assert!(told.to_string().len() <= MAX_DOCUMENT_BYTES);
+                prop_assert!(has_same_authorities(&read(&told).unwrap(), &bundle));
+            }
         }
     }
 

@@ -179,10 +179,11 @@ pub struct State {
 pub struct NotUnderstood(pub String);
 
 impl State {
-    /// What this node's agent has to know now.
+    /// What this node's agent has to know now. A foreign bundle that cannot be written is left out: whose it is has
+    /// nothing to do with whether nodes hear of all else.
     ///
     /// # Errors
-    /// If a bundle cannot be written.
+    /// If our own bundle cannot be written.
     pub fn of(door: &SpiffeDoor, node: &SpiffeId, version: u64) -> Result<Self, AuthorityError> {
         let (entries, ring) = (door.entries.now(), door.authorities.ring());
         let drafts: Vec<Draft> = entries
@@ -192,13 +193,9 @@ impl State {
             .collect();
         let wanted: BTreeSet<&str> =
             drafts.iter().flat_map(|entry| &entry.federates_with).map(String::as_str).collect();
-        let mut federated = BTreeMap::new();
-        for bundle in door.foreign.now().iter() {
-            let name = bundle.trust_domain.as_str();
-            if wanted.contains(name) {
-                federated.insert(name.to_owned(), bundle::to_document(bundle)?);
-            }
-        }
+        let foreign = door.foreign.now();
+        let federated = foreign.iter().filter(|bundle| wanted.contains(bundle.trust_domain.as_str()));
+        let federated = federated.filter_map(|bundle| told(bundle)).collect();
         let standing = ring.standing();
         Ok(Self {
             version,
@@ -246,6 +243,20 @@ impl SeenProcess {
         }
         let read = |text: &String| text.parse().map_err(|error| not_understood(format!("{text:?}: {error}")));
         self.selectors.iter().map(read).collect()
+    }
+}
+
+/// A foreign bundle as nodes are told of it.
+fn told(bundle: &Bundle) -> Option<(String, Value)> {
+    let name = bundle.trust_domain.to_string();
+    match bundle::to_document(bundle) {
+        Ok(document) => Some((name, document)),
+        Err(error) => {
+            metrics::counter!("deputize_node_bundles_left_out_total", "trust_domain" => name.clone())
+                .increment(1);
+            tracing::error!(trust_domain = name, %error, "foreign bundle cannot be told to a node, it is left out");
+            None
+        }
     }
 }
 
@@ -308,3 +319,23 @@ fn not_understood(why: impl ToString) -> NotUnderstood {
 /// More than a process has groups.
 const MAX_SELECTORS: usize = 2048;
 const MAX_CHAIN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputize_call::keys::KeySet;
+
+    #[test]
+    fn a_foreign_bundle_that_cannot_be_told_is_left_out() {
+        let bundle = |x509_authorities| Bundle {
+            trust_domain: TrustDomain::new("partner.test").unwrap(),
+            x509_authorities,
+            jwt_authorities: KeySet::default(),
+            sequence: 1,
+            refresh_hint_seconds: 300,
+        };
+        assert!(told(&bundle(vec![b"no certificate".to_vec()])).is_none());
+        let (name, document) = told(&bundle(Vec::new())).unwrap();
+        assert_eq!((name.as_str(), document["spiffe_sequence"].as_u64()), ("partner.test", Some(1)));
+    }
+}
