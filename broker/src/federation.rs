@@ -8,7 +8,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use member::{Kept, Origin};
+pub use member::{Decided, Kept, OnDisk, Origin};
 pub use status::{Failure, Held, Status};
 
 use async_trait::async_trait;
@@ -63,12 +63,18 @@ pub struct NotFetched {
 /// Bundles, kept for the next start.
 pub trait KeepBundles: Send + Sync {
     /// All that are kept and can be read. What was damaged meanwhile is none.
-    fn all(&self) -> Vec<Kept>;
-    /// Keeps one, durably, instead of the one of its trust domain that is there.
+    fn all(&self) -> Vec<OnDisk>;
+    /// Keeps one that is on record, durably, instead of all that is there of its trust domain.
     ///
     /// # Errors
     /// [`NotKept`].
     fn keep(&self, kept: &Kept) -> Result<(), NotKept>;
+    /// Puts beside the one of its trust domain, durably, what was decided since. Where none is kept, nothing need be
+    /// narrowed after the next start, and nothing is put there.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    fn note(&self, decided: &Decided) -> Result<(), NotKept>;
     /// Forgets the one of a trust domain.
     ///
     /// # Errors
@@ -134,7 +140,7 @@ impl Federation {
             turn: Arc::default(),
             rounds: watch::Sender::new(0),
         };
-        federation.replace(configured, kept.into_iter().map(Standing::settled).collect());
+        federation.replace(configured, kept.into_iter().map(Standing::of).collect());
         Ok(federation)
     }
 

@@ -35,6 +35,24 @@ pub struct Kept {
     pub file: Option<Digest>,
 }
 
+/// What was decided of a trust domain and is not known to be on record.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The bundle that is its one from then on.
+    pub kept: Kept,
+    /// What is trusted until that is on record; nothing where nothing is.
+    pub held: Option<Arc<Bundle>>,
+}
+
+/// What is on disk of a trust domain.
+#[derive(Debug, Clone)]
+pub struct OnDisk {
+    /// Its bundle, which is on record.
+    pub settled: Kept,
+    /// What was decided since.
+    pub decided: Option<Decided>,
+}
+
 /// Where a bundle came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -90,12 +108,23 @@ pub(super) struct Standing {
     held: Option<Arc<Bundle>>,
     /// What is known is not on record yet.
     is_unsettled: bool,
+    /// That is on disk.
+    is_noted: bool,
 }
 
 impl Standing {
-    /// That of a bundle that was kept, which is on record.
-    pub(super) fn settled(kept: Kept) -> Self {
-        Self { held: Some(Arc::clone(&kept.bundle)), known: Some(kept), is_unsettled: false }
+    /// As it stood when it was put on disk.
+    pub(super) fn of(on_disk: OnDisk) -> Self {
+        let OnDisk { settled, decided } = on_disk;
+        let Some(Decided { kept, held }) = decided else {
+            let held = Some(Arc::clone(&settled.bundle));
+            return Self { held, known: Some(settled), is_unsettled: false, is_noted: false };
+        };
+        // INVARIANT: whatever stands there, no more than is on record, and no more than was decided.
+        let held = held
+            .and_then(|held| bundle::intersection(&held, &settled.bundle))
+            .and_then(|held| bundle::intersection(&held, &kept.bundle));
+        Self { held: held.map(Arc::new), known: Some(kept), is_unsettled: true, is_noted: true }
     }
 
     pub(super) fn known(&self) -> Option<&Kept> {
@@ -116,7 +145,7 @@ impl Standing {
             Some(if bundle::has_same_authorities(&common, &held) { held } else { Arc::new(common) })
         });
         self.known = Some(kept);
-        self.is_unsettled = true;
+        (self.is_unsettled, self.is_noted) = (true, false);
     }
 }
 
@@ -170,6 +199,18 @@ impl Member {
         state.standing.known.clone().filter(|_| state.standing.is_unsettled)
     }
 
+    /// What is decided, and neither on record nor on disk.
+    pub(super) fn unnoted(&self) -> Option<Decided> {
+        let Standing { known, held, is_unsettled, is_noted } = self.standing();
+        let kept = known.filter(|_| is_unsettled && !is_noted)?;
+        Some(Decided { kept, held })
+    }
+
+    /// What is decided is on disk.
+    pub(super) fn noted(&self) {
+        lock(&self.state).standing.is_noted = true;
+    }
+
     /// What is decided is on record: it is trusted as a whole.
     pub(super) fn settled(&self) {
         let mut state = lock(&self.state);
@@ -181,9 +222,10 @@ impl Member {
     }
 
     /// Whether the number of what is known orders what the endpoint says: that of a file does, for whoever configures it
-    /// knows better, and that of this very endpoint. Of another endpoint's numbers this one knows nothing.
+    /// knows better, and that of this very endpoint. Of another endpoint's numbers this one knows nothing. What was kept
+    /// before endpoints were told apart is that of this one, as far as anybody knows.
     pub(super) fn is_ordered_by(&self, known: &Kept) -> bool {
-        known.origin == Origin::File || (known.endpoint.is_some() && known.endpoint == self.endpoint())
+        known.origin == Origin::File || known.endpoint.is_none() || known.endpoint == self.endpoint()
     }
 
     /// Which endpoint it has.

@@ -47,16 +47,39 @@ impl Federation {
     /// Puts on record, and on disk, what is decided of one trust domain.
     pub(super) async fn settle_one(&self, member: &Member) -> Result<(), NotTaken> {
         let Some(kept) = member.unsettled() else { return Ok(()) };
+        let trust_domain = member.trust_domain();
+        self.note(member);
+        // The record tells first of the relationship that ended, then of the one that began anew.
+        let is_forgotten =
+            || lock(&self.forgotten).iter().any(|kept| kept.bundle.trust_domain == *trust_domain);
+        if is_forgotten() {
+            self.settle_forgotten().await;
+        }
+        if is_forgotten() {
+            return Err(NotTaken::Unrecorded);
+        }
         self.record(&kept, true).await?;
         member.settled();
         member.measure();
         self.publish();
-        let trust_domain = member.trust_domain();
         tracing::info!(%trust_domain, sequence = kept.bundle.sequence, "foreign bundle changed");
         if let Err(error) = self.outside.keep.keep(&kept) {
             tracing::error!(%trust_domain, %error, "foreign bundle not kept for the next start");
         }
         Ok(())
+    }
+
+    /// Puts on disk what is decided, before there is a record of it: the only way to mend a log that has failed is a start,
+    /// and what was withdrawn is not to come back with that.
+    fn note(&self, member: &Member) {
+        let Some(decided) = member.unnoted() else { return };
+        match self.outside.keep.note(&decided) {
+            Ok(()) => member.noted(),
+            Err(error) => {
+                let trust_domain = member.trust_domain();
+                tracing::error!(%trust_domain, %error, "change of a foreign bundle not kept before its record");
+            }
+        }
     }
 
     async fn settle_forgotten(&self) {
@@ -67,9 +90,8 @@ impl Federation {
                 tracing::error!(%trust_domain, %error, "end of a foreign bundle not recorded");
                 return;
             }
-            // Whoever was configured again meanwhile has a newer one to be kept.
-            let is_back = self.members().iter().any(|member| member.trust_domain() == trust_domain);
-            if !is_back && let Err(error) = self.outside.keep.forget(trust_domain) {
+            // Whoever was configured again meanwhile has nothing on disk yet: this is on record before that is.
+            if let Err(error) = self.outside.keep.forget(trust_domain) {
                 tracing::error!(%trust_domain, %error, "bundle of a trust domain that is no longer federated not deleted");
             }
             let mut forgotten = lock(&self.forgotten);

@@ -5,7 +5,10 @@ use deputize_issuer::{
     record::{Entry, Kind},
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
 use crate::backends::spiffe_keys::{Making, SpiffeRing};
@@ -37,20 +40,34 @@ impl FetchBundle for Asks {
 }
 
 #[derive(Default)]
-struct FakeFolder(Mutex<HashMap<TrustDomain, Kept>>);
+struct FakeFolder {
+    files: Mutex<HashMap<TrustDomain, OnDisk>>,
+    /// What is on record cannot be kept.
+    is_full: AtomicBool,
+}
 
 struct Keeps(Arc<FakeFolder>);
 
 impl KeepBundles for Keeps {
-    fn all(&self) -> Vec<Kept> {
-        lock(&self.0.0).values().cloned().collect()
+    fn all(&self) -> Vec<OnDisk> {
+        lock(&self.0.files).values().cloned().collect()
     }
     fn keep(&self, kept: &Kept) -> Result<(), NotKept> {
-        lock(&self.0.0).insert(kept.bundle.trust_domain.clone(), kept.clone());
+        if self.0.is_full.load(Ordering::SeqCst) {
+            return Err(NotKept("it is full".to_owned()));
+        }
+        let on_disk = OnDisk { settled: kept.clone(), decided: None };
+        lock(&self.0.files).insert(kept.bundle.trust_domain.clone(), on_disk);
+        Ok(())
+    }
+    fn note(&self, decided: &Decided) -> Result<(), NotKept> {
+        if let Some(file) = lock(&self.0.files).get_mut(&decided.kept.bundle.trust_domain) {
+            file.decided = Some(decided.clone());
+        }
         Ok(())
     }
     fn forget(&self, trust_domain: &TrustDomain) -> Result<(), NotKept> {
-        lock(&self.0.0).remove(trust_domain);
+        lock(&self.0.files).remove(trust_domain);
         Ok(())
     }
 }
@@ -331,6 +348,107 @@ async fn nothing_is_trusted_more_without_a_record_and_less_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_withdrawn_without_a_record_does_not_come_back_with_a_restart() {
+    let id = |key: &Value| key["kid"].as_str().unwrap().to_owned();
+    let (one, two, three, four) = (key(), key(), key(), key());
+    let away = NotFetched { reason: "transport", detail: String::new() };
+    for next in [bundle(5, &[&two, &four]), bundle(5, &[&four])] {
+        let world = World::new();
+        world.says(PARTNER, &bundle(4, &[&one, &two, &three]));
+        let running = world.start(&[web(PARTNER)]).await;
+        world.audit.set_disk(Disk::Broken);
+        world.says(PARTNER, &next);
+        pass(300).await;
+        let held = running.keys();
+        assert!(held.len() < 2, "{held:?}");
+        // What has gone once is gone, though the next one has it again.
+        world.says(PARTNER, &bundle(6, &[&one, &two, &four]));
+        pass(300).await;
+        assert_eq!(running.keys(), held);
+        drop(running);
+        world.answers(PARTNER, Err(away.clone()));
+        let running = world.start(&[web(PARTNER)]).await;
+        assert_eq!(running.keys(), held, "through a start without a record");
+        // The one before does not come back either.
+        world.says(PARTNER, &bundle(4, &[&one, &two, &three]));
+        world.next_question().await;
+        assert_eq!(running.keys(), held);
+        drop(running);
+        world.audit.set_disk(Disk::Sound);
+        world.answers(PARTNER, Err(away.clone()));
+        let running = world.start(&[web(PARTNER)]).await;
+        assert_eq!(running.keys(), [&one, &two, &four].map(id), "on record at last, without its endpoint");
+        assert_eq!(world.recorded(), ["taken partner.test 4 endpoint", "taken partner.test 6 endpoint"]);
+        assert!(lock(&world.folder.files).values().all(|file| file.decided.is_none()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_after_its_record_does_not_come_back_with_a_restart() {
+    let id = |key: &Value| key["kid"].as_str().unwrap().to_owned();
+    let (world, one, two) = (World::new(), key(), key());
+    world.says(PARTNER, &bundle(1, &[&one, &two]));
+    let running = world.start(&[web(PARTNER)]).await;
+    world.folder.is_full.store(true, Ordering::SeqCst);
+    world.says(PARTNER, &bundle(2, &[&two]));
+    pass(300).await;
+    assert_eq!(running.keys(), [id(&two)]);
+    drop(running);
+    world.audit.set_disk(Disk::Broken);
+    world.answers(PARTNER, Err(NotFetched { reason: "transport", detail: String::new() }));
+    let running = world.start(&[web(PARTNER)]).await;
+    assert_eq!(running.keys(), [id(&two)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relationship_that_ended_without_a_record_does_not_come_back_with_a_restart() {
+    let (world, one) = (World::new(), key());
+    world.says(PARTNER, &bundle(5, &[&one]));
+    let running = world.start(&[web(PARTNER)]).await;
+    let reload = async |configured: &[Federated]| {
+        running.federation.reread(configured).await.unwrap().take().await;
+    };
+    world.audit.set_disk(Disk::Broken);
+    reload(&[]).await;
+    world.answers(PARTNER, Err(NotFetched { reason: "transport", detail: String::new() }));
+    reload(&[web(PARTNER)]).await;
+    assert!(running.held().is_empty());
+    // As soon as there can be a record, it tells of the end before it tells of a beginning.
+    world.audit.set_disk(Disk::Sound);
+    world.says(PARTNER, &bundle(3, &[&one]));
+    let member = Arc::clone(&running.federation.members()[0]);
+    Arc::clone(&running.federation).refresh(member).await;
+    let ended = ["taken partner.test 5 endpoint", "forgotten partner.test 5 endpoint"];
+    assert_eq!(world.recorded()[..2], ended);
+    assert_eq!(world.recorded()[2..], ["taken partner.test 3 endpoint"]);
+    assert_eq!(lock(&world.folder.files).len(), 1);
+    world.audit.set_disk(Disk::Broken);
+    reload(&[]).await;
+    world.answers(PARTNER, Err(NotFetched { reason: "transport", detail: String::new() }));
+    reload(&[web(PARTNER)]).await;
+    world.audit.set_disk(Disk::Sound);
+    pass(10).await;
+    assert_eq!(world.recorded().last().unwrap(), "forgotten partner.test 3 endpoint");
+    drop(running);
+    let running = world.start(&[web(PARTNER)]).await;
+    assert!(running.held().is_empty(), "nobody configured a bundle, and no endpoint answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_that_were_kept_before_endpoints_were_told_apart_go_on_to_order() {
+    let (world, one) = (World::new(), key());
+    world.says(PARTNER, &bundle(5, &[&one]));
+    drop(world.start(&[web(PARTNER)]).await);
+    lock(&world.folder.files).values_mut().for_each(|file| file.settled.endpoint = None);
+    world.says(PARTNER, &bundle(4, &[&key()]));
+    let running = world.start(&[web(PARTNER)]).await;
+    assert_eq!((running.partners(), running.failure().as_deref()), (Some(5), Some("sequence")));
+    world.says(PARTNER, &bundle(6, &[&one]));
+    world.next_question().await;
+    assert_eq!(running.partners(), Some(6));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_is_recorded_too_before_anything_more_is_trusted() {
     let world = World::new();
     let (one, two, three) = (key(), key(), key());
@@ -362,11 +480,11 @@ async fn a_reload_is_recorded_too_before_anything_more_is_trusted() {
     reload(&[]).await;
     assert!(running.held().is_empty(), "the relationship ended");
     assert_eq!(world.recorded(), ["taken partner.test 1 file", "taken partner.test 2 file"]);
-    assert_eq!(lock(&world.folder.0).len(), 1);
+    assert_eq!(lock(&world.folder.files).len(), 1);
     world.audit.set_disk(Disk::Sound);
     pass(10).await;
     assert_eq!(world.recorded().last().unwrap(), "forgotten partner.test 2 file");
-    assert!(lock(&world.folder.0).is_empty());
+    assert!(lock(&world.folder.files).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,7 +572,7 @@ async fn a_reload_changes_all_or_nothing_asks_at_once_and_forgets_who_is_gone() 
     running.federation.reread(&[file]).await.unwrap().take().await;
     assert_eq!(running.held(), [("file.test".to_owned(), 2)]);
     assert_eq!(world.recorded().last().unwrap(), "forgotten partner.test 2 endpoint");
-    assert_eq!(lock(&world.folder.0).len(), 1);
+    assert_eq!(lock(&world.folder.files).len(), 1);
     let asked = world.asked();
     pass(1000).await;
     assert_eq!(world.asked(), asked, "and nobody asks it any more");
