@@ -29,8 +29,19 @@ use crate::commands::exit::CommandError;
 pub(super) struct Known {
     /// By these SVIDs are verified; none where they are not known, or no longer.
     pub(super) bundles: Option<Arc<Bundles>>,
+    /// When they hold no longer, whatever goes on to be told, in Unix seconds: whoever told them stands by them as long as
+    /// by the guard's own SVID, which came with them. Files have no such end.
+    pub(super) until_seconds: Option<u64>,
     /// The guard's own SVID, where it has one.
     pub(super) own: Option<Arc<CertifiedKey>>,
+}
+
+impl Known {
+    /// By which bundles SVIDs are verified at this moment.
+    fn bundles_at(&self, now_seconds: u64) -> Option<Arc<Bundles>> {
+        let holds = self.until_seconds.is_none_or(|until| now_seconds <= until);
+        self.bundles.clone().filter(|_| holds)
+    }
 }
 
 /// What is known of workloads, now and as it changes.
@@ -47,7 +58,7 @@ impl Workloads {
         match trusted {
             Trusted::Files(files) => {
                 let (mut read, bundles) = read_all(files).map_err(unusable)?;
-                known.send_replace(Known { bundles: Some(Arc::new(bundles)), own: None });
+                known.send_replace(Known { bundles: Some(Arc::new(bundles)), ..Known::default() });
                 let files = files.clone();
                 tokio::spawn(async move {
                     let mut tick = tokio::time::interval(LOOK_AT_FILES_EVERY);
@@ -95,7 +106,7 @@ impl Workloads {
 
     fn look_at(&self, shown: &PresentedCertificate, now_seconds: u64) -> ClientCertificate {
         let certificate = ClientCertificate::of(shown.leaf());
-        let Some(bundles) = self.0.borrow().bundles.clone() else {
+        let Some(bundles) = self.0.borrow().bundles_at(now_seconds) else {
             return certificate.of_undecided_workload();
         };
         let found = shown.workload(&bundles, now_seconds);
@@ -157,3 +168,26 @@ fn unusable((file, error): Unusable) -> CommandError {
 
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(2);
 const MAX_BUNDLE_BYTES: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputize_call::keys::KeySet;
+
+    #[test]
+    fn bundles_hold_as_long_as_the_svid_that_they_came_with() {
+        let own = Arc::new(Bundle {
+            trust_domain: TrustDomain::new("example.org").unwrap(),
+            x509_authorities: Vec::new(),
+            jwt_authorities: KeySet::default(),
+            sequence: 0,
+            refresh_hint_seconds: 0,
+        });
+        let bundles = Some(Arc::new(Bundles { own, federated: Vec::new() }));
+        let told = Known { bundles: bundles.clone(), until_seconds: Some(1000), own: None };
+        assert!(told.bundles_at(1000).is_some() && told.bundles_at(1001).is_none());
+        let of_files = Known { bundles, ..Known::default() };
+        assert!(of_files.bundles_at(u64::MAX).is_some());
+        assert!(Known::default().bundles_at(0).is_none());
+    }
+}

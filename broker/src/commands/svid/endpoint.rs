@@ -6,7 +6,7 @@ use deputize_workload_api::proto::{
 };
 use http::Uri;
 use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     future::Future,
     path::{Path, PathBuf},
@@ -203,7 +203,10 @@ pub struct Channel {
 impl Channel {
     pub(in crate::commands) async fn connect(path: &Path) -> Result<Self, String> {
         let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        // A socket stays open while whoever serves it stands still.
+        builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+        let handshake = builder.keep_alive_while_idle(true).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| error.to_string())?;
         // It ends with the sender.
         tokio::spawn(connection);
@@ -226,6 +229,9 @@ impl tower::Service<http::Request<Body>> for Channel {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Servers written with gRPC for Go hang up on clients that ping more often than each five minutes.
+const PING_EVERY: Duration = Duration::from_secs(330);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
