@@ -8,12 +8,13 @@ mod authenticate;
 mod join_token;
 mod kept;
 mod kubernetes;
+mod leaf;
 mod registry;
 mod seen_by;
 mod told;
 
 pub use attest::{AttestAsk, NodeSvid, Proof, attest, renew};
-pub use authenticate::{AttestedNode, authenticate, still_stands};
+pub use authenticate::{AttestedNode, authenticate, authenticate_to_renew, still_stands};
 pub use join_token::{JoinToken, JoinTokenDigest};
 pub use kept::{Attestation, Attested, KeptToken, NodeRecord, NodeStore, NodesNotStored, TokenUse};
 pub use kubernetes::{Cluster, ReviewFailed, Reviewed, TokenReview};

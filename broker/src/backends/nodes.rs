@@ -301,7 +301,10 @@ mod tests {
     fn attested() -> NodeRecord {
         let attestation = Attestation::X509pop { fingerprint: "ab".to_owned(), certificate_ends: NOW + 9 };
         let (serial, not_after) = ("40".to_owned(), NOW + 3600);
-        let attested = Attested { attestation, at: NOW, serial, previous: None, not_after };
+        let (key, first) = (Some("cd".to_owned()), Some(serial.clone()));
+        let (previous, previous_key) = (None, None);
+        let attested =
+            Attested { attestation, at: NOW, serial, key, previous, previous_key, first, not_after };
         NodeRecord { id: NODE.to_owned(), attested: Some(attested), banned_at: None }
     }
 

@@ -19,7 +19,10 @@ use deputize_issuer::{
     certificate::PresentedCertificate,
     desk::Desk,
     error::IssueError,
-    node::{AttestAsk, AttestedNode, NodeRegistry, NodeSvid, Proof, attest, authenticate, renew},
+    node::{
+        AttestAsk, AttestedNode, NodeRegistry, NodeSvid, Proof, attest, authenticate, authenticate_to_renew,
+        renew,
+    },
     record::{RefusedSvid, record_svid_denial},
     svid::{JwtAsk, SpiffeDoor, SvidKey, X509Ask, jwt_svid, x509_svid},
     workload::Workload,
@@ -76,8 +79,12 @@ impl NodeDoor {
     }
 
     fn node(&self, decision_id: Uuid, shown: &Shown) -> Result<AttestedNode, IssueError> {
-        let certificate = shown.as_ref().map(|Extension(certificate)| certificate.as_ref());
-        authenticate(&self.desk, &self.registry, (decision_id, certificate))
+        authenticate(&self.desk, &self.registry, (decision_id, certificate(shown)))
+    }
+
+    /// One that has to renew may ask, too.
+    fn node_to_renew(&self, decision_id: Uuid, shown: &Shown) -> Result<AttestedNode, IssueError> {
+        authenticate_to_renew(&self.desk, &self.registry, (decision_id, certificate(shown)))
     }
 
     fn told(&self, svid: &NodeSvid) -> Result<NodeSvidAnswer, IssueError> {
@@ -138,7 +145,7 @@ pub async fn renew_node(
     shown: Shown,
     request: Request,
 ) -> Response {
-    let node = match door.node(id, &shown) {
+    let node = match door.node_to_renew(id, &shown) {
         Ok(node) => node,
         Err(error) => return door.refuse(error, id),
     };
@@ -165,7 +172,7 @@ pub async fn watch_node(
     Extension(RequestId(id)): Extension<RequestId>,
     shown: Shown,
 ) -> Response {
-    let begun = door.node(id, &shown).and_then(|node| {
+    let begun = door.node_to_renew(id, &shown).and_then(|node| {
         let Some(Extension(certificate)) = shown else {
             return Err(IssueError::Internal("node_without_certificate"));
         };
@@ -275,6 +282,10 @@ impl NodeDoor {
             Err(error) => self.refuse(error, id),
         }
     }
+}
+
+fn certificate(shown: &Shown) -> Option<&PresentedCertificate> {
+    shown.as_ref().map(|Extension(certificate)| certificate.as_ref())
 }
 
 /// The process that an agent saw: of its own node, whatever it says.

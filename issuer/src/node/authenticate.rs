@@ -3,11 +3,9 @@
 use spiffe::SpiffeId;
 use std::{collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{NodeRegistry, SeenBy, told::is_node};
+use super::{NodeRegistry, SeenBy, leaf::NodeLeaf, told::is_node};
 use crate::{
-    authority::hex,
     certificate::PresentedCertificate,
     desk::Desk,
     error::IssueError,
@@ -18,11 +16,13 @@ use crate::{
 
 /// A node that proved itself by its SVID.
 ///
-/// INVARIANT: only [`authenticate`] makes it.
+/// INVARIANT: only [`authenticate`] and [`authenticate_to_renew`] make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestedNode {
     id: SpiffeId,
-    serial: String,
+    leaf: NodeLeaf,
+    /// The attestation that its SVID rests on.
+    first: Option<String>,
 }
 
 impl AttestedNode {
@@ -33,7 +33,15 @@ impl AttestedNode {
 
     /// Serial number of the SVID that it proved itself by, in hexadecimal.
     pub fn serial(&self) -> &str {
-        &self.serial
+        &self.leaf.serial
+    }
+
+    pub(super) fn leaf(&self) -> &NodeLeaf {
+        &self.leaf
+    }
+
+    pub(super) fn first(&self) -> Option<&str> {
+        self.first.as_deref()
     }
 
     /// A process, as its agent saw it: of this node, whatever else is said, and for as long as it is one.
@@ -51,31 +59,61 @@ impl AttestedNode {
 /// Finds the node whose SVID this is.
 ///
 /// # Errors
-/// [`IssueError::ClientAuthentication`] where it is none, or none any more, or what signed its SVID was tainted a while ago: it
-/// has to attest itself anew;
-/// [`IssueError::NotEntitled`] where it is banned, which is on record.
+/// [`IssueError::ClientAuthentication`] where it is none, or none any more, or what signed its SVID is tainted: it has to renew,
+/// or to attest itself anew;
+/// [`IssueError::NotEntitled`] where it is banned; [`IssueError::Uncertain`] while the clocks disagree.
+/// What is shown of one that was a node is on record.
 pub fn authenticate(
     desk: &Desk,
     registry: &NodeRegistry,
+    proof: (Uuid, Option<&PresentedCertificate>),
+) -> Result<AttestedNode, IssueError> {
+    authenticate_by(desk, registry, proof, |standing| match standing {
+        Signer::Trusted => Ok(()),
+        Signer::Tainted => Err(TAINTED),
+        Signer::Withdrawn => Err(WITHDRAWN),
+    })
+}
+
+/// Finds the node whose SVID this is, where it is asked for a next one, and for the state that says that it is time for that: for
+/// a while a tainted authority's will do.
+///
+/// # Errors
+/// As [`authenticate`].
+pub fn authenticate_to_renew(
+    desk: &Desk,
+    registry: &NodeRegistry,
+    proof: (Uuid, Option<&PresentedCertificate>),
+) -> Result<AttestedNode, IssueError> {
+    authenticate_by(desk, registry, proof, Signer::is_not_withdrawn)
+}
+
+fn authenticate_by(
+    desk: &Desk,
+    registry: &NodeRegistry,
     (decision_id, certificate): (Uuid, Option<&PresentedCertificate>),
+    check: fn(Signer) -> Result<(), &'static str>,
 ) -> Result<AttestedNode, IssueError> {
     let refuse = |reason| {
         desk.refusals.count(reason);
         Err(IssueError::ClientAuthentication(reason))
     };
     let Some(certificate) = certificate else { return refuse("node_certificate_missing") };
-    let Some(shown) = whose(desk, certificate)? else { return refuse("node_svid_refused") };
-    if shown.is_withdrawn {
-        return refuse(WITHDRAWN);
+    if !desk.clock_watch.agrees(desk.clock.as_ref()) {
+        // Set forward, the wall clock would end what is good; set back, it would revive what is over.
+        desk.refusals.count("clocks_disagree");
+        return Err(IssueError::Uncertain("clocks_disagree"));
     }
-    let id = shown.id;
+    let Some(Shown { id, signer }) = whose(desk, certificate)? else { return refuse("node_svid_refused") };
     if !is_node(&id) {
         return refuse("svid_of_no_node");
     }
-    let Some(serial) = serial_of(certificate.leaf()) else { return refuse("node_svid_refused") };
-    let node = AttestedNode { id, serial };
-    // It has a key that was a node's: that it is one no more is worth a record.
-    registry.stands(&node).inspect_err(|error| record_node_denial(desk, decision_id, node.id(), error))?;
+    let Some(leaf) = NodeLeaf::read(certificate.leaf()) else { return refuse("node_svid_refused") };
+    // It has a key that was a node's, or that of an authority: that it is one no more is worth a record.
+    let found = check(signer).map_err(IssueError::ClientAuthentication);
+    let found = found.and_then(|()| registry.recognize(&id, &leaf));
+    let first = found.inspect_err(|error| record_node_denial(desk, decision_id, &id, error))?;
+    let node = AttestedNode { id, leaf, first };
     registry.proved_by(&node);
     Ok(node)
 }
@@ -90,18 +128,32 @@ pub fn still_stands(
     registry: &NodeRegistry,
     (node, certificate): (&AttestedNode, &PresentedCertificate),
 ) -> Result<(), IssueError> {
-    match whose(desk, certificate)? {
-        Some(shown) if shown.is_withdrawn => Err(IssueError::ClientAuthentication(WITHDRAWN)),
-        Some(shown) if shown.id == node.id => registry.stands(node),
-        Some(_) | None => Err(IssueError::ClientAuthentication("node_svid_refused")),
-    }
+    let refuse = IssueError::ClientAuthentication;
+    let shown = whose(desk, certificate)?.filter(|shown| shown.id == node.id);
+    shown.ok_or(refuse("node_svid_refused"))?.signer.is_not_withdrawn().map_err(refuse)?;
+    registry.stands(node)
 }
 
 /// Whose SVID was shown.
 struct Shown {
     id: SpiffeId,
-    /// Whether what signed it has been tainted for so long that its node had time for another.
-    is_withdrawn: bool,
+    signer: Signer,
+}
+
+/// What became of what signed an SVID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signer {
+    Trusted,
+    /// Tainted a moment ago: its nodes have time for another.
+    Tainted,
+    /// Tainted for so long that they had it.
+    Withdrawn,
+}
+
+impl Signer {
+    fn is_not_withdrawn(self) -> Result<(), &'static str> {
+        if self == Self::Withdrawn { Err(WITHDRAWN) } else { Ok(()) }
+    }
 }
 
 /// By our authorities alone: what another trust domain calls a node is none here.
@@ -113,18 +165,20 @@ fn whose(desk: &Desk, certificate: &PresentedCertificate) -> Result<Option<Shown
     let svid = certificate.svid(&ours, now).ok();
     // Under a root that is trusted still, what signed it may be gone all the same.
     let svid = svid.filter(|svid| ring.knows(&svid.authorities));
-    Ok(svid.map(|svid| {
-        let tainted_since = ring.tainted_since(&svid.authorities);
-        let is_withdrawn = tainted_since.is_some_and(|since| since.saturating_add(GRACE_SECONDS) <= now);
-        Shown { id: svid.spiffe_id, is_withdrawn }
+    // While the broker was not there, nobody could renew.
+    let started = desk.settings.started_at_seconds;
+    let had_time = |since: u64| since.max(started).saturating_add(GRACE_SECONDS) <= now;
+    Ok(svid.map(|svid| Shown {
+        signer: match ring.tainted_since(&svid.authorities) {
+            None => Signer::Trusted,
+            Some(since) if had_time(since) => Signer::Withdrawn,
+            Some(_) => Signer::Tainted,
+        },
+        id: svid.spiffe_id,
     }))
 }
 
-fn serial_of(leaf: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    Some(hex(certificate.raw_serial()))
-}
-
+const TAINTED: &str = "node_svid_tainted";
 const WITHDRAWN: &str = "node_svid_withdrawn";
 /// Agents hear at once of what is tainted, and renew at once; one that is away for a moment still can.
 const GRACE_SECONDS: u64 = 300;

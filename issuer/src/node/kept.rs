@@ -28,9 +28,20 @@ pub struct Attested {
     pub at: u64,
     /// Serial number of its newest SVID, in hexadecimal.
     pub serial: String,
-    /// That of the SVID by which it renewed: it may not know the newest yet.
+    /// SHA-256 of the public key of its newest SVID (`SubjectPublicKeyInfo`, DER), in hexadecimal. None where an older broker
+    /// kept it: then whoever proves himself by that serial number first has the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Serial number of the SVID by which it renewed: it may not know the newest yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// That of the key of that SVID, as `key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_key: Option<String>,
+    /// Serial number of the SVID that it got when it attested itself: it tells this attestation from every other. None where an
+    /// older broker kept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
     /// When its newest SVID ends, in Unix seconds.
     pub not_after: u64,
 }
@@ -94,13 +105,6 @@ impl Attestation {
                 format!("kubernetes:node_uid:{node_uid}"),
             ],
         }
-    }
-}
-
-impl Attested {
-    /// Whether the SVID of this serial number is one that it goes on with.
-    pub fn has_serial(&self, serial: &str) -> bool {
-        self.serial == serial || self.previous.as_deref() == Some(serial)
     }
 }
 

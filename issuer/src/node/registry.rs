@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{
     Admitted, Attestation, Attested, AttestedNode, Cluster, JoinTokenDigest, MachineAuthority, NodeRecord,
-    NodeStore, NodeSvid, NodesNotStored, TokenUse, told,
+    NodeStore, NodeSvid, NodesNotStored, TokenUse, leaf::NodeLeaf, told,
 };
 use crate::error::IssueError;
 
@@ -91,13 +91,41 @@ impl NodeRegistry {
     /// [`IssueError::NotEntitled`] where it is banned; [`IssueError::ClientAuthentication`] where it was evicted, or has
     /// attested itself anew.
     pub fn stands(&self, node: &AttestedNode) -> Result<(), IssueError> {
-        let refuse = IssueError::ClientAuthentication;
-        let known = self.find(node.id()).ok_or(refuse("node_unknown"))?;
+        if self.standing(node.id())?.goes_on_with(node.leaf()) { Ok(()) } else { Err(SUPERSEDED) }
+    }
+
+    /// Whether this node is one at this moment, by the attestation that the SVID rests on which it proved itself by: that it
+    /// renewed meanwhile ends nothing that is under way.
+    ///
+    /// # Errors
+    /// As [`Self::stands`].
+    pub(super) fn still_is(&self, node: &AttestedNode) -> Result<(), IssueError> {
+        if self.standing(node.id())?.first.as_deref() == node.first() { Ok(()) } else { Err(SUPERSEDED) }
+    }
+
+    /// By which attestation the node of this SVID is one: the serial number of its first. What an older broker kept without
+    /// a key gets this one.
+    pub(super) fn recognize(&self, id: &SpiffeId, leaf: &NodeLeaf) -> Result<Option<String>, IssueError> {
+        let name = id.to_string();
+        let lacks = |known: &NodeRecord| known.attested.as_ref().is_some_and(|it| it.lacks_key_of(leaf));
+        if self.read(|known| known.get(&name).is_some_and(lacks)) {
+            self.change_quietly(|known| {
+                if let Some(attested) = known.get_mut(&name).and_then(|known| known.attested.as_mut()) {
+                    attested.learn_key_of(leaf);
+                }
+            });
+        }
+        let attested = self.standing(id)?;
+        if attested.goes_on_with(leaf) { Ok(attested.first) } else { Err(SUPERSEDED) }
+    }
+
+    fn standing(&self, id: &SpiffeId) -> Result<Attested, IssueError> {
+        let unknown = IssueError::ClientAuthentication("node_unknown");
+        let known = self.find(id).ok_or(unknown.clone())?;
         if known.banned_at.is_some() {
             return Err(IssueError::NotEntitled("node_banned"));
         }
-        let attested = known.attested.ok_or(refuse("node_unknown"))?;
-        if attested.has_serial(node.serial()) { Ok(()) } else { Err(refuse("node_svid_superseded")) }
+        known.attested.ok_or(unknown)
     }
 
     /// Whether a node of this ID may get an SVID.
@@ -159,7 +187,7 @@ impl NodeRegistry {
                 if let Some(found) = known.get_mut(&id).filter(|found| is_newest(found))
                     && let Some(attested) = &mut found.attested
                 {
-                    attested.previous = None;
+                    (attested.previous, attested.previous_key) = (None, None);
                 }
             });
         }
@@ -199,11 +227,15 @@ impl NodeRegistry {
         let _turn = self.turn.lock().await;
         // Banned while its SVID was made.
         self.may_be(&admitted.id)?;
+        let leaf = leaf_of(svid)?;
         let attested = Attested {
             attestation: admitted.attestation.clone(),
             at: now_seconds,
-            serial: svid.serial.clone(),
+            first: Some(leaf.serial.clone()),
+            serial: leaf.serial,
+            key: Some(leaf.key),
             previous: None,
+            previous_key: None,
             not_after: svid.not_after_seconds,
         };
         self.make_room(&admitted.id, now_seconds).await?;
@@ -222,8 +254,9 @@ impl NodeRegistry {
         self.stands(node)?;
         let mut known = self.find(node.id()).ok_or(IssueError::ClientAuthentication("node_unknown"))?;
         if let Some(attested) = &mut known.attested {
-            attested.previous = Some(node.serial().to_owned());
-            attested.serial.clone_from(&svid.serial);
+            let (next, former) = (leaf_of(svid)?, node.leaf().clone());
+            (attested.previous, attested.previous_key) = (Some(former.serial), Some(former.key));
+            (attested.serial, attested.key) = (next.serial, Some(next.key));
             attested.not_after = svid.not_after_seconds;
         }
         self.keep(known).await?;
@@ -284,6 +317,11 @@ impl NodeRegistry {
     }
 }
 
+fn leaf_of(svid: &NodeSvid) -> Result<NodeLeaf, IssueError> {
+    let leaf = svid.chain.first().and_then(|leaf| NodeLeaf::read(leaf));
+    leaf.ok_or(IssueError::Internal("node_svid_unreadable"))
+}
+
 fn drop_unless_banned(known: &mut BTreeMap<String, NodeRecord>, id: &str) {
     if known.get(id).is_some_and(|node| node.banned_at.is_none()) {
         known.remove(id);
@@ -296,6 +334,7 @@ impl std::fmt::Debug for NodeRegistry {
     }
 }
 
+const SUPERSEDED: IssueError = IssueError::ClientAuthentication("node_svid_superseded");
 const MANY_NODES: usize = 50_000;
 /// A node that was away for so long attests itself anew.
 const LONG_GONE_SECONDS: u64 = 7 * 86_400;

@@ -17,9 +17,9 @@ impl SeenBy {
         Self { registry: Arc::clone(registry), node: node.clone() }
     }
 
-    /// Whether it is one at this moment, by the SVID that it asked with.
+    /// Whether it is one at this moment, by the attestation by which it was one when it asked. It may have renewed its SVID.
     pub(crate) fn stands(&self) -> Result<(), IssueError> {
-        self.registry.stands(&self.node)
+        self.registry.still_is(&self.node)
     }
 }
 

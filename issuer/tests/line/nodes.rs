@@ -11,7 +11,7 @@ use deputize_issuer::{
     node::{
         AttestAsk, Attestation, AttestedNode, JoinTokenDigest, KeptToken, MachineAuthority, NodeRecord,
         NodeRegistry, NodeSettings, NodeStore, NodeSvid, NodesNotStored, NotDone, Proof, TokenUse, Vouchers,
-        attest, authenticate, renew, still_stands,
+        attest, authenticate, authenticate_to_renew, renew, still_stands,
     },
     record::Kind,
     svid::OwnKey,
@@ -159,6 +159,21 @@ impl Nodes {
         node.map_err(|error| error.reason())
     }
 
+    /// Where it is asked for the next SVID.
+    fn to_renew(&self, chain: &[Vec<u8>]) -> Result<AttestedNode, &'static str> {
+        let shown = shown(chain);
+        let node = authenticate_to_renew(&self.spiffe.world.desk, &self.registry, (id(), Some(&shown)));
+        node.map_err(|error| error.reason())
+    }
+
+    /// The active X.509 authority is replaced, because its key is stolen.
+    fn taint(&mut self) {
+        let signer = self.spiffe.active(authority::Kind::X509);
+        self.spiffe.prepare(authority::Kind::X509);
+        self.spiffe.activate(authority::Kind::X509);
+        self.spiffe.taint(&signer);
+    }
+
     /// This user's process on the node, whose entry there is.
     fn saw(&self, node: &AttestedNode) -> Workload {
         let entry = Draft { nodes: vec![EDGE.to_owned()], ..web() };
@@ -176,7 +191,7 @@ impl Nodes {
         entries.into_iter().filter(|entry| entry.kind == Kind::Denial).filter_map(|it| it.reason).collect()
     }
 
-    async fn renew(&self, node: &AttestedNode) -> Result<NodeSvid, IssueError> {
+    pub(crate) async fn renew(&self, node: &AttestedNode) -> Result<NodeSvid, IssueError> {
         let csr = OwnKey::generate().unwrap().request(None).unwrap();
         renew(&self.spiffe.world.desk, &self.registry, (id(), node, &csr)).await
     }
@@ -515,12 +530,84 @@ async fn a_node_svid_of_a_tainted_authority_renews_for_a_while_and_then_is_none(
     assert!(nodes.authenticate(&svid.chain).is_ok(), "what an old one signed holds");
     nodes.spiffe.taint(&signer);
     nodes.spiffe.world.clock.advance(Duration::from_secs(299));
-    let renewed = nodes.renew(&nodes.authenticate(&svid.chain).unwrap()).await.unwrap();
-    assert!(nodes.authenticate(&svid.chain).is_ok(), "the answer may have been lost");
+    assert_eq!(nodes.authenticate(&svid.chain), Err("node_svid_tainted"), "for renewing alone");
+    let renewed = nodes.renew(&nodes.to_renew(&svid.chain).unwrap()).await.unwrap();
+    assert!(nodes.to_renew(&svid.chain).is_ok(), "the answer may have been lost");
+    let certificate_of = (&node, &certificate);
+    assert!(still_stands(&nodes.spiffe.world.desk, &nodes.registry, certificate_of).is_ok());
     nodes.spiffe.world.clock.advance(Duration::from_secs(1));
     assert_eq!(nodes.authenticate(&svid.chain), Err("node_svid_withdrawn"));
+    assert_eq!(nodes.to_renew(&svid.chain), Err("node_svid_withdrawn"));
+    let denied = ["node_svid_tainted", "node_svid_withdrawn", "node_svid_withdrawn"];
+    assert_eq!(nodes.denied(), denied, "somebody has the key: each is on record");
     let desk = &nodes.spiffe.world.desk;
     let ended = still_stands(desk, &nodes.registry, (&node, &certificate)).unwrap_err();
     assert_eq!(ended, IssueError::ClientAuthentication("node_svid_withdrawn"), "its stream ends");
     assert!(nodes.authenticate(&renewed.chain).is_ok(), "another one signed that");
+}
+
+#[tokio::test]
+async fn a_serial_number_makes_nobody_the_node_who_has_not_its_key() {
+    let mut nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let forged = nodes.spiffe.forged(&svid.id, &svid.serial);
+    assert_eq!(nodes.authenticate(&forged), Err("node_svid_superseded"));
+    assert_eq!(nodes.to_renew(&forged), Err("node_svid_superseded"));
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let next = nodes.renew(&node).await.unwrap();
+    assert_eq!(nodes.authenticate(&forged), Err("node_svid_superseded"), "nor by the former one's");
+    let forged_next = nodes.spiffe.forged(&next.id, &next.serial);
+    assert_eq!(nodes.authenticate(&forged_next), Err("node_svid_superseded"));
+    assert!(nodes.authenticate(&svid.chain).is_ok(), "and it has ended nothing");
+    nodes.taint();
+    assert_eq!(nodes.to_renew(&forged_next), Err("node_svid_superseded"));
+    assert!(nodes.to_renew(&next.chain).is_ok());
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    assert_eq!(nodes.to_renew(&forged_next), Err("node_svid_superseded"), "nor after a restart");
+    assert!(nodes.to_renew(&next.chain).is_ok());
+}
+
+#[tokio::test]
+async fn a_node_that_an_older_broker_kept_is_taken_once_and_then_by_its_key() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let forged = nodes.spiffe.forged(&svid.id, &svid.serial);
+    for node in nodes.store.nodes.lock().unwrap().values_mut() {
+        let mut kept = serde_json::to_value(&*node).unwrap();
+        for member in ["key", "previous_key", "first"] {
+            kept["attested"].as_object_mut().unwrap().remove(member);
+        }
+        *node = serde_json::from_value(kept).unwrap();
+    }
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    assert_eq!(nodes.authenticate(&forged), Err("node_svid_superseded"));
+    let seen = nodes.saw(&node);
+    nodes.spiffe.x509(&seen, "web").await.unwrap();
+    // With its next SVID that is durable.
+    nodes.renew(&node).await.unwrap();
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    assert_eq!(nodes.authenticate(&forged), Err("node_svid_superseded"));
+    assert!(nodes.authenticate(&svid.chain).is_ok());
+}
+
+#[tokio::test]
+async fn a_nodes_time_to_renew_does_not_run_while_there_is_no_broker() {
+    let mut nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    nodes.taint();
+    nodes.spiffe.world.clock.advance(Duration::from_secs(600));
+    assert_eq!(nodes.to_renew(&svid.chain), Err("node_svid_withdrawn"));
+    let Nodes { mut spiffe, store, .. } = nodes;
+    let now = spiffe.world.clock.now_seconds();
+    Arc::get_mut(&mut spiffe.world.desk).unwrap().settings.started_at_seconds = now;
+    let nodes = Nodes::over(store, spiffe);
+    nodes.renew(&nodes.to_renew(&svid.chain).unwrap()).await.unwrap();
+    nodes.spiffe.world.clock.advance(Duration::from_secs(300));
+    assert_eq!(nodes.to_renew(&svid.chain), Err("node_svid_withdrawn"));
+    nodes.spiffe.world.clock.jump_wall(Duration::from_secs(7200));
+    assert_eq!(nodes.to_renew(&svid.chain), Err("clocks_disagree"), "what may be over may not be");
 }

@@ -15,7 +15,7 @@ use deputize_issuer::{
     workload::Workload,
 };
 use spiffe::{SpiffeId, TrustDomain};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::world::{ISSUER, NOW, Setup, World};
 
@@ -120,6 +120,27 @@ impl SpiffeWorld {
 
     pub(crate) fn active(&self, kind: Kind) -> String {
         self.register.active(kind).unwrap().id.clone()
+    }
+
+    /// What somebody makes who has the key of the active X.509 authority: a leaf for a key of his own, of this ID and number.
+    pub(crate) fn forged(&self, id: &SpiffeId, serial: &str) -> Vec<Vec<u8>> {
+        let active = self.register.active(Kind::X509).unwrap();
+        let Public::X509(certificate) = &active.public else { panic!("an X.509 authority") };
+        let key = rcgen::KeyPair::try_from(self.private[&active.id].as_slice()).unwrap();
+        let signer = rcgen::Issuer::from_ca_cert_der(&certificate.anchor().into(), key).unwrap();
+        let mut leaf = rcgen::CertificateParams::default();
+        let byte = |at: usize| u8::from_str_radix(&serial[at..at + 2], 16).unwrap();
+        let number: Vec<u8> = (0..serial.len()).step_by(2).map(byte).collect();
+        leaf.serial_number = Some(rcgen::SerialNumber::from_slice(&number));
+        leaf.subject_alt_names = vec![rcgen::SanType::URI(id.to_string().try_into().unwrap())];
+        leaf.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        leaf.is_ca = rcgen::IsCa::ExplicitNoCa;
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let now = self.world.clock.now_seconds();
+        leaf.not_before = epoch + Duration::from_secs(now);
+        leaf.not_after = epoch + Duration::from_secs(now + DAY);
+        vec![leaf.signed_by(&rcgen::KeyPair::generate().unwrap(), &signer).unwrap().der().to_vec()]
     }
 
     fn take(&self) {

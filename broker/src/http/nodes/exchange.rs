@@ -56,6 +56,11 @@ pub async fn exchange(
             response
         }
         Err(refused) => {
+            // 401 is the door's word alone: nothing was used up there. Who is another node since, makes a new proof.
+            let refused = match refused {
+                IssueError::ClientAuthentication(reason) => IssueError::Uncertain(reason),
+                other => other,
+            };
             // A new proof is needed anyway: with this it does not take two.
             let nonce = matches!(refused, IssueError::Proof(_))
                 .then(|| door.desk.nonces.make(door.desk.clock.uptime()));
