@@ -223,7 +223,11 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
     {
         return Err(misused(IssueError::ClientAuthentication("assertion_replayed")));
     }
-    let counted_as = record::counted_as(client, known.attested.as_ref().map(|it| it.entry.as_ref()));
+    let attested = known.attested.as_ref().map(|it| it.entry.as_ref());
+    let (counted_as, witness) = (record::counted_as(client, attested), record::witness(attested));
+    if let Some(node) = &witness {
+        desk.limits.admit(node, desk.clock.uptime())?;
+    }
     desk.limits.admit(&counted_as, desk.clock.uptime())?;
     let verified = match (unverified, shown.proof) {
         (Some(unverified), Some(proof)) => Some(
@@ -240,7 +244,9 @@ async fn prove(desk: &Desk, presented: Presented<'_>, shown: Possession<'_>) -> 
         ),
         _ => None,
     };
-    consume(desk, &counted_as, verified.as_ref(), known.spent).await.map_err(|error| match error {
+    // All that a node reports is one owner: else each of its entries had a share of what is left for all.
+    let owner = witness.as_deref().unwrap_or(&counted_as);
+    consume(desk, owner, verified.as_ref(), known.spent).await.map_err(|error| match error {
         IssueError::Proof(_) | IssueError::ClientAuthentication(_) => misused(error),
         error => error.into(),
     })?;

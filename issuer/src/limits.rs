@@ -87,6 +87,14 @@ impl Limits {
         self.denials.take(client_id, uptime)
     }
 
+    /// The same, of a process that a node reported: no more of all that it reports together than of one client.
+    pub fn record_denial_on_node(&self, (node, process): (&str, &str), uptime: Duration) -> bool {
+        // The node's first: one that makes up many must not take the room of others.
+        self.denials.has(node, uptime)
+            && self.denials.take(process, uptime)
+            && self.denials.take(node, uptime)
+    }
+
     /// Whether one more refused SVID of this user of this node gets a record of its own; else it is aggregated. Any
     /// process may ask, and for years: so many an hour, and no more of all users of a node together.
     pub fn record_svid_denial(&self, (node, user): (&str, &str), uptime: Duration) -> bool {

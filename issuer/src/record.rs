@@ -142,8 +142,7 @@ pub async fn record_denial(
         return Ok(());
     };
     let client = caller.client();
-    let counted_as = counted_as(client, caller.attested().map(AsRef::as_ref));
-    if desk.limits.record_denial(&counted_as, desk.clock.uptime()) {
+    if has_room(desk, client, caller.attested().map(AsRef::as_ref)) {
         let entry = entry::denial(desk, decision_id, &refused, error).to_bytes()?;
         return desk.audit.append(Class::Denial, entry).await.map(drop);
     }
@@ -164,7 +163,7 @@ pub async fn record_misuse(
 ) -> Result<(), IssueError> {
     let client = caller.client();
     let (method, attested) = (caller.method(), caller.attested().map(AsRef::as_ref));
-    if desk.limits.record_denial(&counted_as(client, attested), desk.clock.uptime()) {
+    if has_room(desk, client, attested) {
         let who = Misuser { client, method, attested };
         let entry = entry::misuse(desk, caller.decision_id(), who, reason);
         let entry = Entry { jti: Some(jti.to_owned()), ..entry }.spent(caller.spent()).to_bytes()?;
@@ -177,7 +176,7 @@ pub async fn record_misuse(
 /// Records misuse of what proves a client, where nothing was used up and so nothing has to be waited for.
 pub(crate) fn record_misuse_later(desk: &Desk, decision_id: Uuid, who: Misuser<'_>, reason: &'static str) {
     let client = who.client;
-    let recorded = desk.limits.record_denial(&counted_as(client, who.attested), desk.clock.uptime())
+    let recorded = has_room(desk, client, who.attested)
         && entry::misuse(desk, decision_id, who, reason)
             .to_bytes()
             .and_then(|entry| desk.audit.append_later(Class::Denial, entry))
@@ -187,8 +186,24 @@ pub(crate) fn record_misuse_later(desk: &Desk, decision_id: Uuid, who: Misuser<'
     }
 }
 
-/// The name that what somebody causes is counted under: requests, records of refusals, and what is remembered of its proofs.
-/// Of processes each entry has its own on each node, so that one node cannot use up what others have.
+/// Whether one more refusal of this caller gets a record of its own; else it is aggregated.
+fn has_room(desk: &Desk, client: &Client, attested: Option<&SvidEntry>) -> bool {
+    let (counted_as, uptime) = (counted_as(client, attested), desk.clock.uptime());
+    match witness(attested) {
+        Some(node) => desk.limits.record_denial_on_node((&node, &counted_as), uptime),
+        None => desk.limits.record_denial(&counted_as, uptime),
+    }
+}
+
+/// The name that what a node causes is counted under, where it is by its word that somebody is a process: whatever it makes up,
+/// it has no more than one client.
+pub(crate) fn witness(attested: Option<&SvidEntry>) -> Option<String> {
+    attested.filter(|attested| attested.reported_by_node).map(|attested| format!("node {}", attested.node))
+}
+
+/// The name that what somebody causes is counted under: requests, and records of refusals. Of processes each entry has its own
+/// on each node, so that one node cannot use up what others have; what they cause through a node counts for that, too, see
+/// [`witness`].
 pub(crate) fn counted_as<'c>(client: &'c Client, attested: Option<&SvidEntry>) -> Cow<'c, str> {
     match attested {
         Some(SvidEntry { entry: Some(entry), node, .. }) => {

@@ -123,3 +123,58 @@ async fn what_one_node_causes_is_counted_for_no_other() {
     assert_eq!(refusals_of(Limits::new(few, plenty)).await.0, [false, false, true, false], "requests");
     assert_eq!(refusals_of(Limits::new(plenty, few)).await.1, 3, "two records of the one, one of the other");
 }
+
+#[tokio::test]
+async fn a_renewal_ends_nothing_that_is_under_way_and_attesting_anew_does() {
+    let nodes = Nodes::new();
+    nodes.spiffe.door.entries.replace(entries(&[on(&[EDGE])]));
+    let first = nodes.join("edge-1").await;
+    let node = nodes.authenticate(&first.chain).unwrap();
+    let seen = node.saw(&nodes.registry, ["unix:uid:1000".parse().unwrap()].into(), false);
+    // Made at once, so that the disk keeps the record of the exchange alone back.
+    let second = nodes.renew(&node).await.unwrap();
+    let under_way = async |meanwhile: &mut dyn FnMut()| {
+        nodes.spiffe.world.audit.set_disk(Disk::Slow);
+        let mut asked = Box::pin(for_alice(&nodes, &seen));
+        assert!(std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_pending())).await);
+        meanwhile();
+        nodes.spiffe.world.audit.set_disk(Disk::Sound);
+        asked.await
+    };
+    under_way(&mut || drop(nodes.authenticate(&second.chain).unwrap())).await.unwrap();
+    assert_eq!(nodes.authenticate(&first.chain), Err("node_svid_superseded"), "the former one is over");
+    nodes.join("edge-1").await;
+    let replaced = for_alice(&nodes, &seen).await.unwrap_err();
+    assert_eq!(replaced, IssueError::ClientAuthentication("node_svid_superseded"));
+}
+
+#[tokio::test]
+async fn many_entries_of_one_node_take_no_more_than_one_client_of_what_all_share() {
+    let (few, plenty) = (Rate { per_second: 1, burst: 3 }, Rate { per_second: 10_000, burst: 10_000 });
+    let nodes = Nodes::with_world(SpiffeWorld::with(|setup| {
+        (setup.once_capacity, setup.limits) = (256, Limits::new(plenty, few));
+    }));
+    let names: Vec<String> = (0..20).map(|at| format!("web-{at}")).collect();
+    let drafts: Vec<Draft> = names
+        .iter()
+        .map(|name| Draft { id: name.clone(), spiffe_id: format!("{WEB}/{name}"), ..on(&[EDGE]) })
+        .collect();
+    nodes.spiffe.door.entries.replace(entries(&drafts));
+    let seen = seen_on(&nodes, "edge-1").await;
+    let world = &nodes.spiffe;
+    let token = world.world.alice(json!({ "aud": "https://other.example.com" }));
+    let mut taken = 0;
+    for name in &names {
+        // As many as it gets, of a token that is for somebody else.
+        for _ in 0..256 {
+            let sent = Sent { workload: &seen, entry: name, token: &token, proof: &proof(world, ENDPOINT) };
+            match send(world, sent, update_contact()).await.unwrap_err() {
+                IssueError::Uncertain("proof_memory_full") => break,
+                _ => taken += 1,
+            }
+        }
+    }
+    assert!((64..=128).contains(&taken), "{taken} of 256: half, and no half of what is left again");
+    let denials = world.world.audit.entries().into_iter().filter(|entry| entry.kind == Kind::Denial);
+    assert_eq!(denials.count(), 3, "records of all its entries together");
+}
