@@ -40,9 +40,23 @@ impl Places {
 
     /// Takes one as large as this many, if there is so much left for this name.
     pub fn enter_with(self: &Arc<Self>, name: &str, size: usize) -> Option<Place> {
+        self.enter_if(name, size, |of_this| size <= self.of_one.saturating_sub(of_this))
+    }
+
+    /// Takes one as large as this many, which may be more than is for one, if this name has none.
+    pub fn enter_alone(self: &Arc<Self>, name: &str, size: usize) -> Option<Place> {
+        self.enter_if(name, size, |of_this| of_this == 0)
+    }
+
+    fn enter_if(
+        self: &Arc<Self>,
+        name: &str,
+        size: usize,
+        may_have: impl FnOnce(usize) -> bool,
+    ) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_this = taken.by_name.get(name).copied().unwrap_or_default();
-        if size > self.of_all.saturating_sub(taken.all) || size > self.of_one.saturating_sub(of_this) {
+        if size > self.of_all.saturating_sub(taken.all) || !may_have(of_this) {
             return None;
         }
         taken.all += size;

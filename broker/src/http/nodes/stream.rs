@@ -124,7 +124,7 @@ impl Watcher {
                         self.outbox.put(line).await?;
                     }
                 }
-                News::None => self.outbox.put(written(None)?).await?,
+                News::None => self.outbox.put_short(written(None)?).await?,
             }
         }
     }
