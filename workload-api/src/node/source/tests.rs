@@ -222,6 +222,7 @@ async fn a_member_that_cannot_be_read_is_left_out_and_the_rest_is_taken() {
     assert_eq!(taken(&|state| state.entries[0]["spiffe_id"] = json!("spiffe://other.org/x")), one);
     assert_eq!(taken(&|state| state.entries[0]["spiffe_id"] = json!(NODE)), one, "a node's ID");
     assert_eq!(taken(&|state| state.entries[0]["exchange"] = odd_exchange.clone()), one, "what it lets");
+    assert_eq!(taken(&|state| state.entries[0]["not_before"] = json!(1)), one, "a member of newer brokers");
     assert_eq!(taken(&|state| state.entries[0] = json!(null)), one, "nothing at all");
     assert_eq!(taken(&|state| state.entries.push(draft("web", WEB))), one, "two of one name");
     let foreign = |state: &mut State| {

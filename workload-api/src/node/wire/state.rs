@@ -4,10 +4,13 @@ use deputize_issuer::{
     entry::{BadEntry, Bounds, Draft, Entries, Origin},
     svid::Bundles,
 };
-use serde::Deserialize as _;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use spiffe::{SpiffeId, TrustDomain};
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{NotUnderstood, State, not_understood, read_bundle};
 
@@ -24,8 +27,13 @@ impl State {
         let mut left_out = Vec::new();
         let mut drafts: Vec<Draft> = Vec::new();
         for entry in &self.entries {
-            match Draft::deserialize(entry) {
-                Ok(draft) => drafts.push(draft),
+            match Told::deserialize(entry) {
+                Ok(Told { draft, others }) if others.is_empty() => drafts.push(draft),
+                // It may say who is not to have it.
+                Ok(Told { others, .. }) => {
+                    let first = others.keys().next().map_or_else(String::new, |name| short(name));
+                    left_out.push(not_understood(format!("entry {}: unknown: {first}", name_of(entry))));
+                }
                 Err(error) => left_out.push(not_understood(format!("entry {}: {error}", name_of(entry)))),
             }
         }
@@ -63,6 +71,15 @@ impl State {
         }
         Ok((Bundles { own: Arc::new(read_bundle(own.clone(), &self.bundle)?), federated }, left_out))
     }
+}
+
+/// An entry, and whatever else stands in it: what a newer broker narrowed it by, most likely.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(flatten)]
+    draft: Draft,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 /// The entries that an error is about; none where it is about all.
