@@ -60,6 +60,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Of a node's agent: the broker takes so many exchanges of one node at once, and half of them are one user's at most.
+    pub fn of_an_agent() -> Self {
+        Self { exchanges: 128, exchanges_of_one_user: 64, ..Self::default() }
+    }
+
     /// No more connections than there are file descriptors for: each takes two, and half of all are others'.
     pub(crate) fn within_descriptors(self) -> Self {
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
@@ -327,6 +332,15 @@ mod tests {
         assert!(enter(7).is_some());
         let users = room.lock();
         assert_eq!((users.strangers.connections, users.all.connections), (0, 0));
+    }
+
+    #[test]
+    fn of_the_exchanges_of_a_node_one_user_has_half_and_the_rest_is_others() {
+        let room = Room::new(Limits::of_an_agent(), Arc::new(TestClock::at_seconds(1)));
+        welcome(&room, [7, 8, 9]);
+        let take = |user| std::iter::from_fn(|| room.enter(user, Kind::Exchange)).collect::<Vec<_>>();
+        let held = [take(7), take(8), take(9)];
+        assert_eq!(held.each_ref().map(Vec::len), [64, 64, 0]);
     }
 
     #[test]

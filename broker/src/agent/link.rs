@@ -20,7 +20,13 @@ use deputize_workload_api::{
 };
 use reqwest::{Client, Response, Url, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use zeroize::Zeroizing;
 
 use super::{NodeProof, identity::NodeIdentity};
@@ -56,6 +62,8 @@ pub struct Link {
     reach: Reach,
     /// Another one with each SVID.
     client: ArcSwap<Client>,
+    /// Whether the broker's stream is open, or was when the node renewed.
+    is_followed: AtomicBool,
 }
 
 impl Link {
@@ -65,7 +73,7 @@ impl Link {
     /// If TLS cannot do with it.
     pub fn new(reach: Reach, identity: &NodeIdentity) -> Result<Self, LinkError> {
         let client = ArcSwap::from_pointee(client(&reach, Some(&identity.to_pem()))?);
-        Ok(Self { reach, client })
+        Ok(Self { reach, client, is_followed: AtomicBool::new(true) })
     }
 
     /// Shows this one from now on, over new connections.
@@ -75,6 +83,11 @@ impl Link {
     pub fn show(&self, identity: &NodeIdentity) -> Result<(), LinkError> {
         self.client.store(Arc::new(client(&self.reach, Some(&identity.to_pem()))?));
         Ok(())
+    }
+
+    /// Says whether the broker's stream is open: while it is not, no exchange waits long for an answer.
+    pub fn set_followed(&self, is_followed: bool) {
+        self.is_followed.store(is_followed, Ordering::Release);
     }
 
     /// Makes a node of this machine.
@@ -237,7 +250,7 @@ async fn post<A: DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<A, LinkError> {
-    let response = accepted(send((client, reach), path, (body, PATIENCE)).await?).await?;
+    let response = accepted(send((client, reach), path, (body, MOST_BODIES_BYTES, PATIENCE)).await?).await?;
     let text = collect(response).await?;
     serde_json::from_slice(&text)
         .map_err(|error| LinkError::Away(format!("its answer is not understood: {error}")))
@@ -247,10 +260,10 @@ async fn post<A: DeserializeOwned>(
 async fn send(
     (client, reach): (&Client, &Reach),
     path: &str,
-    (body, patience): (&impl Serialize, Duration),
+    (body, most_bytes, patience): (&impl Serialize, usize, Duration),
 ) -> Result<Response, LinkError> {
     // Tokens may be in it: wiped when it was sent. What grows leaves behind what it was.
-    let mut text = Zeroizing::new(Vec::with_capacity(MOST_BODIES_BYTES));
+    let mut text = Zeroizing::new(Vec::with_capacity(most_bytes));
     serde_json::to_writer(&mut *text, body).map_err(|error| LinkError::Invalid(error.to_string()))?;
     let request = client
         .post(url(reach, path)?)
@@ -286,7 +299,8 @@ async fn accepted(response: Response) -> Result<Response, LinkError> {
 }
 
 async fn collect(mut response: Response) -> Result<Zeroizing<Vec<u8>>, LinkError> {
-    let mut text = Zeroizing::new(Vec::new());
+    // Tokens may be in it, as in what is sent.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES));
     while let Some(chunk) = response.chunk().await.map_err(away)? {
         if text.len() + chunk.len() > MAX_ANSWER_BYTES {
             return Err(LinkError::Away("its answer is too long".to_owned()));

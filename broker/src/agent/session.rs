@@ -90,6 +90,7 @@ impl Session {
                 }
                 Err(error) => Some(error),
             };
+            self.link.set_followed(false);
             match error {
                 None => {}
                 Some(error @ LinkError::NotANode(_)) => match self.attest_anew(error).await {
@@ -129,9 +130,17 @@ impl Session {
                     let Some(line) = line else { return Ok(Left::CutOff) };
                     backoff.reset();
                     self.settings.health.connected.store(true, Ordering::Release);
+                    self.link.set_followed(true);
                     metrics::gauge!("deputize_agent_connected").set(1.0);
                     if let Some(state) = line.state {
+                        // First, for what is asked for because of it.
+                        let standing = state.standing();
+                        let is_tainted = standing.is_ok_and(|it| !it.stands_by(&self.identity.authorities));
+                        let renewed = is_tainted && self.renew().await.is_ok();
                         self.take(&state);
+                        if renewed {
+                            return Ok(Left::Renewed);
+                        }
                     }
                 }
                 _ = tick.tick() => {

@@ -136,7 +136,7 @@ pub async fn run(args: Args) -> CommandResult {
         )
     })?;
     let doorkeeper = Arc::new(Doorkeeper::new(attestor));
-    let api = WorkloadApi::new(Arc::clone(&source) as _, doorkeeper, clock, Limits::default());
+    let api = WorkloadApi::new(Arc::clone(&source) as _, doorkeeper, clock, Limits::of_an_agent());
     tasks.spawn(api.serve(listener, stopping));
     health.serves.store(true, Ordering::Release);
     tracing::info!(socket = %args.socket.display(), %node, "ready: processes are served");

@@ -214,7 +214,7 @@ impl State {
     ///
     /// # Errors
     /// If a name is none.
-    pub(super) fn standing(&self) -> Result<Standing, NotUnderstood> {
+    pub fn standing(&self) -> Result<Standing, NotUnderstood> {
         let read = |names: &[String]| names.iter().map(|name| from_hex(name)).collect::<Result<Vec<_>, _>>();
         Ok(Standing {
             untainted: read(&self.authorities)?,

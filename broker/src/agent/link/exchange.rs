@@ -1,22 +1,28 @@
 //! `POST /node/exchange`, and the broker's words where it says no.
 
 use deputize_workload_api::{
-    exchange::{Heard, NotExchanged},
+    exchange::{Heard, MAX_REQUEST_BYTES, NotExchanged},
     node::wire::{ExchangeAnswer, ExchangeAsk},
 };
 use reqwest::{Client, Response, header};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{Link, LinkError, Reach, collect, send};
+use super::{Link, LinkError, MOST_BODIES_BYTES, Reach, collect, send};
 
 /// Asks once: what came too late or was lost may have been decided, and its proof is used up then. Whoever asked makes a new
 /// one.
 pub(super) async fn exchange(link: &Link, ask: &ExchangeAsk) -> Result<ExchangeAnswer, NotExchanged> {
     let client = link.client.load_full();
-    match once((&client, &link.reach), ask).await {
-        // Refused before anything was looked at: the node renewed its SVID meanwhile, and has shown the new one elsewhere.
+    let is_followed = link.is_followed.load(Ordering::Acquire);
+    let patience = if is_followed { PATIENCE } else { PATIENCE_WITHOUT_STREAM };
+    match once((&client, &link.reach), (ask, patience)).await {
+        // Refused at the door, where nothing is used up: the node renewed its SVID meanwhile, and has shown the new one
+        // elsewhere.
         Err(NoAnswer::NotANode) if !Arc::ptr_eq(&client, &link.client.load_full()) => {
-            once((&link.client.load_full(), &link.reach), ask).await
+            once((&link.client.load_full(), &link.reach), (ask, patience)).await
         }
         answered => answered,
     }
@@ -43,12 +49,15 @@ impl NoAnswer {
     }
 }
 
-async fn once(place: (&Client, &Reach), ask: &ExchangeAsk) -> Result<ExchangeAnswer, NoAnswer> {
+async fn once(
+    place: (&Client, &Reach),
+    (ask, patience): (&ExchangeAsk, Duration),
+) -> Result<ExchangeAnswer, NoAnswer> {
     let away = |error: LinkError| {
         tracing::warn!(%error, "an exchange was not answered");
         NoAnswer::Away
     };
-    let response = send(place, "/node/exchange", (ask, PATIENCE)).await.map_err(away)?;
+    let response = send(place, "/node/exchange", (ask, MOST_BYTES, patience)).await.map_err(away)?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
@@ -72,5 +81,9 @@ async fn refusal(response: Response) -> NoAnswer {
     NoAnswer::Refused(heard.into_refusal())
 }
 
+/// A process and a request, as the broker takes them: of quotes and backslashes, which JSON writes as two, there may be many.
+const MOST_BYTES: usize = MOST_BODIES_BYTES + 2 * MAX_REQUEST_BYTES;
 /// Less than the socket waits, more than an identity provider may take for its keys.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// Where the broker's stream is gone: it is there in a moment, or not at all, and others wait for the place.
+const PATIENCE_WITHOUT_STREAM: Duration = Duration::from_secs(5);
