@@ -56,22 +56,22 @@ const MAX_DESCRIPTION: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deputize_issuer::error::IssueError;
+    use deputize_call::level::Level;
+    use deputize_issuer::{
+        error::{DenialReason, IssueError},
+        mint::StsRefusal,
+    };
     use serde_json::json;
+    use std::collections::HashSet;
+
+    const KINDS: usize = 20;
 
     #[test]
     fn what_another_door_said_is_said_here_in_the_same_words() {
-        for error in [
-            IssueError::Request("parameter_empty"),
-            IssueError::Target("unknown"),
-            IssueError::NotEntitled("no_entry"),
-            IssueError::Proof("proof_replayed"),
-            IssueError::NonceNeeded { nonce: "n".to_owned() },
-            IssueError::UserAuthentication { acr_values: vec!["mfa".to_owned()], max_age_seconds: Some(60) },
-            IssueError::RateLimited { retry_after_seconds: 3 },
-            IssueError::RecordUnavailable("log_unavailable"),
-            IssueError::Internal("signing_failed"),
-        ] {
+        let errors = all();
+        let kinds: HashSet<_> = errors.iter().map(std::mem::discriminant).collect();
+        assert_eq!(kinds.len(), KINDS);
+        for error in errors {
             let words = Words::from(&error);
             let said = json!({
                 "error": words.code, "error_description": words.description, "decision_id": Uuid::nil(),
@@ -86,6 +86,57 @@ mod tests {
             };
             assert_eq!(heard.into_refusal(), NotExchanged { words, decision_id: Some(Uuid::nil()) });
         }
+    }
+
+    /// One of each. What does not compile here is new: it wants a place in this list.
+    fn all() -> Vec<IssueError> {
+        let (reason, detail) = ("x", String::new());
+        match IssueError::GrantType {
+            IssueError::Request(_)
+            | IssueError::GrantType
+            | IssueError::SubjectToken { .. }
+            | IssueError::ClientAuthentication(_)
+            | IssueError::Proof(_)
+            | IssueError::NonceNeeded { .. }
+            | IssueError::Target(_)
+            | IssueError::Scope(_)
+            | IssueError::AuthorizationDetails { .. }
+            | IssueError::Denied(_)
+            | IssueError::UserAuthentication { .. }
+            | IssueError::LevelTooLow { .. }
+            | IssueError::RateLimited { .. }
+            | IssueError::RecordUnavailable(_)
+            | IssueError::Uncertain(_)
+            | IssueError::UpstreamUnavailable(_)
+            | IssueError::NoSession { .. }
+            | IssueError::NotEntitled(_)
+            | IssueError::Sts(_)
+            | IssueError::Internal(_) => {}
+        }
+        vec![
+            IssueError::Request("parameter_empty"),
+            IssueError::GrantType,
+            IssueError::SubjectToken { reason, detail: detail.clone() },
+            IssueError::ClientAuthentication("unknown_client"),
+            IssueError::Proof("proof_replayed"),
+            IssueError::NonceNeeded { nonce: "n".to_owned() },
+            IssueError::Target("unknown"),
+            IssueError::Scope("scope_malformed"),
+            IssueError::AuthorizationDetails { reason, detail: detail.clone() },
+            IssueError::Denied(DenialReason::ApprovalRequired),
+            IssueError::Denied(DenialReason::Policy { ids: Vec::new(), errors: Vec::new() }),
+            IssueError::UserAuthentication { acr_values: vec!["mfa".to_owned()], max_age_seconds: Some(60) },
+            IssueError::LevelTooLow { least: Level::L2 },
+            IssueError::RateLimited { retry_after_seconds: 3 },
+            IssueError::RecordUnavailable("log_unavailable"),
+            IssueError::Uncertain("node_store"),
+            IssueError::UpstreamUnavailable("keys_unavailable"),
+            IssueError::NoSession { reason, detail },
+            IssueError::NotEntitled("no_entry"),
+            IssueError::Sts(StsRefusal::Timeout),
+            IssueError::Sts(StsRefusal::AccessDenied),
+            IssueError::Internal("signing_failed"),
+        ]
     }
 
     #[test]

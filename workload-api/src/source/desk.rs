@@ -72,7 +72,13 @@ impl SvidSource for DeskSource {
         entry: &Entry,
         audiences: &[String],
     ) -> Result<JwtSvid, SourceError> {
-        jwt_svid(&self.desk, &JwtAsk { workload, entry: &entry.id, audiences }).await.map_err(source_error)
+        let ask = JwtAsk { workload, entry: &entry.id, audiences };
+        let mut made = jwt_svid(&self.desk, &ask).await;
+        // Another key signs by now: a new decision is by that.
+        if made.as_ref().is_err_and(|error| *error == AUTHORITY_WITHDRAWN) {
+            made = jwt_svid(&self.desk, &ask).await;
+        }
+        made.map_err(source_error)
     }
 
     async fn exchange(
@@ -119,6 +125,9 @@ async fn follow(
         changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
+
+/// The key was taken away between decision and signature.
+const AUTHORITY_WITHDRAWN: IssueError = IssueError::UpstreamUnavailable("authority_withdrawn");
 
 fn source_error(error: IssueError) -> SourceError {
     match error {

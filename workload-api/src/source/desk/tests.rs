@@ -31,7 +31,7 @@ use deputize_issuer::{
     transaction::TransactionIds,
 };
 use spiffe::{SpiffeId, TrustDomain};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, task::Poll, time::Duration};
 
 const NOW: u64 = 1_800_000_000;
 const NODE: &str = "spiffe://example.org/deputize/node/local";
@@ -170,6 +170,33 @@ async fn bundles_and_what_is_stood_by_follow_the_authorities() {
     assert!(!set.source.stands_by(&svid.authorities) && anchors(&set) == 1, "gone is not good again");
     assert!(set.source.stands_by(&next.authorities));
     assert!(!set.source.stands_by(&[]));
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_while_the_record_is_written_makes_way_for_the_next() {
+    let mut set = Setting::new();
+    let (web, workload) = (set.entry(), process("unix:uid:1000"));
+    let first = set.register.active(Kind::Jwt).unwrap().id.clone();
+    set.audit.set_disk(Disk::Slow);
+    let audiences = ["https://db.example".to_owned()];
+    let jwt = {
+        let mut asked = Box::pin(set.source.jwt_svid(&workload, &web, &audiences));
+        let waits = std::future::poll_fn(|context| Poll::Ready(asked.as_mut().poll(context).is_pending()));
+        assert!(waits.await);
+        let private = &mut set.private;
+        let make = || make(private, Kind::Jwt).map_err(|_| NotNow::Unknown);
+        set.register.prepare(Kind::Jwt, (NOW, None), make).unwrap();
+        set.register.activate(Kind::Jwt, NOW, true).unwrap();
+        set.register.taint(&first, NOW).unwrap();
+        set.door.authorities.turn_to(ring(&set.register, &set.private));
+        set.audit.set_disk(Disk::Sound);
+        asked.await.unwrap()
+    };
+    let active = set.register.active(Kind::Jwt).unwrap().id.clone();
+    let records = set.audit.entries();
+    let keys: Vec<_> = records.iter().filter_map(|record| record.key.clone()).collect();
+    assert_eq!(keys, [first, active], "the second is a decision of its own, and on record");
+    assert!(!jwt.token.expose().is_empty());
 }
 
 #[test]
