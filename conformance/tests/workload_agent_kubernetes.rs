@@ -142,6 +142,13 @@ async fn a_node_of_a_cluster_is_what_the_cluster_says_it_is() {
     assert_eq!(attested.count(), 2);
     lab.lab.deputize(&["node", "ban", &node]);
     assert_eq!(cluster.agent(&lab, "banned", good()).process.ended().await.code(), Some(3));
+    let mut anew = good();
+    let uid = "/user/extra/authentication.kubernetes.io~1node-uid";
+    *anew.pointer_mut(uid).unwrap() = json!([UID.replace('8', "9")]);
+    let anew = cluster.agent(&lab, "anew", anew).process.ended().await;
+    assert_eq!(anew.code(), Some(3), "whatever UID the cluster gives it");
+    let said = lab.lab.deputize_to_any_end(&["node", "ban", "kubernetes/prod2/worker-1"]);
+    assert!(said.contains("kubernetes/CLUSTER/NODE-NAME"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -299,7 +299,11 @@ mod tests {
     }
 
     fn attested() -> NodeRecord {
-        let attestation = Attestation::X509pop { fingerprint: "ab".to_owned(), certificate_ends: NOW + 9 };
+        let attestation = Attestation::X509pop {
+            fingerprint: "ab".to_owned(),
+            certificate_ends: NOW + 9,
+            public_key: Some("cd".to_owned()),
+        };
         let (serial, not_after) = ("40".to_owned(), NOW + 3600);
         let (key, first) = (Some("cd".to_owned()), Some(serial.clone()));
         let (previous, previous_key) = (None, None);

@@ -54,8 +54,9 @@ Then name the node in entries: deputize entry create --node spiffe://example.org
     },
     /// Keep one from being a node, at once and until that is lifted
     #[command(
-        after_help = "Its stream ends, its requests are refused, and it cannot attest itself anew. SVIDs that its
-processes have stay valid until they expire."
+        after_help = "Its stream ends, its requests are refused, and it cannot attest itself anew: a node of a cluster
+under no UID of its name, a machine with no certificate of its public key. SVIDs that its processes have stay valid until
+they expire. What vouches for it must be told too: it would vouch for another name or another key."
     )]
     Ban {
         /// Its SPIFFE ID, or its name; it may never have been seen
@@ -194,8 +195,37 @@ async fn order(
     let answer =
         broker.ask(Method::POST, &format!("/admin/nodes/{path}"), Some(&json!({ "node": node }))).await?;
     let id = answer.get("id").and_then(Value::as_str).unwrap_or(node).to_owned();
-    output.show(&answer, || format!("{id} {done}\n"))?;
+    let is_seen = answer.get("attested").is_some_and(|attested| !attested.is_null());
+    let besides = if path == "ban" { besides(&id, is_seen) } else { Vec::new() };
+    output.show(&answer, || {
+        let more: String = besides.iter().map(|line| format!("{line}\n")).collect();
+        format!("{id} {done}\n{more}")
+    })?;
     Ok(Exit::Ok)
+}
+
+/// What whoever banned a node has to know and do besides: a ban holds by what is known of it.
+fn besides(id: &str, is_seen: bool) -> Vec<&'static str> {
+    let name = id.split_once("/deputize/node/").map_or(id, |(_, name)| name);
+    let seen = match name.split('/').collect::<Vec<_>>().as_slice() {
+        ["x509pop", "key", _] | ["kubernetes", _, _] => None,
+        ["x509pop", _] if !is_seen => Some(
+            "it was not seen here: only this certificate is banned, not another one of its public key (x509pop/key/SHA-256)",
+        ),
+        _ => (!is_seen).then_some("it was not seen here: see that this is its name"),
+    };
+    let others = match name.split('/').next() {
+        Some("x509pop") => Some(
+            "withdraw its certificates at their authority too: with another key it is another node, and entries for \
+             x509pop/* are for it",
+        ),
+        Some("kubernetes") => Some(
+            "every UID of that name is banned; take the machine out of its cluster too: under another name it is another \
+             node, and entries for all nodes of the cluster are for it",
+        ),
+        _ => None,
+    };
+    seen.into_iter().chain(others).collect()
 }
 
 fn to_text(node: &Value) -> String {
@@ -211,4 +241,27 @@ fn to_text(node: &Value) -> String {
     }
     facts.add_some("banned since", listed.banned_at.map(moment::format_seconds));
     facts.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ban_does_not_do_is_said() {
+        let said = |name: &str, is_seen: bool| {
+            besides(&format!("spiffe://example.org/deputize/node/{name}"), is_seen).join("\n")
+        };
+        assert_eq!(said("edge-1", true), "");
+        assert!(said("edge-1", false).contains("not seen here"));
+        assert!(said("kubernetes/prod/worker-1/0b1c", true).contains("out of its cluster"));
+        assert!(!said("kubernetes/prod/worker-1", false).contains("not seen"), "its UIDs may have been");
+        for (name, is_seen) in [("x509pop/ab", true), ("x509pop/ab", false), ("x509pop/key/ab", false)] {
+            assert!(said(name, is_seen).contains("at their authority"), "{name}");
+            assert_eq!(
+                said(name, is_seen).contains("only this certificate"),
+                name == "x509pop/ab" && !is_seen
+            );
+        }
+    }
 }

@@ -42,7 +42,7 @@ impl Decide for NodeSvidApplication<'_> {
     fn decide(&self, desk: &Desk) -> Result<Decision<NodeSvidTerms>, IssueError> {
         let door = open_door(desk)?;
         let (id, now) = (&self.admitted.id, desk.clock.now_seconds());
-        self.registry.may_be(id)?;
+        self.registry.may_be(id, &self.admitted.attestation)?;
         desk.limits.admit_svid(&format!("node {id}"), desk.clock.uptime())?;
         check_names(self.requested, id)?;
         let authority = std::sync::Arc::clone(&door.authorities.ring().active);

@@ -3,6 +3,7 @@
 use deputize_call::digest::sha256;
 use spiffe::SpiffeId;
 use uuid::Uuid;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::{Attestation, AttestedNode, NodeRegistry};
 use crate::{
@@ -129,7 +130,11 @@ async fn prove(
             let until = until.ok_or(IssueError::ClientAuthentication("machine_certificate_refused"))?;
             let fingerprint = hex(&sha256(certificate.leaf()));
             let id = registry.id(&["x509pop", &fingerprint])?;
-            Ok((id, Attestation::X509pop { fingerprint, certificate_ends: until }))
+            // Another certificate of a banned machine is still that machine's.
+            let (_, read) = X509Certificate::from_der(certificate.leaf())
+                .map_err(|_| IssueError::ClientAuthentication("machine_certificate_refused"))?;
+            let public_key = Some(hex(&sha256(read.public_key().raw)));
+            Ok((id, Attestation::X509pop { fingerprint, certificate_ends: until, public_key }))
         }
         Proof::ServiceAccountToken { cluster, token } => {
             let attestation = registry.vouchers().cluster(*cluster)?.node_of(token).await?;

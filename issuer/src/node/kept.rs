@@ -61,6 +61,9 @@ pub enum Attestation {
         fingerprint: String,
         /// When the certificate ends, in Unix seconds.
         certificate_ends: u64,
+        /// SHA-256 of its public key (`SubjectPublicKeyInfo`, DER), in hexadecimal; none of nodes that were kept without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        public_key: Option<String>,
     },
     /// By the service account token of its agent's pod.
     Kubernetes {

@@ -1,5 +1,6 @@
 //! Which nodes there are, and which may not be any: answered from memory, kept by a store.
 
+mod bans;
 mod orders;
 
 pub use orders::{NewToken, NotDone};
@@ -16,6 +17,7 @@ use super::{
     NodeStore, NodeSvid, NodesNotStored, TokenUse, leaf::NodeLeaf, told,
 };
 use crate::error::IssueError;
+use bans::{banned_at, bans_of, bans_of_known};
 
 /// What holds of nodes for as long as the process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,12 @@ impl NodeRegistry {
         vouchers: Vouchers,
         store: Box<dyn NodeStore>,
     ) -> Result<Self, NodesNotStored> {
-        let known = store.all()?.into_iter().map(|node| (node.id.clone(), node)).collect();
+        let mut known: BTreeMap<_, _> =
+            store.all()?.into_iter().map(|node| (node.id.clone(), node)).collect();
+        let banned = known.values().filter_map(|node: &NodeRecord| Some((node.id.clone(), node.banned_at?)));
+        for (id, since) in banned.collect::<Vec<_>>() {
+            bans::mark(&mut known, &id, since);
+        }
         let (changes, turn) = (watch::Sender::new(0), Mutex::new(()));
         Ok(Self { settings, vouchers, store, known: RwLock::new(known), changes, turn })
     }
@@ -70,14 +77,14 @@ impl NodeRegistry {
         self.changes.subscribe()
     }
 
-    /// All nodes, in the order of their IDs.
+    /// All nodes, in the order of their IDs. Banned is each that a ban holds for, whether of its ID or of what it is by.
     pub fn all(&self) -> Vec<NodeRecord> {
-        self.read(|known| known.values().cloned().collect())
+        self.read(|known| known.values().map(|node| as_it_holds(known, node)).collect())
     }
 
-    /// One.
+    /// One, as [`Self::all`] has it.
     pub fn find(&self, id: &SpiffeId) -> Option<NodeRecord> {
-        self.read(|known| known.get(&id.to_string()).cloned())
+        self.read(|known| known.get(&id.to_string()).map(|node| as_it_holds(known, node)))
     }
 
     /// What holds of nodes.
@@ -121,25 +128,32 @@ impl NodeRegistry {
 
     fn standing(&self, id: &SpiffeId) -> Result<Attested, IssueError> {
         let unknown = IssueError::ClientAuthentication("node_unknown");
-        let known = self.find(id).ok_or(unknown.clone())?;
-        if known.banned_at.is_some() {
+        let known = self.find(id);
+        // What is not known may be banned all the same, by the name that it has in its cluster.
+        let is_banned = known.as_ref().map_or_else(|| self.is_banned(id, None), |it| it.banned_at.is_some());
+        if is_banned {
             return Err(IssueError::NotEntitled("node_banned"));
         }
-        known.attested.ok_or(unknown)
+        known.and_then(|known| known.attested).ok_or(unknown)
     }
 
-    /// Whether a node of this ID may get an SVID.
-    pub(crate) fn may_be(&self, id: &SpiffeId) -> Result<(), IssueError> {
+    /// Whether a node of this ID, which attested itself so, may get an SVID.
+    pub(crate) fn may_be(&self, id: &SpiffeId, attestation: &Attestation) -> Result<(), IssueError> {
         if *id == self.settings.own_node
             || id.trust_domain() != &self.settings.trust_domain
             || !told::is_node(id)
         {
             return Err(IssueError::NotEntitled("id_not_a_nodes"));
         }
-        if self.find(id).is_some_and(|known| known.banned_at.is_some()) {
+        if self.is_banned(id, Some(attestation)) {
             return Err(IssueError::NotEntitled("node_banned"));
         }
         Ok(())
+    }
+
+    fn is_banned(&self, id: &SpiffeId, attestation: Option<&Attestation>) -> bool {
+        let bans = bans_of(&id.to_string(), attestation);
+        self.read(|known| banned_at(known, &bans)).is_some()
     }
 
     pub(super) fn vouchers(&self) -> &Vouchers {
@@ -226,7 +240,7 @@ impl NodeRegistry {
     ) -> Result<(), IssueError> {
         let _turn = self.turn.lock().await;
         // Banned while its SVID was made.
-        self.may_be(&admitted.id)?;
+        self.may_be(&admitted.id, &admitted.attestation)?;
         let leaf = leaf_of(svid)?;
         let attested = Attested {
             attestation: admitted.attestation.clone(),
@@ -243,7 +257,7 @@ impl NodeRegistry {
             .await?;
         self.tell();
         // Banned while that was stored.
-        self.may_be(&admitted.id)
+        self.may_be(&admitted.id, &admitted.attestation)
     }
 
     /// A node got its next SVID. The one by which it asked holds until it asks by another, lest an answer that is lost
@@ -260,7 +274,8 @@ impl NodeRegistry {
             attested.not_after = svid.not_after_seconds;
         }
         self.keep(known).await?;
-        self.may_be(node.id())
+        // Banned while that was stored.
+        self.attestation_of(node).and_then(|attestation| self.may_be(node.id(), &attestation))
     }
 
     async fn keep(&self, node: NodeRecord) -> Result<(), IssueError> {
@@ -320,6 +335,10 @@ impl NodeRegistry {
 fn leaf_of(svid: &NodeSvid) -> Result<NodeLeaf, IssueError> {
     let leaf = svid.chain.first().and_then(|leaf| NodeLeaf::read(leaf));
     leaf.ok_or(IssueError::Internal("node_svid_unreadable"))
+}
+
+fn as_it_holds(known: &BTreeMap<String, NodeRecord>, node: &NodeRecord) -> NodeRecord {
+    NodeRecord { banned_at: banned_at(known, &bans_of_known(node)), ..node.clone() }
 }
 
 fn drop_unless_banned(known: &mut BTreeMap<String, NodeRecord>, id: &str) {

@@ -9,14 +9,16 @@ use deputize_issuer::{
     error::IssueError,
     fakes::Disk,
     node::{
-        AttestAsk, Attestation, AttestedNode, JoinTokenDigest, KeptToken, MachineAuthority, NodeRecord,
-        NodeRegistry, NodeSettings, NodeStore, NodeSvid, NodesNotStored, NotDone, Proof, TokenUse, Vouchers,
-        attest, authenticate, authenticate_to_renew, renew, still_stands,
+        AttestAsk, Attestation, AttestedNode, Cluster, JoinTokenDigest, KeptToken, MachineAuthority,
+        NodeRecord, NodeRegistry, NodeSettings, NodeStore, NodeSvid, NodesNotStored, NotDone, Proof,
+        ReviewFailed, Reviewed, TokenReview, TokenUse, Vouchers, attest, authenticate, authenticate_to_renew,
+        renew, still_stands,
     },
     record::Kind,
     svid::OwnKey,
     workload::Workload,
 };
+use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
 use spiffe::SpiffeId;
 use std::{
@@ -103,6 +105,25 @@ impl MachineAuthority for Credulous {
     }
 }
 
+/// Whose tokens say on which node they are: `NAME|UID`.
+struct Cooperative;
+
+#[async_trait]
+impl TokenReview for Cooperative {
+    async fn review(&self, token: &str, audience: &str) -> Result<Reviewed, ReviewFailed> {
+        let (name, uid) = token.split_once('|').ok_or(ReviewFailed)?;
+        let said = |what: &str, value: &str| {
+            (format!("authentication.kubernetes.io/{what}"), vec![value.to_owned()])
+        };
+        Ok(Reviewed {
+            authenticated: true,
+            audiences: vec![audience.to_owned()],
+            username: "system:serviceaccount:deputize:agent".to_owned(),
+            extra: [said("node-name", name), said("node-uid", uid), said("pod-uid", "5d3c")].into(),
+        })
+    }
+}
+
 pub(crate) struct Nodes {
     pub(crate) spiffe: SpiffeWorld,
     pub(crate) registry: Arc<NodeRegistry>,
@@ -146,6 +167,19 @@ impl Nodes {
     async fn attest(&self, proof: Proof<'_>) -> Result<NodeSvid, IssueError> {
         let csr = OwnKey::generate().unwrap().request(None).unwrap();
         attest(&self.spiffe.world.desk, &self.registry, (id(), &AttestAsk { proof, csr: &csr })).await
+    }
+
+    /// In a cluster `prod`, among whose nodes are whichever somebody's token says.
+    fn of_cluster() -> Self {
+        Self::configured((FakeStore::default(), SpiffeWorld::new()), with_cluster)
+    }
+
+    async fn pod_on(&self, node: &str) -> Result<NodeSvid, IssueError> {
+        self.attest(Proof::ServiceAccountToken { cluster: Some("prod"), token: node }).await
+    }
+
+    async fn ban(&self, name: &str) -> Result<NodeRecord, NotDone> {
+        self.registry.ban(&self.spiffe.world.desk, id(), name).await
     }
 
     pub(crate) async fn join(&self, name: &str) -> NodeSvid {
@@ -195,6 +229,25 @@ impl Nodes {
         let csr = OwnKey::generate().unwrap().request(None).unwrap();
         renew(&self.spiffe.world.desk, &self.registry, (id(), node, &csr)).await
     }
+}
+
+fn with_cluster(_: &mut NodeSettings, vouchers: &mut Vouchers) {
+    vouchers.clusters = vec![Cluster {
+        name: "prod".to_owned(),
+        audience: "deputize".to_owned(),
+        service_accounts: ["deputize/agent".to_owned()].into(),
+        reviewer: Arc::new(Cooperative),
+    }];
+}
+
+/// A certificate of a machine that has this key.
+fn machine(name: &str, key: &KeyPair) -> PresentedCertificate {
+    let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(key).unwrap();
+    shown(&[certificate.der().to_vec()])
+}
+
+fn machine_key() -> KeyPair {
+    KeyPair::generate().unwrap()
 }
 
 pub(crate) fn id() -> Uuid {
@@ -290,13 +343,13 @@ async fn a_renewed_svid_replaces_the_former_one_once_it_is_used() {
 #[tokio::test]
 async fn whoever_attests_himself_anew_ends_what_he_was_before() {
     let nodes = Nodes::new();
-    let machine = shown(&[b"a machine's certificate".to_vec()]);
+    let machine = machine("one", &machine_key());
     let first = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
     let second = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
     assert_eq!(first.id, second.id);
     assert_eq!(nodes.authenticate(&first.chain), Err("node_svid_superseded"));
     assert!(nodes.authenticate(&second.chain).is_ok());
-    let other = nodes.attest(Proof::Certificate(&shown(&[b"another's".to_vec()]))).await.unwrap();
+    let other = nodes.attest(Proof::Certificate(&self::machine("other", &machine_key()))).await.unwrap();
     assert_ne!(other.id, first.id);
     let pod = Proof::ServiceAccountToken { cluster: None, token: "token" };
     assert_eq!(nodes.attest(pod).await.unwrap_err().reason(), "cluster_not_configured");
@@ -399,8 +452,8 @@ async fn of_the_nodes_of_a_pattern_each_is_banned_for_itself() {
     let pattern = "spiffe://example.org/deputize/node/x509pop/*";
     nodes.spiffe.door.entries.replace(entries(&[Draft { nodes: vec![pattern.to_owned()], ..web() }]));
     let mut seen = Vec::new();
-    for certificate in [b"one".to_vec(), b"other".to_vec()] {
-        let svid = nodes.attest(Proof::Certificate(&shown(&[certificate]))).await.unwrap();
+    for name in ["one", "other"] {
+        let svid = nodes.attest(Proof::Certificate(&machine(name, &machine_key()))).await.unwrap();
         let node = nodes.authenticate(&svid.chain).unwrap();
         seen.push((svid.id, node.saw(&nodes.registry, ["unix:uid:1000".parse().unwrap()].into(), false)));
     }
@@ -414,6 +467,123 @@ async fn of_the_nodes_of_a_pattern_each_is_banned_for_itself() {
     let refused = nodes.spiffe.x509(of_banned, "web").await.unwrap_err();
     assert_eq!(refused, IssueError::NotEntitled("node_banned"));
     nodes.spiffe.x509(of_other, "web").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ban_of_a_node_of_a_cluster_holds_for_every_uid_of_its_name() {
+    let nodes = Nodes::of_cluster();
+    let [first, second] = [nodes.pod_on("worker-1|0b1c").await, nodes.pod_on("worker-1|0b1d").await];
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let other = nodes.authenticate(&nodes.pod_on("worker-10|0b1c").await.unwrap().chain).unwrap();
+    nodes.ban("kubernetes/prod/worker-1/0b1c").await.unwrap();
+    for svid in [&first, &second] {
+        assert_eq!(nodes.authenticate(&svid.chain), Err("node_banned"));
+    }
+    // The cluster was told to forget it, and it registered anew.
+    for node in ["worker-1|0b1c", "worker-1|0b1d", "worker-1|0b1e"] {
+        assert_eq!(nodes.pod_on(node).await.unwrap_err(), IssueError::NotEntitled("node_banned"), "{node}");
+    }
+    assert_eq!(nodes.registry.stands(&other), Ok(()), "a name that begins so is another node's");
+    let listed = nodes.registry.all();
+    let banned = listed.iter().filter(|node| node.banned_at.is_some()).map(|node| &node.id[34..]);
+    assert_eq!(
+        banned.collect::<Vec<_>>(),
+        ["/kubernetes/prod/worker-1", "/kubernetes/prod/worker-1/0b1c", "/kubernetes/prod/worker-1/0b1d"]
+    );
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::configured((store, spiffe), with_cluster);
+    assert_eq!(
+        nodes.pod_on("worker-1|0b1f").await.unwrap_err().reason(),
+        "node_banned",
+        "after a restart too"
+    );
+    let desk = &nodes.spiffe.world.desk;
+    nodes.registry.lift(desk, id(), "kubernetes/prod/worker-1/0b1d").await.unwrap();
+    assert!(nodes.registry.all().iter().all(|node| node.banned_at.is_none()), "what was banned together");
+    nodes.authenticate(&first.chain).unwrap();
+    nodes.pod_on("worker-1|0b1e").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_banned_by_its_name_alone_before_it_was_seen_or_after() {
+    let nodes = Nodes::of_cluster();
+    let svid = nodes.pod_on("worker-1|0b1c").await.unwrap();
+    let node = nodes.authenticate(&svid.chain).unwrap();
+    let mut changes = nodes.registry.changes();
+    changes.mark_unchanged();
+    nodes.ban("kubernetes/prod/worker-1").await.unwrap();
+    assert!(changes.has_changed().unwrap(), "its stream looks again");
+    assert_eq!(nodes.registry.stands(&node), Err(IssueError::NotEntitled("node_banned")));
+    assert_eq!(nodes.renew(&node).await.unwrap_err(), IssueError::NotEntitled("node_banned"));
+    nodes.ban("kubernetes/prod/worker-2").await.unwrap();
+    assert_eq!(nodes.pod_on("worker-2|0b1c").await.unwrap_err().reason(), "node_banned");
+    let desk = &nodes.spiffe.world.desk;
+    nodes.registry.lift(desk, id(), "kubernetes/prod/worker-1").await.unwrap();
+    assert_eq!(nodes.registry.stands(&node), Ok(()));
+}
+
+#[tokio::test]
+async fn another_certificate_of_a_banned_machine_makes_no_node_of_it() {
+    let nodes = Nodes::new();
+    let key = machine_key();
+    let (first, renewed) = (machine("first", &key), machine("renewed", &key));
+    let svid = nodes.attest(Proof::Certificate(&first)).await.unwrap();
+    let meanwhile = nodes.attest(Proof::Certificate(&machine("meanwhile", &key))).await.unwrap();
+    assert_ne!(svid.id, meanwhile.id);
+    nodes.ban(&svid.id.to_string()).await.unwrap();
+    let refused = nodes.attest(Proof::Certificate(&renewed)).await.unwrap_err();
+    assert_eq!(refused, IssueError::NotEntitled("node_banned"));
+    assert_eq!(nodes.authenticate(&meanwhile.chain), Err("node_banned"));
+    nodes.registry.evict(&nodes.spiffe.world.desk, id(), &svid.id.to_string()).await.unwrap();
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::over(store, spiffe);
+    assert_eq!(nodes.attest(Proof::Certificate(&renewed)).await.unwrap_err().reason(), "node_banned");
+    nodes.attest(Proof::Certificate(&machine("renewed", &machine_key()))).await.unwrap();
+    let desk = &nodes.spiffe.world.desk;
+    let key = nodes.registry.all().into_iter().find(|node| node.id.contains("/key/")).unwrap();
+    nodes.registry.lift(desk, id(), &key.id).await.unwrap();
+    nodes.attest(Proof::Certificate(&renewed)).await.unwrap();
+    let refused = nodes.attest(Proof::Certificate(&first)).await.unwrap_err();
+    assert_eq!(refused.reason(), "node_banned", "it was banned by itself, and then forgotten");
+}
+
+#[tokio::test]
+async fn what_nothing_makes_a_node_s_id_is_not_banned() {
+    let nodes = Nodes::of_cluster();
+    let digest = "ab".repeat(32);
+    for name in [
+        "kubernetes/prod2/worker-1",
+        "kubernetes/prod",
+        "kubernetes/prod/worker-1/0b1c/deeper",
+        "x509pop/ab",
+        "x509pop/key",
+        &format!("x509pop/{}", digest.to_uppercase()),
+        &format!("x509pop/other/{digest}"),
+        "a/b",
+        "x509pop",
+    ] {
+        assert!(matches!(nodes.ban(name).await, Err(NotDone::Bad(_))), "{name}");
+    }
+    nodes.pod_on("worker-1|0b1c").await.unwrap();
+    let Err(NotDone::InTheWay(said)) = nodes.ban("worker-1").await else {
+        panic!("that one is in a cluster")
+    };
+    assert!(said.contains("kubernetes/prod/worker-1"), "{said}");
+    assert!(nodes.registry.all().iter().all(|node| node.banned_at.is_none()), "nothing is said to be banned");
+    for name in ["edge-1", &format!("x509pop/{digest}"), &format!("x509pop/key/{digest}")] {
+        nodes.ban(name).await.unwrap();
+    }
+    let without = |settings: &mut NodeSettings, vouchers: &mut Vouchers| {
+        (settings.join_tokens, vouchers.machines) = (false, None);
+    };
+    let joined = nodes.join("edge-2").await;
+    let Nodes { spiffe, store, .. } = nodes;
+    let nodes = Nodes::configured((store, spiffe), without);
+    for name in ["edge-3", &format!("x509pop/{}", "cd".repeat(32)), "kubernetes/prod/worker-3"] {
+        assert!(matches!(nodes.ban(name).await, Err(NotDone::Bad(_))), "{name}: not taken here");
+    }
+    nodes.ban("edge-2").await.unwrap();
+    assert_eq!(nodes.authenticate(&joined.chain), Err("node_banned"), "what was a node can be banned");
 }
 
 #[tokio::test]
@@ -498,7 +668,7 @@ async fn a_node_goes_on_only_as_long_as_its_way_of_attesting_is_configured_and_i
         move |_: &mut NodeSettings, it: &mut Vouchers| it.machines = Some(Arc::new(Credulous(end)))
     };
     let nodes = Nodes::configured(fresh(), until(now + 60));
-    let machine = shown(&[b"a machine's certificate".to_vec()]);
+    let machine = machine("one", &machine_key());
     let svid = nodes.attest(Proof::Certificate(&machine)).await.unwrap();
     assert_eq!(svid.not_after_seconds, now + 60, "no longer than what proves it");
 

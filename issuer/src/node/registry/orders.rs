@@ -3,7 +3,7 @@
 use spiffe::SpiffeId;
 use uuid::Uuid;
 
-use super::{NodeRegistry, drop_unless_banned};
+use super::{NodeRegistry, bans, drop_unless_banned};
 use crate::{
     desk::Desk,
     node::{JoinToken, KeptToken, NodeRecord, told},
@@ -91,50 +91,56 @@ impl NodeRegistry {
         Ok(node)
     }
 
-    /// Keeps a node from being one, until that is lifted: its streams end, and its requests are refused.
+    /// Keeps a node from being one, until that is lifted: its streams end, and its requests are refused. It holds for
+    /// every UID of that node's name in its cluster, and for every certificate of its machine's public key, as far as
+    /// that was seen.
     ///
     /// # Errors
-    /// [`NotDone`].
+    /// [`NotDone`]; an ID that nothing makes a node's is refused, unless it was one.
     pub async fn ban(&self, desk: &Desk, decision_id: Uuid, name: &str) -> Result<NodeRecord, NotDone> {
         let id = self.meant(name)?;
+        self.check_that_somebody_can_be(&id)?;
+        let mark = || self.change(|known| bans::mark(known, &id.to_string(), desk.clock.now_seconds()));
         // It narrows: first of all it must hold, whatever others are waiting for the disk with.
-        self.mark_banned(&id, desk.clock.now_seconds());
+        mark();
         let _turn = self.turn.lock().await;
-        let node = self.mark_banned(&id, desk.clock.now_seconds());
+        let marked = mark();
         // Each of them, whatever becomes of the others.
-        let stored = self.store.put(node.clone()).await;
-        let forgotten = self.store.forget_tokens_of(&node.id).await;
+        let mut stored = self.store.forget_tokens_of(&id.to_string()).await;
+        for node in &marked {
+            stored = self.store.put(node.clone()).await.and(stored);
+        }
         self.record(desk, decision_id, ("banned", &id)).await?;
-        stored.and(forgotten).map_err(|_| NotDone::Unavailable)?;
-        Ok(node)
+        stored.map_err(|_| NotDone::Unavailable)?;
+        marked.into_iter().next().ok_or(NotDone::Unavailable)
     }
 
-    fn mark_banned(&self, id: &SpiffeId, now_seconds: u64) -> NodeRecord {
-        let unheard_of = || NodeRecord { id: id.to_string(), attested: None, banned_at: None };
-        self.change(|known| {
-            let node = known.entry(id.to_string()).or_insert_with(unheard_of);
-            node.banned_at.get_or_insert(now_seconds);
-            node.clone()
-        })
-    }
-
-    /// Lets a banned node be one again: it goes on by the SVID that it has, or attests itself anew.
+    /// Lets a banned node be one again: it goes on by the SVID that it has, or attests itself anew. All that is banned
+    /// with it is lifted: the other UIDs of its name, the other certificates of its key.
     ///
     /// # Errors
     /// [`NotDone`].
     pub async fn lift(&self, desk: &Desk, decision_id: Uuid, name: &str) -> Result<NodeRecord, NotDone> {
         let id = self.meant(name)?;
         let _turn = self.turn.lock().await;
-        let known = self.find(&id).filter(|node| node.banned_at.is_some());
-        let known = known.ok_or_else(|| NotDone::InTheWay(format!("{id} is not banned")))?;
+        let banned = self.read(|known| bans::lifted_with(known, &id.to_string()));
+        if banned.is_empty() {
+            return Err(NotDone::InTheWay(format!("{id} is not banned")));
+        }
         self.record(desk, decision_id, ("lifted", &id)).await?;
-        let node = NodeRecord { banned_at: None, ..known };
-        self.store.lift(&node.id).await.map_err(|_| NotDone::Unavailable)?;
-        self.change(|known| match node.attested {
-            Some(_) => known.insert(node.id.clone(), node.clone()),
-            None => known.remove(&node.id),
+        for node in &banned {
+            self.store.lift(&node.id).await.map_err(|_| NotDone::Unavailable)?;
+        }
+        self.change(|known| {
+            for node in banned {
+                match node.attested {
+                    Some(_) => known.insert(node.id.clone(), NodeRecord { banned_at: None, ..node }),
+                    None => known.remove(&node.id),
+                };
+            }
         });
-        Ok(node)
+        let unheard_of = || NodeRecord { id: id.to_string(), attested: None, banned_at: None };
+        Ok(self.find(&id).unwrap_or_else(unheard_of))
     }
 
     /// Forgets that a node attested itself: it must do so anew. One that is banned stays so.
@@ -188,5 +194,5 @@ impl NodeRegistry {
 /// Least and greatest life of a join token, in seconds.
 const TOKEN_TTL_SECONDS: (u64, u64) = (1, 7 * 86_400);
 /// What stands first in the names of nodes that attested themselves otherwise.
-const RESERVED_NAMES: [&str; 2] = ["x509pop", "kubernetes"];
-const MAX_NAME_BYTES: usize = 128;
+pub(super) const RESERVED_NAMES: [&str; 2] = ["x509pop", "kubernetes"];
+pub(super) const MAX_NAME_BYTES: usize = 128;
