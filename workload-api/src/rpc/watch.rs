@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::watch as channel;
 
 use super::{Api, Caller};
-use crate::error::{Answered, Refused};
+use crate::{
+    error::{Answered, Refused},
+    peer::NotAttested,
+};
 
 /// What a stream tells.
 #[async_trait]
@@ -142,22 +145,28 @@ impl<Q: Question> Watcher<Q> {
             if self.sleep().await? == Woken::ByAChange && !self.concerns_this_stream().await? {
                 continue;
             }
-            // INVARIANT: the process is looked at anew before anything is given to it.
-            let (workload, entries) = self.api.entitled(&self.caller).await?;
-            let answer = match Q::answer(&self.api, &workload, &entries).await {
-                Ok(answer) => answer,
-                Err(Refused::Unavailable(why)) => {
-                    self.go_on_with_what_was_told(why).await?;
-                    continue;
+            match self.look().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // Nothing can be made, or nobody can say now who the caller is: it is not given anything new.
+                Err(
+                    refused @ (Refused::Unavailable(_) | Refused::NotAttested(NotAttested::Unavailable(_))),
+                ) => {
+                    self.go_on_with_what_was_told(refused).await?;
                 }
                 Err(refused) => return Err(refused),
-            };
-            let is_new = answer.message != self.told.message;
-            (self.workload, self.entries, self.told) = (workload, entries, answer);
-            if is_new {
-                return Ok(());
             }
         }
+    }
+
+    /// Looks what the state is now; whether it is unlike the last.
+    async fn look(&mut self) -> Result<bool, Refused> {
+        // INVARIANT: the process is looked at anew before anything is given to it.
+        let (workload, entries) = self.api.entitled(&self.caller).await?;
+        let answer = Q::answer(&self.api, &workload, &entries).await?;
+        let is_new = answer.message != self.told.message;
+        (self.workload, self.entries, self.told) = (workload, entries, answer);
+        Ok(is_new)
     }
 
     /// Sleeps until something may have changed.
@@ -198,11 +207,22 @@ impl<Q: Question> Watcher<Q> {
         Ok(true)
     }
 
-    /// While nothing can be made, what was told goes on to hold; but not longer than it is good.
-    async fn go_on_with_what_was_told(&mut self, why: &'static str) -> Result<(), Refused> {
+    /// While nothing can be told, what was told goes on to hold; but not longer than it is good.
+    async fn go_on_with_what_was_told(&mut self, refused: Refused) -> Result<(), Refused> {
         let now = self.api.clock.now_seconds();
         if self.told.good_until_seconds.is_some_and(|end| end <= now) {
-            return Err(Refused::Unavailable(why));
+            return Err(refused);
+        }
+        // What is taken away is taken from whoever cannot be looked at, too.
+        let entries = self.api.source.entitled(&self.workload);
+        let stands = |one: &Arc<Entry>| {
+            entries.iter().any(|entry| (&entry.id, &entry.spiffe_id) == (&one.id, &one.spiffe_id))
+        };
+        if entries.is_empty() {
+            return Err(Refused::NotEntitled);
+        }
+        if !self.entries.iter().all(stands) {
+            return Err(refused);
         }
         self.pause(RETRY + self.splay(RETRY)).await?;
         self.changes.mark_changed();

@@ -112,6 +112,55 @@ async fn while_nothing_can_be_made_the_stream_is_silent_until_the_svid_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_nobody_can_say_who_the_process_is_the_stream_is_silent_until_the_svid_ends() {
+    let set = setting();
+    let known = || Workload::attested(SpiffeId::new(NODE).unwrap(), ["unix:uid:7".parse().unwrap()].into());
+    let mut svids = set.watch::<X509Svids>().await;
+    let mut bundles = set.watch::<X509Bundles>().await;
+    assert_eq!(key(svids.next().await), "key 1");
+    bundles.next().await.unwrap().unwrap();
+    set.process.set_found(Err(NotAttested::Unavailable("the kubelet is away")));
+    assert!(is_silent(&mut svids, 600).await && is_silent(&mut bundles, 600).await);
+    set.source
+        .change_bundles(|bundles| Arc::make_mut(&mut bundles.own).x509_authorities.push(b"new".to_vec()));
+    assert!(is_silent(&mut bundles, 60).await, "nothing is given to whom nobody knows");
+    set.process.set_found(Ok(known()));
+    bundles.next().await.unwrap().unwrap();
+    set.process.set_found(Err(NotAttested::Unavailable("the kubelet is away")));
+    set.clock.advance(Duration::from_secs(3600));
+    let ended = loop {
+        // The change of bundles was told to it as well, if it was looked at in between.
+        match svids.next().await.unwrap() {
+            Ok(_) => {}
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_goes_ends_the_stream_of_whom_nobody_knows_at_present_too() {
+    let set = setting();
+    let [web, other] =
+        ["web", "other"].map(|name| entry(name, &format!("spiffe://example.org/{name}"), NODE, 7).unwrap());
+    set.source.set_entries(vec![web.clone(), other]);
+    let mut both = set.watch::<X509Svids>().await;
+    both.next().await.unwrap().unwrap();
+    set.process.set_found(Err(NotAttested::Unavailable("the kubelet is away")));
+    set.source.set_entries(vec![web]);
+    assert_eq!(both.next().await.unwrap().unwrap_err().code(), Code::Unavailable, "it is told one too many");
+    set.process.set_found(Ok(Workload::attested(
+        SpiffeId::new(NODE).unwrap(),
+        ["unix:uid:7".parse().unwrap()].into(),
+    )));
+    let mut one = set.watch::<X509Svids>().await;
+    one.next().await.unwrap().unwrap();
+    set.process.set_found(Err(NotAttested::Unavailable("the kubelet is away")));
+    set.source.set_entries(Vec::new());
+    assert_eq!(one.next().await.unwrap().unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tainted_authority_is_replaced_though_it_must_be_waited_for() {
     let set = setting();
     let mut watch = set.watch::<X509Svids>().await;
