@@ -26,6 +26,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+/// What the program ends with where the answer is `Unavailable`.
+const UNREACHABLE: i32 = 6;
 const UID: &str = "6f1f7a0e-0f5e-4a3c-9a53-3f2f4f3e8f01";
 
 /// What the cluster says of each token.
@@ -245,9 +247,23 @@ async fn a_pod_is_who_its_namespace_and_service_account_say_on_every_node_of_its
             code == 0
         })
         .await;
-    // It is not asked again for what it said a moment ago; then nobody is a pod's any more.
+    // It is not asked again for what it said a moment ago. Then nobody can say whose this process is, and it is not taken
+    // for what it would be besides.
+    let besides = json!({
+        "id": "besides", "spiffe_id": "spiffe://example.org/besides", "nodes": [node_id("kubernetes/prod/*")],
+        "selectors": [format!("container:id:{}", BOT.1)],
+    });
+    assert_eq!(lab.lab.world.order("POST", "/admin/entries", &besides).await.status, 201);
+    agent.process.wait_until(async || group.deputize(&fetch).1.contains("example.org/besides")).await;
     kubelet.says(403);
-    agent.process.wait_until(async || group.deputize(&fetch).0 == 3).await;
+    agent
+        .process
+        .wait_until(async || {
+            let (code, said) = group.deputize(&fetch);
+            assert!(said.contains("example.org/bot") || !said.contains("example.org/besides"), "{said}");
+            code == UNREACHABLE
+        })
+        .await;
     let told = agent.process.said();
     assert_eq!(told.matches("the kubelet cannot be asked").count(), 1, "{told}");
     assert!(told.contains("nodes/pods"), "what to do stands beside it: {told}");

@@ -8,7 +8,7 @@ mod tests;
 
 pub(super) use self::{
     address::{Lookup, system_lookup},
-    checked::{CheckedClient, Patience, collect, from_reqwest},
+    checked::{CheckedClient, Patience, check_is_plain, collect, from_reqwest},
 };
 
 use reqwest::{Method, StatusCode, Url, header};

@@ -1,17 +1,19 @@
 //! The kubelet of this node, asked which pods run here and which containers are theirs.
 //!
 //! It has no call for one pod: `GET /pods` has all of the node. What it said is good for some seconds; what it did not
-//! say, and that it cannot be asked, for one. Whoever waits meanwhile waits for the same answer.
+//! say, and that it cannot be asked, for one. Whoever waits meanwhile waits for the same answer, and no longer than he
+//! likes: it comes for the next one who asks. Whoever asks for what is known waits for nobody.
 
 mod certificate;
+mod items;
 mod pods;
 #[cfg(test)]
 mod tests;
 
 use async_trait::async_trait;
 use deputize_issuer::{clock::Clock, node::NODE_ID_PREFIX};
-use deputize_workload_api::attest::{Pod, PodData};
-use reqwest::{Method, header};
+use deputize_workload_api::attest::{PodAnswer, PodData};
+use reqwest::{Method, Response, header};
 use spiffe::SpiffeId;
 use std::{
     path::Path,
@@ -21,9 +23,9 @@ use std::{
 use tokio::{io::AsyncReadExt as _, sync::Mutex as Turn};
 use zeroize::Zeroizing;
 
-use super::fetch::{CheckedClient, FetchError, Patience, Reach, collect, from_reqwest, system_lookup};
+use super::fetch::{CheckedClient, FetchError, Patience, Reach, check_is_plain, from_reqwest, system_lookup};
 use crate::config::kubelet::{KubeletAccess, KubeletTrust};
-use pods::{NotPods, Pods};
+use pods::{NotPods, Pods, Reading};
 
 /// The kubelet of this node.
 pub struct Kubelet(Arc<Asked>);
@@ -34,8 +36,9 @@ struct Asked {
     node_name: Option<String>,
     clock: Arc<dyn Clock>,
     timeout: Duration,
+    known: Mutex<Known>,
     /// Held while it is asked.
-    known: Turn<Known>,
+    turn: Turn<()>,
     /// Why it could not be asked the last time.
     trouble: Mutex<Option<KubeletError>>,
 }
@@ -47,6 +50,8 @@ struct Known {
     answered: Option<Duration>,
     /// When it was asked last, in uptime.
     asked: Option<Duration>,
+    /// Whether it said nothing then.
+    has_failed: bool,
 }
 
 /// Why the kubelet does not say which pods there are.
@@ -92,18 +97,22 @@ impl Kubelet {
         (clock, timeout): (Arc<dyn Clock>, Duration),
     ) -> Result<Self, KubeletError> {
         Self::check(&access)?;
-        let (known, trouble) = (Turn::default(), Mutex::default());
-        let asked = Asked { access, node_name: node_name(node), clock, timeout, known, trouble };
+        let (known, turn, trouble) = (Mutex::default(), Turn::default(), Mutex::default());
+        let asked = Asked { access, node_name: node_name(node), clock, timeout, known, turn, trouble };
         Ok(Self(Arc::new(asked)))
     }
 }
 
 #[async_trait]
 impl PodData for Kubelet {
-    async fn pod(&self, pod_uid: Option<&str>, container_id: &str) -> Option<Pod> {
+    async fn pod(&self, pod_uid: Option<&str>, container_id: &str) -> PodAnswer {
+        if let Some(answer) = self.0.remembered(pod_uid, container_id) {
+            return answer;
+        }
         let (asked, uid, id) = (Arc::clone(&self.0), pod_uid.map(str::to_owned), container_id.to_owned());
         // It goes on if who asked waits no longer: others wait for what comes of it.
-        tokio::spawn(async move { asked.find(uid.as_deref(), &id).await }).await.ok()?
+        let found = tokio::spawn(async move { asked.find(uid.as_deref(), &id).await }).await;
+        found.unwrap_or(PodAnswer::NotAsked)
     }
 
     fn trouble(&self) -> Option<String> {
@@ -113,35 +122,57 @@ impl PodData for Kubelet {
 }
 
 impl Asked {
-    async fn find(&self, pod_uid: Option<&str>, container_id: &str) -> Option<Pod> {
-        let mut known = self.known.lock().await;
-        let now = self.clock.uptime();
-        let is_younger = |at: Option<Duration>, than| at.is_some_and(|at| now.saturating_sub(at) < than);
-        if is_younger(known.answered, GOOD_FOR)
-            && let Some(pod) = known.pods.find(pod_uid, container_id)
-        {
-            return Some(pod);
-        }
-        if is_younger(known.asked, NOT_ASKED_AGAIN_FOR) {
-            return None;
+    async fn find(&self, pod_uid: Option<&str>, container_id: &str) -> PodAnswer {
+        let _turn = self.turn.lock().await;
+        // Whoever had the turn before asked for this one, too.
+        if let Some(answer) = self.remembered(pod_uid, container_id) {
+            return answer;
         }
         let answer = tokio::time::timeout(self.timeout, self.pods()).await;
         let answer = answer.unwrap_or(Err(FetchError::Timeout.into()));
+        self.tell(answer.as_ref());
+        self.remember(answer.ok());
+        self.remembered(pod_uid, container_id).unwrap_or(PodAnswer::NotAsked)
+    }
+
+    /// What is known without a question; `None` where it has to be asked.
+    fn remembered(&self, pod_uid: Option<&str>, container_id: &str) -> Option<PodAnswer> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.uptime();
-        known.asked = Some(now);
-        self.tell(answer.as_ref().err());
-        known.pods = answer.ok()?;
-        known.answered = Some(now);
-        known.pods.find(pod_uid, container_id)
+        let is_younger = |at: Option<Duration>, than| at.is_some_and(|at| now.saturating_sub(at) < than);
+        if is_younger(known.answered, GOOD_FOR)
+            && let Some(found) = known.pods.find(pod_uid, container_id)
+        {
+            return Some(PodAnswer::Known(found));
+        }
+        let just_now = if known.has_failed { PodAnswer::NotAsked } else { PodAnswer::Unknown };
+        is_younger(known.asked, NOT_ASKED_AGAIN_FOR).then_some(just_now)
+    }
+
+    fn remember(&self, answer: Option<Pods>) {
+        let now = Some(self.clock.uptime());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.asked, known.has_failed) = (now, answer.is_none());
+        let former = answer.map(|pods| {
+            known.answered = now;
+            std::mem::replace(&mut known.pods, pods)
+        });
+        drop(known);
+        // There may be many: nobody waits for their end.
+        drop(former);
     }
 
     async fn pods(&self) -> Result<Pods, KubeletError> {
         let token = read_token(&self.access.token_file).await?;
-        let request = client(&self.access, self.timeout)?
-            .request(Method::GET, &self.access.pods)?
-            .bearer_auth(token.trim())
-            .header(header::ACCEPT, "application/json")
-            .header(header::ACCEPT_ENCODING, "identity");
+        let (access, timeout) = (self.access.clone(), self.timeout);
+        let request = off_the_executor(move || {
+            let request = client(&access, timeout)?.request(Method::GET, &access.pods)?;
+            Ok::<_, KubeletError>(request)
+        })
+        .await?
+        .bearer_auth(token.trim())
+        .header(header::ACCEPT, "application/json")
+        .header(header::ACCEPT_ENCODING, "identity");
         let response = request.send().await.map_err(from_reqwest)?;
         match response.status().as_u16() {
             200 => {}
@@ -149,12 +180,32 @@ impl Asked {
             403 => return Err(KubeletError::Forbidden),
             other => return Err(FetchError::Status(other).into()),
         }
-        let body = collect(response, MAX_ANSWER_BYTES).await?;
-        Ok(Pods::parse(&body, self.node_name.as_deref())?)
+        self.read(response).await
+    }
+
+    /// Reads an answer as it comes: the pods of it are held, and it is not.
+    async fn read(&self, mut response: Response) -> Result<Pods, KubeletError> {
+        check_is_plain(&response)?;
+        let (mut reading, mut read_bytes) = (Reading::new(self.node_name.clone()), 0_usize);
+        while let Some(chunk) = response.chunk().await.map_err(from_reqwest)? {
+            read_bytes = read_bytes.saturating_add(chunk.len());
+            if read_bytes > MAX_ANSWER_BYTES {
+                return Err(NotPods::TooLarge.into());
+            }
+            if reading.feed(&chunk)? {
+                reading = off_the_executor(move || reading.take_in()).await?;
+            }
+        }
+        off_the_executor(move || reading.finish()).await
     }
 
     /// Says once that it cannot be asked, and once that it can again.
-    fn tell(&self, error: Option<&KubeletError>) {
+    fn tell(&self, answer: Result<&Pods, &KubeletError>) {
+        let error = answer.err();
+        if let Ok(pods) = answer {
+            let left_out = u32::try_from(pods.left_out()).unwrap_or(u32::MAX);
+            metrics::gauge!("deputize_kubelet_pods_left_out").set(left_out);
+        }
         let outcome = error.map_or("ok", KubeletError::reason);
         metrics::counter!("deputize_kubelet_requests_total", "outcome" => outcome).increment(1);
         metrics::gauge!("deputize_kubelet_reachable").set(if error.is_none() { 1.0 } else { 0.0 });
@@ -162,7 +213,7 @@ impl Asked {
         match (error, trouble.is_some()) {
             (Some(error), false) => {
                 let (url, next) = (&self.access.pods, error.advice());
-                tracing::warn!(%error, %url, next, "the kubelet cannot be asked: processes have no selectors of pods");
+                tracing::warn!(%error, %url, next, "the kubelet cannot be asked: processes in containers get nothing new");
             }
             (None, true) => tracing::info!("the kubelet can be asked again"),
             (Some(_), true) | (None, false) => {}
@@ -181,6 +232,7 @@ impl KubeletError {
             Self::Forbidden => "forbidden",
             Self::Pods(NotPods::Malformed) => "malformed",
             Self::Pods(NotPods::OfAnotherNode) => "another_node",
+            Self::Pods(NotPods::TooLarge) => "too_large",
         }
     }
 
@@ -202,8 +254,18 @@ impl KubeletError {
             }
             Self::Pods(NotPods::Malformed) => "see what answers at that address",
             Self::Pods(NotPods::OfAnotherNode) => "give the address of this node: status.hostIP",
+            Self::Pods(NotPods::TooLarge) => "see whose pods on this node are so many, or so large",
         }
     }
+}
+
+/// For what reads files, and what may take a while.
+async fn off_the_executor<T: Send + 'static, E: Into<KubeletError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, KubeletError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|_| FetchError::Setup("the program is stopping".to_owned()))?;
+    done.map_err(Into::into)
 }
 
 /// Made anew each time, for what vouches for the kubelet is renewed as its certificate is.
@@ -251,8 +313,8 @@ const GOOD_FOR: Duration = Duration::from_secs(5);
 /// How long it is not asked again for what it did not say.
 const NOT_ASKED_AGAIN_FOR: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// A little less than whoever looks at a process waits for it.
-const TIMEOUT: Duration = Duration::from_millis(900);
-/// As many pods as nodes have, as long as their descriptions are.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Longer than whoever looks at a process waits: a kubelet with much to say answers the next one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// What is read, and not held: the largest objects that Kubernetes stores, of as many pods as nodes have.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 const MAX_TOKEN_BYTES: usize = 16 * 1024;

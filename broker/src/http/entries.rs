@@ -243,7 +243,7 @@ fn told(explained: &Explained, lacks_pods: Option<&str>) -> Value {
 
 impl EntryAdministration {
     async fn look_at(&self, pid: i32) -> Result<Workload, NotAttested> {
-        self.attestor.attest(&Peer::of_process(pid)?).await
+        self.attestor.explain(&Peer::of_process(pid)?).await
     }
 
     /// With what administration made under the same ids.

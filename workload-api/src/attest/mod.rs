@@ -15,7 +15,7 @@ mod pod;
 mod selectors;
 pub(crate) mod status;
 
-pub use pod::{Pod, PodData};
+pub use pod::{MAX_POD_LABELS, Pod, PodAnswer, PodContainer, PodData};
 
 use crate::peer::{NotAttested, Peer};
 use deputize_issuer::{
@@ -81,8 +81,23 @@ impl Attestor {
     /// program since.
     ///
     /// # Errors
-    /// [`NotAttested`]; it never takes more than some seconds.
+    /// [`NotAttested`]; it never takes more than some seconds. [`NotAttested::Unavailable`] for a process in a container
+    /// while nobody can say of which pod that is.
     pub async fn attest(&self, peer: &Peer) -> Result<Workload, NotAttested> {
+        let (workload, unasked) = self.look_at(peer).await?;
+        unasked.map_or(Ok(workload), Err)
+    }
+
+    /// Says what is true of a process as far as that can be told: to explain it, never to give it anything.
+    ///
+    /// # Errors
+    /// [`NotAttested`].
+    pub async fn explain(&self, peer: &Peer) -> Result<Workload, NotAttested> {
+        self.look_at(peer).await.map(|(workload, _)| workload)
+    }
+
+    /// What is true of a process, and why its pod is not, where that cannot be asked.
+    async fn look_at(&self, peer: &Peer) -> Result<(Workload, Option<NotAttested>), NotAttested> {
         let seen = tokio::time::timeout(PATIENCE, self.examine(peer))
             .await
             .map_err(|_| NotAttested::Unavailable("looking at the process takes too long"))??;
@@ -98,14 +113,18 @@ impl Attestor {
         selectors.users_and_groups(credentials, self.overflow, names).await;
         selectors.program(&seen);
         selectors.placement(&seen.placement);
+        let mut unasked = None;
         if let (Some(pods), Some(container)) = (&self.pods, &seen.placement.container) {
-            selectors.pod(pod::look_up(pods.as_ref(), container).await);
+            match pod::look_up(pods.as_ref(), container).await {
+                Ok(found) => selectors.pod(found),
+                Err(why) => unasked = Some(why),
+            }
         }
         if peer.is_gone() {
             return Err(NotAttested::Gone);
         }
         let workload = Workload::attested(self.node.clone(), selectors.into_set());
-        Ok(if seen.is_contained { workload.contained() } else { workload })
+        Ok((if seen.is_contained { workload.contained() } else { workload }, unasked))
     }
 
     /// Why nothing is known of pods at present, if so.

@@ -138,9 +138,7 @@ fn read_certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, FetchErro
 /// # Errors
 /// [`FetchError::TooLarge`], [`FetchError::MediaType`] where it is compressed, and where it breaks off.
 pub async fn collect(mut response: Response, most_bytes: usize) -> Result<Vec<u8>, FetchError> {
-    if response.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(FetchError::MediaType);
-    }
+    check_is_plain(&response)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(from_reqwest)? {
         if body.len() + chunk.len() > most_bytes {
@@ -149,6 +147,15 @@ pub async fn collect(mut response: Response, most_bytes: usize) -> Result<Vec<u8
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Whether an answer comes as it is.
+///
+/// # Errors
+/// [`FetchError::MediaType`] where it is compressed: a small one may become a large one.
+pub fn check_is_plain(response: &Response) -> Result<(), FetchError> {
+    let encoding = response.headers().get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") { Err(FetchError::MediaType) } else { Ok(()) }
 }
 
 /// What went wrong, in words of ours.

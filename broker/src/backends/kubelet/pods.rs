@@ -1,14 +1,26 @@
 //! What a kubelet says of its pods (`PodList` of Kubernetes' core API, v1), as far as it matters here.
 
-use deputize_workload_api::attest::Pod;
-use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap, hash_map};
+use deputize_workload_api::attest::{MAX_POD_LABELS, Pod, PodContainer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use super::items::Items;
 
 /// Pods, by the ids of their containers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pods {
-    /// None for an id that two containers have: nobody knows whose process it is.
-    by_container: HashMap<String, Option<Pod>>,
+    /// Several for an id that several have: whoever may change what is said of a pod may say any.
+    by_container: HashMap<String, Vec<PodContainer>>,
+    kept_bytes: usize,
+    /// How many pods are left out: what was said of them is too large, or does not say who they are.
+    left_out: usize,
 }
 
 /// Why an answer does not say which pods there are.
@@ -20,71 +32,181 @@ pub enum NotPods {
     /// They are another node's.
     #[error("the pods of the answer are another node's")]
     OfAnotherNode,
+    /// There are more than a node has.
+    #[error("the answer has more than the pods of a node")]
+    TooLarge,
+}
+
+/// An answer that is being read; of this node alone, where its name is known.
+pub(super) struct Reading {
+    node_name: Option<String>,
+    items: Items,
+    pods: Pods,
+}
+
+impl Reading {
+    pub(super) fn new(node_name: Option<String>) -> Self {
+        Self { node_name, items: Items::default(), pods: Pods::default() }
+    }
+
+    /// Goes on. Whether so much has come that it is to be taken in.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<bool, NotPods> {
+        self.items.feed(bytes)?;
+        Ok(self.items.waiting_bytes() >= ENOUGH_BYTES)
+    }
+
+    /// Takes in what has come: it may take a while.
+    pub(super) fn take_in(mut self) -> Result<Self, NotPods> {
+        for item in self.items.take() {
+            self.pods.take_in(&item, self.node_name.as_deref())?;
+        }
+        Ok(self)
+    }
+
+    /// The pods, at the answer's end.
+    pub(super) fn finish(self) -> Result<Pods, NotPods> {
+        let Self { items, pods, .. } = self.take_in()?;
+        let (frame, count) = items.into_frame();
+        let list: PodList = serde_json::from_slice(&frame).map_err(|_| NotPods::Malformed)?;
+        let has_items_alone = list.items.unwrap_or_default().len() == count;
+        if list.kind == "PodList" && has_items_alone { Ok(pods) } else { Err(NotPods::Malformed) }
+    }
 }
 
 impl Pods {
-    /// Reads an answer; of this node alone, where its name is known.
-    pub(super) fn parse(body: &[u8], node_name: Option<&str>) -> Result<Self, NotPods> {
-        let list: PodList = serde_json::from_slice(body).map_err(|_| NotPods::Malformed)?;
-        if list.kind != "PodList" {
-            return Err(NotPods::Malformed);
-        }
-        let items = list.items.unwrap_or_default();
-        if node_name.is_some_and(|name| items.iter().any(|item| item.spec.node_name != name)) {
+    /// A container, and its pod. Where the kernel says which pod it is, it has to be that one; and there has to be one
+    /// alone, or nobody knows whose process it is.
+    pub(super) fn find(&self, pod_uid: Option<&str>, container_id: &str) -> Option<PodContainer> {
+        let all = self.by_container.get(container_id)?.iter();
+        let mut fitting = all.filter(|one| pod_uid.is_none_or(|uid| uid == one.pod.uid));
+        let found = fitting.next()?;
+        fitting.next().is_none().then(|| found.clone())
+    }
+
+    /// How many pods are left out.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// What is wrong with one pod is that one's misfortune: whoever may create pods takes nothing from others by it.
+    fn take_in(&mut self, item: &[u8], node_name: Option<&str>) -> Result<(), NotPods> {
+        let Ok(item) = serde_json::from_slice::<Item>(item) else {
+            self.left_out += 1;
+            return Ok(());
+        };
+        if node_name.is_some_and(|name| item.spec.node_name != name) {
             return Err(NotPods::OfAnotherNode);
         }
-        let mut pods = Self::default();
-        for item in items {
-            pods.add(item)?;
+        if item.is_one() {
+            self.add(item);
+        } else {
+            self.left_out += 1;
         }
-        Ok(pods)
+        if self.kept_bytes > MAX_KEPT_BYTES { Err(NotPods::TooLarge) } else { Ok(()) }
     }
 
-    /// The pod of a container. Where the kernel says which pod it is, it has to be that one.
-    pub(super) fn find(&self, pod_uid: Option<&str>, container_id: &str) -> Option<Pod> {
-        let pod = self.by_container.get(container_id)?.as_ref()?;
-        pod_uid.is_none_or(|uid| uid == pod.uid).then(|| pod.clone())
-    }
-
-    fn add(&mut self, item: Item) -> Result<(), NotPods> {
-        let Item { metadata, spec, status } = item;
-        // What has no name in the cluster is no pod.
-        if [&metadata.uid, &metadata.name, &metadata.namespace].into_iter().any(String::is_empty) {
-            return Err(NotPods::Malformed);
-        }
-        let pod = Pod {
+    fn add(&mut self, item: Item) {
+        let containers = item.status.containers();
+        let Item { metadata, spec, .. } = item;
+        let pod = Arc::new(Pod {
             uid: metadata.uid,
             namespace: metadata.namespace,
             name: metadata.name,
             service_account: spec.service_account_name,
-            labels: metadata.labels.unwrap_or_default(),
-            ..Pod::default()
-        };
-        let kinds = [status.containers, status.init_containers, status.ephemeral_containers];
-        for container in kinds.into_iter().flatten().flatten() {
+            labels: metadata.labels.unwrap_or_default().0,
+        });
+        let before = self.kept_bytes;
+        for Container { name, id, image_id: image } in containers {
             // One that was not made yet has none.
-            let Some((_runtime, id)) = container.id.split_once("://") else { continue };
-            let here =
-                Pod { container_name: container.name, container_image: container.image_id, ..pod.clone() };
-            match self.by_container.entry(id.to_owned()) {
-                hash_map::Entry::Vacant(place) => {
-                    place.insert(Some(here));
-                }
-                hash_map::Entry::Occupied(mut place) => {
-                    place.insert(None);
-                }
-            }
+            let Some((_runtime, id)) = id.split_once("://") else { continue };
+            self.kept_bytes += id.len() + name.len() + image.len() + CONTAINER_BYTES;
+            let container = PodContainer { pod: Arc::clone(&pod), name, image };
+            self.by_container.entry(id.to_owned()).or_default().push(container);
         }
-        Ok(())
+        if self.kept_bytes > before {
+            let labels = pod.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES);
+            self.kept_bytes += 4 * MAX_NAME_BYTES + labels.sum::<usize>();
+        }
+    }
+}
+
+impl Item {
+    /// Whether it says who it is, in names such as a cluster has.
+    fn is_one(&self) -> bool {
+        let Metadata { uid, name, namespace, .. } = &self.metadata;
+        let has_names = [uid, name, namespace].into_iter().all(|name| !name.is_empty());
+        let is_bounded = |name: &String| name.len() <= MAX_NAME_BYTES;
+        let of_pod = [uid, name, namespace, &self.spec.service_account_name];
+        let mut of_containers = self.status.kinds().flat_map(|one| [&one.name, &one.id, &one.image_id]);
+        let is_few = self.status.kinds().count() <= MAX_CONTAINERS;
+        has_names && is_few && of_pod.into_iter().all(is_bounded) && of_containers.all(is_bounded)
+    }
+}
+
+impl Status {
+    fn kinds(&self) -> impl Iterator<Item = &Container> {
+        let kinds = [&self.containers, &self.init_containers, &self.ephemeral_containers];
+        kinds.into_iter().flatten().flatten()
+    }
+
+    fn containers(self) -> impl Iterator<Item = Container> {
+        let kinds = [self.containers, self.init_containers, self.ephemeral_containers];
+        kinds.into_iter().flatten().flatten()
     }
 }
 
 #[derive(Deserialize)]
 struct PodList {
     kind: String,
-    /// Go writes a list of nothing as `null`.
-    items: Option<Vec<Item>>,
+    /// Zeros in place of its items. Go writes a list of nothing as `null`.
+    items: Option<Vec<u8>>,
 }
+
+/// Labels; none of a pod that has more than [`MAX_POD_LABELS`], or larger ones than Kubernetes lets so many be.
+#[derive(Default)]
+struct Labels(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded;
+
+        impl<'de> Visitor<'de> for Bounded {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let (mut labels, mut bytes) = (BTreeMap::new(), 0);
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    bytes += key.len() + value.len();
+                    labels.insert(key, value);
+                    if labels.len() > MAX_POD_LABELS || bytes > MAX_LABELS_BYTES {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        return Ok(Labels::default());
+                    }
+                }
+                Ok(Labels(labels))
+            }
+        }
+
+        deserializer.deserialize_map(Bounded)
+    }
+}
+
+/// So many bytes of items are parsed together.
+const ENOUGH_BYTES: usize = 1024 * 1024;
+/// Longer than any name in a cluster, and than references of images.
+const MAX_NAME_BYTES: usize = 1024;
+/// Of one pod, of all kinds together.
+const MAX_CONTAINERS: usize = 128;
+const MAX_LABELS_BYTES: usize = 16 * 1024;
+/// What is kept of all pods together: several hundred of the largest.
+const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
+/// About what a container and a label take besides their text.
+const CONTAINER_BYTES: usize = 256;
+const LABEL_BYTES: usize = 64;
 
 #[derive(Deserialize)]
 struct Item {
@@ -100,7 +222,7 @@ struct Metadata {
     name: String,
     namespace: String,
     #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<Labels>,
 }
 
 #[derive(Deserialize)]
@@ -144,6 +266,16 @@ mod tests {
             .into_bytes()
     }
 
+    fn parse(body: &[u8], node_name: Option<&str>) -> Result<Pods, NotPods> {
+        let mut reading = Reading::new(node_name.map(str::to_owned));
+        for piece in body.chunks(1000) {
+            if reading.feed(piece)? {
+                reading = reading.take_in()?;
+            }
+        }
+        reading.finish()
+    }
+
     fn pod(uid: &str, ids: &[&str]) -> Value {
         let containers: Vec<Value> =
             ids.iter().map(|id| json!({ "name": "main", "containerID": id, "ready": true })).collect();
@@ -162,21 +294,23 @@ mod tests {
         item["status"]["initContainerStatuses"] = json!([{ "name": "init", "containerID": "cri-o://init" }]);
         item["status"]["ephemeralContainerStatuses"] =
             json!([{ "name": "debug", "containerID": "docker://debug" }]);
-        let pods = Pods::parse(&list(&json!([item])), Some("worker-1")).unwrap();
+        let pods = parse(&list(&json!([item])), Some("worker-1")).unwrap();
         let main = Pod {
             uid: "u1".into(),
             namespace: "a".into(),
             name: "a-0".into(),
             service_account: "web".into(),
             labels: [("app".to_owned(), "web".to_owned())].into(),
-            container_name: "main".into(),
-            container_image: "registry.example/web@sha256:00".into(),
         };
-        assert_eq!(pods.find(Some("u1"), "main"), Some(main));
+        let found = pods.find(Some("u1"), "main").unwrap();
+        assert_eq!((&*found.pod, found.name.as_str()), (&main, "main"));
+        assert_eq!(found.image, "registry.example/web@sha256:00");
         for name in ["init", "debug"] {
-            assert_eq!(pods.find(Some("u1"), name).unwrap().container_name, name);
+            let other = pods.find(Some("u1"), name).unwrap();
+            assert_eq!(other.name, name);
+            assert!(Arc::ptr_eq(&other.pod, &found.pod), "what is said of a pod is kept once");
         }
-        assert_eq!(pods.find(None, "main").unwrap().uid, "u1", "the kernel told no pod");
+        assert_eq!(pods.find(None, "main").unwrap().pod.uid, "u1", "the kernel told no pod");
         for (uid, id) in
             [("u2", "main"), ("u1", "other"), ("", "main"), ("u1", ""), ("u1", "containerd://main")]
         {
@@ -185,36 +319,63 @@ mod tests {
     }
 
     #[test]
-    fn a_container_of_two_pods_is_nobodys() {
+    fn a_container_of_two_pods_is_the_kernels_or_nobodys() {
         let two = json!([pod("u1", &["containerd://x", "containerd://y"]), pod("u2", &["containerd://x"])]);
-        let pods = Pods::parse(&list(&two), None).unwrap();
-        assert_eq!(
-            (pods.find(Some("u1"), "x"), pods.find(Some("u2"), "x"), pods.find(None, "x")),
-            (None, None, None)
-        );
+        let pods = parse(&list(&two), None).unwrap();
+        assert_eq!(pods.find(None, "x"), None, "nobody says which of them it is");
+        for uid in ["u1", "u2"] {
+            // Who may change what is said of one takes nothing from the other.
+            assert_eq!(pods.find(Some(uid), "x").unwrap().pod.uid, uid);
+        }
+        assert_eq!(pods.find(Some("u2"), "y"), None);
         assert!(pods.find(Some("u1"), "y").is_some());
         let thrice = json!([pod("u1", &["containerd://x", "containerd://x", "containerd://x"])]);
-        assert_eq!(Pods::parse(&list(&thrice), None).unwrap().find(Some("u1"), "x"), None);
+        assert_eq!(parse(&list(&thrice), None).unwrap().find(Some("u1"), "x"), None);
+    }
+
+    #[test]
+    fn labels_are_kept_once_a_pod_and_no_more_than_count() {
+        let ids: Vec<String> = (0..MAX_CONTAINERS).map(|at| format!("containerd://{at}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let labelled = |count: usize, length: usize| {
+            let mut item = pod("u1", &ids);
+            let labels = (0..count).map(|at| (format!("l{at}"), "x".repeat(length)));
+            item["metadata"]["labels"] = labels.collect::<BTreeMap<_, _>>().into_iter().collect();
+            parse(&list(&json!([item])), None).unwrap()
+        };
+        for (count, length, kept) in [(256, 40, 256), (257, 1, 0), (5000, 1, 0), (2, 8 * 1024, 0)] {
+            let pods = labelled(count, length);
+            let [one, other] = ["0", "127"].map(|id| pods.find(Some("u1"), id).unwrap().pod);
+            assert_eq!(one.labels.len(), kept, "{count} of {length}");
+            assert!(Arc::ptr_eq(&one, &other));
+        }
+    }
+
+    #[test]
+    fn more_than_a_node_has_is_refused() {
+        let ids: Vec<String> = (0..=MAX_CONTAINERS).map(|at| format!("containerd://{at}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let pods = parse(&list(&json!([pod("u1", &ids), pod("u2", &["containerd://x"])])), None).unwrap();
+        assert_eq!((pods.find(Some("u1"), "0"), pods.left_out()), (None, 1));
+        assert!(pods.find(Some("u2"), "x").is_some());
+        let mut all = Pods { kept_bytes: MAX_KEPT_BYTES, ..Pods::default() };
+        let one_more = pod("u1", &["containerd://x"]).to_string();
+        assert_eq!(all.take_in(one_more.as_bytes(), None), Err(NotPods::TooLarge));
     }
 
     #[test]
     fn what_was_not_made_yet_has_no_id_and_a_node_without_pods_has_none() {
-        let pods = Pods::parse(&list(&json!([pod("u1", &["", "x"])])), None).unwrap();
+        let pods = parse(&list(&json!([pod("u1", &["", "x"])])), None).unwrap();
         assert_eq!(pods, Pods::default());
-        assert_eq!(Pods::parse(&list(&Value::Null), Some("worker-1")), Ok(Pods::default()));
+        assert_eq!(parse(&list(&Value::Null), Some("worker-1")), Ok(Pods::default()));
         let mut item = pod("u1", &[]);
         item.as_object_mut().unwrap().remove("status");
-        assert_eq!(Pods::parse(&list(&json!([item])), None), Ok(Pods::default()));
+        assert_eq!(parse(&list(&json!([item])), None), Ok(Pods::default()));
     }
 
     #[test]
     fn what_is_no_list_of_this_nodes_pods_is_refused_as_a_whole() {
         let good = pod("u1", &["containerd://x"]);
-        let changed = |pointer: &str, value: Value| {
-            let mut item = good.clone();
-            *item.pointer_mut(pointer).unwrap() = value;
-            list(&json!([good, item]))
-        };
         let deep = format!("{{\"kind\":\"PodList\",\"items\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
         for (what, body) in [
             ("nothing", Vec::new()),
@@ -222,22 +383,43 @@ mod tests {
             ("a status", br#"{"kind":"Status","apiVersion":"v1","status":"Failure","items":[]}"#.to_vec()),
             ("no kind", br#"{"items":[]}"#.to_vec()),
             ("two kinds", br#"{"kind":"PodList","kind":"PodList","items":[]}"#.to_vec()),
+            ("items twice", br#"{"kind":"PodList","items":[{}],"items":[{}]}"#.to_vec()),
+            ("zeros", br#"{"kind":"PodList","items":[0,{}]}"#.to_vec()),
             ("more behind it", [list(&json!([])), b"{}".to_vec()].concat()),
             ("cut off", list(&json!([good]))[..80].to_vec()),
             ("deep", deep.into_bytes()),
             ("items of text", list(&json!(["pod"]))),
-            ("no uid", changed("/metadata", json!({ "name": "a", "namespace": "a" }))),
-            ("an empty uid", changed("/metadata/uid", json!(""))),
-            ("an empty namespace", changed("/metadata/namespace", json!(""))),
-            ("a number", changed("/metadata/name", json!(7))),
-            ("an id that is none", changed("/status/containerStatuses/0/containerID", json!(["x"]))),
         ] {
-            assert_eq!(Pods::parse(&body, Some("worker-1")), Err(NotPods::Malformed), "{what}");
+            assert_eq!(parse(&body, Some("worker-1")), Err(NotPods::Malformed), "{what}");
         }
         for other in ["worker-2", "worker-10", ""] {
-            let body = changed("/spec/nodeName", json!(other));
-            assert_eq!(Pods::parse(&body, Some("worker-1")), Err(NotPods::OfAnotherNode), "{other}");
-            assert!(Pods::parse(&body, None).is_ok(), "whose name we do not know");
+            let mut elsewhere = good.clone();
+            elsewhere["spec"]["nodeName"] = json!(other);
+            let body = list(&json!([good, elsewhere]));
+            assert_eq!(parse(&body, Some("worker-1")), Err(NotPods::OfAnotherNode), "{other}");
+            assert!(parse(&body, None).is_ok(), "whose name we do not know");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pod_is_left_out_and_no_other_with_it() {
+        let good = pod("u1", &["containerd://x"]);
+        let bad = pod("u2", &["containerd://y"]);
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        for (what, pointer, value) in [
+            ("no uid", "/metadata", json!({ "name": "a", "namespace": "a" })),
+            ("an empty uid", "/metadata/uid", json!("")),
+            ("an empty namespace", "/metadata/namespace", json!("")),
+            ("a number", "/metadata/name", json!(7)),
+            ("a long name", "/metadata/name", json!(long)),
+            ("an id that is none", "/status/containerStatuses/0/containerID", json!(["x"])),
+            ("a long id", "/status/containerStatuses/0/containerID", json!(format!("containerd://{long}"))),
+        ] {
+            let mut changed = bad.clone();
+            *changed.pointer_mut(pointer).unwrap() = value;
+            let pods = parse(&list(&json!([changed, good])), Some("worker-1")).unwrap();
+            assert_eq!((pods.left_out(), pods.by_container.len()), (1, 1), "{what}");
+            assert!(pods.find(Some("u1"), "x").is_some(), "{what}");
         }
     }
 }

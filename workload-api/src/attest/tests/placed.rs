@@ -72,9 +72,11 @@ async fn a_container_has_the_selectors_of_its_pod() {
     assert!(has(&without, &format!("container:id:{ID}")) && has(&without, &format!("k8s:pod_uid:{POD}")));
     assert!(values(&without, "k8s", "ns").is_empty());
     assert!(without.is_contained() && values(&without, "unix", "user").is_empty());
-    let pods: Option<Arc<dyn PodData>> = Some(Arc::new(Kubelet::with(Some(pod()))));
-    let settings = AttestSettings { pods, ..AttestSettings::default() };
-    let workload = attestor_with(settings).attest(&peer).await.unwrap();
+    let asking = |answer: PodAnswer| {
+        let pods: Option<Arc<dyn PodData>> = Some(Arc::new(Kubelet::with(answer)));
+        attestor_with(AttestSettings { pods, ..AttestSettings::default() })
+    };
+    let workload = asking(PodAnswer::Known(main())).attest(&peer).await.unwrap();
     for selector in [
         "k8s:ns:payments",
         "k8s:sa:ledger",
@@ -88,7 +90,35 @@ async fn a_container_has_the_selectors_of_its_pod() {
             assert!(has(&workload, selector), "{selector}");
         }
     }
+    let unknown = asking(PodAnswer::Unknown).attest(&peer).await.unwrap();
+    assert_eq!(unknown, without, "in no pod of this node: it is what else it is");
+    // Who would have an entry for containers besides one for pods is not taken for that alone.
+    let away = asking(PodAnswer::NotAsked);
+    assert!(matches!(away.attest(&peer).await, Err(NotAttested::Unavailable(_))));
+    assert_eq!(away.explain(&peer).await.unwrap(), without, "as far as it is known, to explain it");
     drop((actor, groups));
+}
+
+#[tokio::test]
+async fn who_is_in_no_container_needs_no_kubelet() {
+    let stage = Stage::set();
+    let (actor, _stream, peer) = waiting(&stage, &program()).await;
+    let Some(groups) = Groups::place(actor.pid(), &format!("deputizetest{}.plain", std::process::id()))
+    else {
+        return skip(NO_GROUPS);
+    };
+    let pods: Option<Arc<dyn PodData>> = Some(Arc::new(Kubelet::with(PodAnswer::NotAsked)));
+    let attestor = attestor_with(AttestSettings { pods, ..AttestSettings::default() });
+    assert!(!attestor.attest(&peer).await.unwrap().is_contained());
+    drop((actor, groups));
+}
+
+fn main() -> PodContainer {
+    PodContainer {
+        pod: Arc::new(pod()),
+        name: "main".to_owned(),
+        image: "registry.example/ledger@sha256:00".to_owned(),
+    }
 }
 
 fn pod() -> Pod {
@@ -98,32 +128,30 @@ fn pod() -> Pod {
         name: "ledger-0".to_owned(),
         service_account: "ledger".to_owned(),
         labels: [("app".to_owned(), "ledger".to_owned())].into(),
-        container_name: "main".to_owned(),
-        container_image: "registry.example/ledger@sha256:00".to_owned(),
     }
 }
 
-/// A kubelet in memory: it has one pod, or none, or never answers.
+/// A kubelet in memory: it always says the same, or never answers.
 struct Kubelet {
-    pod: Option<Pod>,
+    answer: PodAnswer,
     is_stuck: bool,
     asked: Mutex<Vec<(Option<String>, String)>>,
 }
 
 impl Kubelet {
-    fn with(pod: Option<Pod>) -> Self {
-        Self { pod, is_stuck: false, asked: Mutex::default() }
+    fn with(answer: PodAnswer) -> Self {
+        Self { answer, is_stuck: false, asked: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl PodData for Kubelet {
-    async fn pod(&self, pod_uid: Option<&str>, container_id: &str) -> Option<Pod> {
+    async fn pod(&self, pod_uid: Option<&str>, container_id: &str) -> PodAnswer {
         self.asked.lock().unwrap().push((pod_uid.map(str::to_owned), container_id.to_owned()));
         if self.is_stuck {
             std::future::pending::<()>().await;
         }
-        self.pod.clone()
+        self.answer.clone()
     }
 }
 
@@ -133,29 +161,35 @@ fn container(pod_uid: Option<&str>) -> Container {
 
 #[tokio::test]
 async fn a_pod_is_asked_for_by_what_the_kernel_told() {
-    let kubelet = Kubelet::with(Some(pod()));
-    assert_eq!(pod::look_up(&kubelet, &container(Some(POD))).await.len(), 7);
-    assert_eq!(pod::look_up(&kubelet, &container(None)).await.len(), 7, "found by its container alone");
+    let kubelet = Kubelet::with(PodAnswer::Known(main()));
+    assert_eq!(pod::look_up(&kubelet, &container(Some(POD))).await.unwrap().len(), 7);
+    let by_container = pod::look_up(&kubelet, &container(None)).await.unwrap();
+    assert_eq!(by_container.len(), 7, "found by its container alone");
     let asked = kubelet.asked.lock().unwrap().clone();
     assert_eq!(asked, [(Some(POD.to_owned()), ID.to_owned()), (None, ID.to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_answer_a_late_one_and_one_about_another_pod_tell_nothing() {
-    let nothing: Vec<String> = Vec::new();
-    assert_eq!(pod::look_up(&Kubelet::with(None), &container(Some(POD))).await, nothing);
-    let stuck = Kubelet { is_stuck: true, ..Kubelet::with(Some(pod())) };
-    assert_eq!(pod::look_up(&stuck, &container(Some(POD))).await, nothing);
-    let other = Kubelet::with(Some(Pod { uid: POD.replace('2', "3"), ..pod() }));
-    assert_eq!(pod::look_up(&other, &container(Some(POD))).await, nothing);
+async fn an_unknown_pod_and_another_one_tell_nothing_and_no_answer_lets_nothing_be_said() {
+    assert_eq!(pod::look_up(&Kubelet::with(PodAnswer::Unknown), &container(Some(POD))).await, Ok(Vec::new()));
+    let of_other = Arc::new(Pod { uid: POD.replace('2', "3"), ..pod() });
+    let other = Kubelet::with(PodAnswer::Known(PodContainer { pod: of_other, ..main() }));
+    assert_eq!(pod::look_up(&other, &container(Some(POD))).await, Ok(Vec::new()));
+    let stuck = Kubelet { is_stuck: true, ..Kubelet::with(PodAnswer::Known(main())) };
+    for away in [stuck, Kubelet::with(PodAnswer::NotAsked)] {
+        let said = pod::look_up(&away, &container(Some(POD))).await;
+        assert!(matches!(said, Err(NotAttested::Unavailable(_))), "{said:?}");
+    }
 }
 
 #[tokio::test]
 async fn what_is_not_known_is_absent_and_labels_are_bounded() {
+    let told = async |pod: Pod| {
+        let bare = PodContainer { pod: Arc::new(pod), ..PodContainer::default() };
+        pod::look_up(&Kubelet::with(PodAnswer::Known(bare)), &container(Some(POD))).await.unwrap()
+    };
     let bare = Pod { uid: POD.to_owned(), ..Pod::default() };
-    let told = pod::look_up(&Kubelet::with(Some(bare.clone())), &container(Some(POD))).await;
-    assert_eq!(told, [format!("pod_uid:{POD}")]);
+    assert_eq!(told(bare.clone()).await, [format!("pod_uid:{POD}")]);
     let labels = (0..10_000).map(|at| (format!("l{at}"), String::new())).collect();
-    let told = pod::look_up(&Kubelet::with(Some(Pod { labels, ..bare })), &container(Some(POD))).await;
-    assert_eq!(told.len(), 257);
+    assert_eq!(told(Pod { labels, ..bare }).await.len(), 257);
 }
