@@ -14,6 +14,7 @@ use crate::error::IssueError;
 pub struct Limits {
     requests: Buckets,
     denials: Buckets,
+    reported_denials: Buckets,
     revocations: Buckets,
     svids: Buckets,
     svid_denials_of_user: Buckets,
@@ -27,6 +28,13 @@ pub struct Rate {
     pub per_second: u32,
     /// Size.
     pub burst: u32,
+}
+
+impl Rate {
+    /// A tenth of it, and one at least.
+    fn tenth(self) -> Self {
+        Self { per_second: (self.per_second / 10).max(1), burst: (self.burst / 10).max(1) }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +57,7 @@ impl Limits {
         Self {
             requests: Buckets::new(requests),
             denials: Buckets::new(denials),
+            reported_denials: Buckets::new(denials.tenth()),
             revocations: Buckets::new(REVOCATIONS),
             svids: Buckets::new(SVIDS),
             svid_denials_of_user: Buckets::hourly(SVID_DENIALS_OF_USER_PER_HOUR),
@@ -87,11 +96,12 @@ impl Limits {
         self.denials.take(client_id, uptime)
     }
 
-    /// The same, of a process that a node reported: no more of all that it reports together than of one client.
+    /// The same, of a process that a node reported: no more of all that it reports together than of one client, and a tenth
+    /// of that for each, so that none takes the others' room.
     pub fn record_denial_on_node(&self, (node, process): (&str, &str), uptime: Duration) -> bool {
         // The node's first: one that makes up many must not take the room of others.
         self.denials.has(node, uptime)
-            && self.denials.take(process, uptime)
+            && self.reported_denials.take(process, uptime)
             && self.denials.take(node, uptime)
     }
 
@@ -198,6 +208,19 @@ mod tests {
         assert!(limits.admit("b", Duration::ZERO).is_ok(), "another client has its own");
         assert!(limits.admit("a", Duration::from_secs(1)).is_ok());
     }
+    #[test]
+    fn one_process_on_a_node_leaves_room_on_record_for_the_refusals_of_others() {
+        let denials = Rate { per_second: 10, burst: 100 };
+        let limits = Limits::new(denials, denials);
+        let recorded = |process: &str, count: usize| {
+            (0..count).filter(|_| limits.record_denial_on_node(("node", process), Duration::ZERO)).count()
+        };
+        assert_eq!(recorded("greedy", 200), 10);
+        assert_eq!(recorded("other", 1), 1);
+        let of_many: usize = (0..50).map(|process| recorded(&format!("process {process}"), 10)).sum();
+        assert_eq!(of_many, 89, "and all together have as much as one client");
+    }
+
     #[test]
     fn an_hour_of_refused_svids_is_bounded_for_each_user_and_for_the_node() {
         let limits = Limits::new(REVOCATIONS, REVOCATIONS);

@@ -111,7 +111,7 @@ fn authenticate_by(
     let Some(leaf) = NodeLeaf::read(certificate.leaf()) else { return refuse("node_svid_refused") };
     // It has a key that was a node's, or that of an authority: that it is one no more is worth a record.
     let found = check(signer).map_err(IssueError::ClientAuthentication);
-    let found = found.and_then(|()| registry.recognize(&id, &leaf));
+    let found = found.and_then(|()| registry.recognize(&id, &leaf, signer == Signer::Trusted));
     let first = found.inspect_err(|error| record_node_denial(desk, decision_id, &id, error))?;
     let node = AttestedNode { id, leaf, first };
     registry.proved_by(&node);

@@ -111,11 +111,20 @@ impl NodeRegistry {
     }
 
     /// By which attestation the node of this SVID is one: the serial number of its first. What an older broker kept without
-    /// a key gets this one.
-    pub(super) fn recognize(&self, id: &SpiffeId, leaf: &NodeLeaf) -> Result<Option<String>, IssueError> {
+    /// a key gets this one, where what signed the SVID `is_trusted`: else its key may be that of whoever stole the
+    /// authority's.
+    pub(super) fn recognize(
+        &self,
+        id: &SpiffeId,
+        leaf: &NodeLeaf,
+        is_trusted: bool,
+    ) -> Result<Option<String>, IssueError> {
         let name = id.to_string();
         let lacks = |known: &NodeRecord| known.attested.as_ref().is_some_and(|it| it.lacks_key_of(leaf));
         if self.read(|known| known.get(&name).is_some_and(lacks)) {
+            if !is_trusted {
+                return Err(SUPERSEDED);
+            }
             self.change_quietly(|known| {
                 if let Some(attested) = known.get_mut(&name).and_then(|known| known.attested.as_mut()) {
                     attested.learn_key_of(leaf);

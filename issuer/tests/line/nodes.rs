@@ -765,6 +765,24 @@ async fn a_node_that_an_older_broker_kept_is_taken_once_and_then_by_its_key() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_missing_is_not_taken_at_the_word_of_a_tainted_authority() {
+    let nodes = Nodes::new();
+    let svid = nodes.join("edge-1").await;
+    let forged = nodes.spiffe.forged(&svid.id, &svid.serial);
+    for node in nodes.store.nodes.lock().unwrap().values_mut() {
+        let mut kept = serde_json::to_value(&*node).unwrap();
+        kept["attested"].as_object_mut().unwrap().remove("key");
+        *node = serde_json::from_value(kept).unwrap();
+    }
+    let Nodes { spiffe, store, .. } = nodes;
+    let mut nodes = Nodes::over(store, spiffe);
+    nodes.taint();
+    for chain in [&forged, &svid.chain] {
+        assert_eq!(nodes.to_renew(chain).map(drop), Err("node_svid_superseded"), "it attests itself anew");
+    }
+}
+
+#[tokio::test]
 async fn a_nodes_time_to_renew_does_not_run_while_there_is_no_broker() {
     let mut nodes = Nodes::new();
     let svid = nodes.join("edge-1").await;

@@ -60,7 +60,7 @@ pub(super) fn lifted_with(known: &Known, id: &str) -> Vec<NodeRecord> {
 
 impl NodeRegistry {
     /// Refuses to ban what nobody can be: whoever orders that means another node, which would go on.
-    pub(super) fn check_that_somebody_can_be(&self, id: &SpiffeId) -> Result<(), NotDone> {
+    pub(super) fn check_that_somebody_can_be(&self, id: &SpiffeId, ordered: &str) -> Result<(), NotDone> {
         if self.find(id).is_some() {
             return Ok(());
         }
@@ -74,7 +74,10 @@ impl NodeRegistry {
                 self.vouchers.cluster(Some(cluster)).is_ok()
             }
             [name] => {
-                self.check_that_no_cluster_has(name)?;
+                // A whole ID says which is meant: so a token of that name is withdrawn before anybody joined by it.
+                if ordered == *name {
+                    self.check_that_no_cluster_has(name)?;
+                }
                 self.settings.join_tokens && !RESERVED_NAMES.contains(name) && name.len() <= MAX_NAME_BYTES
             }
             _ => false,
@@ -90,9 +93,9 @@ impl NodeRegistry {
             _ => None,
         };
         match self.read(|known| known.values().find_map(has_name)) {
-            Some(meant) => {
-                Err(NotDone::InTheWay(format!("no node has joined as {name}; in its cluster it is {meant}")))
-            }
+            Some(meant) => Err(NotDone::InTheWay(format!(
+                "no node has joined as {name}; in its cluster it is {meant}, and who might join is banned by a whole SPIFFE ID"
+            ))),
             None => Ok(()),
         }
     }

@@ -99,7 +99,7 @@ impl NodeRegistry {
     /// [`NotDone`]; an ID that nothing makes a node's is refused, unless it was one.
     pub async fn ban(&self, desk: &Desk, decision_id: Uuid, name: &str) -> Result<NodeRecord, NotDone> {
         let id = self.meant(name)?;
-        self.check_that_somebody_can_be(&id)?;
+        self.check_that_somebody_can_be(&id, name)?;
         let mark = || self.change(|known| bans::mark(known, &id.to_string(), desk.clock.now_seconds()));
         // It narrows: first of all it must hold, whatever others are waiting for the disk with.
         mark();
