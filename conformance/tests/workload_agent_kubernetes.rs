@@ -232,12 +232,12 @@ async fn a_pod_is_who_its_namespace_and_service_account_say_on_every_node_of_its
     let asked_by: Vec<String> =
         records.iter().map(|record| record["spiffe"]["asked_by"].to_string()).collect();
     assert!(asked_by.iter().any(|told| told.contains("k8s:sa:bot")), "{asked_by:?}");
-    // Outside of the pod, in another pod's container, and in a container that is not this pod's.
+    // Outside of the pod, in a container that is not this pod's, and in pods that the kubelet has not heard of.
     assert!(agent.svids().await.is_err());
-    for place in [(LATER.0, BOT.1), (BOT.0, LATER.1), LATER] {
+    for (place, end) in [((BOT.0, LATER.1), 3), ((LATER.0, BOT.1), UNREACHABLE), (LATER, UNREACHABLE)] {
         let Some(group) = ContainerGroup::make(place) else { return };
         let (code, said) = group.deputize(&fetch);
-        assert_eq!(code, 3, "{place:?}: {said}");
+        assert_eq!(code, end, "{place:?}: {said}");
     }
     kubelet.renews_token("second");
     agent
@@ -269,6 +269,16 @@ async fn a_pod_is_who_its_namespace_and_service_account_say_on_every_node_of_its
     assert!(told.contains("nodes/pods"), "what to do stands beside it: {told}");
     kubelet.says(200);
     agent.process.wait_until(async || group.deputize(&fetch).0 == 0).await;
+    // Started again, it lists what lies on the node before it hears of all others.
+    kubelet.lists(json!([pod(LATER, "kube-system", "static")]));
+    agent
+        .process
+        .wait_until(async || {
+            let (code, said) = group.deputize(&fetch);
+            assert!(code == 0 && said.contains("example.org/bot") || code == UNREACHABLE, "{code}: {said}");
+            code == UNREACHABLE
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

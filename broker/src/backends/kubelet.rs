@@ -145,7 +145,8 @@ impl Asked {
         {
             return Some(PodAnswer::Known(found));
         }
-        let just_now = if known.has_failed { PodAnswer::NotAsked } else { PodAnswer::Unknown };
+        let is_ruled_out = !known.has_failed && known.pods.can_rule_out(pod_uid);
+        let just_now = if is_ruled_out { PodAnswer::Unknown } else { PodAnswer::NotAsked };
         is_younger(known.asked, NOT_ASKED_AGAIN_FOR).then_some(just_now)
     }
 

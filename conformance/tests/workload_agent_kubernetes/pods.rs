@@ -58,6 +58,11 @@ impl Kubelet {
         self.says.lock().unwrap().status = status;
     }
 
+    /// The pods that it lists from now on.
+    pub(crate) fn lists(&self, pods: Value) {
+        self.says.lock().unwrap().pods = pods;
+    }
+
     /// What an agent is told of it; who vouches for it is in this file.
     pub(crate) fn arguments(&self, authority: &str) -> Vec<String> {
         vec![

@@ -22,9 +22,9 @@ pub trait PodData: Send + Sync + 'static {
 pub enum PodAnswer {
     /// It is this one.
     Known(PodContainer),
-    /// It is in no pod of this node, or not in that one.
+    /// That pod has no such container; where no pod was named, none of this node has it.
     Unknown,
-    /// Nobody can say now whether it is in a pod.
+    /// Nobody can say now whether it is in a pod, or what is known of that pod.
     NotAsked,
 }
 
@@ -96,4 +96,4 @@ fn values(container: &PodContainer) -> Vec<String> {
 pub const MAX_POD_LABELS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(1);
 const NOT_ASKED: NotAttested =
-    NotAttested::Unavailable("the kubelet cannot be asked which pod this container is of: try again later");
+    NotAttested::Unavailable("the kubelet does not say now which pod this container is of: try again later");

@@ -6,7 +6,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -18,6 +18,8 @@ use super::items::Items;
 pub(super) struct Pods {
     /// Several for an id that several have: whoever may change what is said of a pod may say any.
     by_container: HashMap<String, Vec<PodContainer>>,
+    /// Those of all pods that say who they are, whether or not they have containers, or are left out.
+    uids: HashSet<String>,
     kept_bytes: usize,
     /// How many pods are left out: what was said of them is too large, or does not say who they are.
     left_out: usize,
@@ -83,6 +85,15 @@ impl Pods {
         fitting.next().is_none().then(|| found.clone())
     }
 
+    /// Whether a container that is not found is in no pod. A kubelet that has just begun lists the pods that lie on the
+    /// node before it hears of all others (kubernetes/kubernetes#112119): what it does not list may run here.
+    pub(super) fn can_rule_out(&self, pod_uid: Option<&str>) -> bool {
+        match pod_uid {
+            Some(uid) => self.uids.contains(uid),
+            None => !self.by_container.is_empty(),
+        }
+    }
+
     /// How many pods are left out.
     pub(super) fn left_out(&self) -> usize {
         self.left_out
@@ -90,24 +101,36 @@ impl Pods {
 
     /// What is wrong with one pod is that one's misfortune: whoever may create pods takes nothing from others by it.
     fn take_in(&mut self, item: &[u8], node_name: Option<&str>) -> Result<(), NotPods> {
-        let Ok(item) = serde_json::from_slice::<Item>(item) else {
-            self.left_out += 1;
-            return Ok(());
-        };
-        if node_name.is_some_and(|name| item.spec.node_name != name) {
-            return Err(NotPods::OfAnotherNode);
-        }
-        if item.is_one() {
-            self.add(item);
-        } else {
-            self.left_out += 1;
+        match serde_json::from_slice::<Item>(item) {
+            Ok(item) if node_name.is_some_and(|name| item.spec.node_name != name) => {
+                return Err(NotPods::OfAnotherNode);
+            }
+            Ok(item) if item.is_one() => self.add(item),
+            Ok(item) => self.leave_out(item.metadata.uid),
+            Err(_) => {
+                let identified = serde_json::from_slice::<Identified>(item).ok();
+                self.leave_out(identified.map(|item| item.metadata.uid).unwrap_or_default());
+            }
         }
         if self.kept_bytes > MAX_KEPT_BYTES { Err(NotPods::TooLarge) } else { Ok(()) }
+    }
+
+    fn leave_out(&mut self, uid: String) {
+        self.left_out += 1;
+        self.keep_uid(uid);
+    }
+
+    fn keep_uid(&mut self, uid: String) {
+        if !uid.is_empty() && uid.len() <= MAX_NAME_BYTES {
+            self.kept_bytes += uid.len() + UID_BYTES;
+            self.uids.insert(uid);
+        }
     }
 
     fn add(&mut self, item: Item) {
         let containers = item.status.containers();
         let Item { metadata, spec, .. } = item;
+        self.keep_uid(metadata.uid.clone());
         let pod = Arc::new(Pod {
             uid: metadata.uid,
             namespace: metadata.namespace,
@@ -204,9 +227,10 @@ const MAX_CONTAINERS: usize = 128;
 const MAX_LABELS_BYTES: usize = 16 * 1024;
 /// What is kept of all pods together: several hundred of the largest.
 const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
-/// About what a container and a label take besides their text.
+/// About what a container, a label and a UID take besides their text.
 const CONTAINER_BYTES: usize = 256;
 const LABEL_BYTES: usize = 64;
+const UID_BYTES: usize = 64;
 
 #[derive(Deserialize)]
 struct Item {
@@ -214,6 +238,17 @@ struct Item {
     spec: Spec,
     #[serde(default)]
     status: Status,
+}
+
+/// Who a pod is of which nothing else is read.
+#[derive(Deserialize)]
+struct Identified {
+    metadata: Identity,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    uid: String,
 }
 
 #[derive(Deserialize)]
@@ -357,6 +392,7 @@ mod tests {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let pods = parse(&list(&json!([pod("u1", &ids), pod("u2", &["containerd://x"])])), None).unwrap();
         assert_eq!((pods.find(Some("u1"), "0"), pods.left_out()), (None, 1));
+        assert!(pods.can_rule_out(Some("u1")), "it is known to be here");
         assert!(pods.find(Some("u2"), "x").is_some());
         let mut all = Pods { kept_bytes: MAX_KEPT_BYTES, ..Pods::default() };
         let one_more = pod("u1", &["containerd://x"]).to_string();
@@ -365,12 +401,27 @@ mod tests {
 
     #[test]
     fn what_was_not_made_yet_has_no_id_and_a_node_without_pods_has_none() {
-        let pods = parse(&list(&json!([pod("u1", &["", "x"])])), None).unwrap();
-        assert_eq!(pods, Pods::default());
+        let mut without_status = pod("u1", &[]);
+        without_status.as_object_mut().unwrap().remove("status");
+        for item in [pod("u1", &["", "x"]), without_status] {
+            let pods = parse(&list(&json!([item])), None).unwrap();
+            assert!(pods.by_container.is_empty() && pods.left_out() == 0, "{item}");
+            assert!(pods.can_rule_out(Some("u1")), "{item}: the pod is known");
+        }
         assert_eq!(parse(&list(&Value::Null), Some("worker-1")), Ok(Pods::default()));
-        let mut item = pod("u1", &[]);
-        item.as_object_mut().unwrap().remove("status");
-        assert_eq!(parse(&list(&json!([item])), None), Ok(Pods::default()));
+    }
+
+    #[test]
+    fn only_pods_that_are_listed_rule_a_container_out() {
+        let parsed = |items: &Value| parse(&list(items), None).unwrap();
+        let none = parsed(&Value::Null);
+        assert!(!none.can_rule_out(Some("u1")) && !none.can_rule_out(None));
+        let not_begun = parsed(&json!([pod("u1", &[])]));
+        assert!(not_begun.can_rule_out(Some("u1")) && !not_begun.can_rule_out(Some("u2")));
+        assert!(!not_begun.can_rule_out(None), "a list without containers says nothing of any");
+        let one = parsed(&json!([pod("u1", &["containerd://x"])]));
+        assert!(one.can_rule_out(Some("u1")) && one.can_rule_out(None));
+        assert!(!one.can_rule_out(Some("u2")) && !one.can_rule_out(Some("")));
     }
 
     #[test]
@@ -409,6 +460,7 @@ mod tests {
         for (what, pointer, value) in [
             ("no uid", "/metadata", json!({ "name": "a", "namespace": "a" })),
             ("an empty uid", "/metadata/uid", json!("")),
+            ("a long uid", "/metadata/uid", json!(long)),
             ("an empty namespace", "/metadata/namespace", json!("")),
             ("a number", "/metadata/name", json!(7)),
             ("a long name", "/metadata/name", json!(long)),
@@ -419,6 +471,11 @@ mod tests {
             *changed.pointer_mut(pointer).unwrap() = value;
             let pods = parse(&list(&json!([changed, good])), Some("worker-1")).unwrap();
             assert_eq!((pods.left_out(), pods.by_container.len()), (1, 1), "{what}");
+            assert_eq!(
+                pods.can_rule_out(Some("u2")),
+                !what.ends_with("uid"),
+                "{what}: whether it is known to be here"
+            );
             assert!(pods.find(Some("u1"), "x").is_some(), "{what}");
         }
     }

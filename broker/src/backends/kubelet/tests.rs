@@ -95,9 +95,13 @@ async fn a_pod_is_told_by_its_uid_and_its_container_together() {
     assert!(asked[0].starts_with("GET /pods HTTP/1.1\r\n"), "{asked:?}");
     assert!(asked[0].contains("authorization: Bearer first\r\n"), "{asked:?}");
     let (other_uid, other_id) = (UID.replace('2', "3"), ID.replace('8', "9"));
-    for (uid, id) in [(other_uid.as_str(), ID), (UID, other_id.as_str())] {
+    for (uid, id, answer) in [
+        (Some(other_uid.as_str()), ID, NotAsked),
+        (Some(UID), other_id.as_str(), Unknown),
+        (None, other_id.as_str(), Unknown),
+    ] {
         setting.clock.advance(NOT_ASKED_AGAIN_FOR);
-        assert_eq!(kubelet.pod(Some(uid), id).await, Unknown, "{uid} {id}");
+        assert_eq!(kubelet.pod(uid, id).await, answer, "{uid:?} {id}");
     }
     assert_eq!(trouble(&kubelet), None);
 }
@@ -109,7 +113,7 @@ async fn what_it_said_is_good_for_seconds_and_what_it_did_not_say_for_one() {
     let late = ID.replace('8', "9");
     assert_eq!(kubelet.pod(Some(UID), &late).await, Unknown);
     setting.pods(&json!([pod(UID, ID), pod("0b1c", &late)]));
-    assert_eq!(kubelet.pod(Some("0b1c"), &late).await, Unknown, "not asked again at once");
+    assert_eq!(kubelet.pod(Some("0b1c"), &late).await, NotAsked, "not asked again at once");
     assert_eq!(setting.server.asked().len(), 1);
     setting.clock.advance(NOT_ASKED_AGAIN_FOR);
     assert!(is_known(&kubelet.pod(Some("0b1c"), &late).await), "a pod that has just begun");
@@ -118,8 +122,39 @@ async fn what_it_said_is_good_for_seconds_and_what_it_did_not_say_for_one() {
     setting.clock.advance(GOOD_FOR - Duration::from_millis(1));
     assert!(is_known(&kubelet.pod(Some(UID), ID).await));
     setting.clock.advance(Duration::from_millis(1));
-    assert_eq!(kubelet.pod(Some(UID), ID).await, Unknown, "it is gone");
+    assert_eq!(kubelet.pod(Some(UID), ID).await, NotAsked, "it is gone, or not heard of yet");
     assert_eq!(setting.server.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_list_that_lacks_a_pod_does_not_say_that_it_is_not_here() {
+    let setting = Setting::new().await;
+    let kubelet = setting.kubelet();
+    assert!(is_known(&kubelet.pod(Some(UID), ID).await));
+    let other_id = ID.replace('8', "9");
+    let of_the_node = pod("0b1c", &other_id);
+    let mut not_begun = of_the_node.clone();
+    not_begun["status"] = json!({});
+    // As it is until a kubelet that was started again hears of the API server's pods.
+    for (pods, without_uid) in
+        [(json!([]), NotAsked), (json!([not_begun]), NotAsked), (json!([of_the_node]), Unknown)]
+    {
+        setting.pods(&pods);
+        setting.clock.advance(GOOD_FOR);
+        assert_eq!(kubelet.pod(Some(UID), ID).await, NotAsked, "{pods}");
+        assert_eq!(kubelet.pod(None, ID).await, without_uid, "{pods}");
+        assert_eq!(trouble(&kubelet), None, "{pods}");
+    }
+    let mut odd = pod(UID, ID);
+    odd["metadata"]["name"] = json!(7);
+    for known in [pod(UID, &other_id), odd] {
+        setting.pods(&json!([known]));
+        setting.clock.advance(GOOD_FOR);
+        assert_eq!(kubelet.pod(Some(UID), ID).await, Unknown, "{known}: its pod is here, and has it not");
+    }
+    setting.pods(&json!([pod(UID, ID)]));
+    setting.clock.advance(GOOD_FOR);
+    assert!(is_known(&kubelet.pod(Some(UID), ID).await));
 }
 
 #[tokio::test]
