@@ -207,7 +207,8 @@ impl<Q: Question> Watcher<Q> {
         Ok(true)
     }
 
-    /// While nothing can be told, what was told goes on to hold; but not longer than it is good.
+    /// While nothing can be told, what was told goes on to hold; but not longer than it is good, or, where it has no end,
+    /// than nothing in it changes.
     async fn go_on_with_what_was_told(&mut self, refused: Refused) -> Result<(), Refused> {
         let now = self.api.clock.now_seconds();
         if self.told.good_until_seconds.is_some_and(|end| end <= now) {
@@ -223,6 +224,14 @@ impl<Q: Question> Watcher<Q> {
         }
         if !self.entries.iter().all(stands) {
             return Err(refused);
+        }
+        // What has no end of its own would be trusted for as long as this lasts, with a key that was withdrawn: the end of
+        // its stream tells that it is not what it was. An SVID ends by itself, and its stream with it.
+        if self.told.good_until_seconds.is_none() {
+            let known = Q::peek(&self.api, &self.workload, &entries);
+            if known.is_some_and(|answer| answer.message != self.told.message) {
+                return Err(refused);
+            }
         }
         self.pause(RETRY + self.splay(RETRY)).await?;
         self.changes.mark_changed();
