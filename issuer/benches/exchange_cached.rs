@@ -60,14 +60,14 @@ fn main() {
     let memory = Arc::new(FakeAudit::new("bench.example/log"));
     let sites = [("tls_client_auth", Way::Vouched), ("X.509-SVID", Way::Svid)].map(|(name, way)| {
         let change = |setup: &mut Setup| authority.configure(setup, way);
-        (name, desk(&keys.setup_keys, &clock, memory.clone() as _, change))
+        (name, desk(&keys.setup_keys, &clock, memory.clone() as _, change), way)
     });
     let runtime = runtime::Builder::new_current_thread().build().unwrap();
     let (mut floors, mut lines) = (Vec::new(), [Vec::new(), Vec::new()]);
     for round in 0..=ROUNDS {
         let floor = keys.floor(&keys.proofs(&sites[0].1));
-        let costs = sites.each_ref().map(|(_, desk)| {
-            let one = client(desk, &keys, &authority);
+        let costs = sites.each_ref().map(|(_, desk, way)| {
+            let one = client(desk, &keys, authority.leaf(*way));
             let cost = runtime.block_on(LocalSet::new().run_until(run(REQUESTS, one)));
             memory.clear();
             cost
@@ -80,7 +80,7 @@ fn main() {
     }
     save(
         "exchange_cached",
-        &report(&floors, sites.each_ref().map(|(name, _)| *name).into_iter().zip(&lines)),
+        &report(&floors, sites.each_ref().map(|(name, ..)| *name).into_iter().zip(&lines)),
     );
 }
 
@@ -88,11 +88,11 @@ fn main() {
 fn client(
     desk: &Rc<Desk>,
     keys: &Keys,
-    authority: &Authority,
+    leaf: &[u8],
 ) -> impl Fn(usize) -> std::pin::Pin<Box<dyn Future<Output = String>>> + 'static {
     let desk = Rc::clone(desk);
     let (subject, proofs) = (Rc::new(keys.subject(&desk)), Rc::new(keys.proofs(&desk)));
-    let connections: Rc<Vec<_>> = Rc::new((0..IN_FLIGHT).map(|_| authority.shown()).collect());
+    let connections: Rc<Vec<_>> = Rc::new((0..IN_FLIGHT).map(|_| shown(leaf)).collect());
     move |number| {
         let (desk, subject) = (Rc::clone(&desk), Rc::clone(&subject));
         let (proofs, connections) = (Rc::clone(&proofs), Rc::clone(&connections));
@@ -113,10 +113,11 @@ enum Way {
     Svid,
 }
 
-/// An authority, for the client's certificate: an X.509-SVID that has a DNS name as well.
+/// An authority, and what it says of the client: a certificate with a DNS name, and an X.509-SVID.
 struct Authority {
     der: Vec<u8>,
-    leaf: Vec<u8>,
+    named: Vec<u8>,
+    svid: Vec<u8>,
 }
 
 impl Authority {
@@ -126,12 +127,22 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let der = parameters.self_signed(&key).unwrap().der().to_vec();
         let issuer = Issuer::new(parameters, key);
-        let mut leaf = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
-        leaf.subject_alt_names.push(SanType::URI(SVID.try_into().unwrap()));
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().to_vec();
-        Self { der, leaf }
+        let leaf = |name: SanType| {
+            let mut leaf = CertificateParams::new(Vec::new()).unwrap();
+            leaf.subject_alt_names.push(name);
+            leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().to_vec()
+        };
+        let named = leaf(SanType::DnsName(NAME.try_into().unwrap()));
+        Self { der, named, svid: leaf(SanType::URI(SVID.try_into().unwrap())) }
+    }
+
+    fn leaf(&self, way: Way) -> &[u8] {
+        match way {
+            Way::Vouched => &self.named,
+            Way::Svid => &self.svid,
+        }
     }
 
     fn configure(&self, setup: &mut Setup, way: Way) {
@@ -156,10 +167,11 @@ impl Authority {
             }
         }
     }
+}
 
-    fn shown(&self) -> PresentedCertificate {
-        PresentedCertificate::proved(&[self.leaf.clone().into()]).unwrap()
-    }
+/// As a connection has it that was made with this certificate.
+fn shown(leaf: &[u8]) -> PresentedCertificate {
+    PresentedCertificate::proved(&[leaf.to_vec().into()]).unwrap()
 }
 
 struct Keys {
