@@ -799,3 +799,14 @@ async fn a_nodes_time_to_renew_does_not_run_while_there_is_no_broker() {
     nodes.spiffe.world.clock.jump_wall(Duration::from_secs(7200));
     assert_eq!(nodes.to_renew(&svid.chain), Err("clocks_disagree"), "what may be over may not be");
 }
+
+#[tokio::test]
+async fn a_token_of_a_cluster_nodes_name_is_withdrawn_by_the_whole_id() {
+    let nodes = Nodes::of_cluster();
+    let svid = nodes.pod_on("worker-1|0b1c").await.unwrap();
+    let token = nodes.token("worker-1").await.unwrap();
+    assert!(matches!(nodes.ban("worker-1").await, Err(NotDone::InTheWay(_))), "which is meant?");
+    nodes.ban("spiffe://example.org/deputize/node/worker-1").await.unwrap();
+    nodes.attest(Proof::JoinToken(&token)).await.unwrap_err();
+    nodes.authenticate(&svid.chain).expect("the cluster's goes on");
+}
