@@ -30,6 +30,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use url::Url;
 
+pub use crate::cannot_start::CannotStart;
+
 use crate::{
     backends::{
         approvals_seen,
@@ -63,11 +65,6 @@ pub struct Assembly {
     mode: Mode,
     provider_keys: Mutex<Arc<OidcKeys>>,
 }
-
-/// Why a broker cannot start; says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CannotStart(pub String);
 
 /// Puts a broker together from its configuration.
 ///

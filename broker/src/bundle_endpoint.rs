@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    assemble::CannotStart,
+    cannot_start::CannotStart,
     http::{
         listen::{Listening, serve_tcp},
         router,

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    assemble::CannotStart,
+    cannot_start::CannotStart,
     config::{
         federation::{BundleFile, Endpoint, Federated, Profile, read_files},
         read::ConfigError,

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod backends;
 pub mod bundle_endpoint;
+mod cannot_start;
 pub mod config;
 pub mod federation;
 pub mod guards;

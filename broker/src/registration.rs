@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::{
-    assemble::CannotStart,
+    cannot_start::CannotStart,
     config::{raw::EntryFile, spiffe::Spiffe},
 };
 

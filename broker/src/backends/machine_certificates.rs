@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use std::{path::Path, sync::Arc, time::Duration};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use crate::assemble::CannotStart;
+use crate::cannot_start::CannotStart;
 
 /// The authorities of one PEM file.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::{path::Path, sync::Arc};
 use tokio_rustls::TlsAcceptor;
 
-use crate::assemble::CannotStart;
+use crate::cannot_start::CannotStart;
 
 /// Whether clients are asked for a certificate. One without is let in too: what it may do is not for TLS to say.
 #[derive(Debug, Clone, Copy)]
